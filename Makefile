@@ -1,0 +1,76 @@
+# The two commands of the README: `make run` and `make test`. `make help` lists the others.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+LESSON ?= 01
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+# uv does not read pip's settings; a registry mirror that is configured for pip serves uv as well.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
+# Inherited, this setting would have every kernel compile torch anew, which doubles its start.
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run lab test test-gpu lint types notebooks reference constraints wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.lab ## make the environment, run lesson 01 on what ships, show its scores
+	$(BIN)/python -m geopeft_nb.classroom.run $(LESSON) --out $(OUT)
+
+lab: export OMP_WAIT_POLICY = PASSIVE
+lab: $(VENV)/.lab ## open JupyterLab on the lessons
+	$(BIN)/jupyter lab notebooks
+
+test: export OMP_NUM_THREADS = 1
+test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, tests, lessons, browser
+	$(BIN)/python -m geopeft_nb.classroom.build --check
+	$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.test ## style of the code and of the notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## annotations of the package
+	$(BIN)/mypy
+
+notebooks: $(VENV)/.lab ## build the lessons and their solutions from notebooks/source
+	$(BIN)/python -m geopeft_nb.classroom.build
+
+reference: $(VENV)/.test ## store again the outputs that the lessons' checked cells must show
+	$(BIN)/python tests/notebooks/nbval_reference.py
+
+constraints: $(VENV)/bin/uv ## choose again the exact versions that `make run` installs
+	$(BIN)/uv pip compile --quiet --universal --upgrade --all-extras --python-version 3.11 \
+	  --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+wheel: $(VENV)/.test ## build the wheel, with data and lessons inside
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(OUT) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("geopeft_nb needs Python \
+	3.11 or newer, and this is " + sys.version.split()[0] + ": name one, make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+# The stamps keep a second `make run` from installing again.
+$(VENV)/.lab: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(INSTALL) --editable '.[lab]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.lab
+	$(INSTALL) --editable '.[lab,test,dev]'
+	@touch $@

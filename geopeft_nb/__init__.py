@@ -1,0 +1,79 @@
+"""Learn, teach and use parameter-efficient fine-tuning of geospatial foundation models.
+
+    import geopeft_nb as gp
+
+Load a backbone, attach a PEFT module, train it while you watch, judge it region by region, see it
+on a map. Every name below is imported when it is first used, so that the import itself is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "attach": "tuning.methods",
+    "build_model": "models",
+    "check": "classroom.check",
+    "evaluate": "evaluation.regions",
+    "fit": "training.fit",
+    "load_adapter": "tuning.artefacts",
+    "load_backbone": "backbones.load",
+    "load_data": "datasets.load",
+    "map_regions": "maps.compare",
+    "methods": "tuning.methods",
+    "parameter_table": "tuning.methods",
+    "plot_reports": "evaluation.regions",
+    "quiz": "classroom.quiz",
+    "save_adapter": "tuning.artefacts",
+    "show": "widgets.figures",
+}
+
+if TYPE_CHECKING:
+    from geopeft_nb.backbones.load import backbones, load_backbone
+    from geopeft_nb.classroom.check import check
+    from geopeft_nb.classroom.quiz import quiz
+    from geopeft_nb.datasets.load import datasets, load_data
+    from geopeft_nb.evaluation.regions import evaluate, plot_reports
+    from geopeft_nb.maps.compare import map_regions
+    from geopeft_nb.models import build_model
+    from geopeft_nb.training.fit import fit
+    from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
+    from geopeft_nb.tuning.methods import attach, methods, parameter_table
+    from geopeft_nb.widgets.figures import show
+
+__all__ = [
+    "attach",
+    "backbones",
+    "build_model",
+    "check",
+    "datasets",
+    "evaluate",
+    "fit",
+    "load_adapter",
+    "load_backbone",
+    "load_data",
+    "map_regions",
+    "methods",
+    "parameter_table",
+    "plot_reports",
+    "quiz",
+    "save_adapter",
+    "show",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
+    if name in ("backbones", "datasets"):
+        return import_module(f"geopeft_nb.{name}")  # callable, see geopeft_nb.rooms
+    if name not in _WHERE:
+        raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
+    value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""The classroom: lessons from their source, checks of exercises, quizzes."""

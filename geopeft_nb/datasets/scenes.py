@@ -1,0 +1,118 @@
+"""The real scenes that ship: Virginia's Eastern Shore and the Havel lakes, water or land.
+
+Two Sentinel-2 L1C scenes at 20 m with derived water masks; see `data/scenes/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
+from rasterio.windows import bounds as window_bounds
+
+from geopeft_nb.bands import HLS_BANDS, band_indices
+from geopeft_nb.datasets.base import Chip, DataCard, GeoData
+from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.files import data_path
+
+CARD = DataCard(
+    name="scenes",
+    title="Shipped Sentinel-2 scenes",
+    task="water or land, per pixel",
+    classes=("land", "water"),
+    colours=("#D9CFB8", "#0072B2"),
+    bands=HLS_BANDS,
+    regions=("virginia", "brandenburg"),
+    home=("virginia",),
+    size=64,
+    resolution=20.0,
+    labels="derived from the same imagery by a stated rule, then corrected; no field survey",
+    licence="CC0-1.0 (virginia), MIT (brandenburg); contains modified Copernicus Sentinel data",
+    citation="data/scenes/README.md of this toolkit",
+)
+
+#: Chips within one square of this many chips a side share a place.
+BLOCK = 2
+
+
+def load_scenes(
+    root: str | None,
+    bands: Sequence[str] | None,
+    size: int | None,
+    train_regions: Sequence[str] | None,
+    holdout_regions: Sequence[str] | None,
+    seed: int,
+) -> GeoData:
+    """Load the shipped scenes; arguments as in `load_data`."""
+    folder = Path(root) if root is not None else data_path("scenes")
+    chosen = tuple(bands) if bands is not None else CARD.bands
+    indices = band_indices(chosen, CARD.bands)
+    side = size or CARD.size
+    chips = [
+        chip
+        for region in CARD.regions
+        for chip in scene_chips(folder / f"{region}.tif", region, side, tuple(indices))
+    ]
+    names = tuple(CARD.bands[index] for index in indices)
+    return split_regions(chips, CARD, names, side, train_regions, holdout_regions, seed)
+
+
+def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) -> list[Chip]:
+    """List the chips of a scene, side by side without overlap; a border that fits none is left out.
+
+    Args:
+        path: GeoTIFF with a mask `<name>_water.tif` beside it.
+        region: Name of the scene's region.
+        size: Chip side in pixels.
+        indices: Bands to keep, as indices from 0.
+
+    Returns:
+        One chip for each full square, in rows.
+
+    Raises:
+        FileNotFoundError: Scene or mask is not there.
+        ValueError: The scene cannot be read, or lacks bands or a coordinate reference system.
+    """
+    mask_path = path.with_name(f"{path.stem}_water.tif")
+    for file in (path, mask_path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there; a scene needs its image and its mask.")
+    try:
+        with rasterio.open(path) as raster:
+            count, (height, width), transform = raster.count, raster.shape, raster.transform
+            crs = raster.crs.to_string() if raster.crs else None
+    except RasterioIOError as error:
+        raise ValueError(f"{path} cannot be read ({error}). Fetch or build it again.") from error
+    if count != len(CARD.bands) or crs is None:
+        raise ValueError(
+            f"{path} has {count} bands and {crs or 'no reference system'}; a scene needs "
+            f"{', '.join(CARD.bands)} and a coordinate reference system."
+        )
+
+    def chip(row: int, column: int) -> Chip:
+        top, left = row * size, column * size
+
+        def read() -> tuple[np.ndarray, np.ndarray]:
+            image, mask = _read_scene(path, mask_path)
+            window = np.s_[top : top + size, left : left + size]
+            labels = mask[window].astype(np.int64)
+            labels[labels == 255] = -1
+            return image[(list(indices), *window)].astype(np.float32) / 10_000, labels
+
+        bounds = window_bounds(Window(left, top, size, size), transform)
+        block = f"{region}-{row // BLOCK}-{column // BLOCK}"
+        name = f"{region}-{row:02d}-{column:02d}"
+        return Chip(name, region, block, read, crs, bounds)
+
+    return [chip(row, column) for row in range(height // size) for column in range(width // size)]
+
+
+@lru_cache(maxsize=4)
+def _read_scene(path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with rasterio.open(path) as raster, rasterio.open(mask_path) as labels:
+        return raster.read(), labels.read(1)

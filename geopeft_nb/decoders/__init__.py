@@ -1,0 +1,1 @@
+"""Decoders: from feature maps to one score per class and pixel."""

@@ -1,0 +1,90 @@
+"""Scores from confusion matrices, and how sure we may be of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, ignore: int) -> np.ndarray:
+    """Count pixels by true class (rows) and predicted class (columns).
+
+    Args:
+        truth: Labels, any shape.
+        predicted: Predicted classes, same shape.
+        classes: Number of classes K.
+        ignore: Label that is left out.
+
+    Returns:
+        (K, K) int64.
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    return multiclass_confusion_matrix(
+        torch.as_tensor(predicted), torch.as_tensor(truth), classes, ignore_index=ignore
+    ).numpy()
+
+
+def class_iou(matrix: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of each class, 0-1.
+
+    Args:
+        matrix: (..., K, K) confusion counts.
+
+    Returns:
+        (..., K); NaN for a class that is neither in the labels nor in the prediction.
+    """
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
+    union = matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits
+    return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+
+
+def mean_iou(matrix: np.ndarray) -> np.ndarray:
+    """Return the mean of the classes' intersection over union (mIoU), 0-1.
+
+    Args:
+        matrix: (..., K, K) confusion counts.
+
+    Returns:
+        (...); the mean over the classes that occur, NaN if there is no pixel.
+    """
+    scores = class_iou(matrix)
+    counted = np.isfinite(scores)
+    total = np.where(counted, scores, 0.0).sum(axis=-1)
+    number = counted.sum(axis=-1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def bootstrap_interval(
+    matrices: np.ndarray, places: Sequence[str], repeats: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a 95 % interval of the mIoU, by drawing places with replacement.
+
+    Chips of one place look alike, so whole places are drawn: drawing single chips would make the
+    interval too narrow. It covers which places were looked at, not the randomness of training.
+
+    Args:
+        matrices: (N, K, K) confusion counts per chip.
+        places: The place of each chip.
+        repeats: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        The 2.5 and 97.5 percentiles, 0-1; NaN with fewer than two places.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile interval.
+    """
+    names, group = np.unique(np.asarray(places, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    by_place = np.zeros((len(names), *matrices.shape[1:]), dtype=np.int64)
+    np.add.at(by_place, group, matrices)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(repeats, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    scores = class_iou(np.einsum("rn,nij->rij", counts, by_place))  # (repeats, K)
+    present = np.isfinite(class_iou(by_place.sum(axis=0)))
+    # A draw that misses a class says nothing about the mean over all of them, so it drops out.
+    low, high = np.nanpercentile(scores[:, present].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

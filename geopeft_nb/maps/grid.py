@@ -1,0 +1,163 @@
+"""Where the chips of a region lie: joined on one pixel grid, or side by side on a contact sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A mosaic that is mostly empty (chips scattered over a country) would show specks: below this
+# covered share, and above this many pixels, a contact sheet says more.
+_LEAST_COVERED, _MOST_PIXELS = 0.05, 16_000_000
+_SHEET_GAP = 4  # pixels between the chips of a contact sheet
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each chip lies in the raster of its region.
+
+    Attributes:
+        corners: Row and column of the upper left pixel of each chip.
+        height: Rows of the raster.
+        width: Columns of the raster.
+        crs: Coordinate reference system, or None for a contact sheet.
+        origin: x of the left and y of the top edge, in CRS units.
+        pixel: Width and height of a pixel, in CRS units.
+    """
+
+    corners: tuple[tuple[int, int], ...]
+    height: int
+    width: int
+    crs: str | None = None
+    origin: tuple[float, float] = (0.0, 0.0)
+    pixel: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top edge in CRS units."""
+        left, top = self.origin
+        return left, top - self.height * self.pixel[1], left + self.width * self.pixel[0], top
+
+    @property
+    def metres(self) -> tuple[float, float] | None:
+        """Width and height of a pixel on the ground in metres, or None without a CRS."""
+        if self.crs is None:
+            return None
+        from rasterio.crs import CRS
+
+        crs = CRS.from_user_input(self.crs)
+        if crs.is_geographic:
+            latitude = math.radians((self.bounds[1] + self.bounds[3]) / 2)
+            return self.pixel[0] * 111_320 * math.cos(latitude), self.pixel[1] * 111_320
+        factor = crs.linear_units_factor[1]
+        return self.pixel[0] * factor, self.pixel[1] * factor
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle in degrees; only with a CRS."""
+        from rasterio.warp import transform
+
+        left, bottom, right, top = self.bounds
+        middle = [(left + right) / 2], [(bottom + top) / 2]
+        longitudes, latitudes = transform(self.crs, "EPSG:4326", *middle)
+        return longitudes[0], latitudes[0]
+
+    def paste(self, tiles: Sequence[NDArray[Any]], nothing: float) -> NDArray[Any]:
+        """Put one tile per chip into the region's raster.
+
+        Args:
+            tiles: Arrays (..., h, w) of the first chips, in the order of the chips.
+            nothing: Value where no chip lies.
+
+        Returns:
+            Array (..., height, width) of the tiles' type.
+        """
+        first = tiles[0]
+        raster = np.full((*first.shape[:-2], self.height, self.width), nothing, first.dtype)
+        for (row, column), tile in zip(self.corners, tiles, strict=False):
+            raster[..., row : row + tile.shape[-2], column : column + tile.shape[-1]] = tile
+        return raster
+
+
+def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
+    """Find the common pixel grid of georeferenced chips.
+
+    Args:
+        samples: Chips with `mask` (H, W), `crs` and `bounds` (left, bottom, right, top).
+
+    Returns:
+        The grid, or None if the chips lack coordinates, differ in CRS or pixel size, are shifted
+        by parts of a pixel, or are scattered so widely that a mosaic would show only specks.
+    """
+    if any(sample.get("crs") is None or sample.get("bounds") is None for sample in samples):
+        return None
+    shapes = [_shape(sample) for sample in samples]
+    edges = np.array([[float(edge) for edge in sample["bounds"]] for sample in samples])
+    sides = np.array(shapes, dtype=float)
+    pixels = np.stack([edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1]], 1) / sides[:, ::-1]
+    same_crs = len({str(sample["crs"]) for sample in samples}) == 1
+    if not same_crs or not np.allclose(pixels, pixels[0], rtol=1e-4, atol=0):
+        return None
+    left, top = edges[:, 0].min(), edges[:, 3].max()
+    columns, rows = (edges[:, 0] - left) / pixels[0, 0], (top - edges[:, 3]) / pixels[0, 1]
+    corners = np.rint(np.stack([rows, columns], 1))
+    if np.abs(corners - np.stack([rows, columns], 1)).max() > 0.05:
+        return None
+    height, width = (int(side) for side in (corners + sides).max(axis=0))
+    covered = sides.prod(axis=1).sum() / (height * width)
+    if height * width > _MOST_PIXELS or covered < _LEAST_COVERED:
+        return None
+    places = tuple((int(row), int(column)) for row, column in corners)
+    pixel = (float(pixels[0, 0]), float(pixels[0, 1]))
+    return Grid(places, height, width, str(samples[0]["crs"]), (float(left), float(top)), pixel)
+
+
+def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:
+    """Lay chips out in rows, a little wider than high, with a gap between them."""
+    shapes = [_shape(sample) for sample in samples]
+    step_down, step_right = (max(sides) + _SHEET_GAP for sides in zip(*shapes, strict=True))
+    columns = math.ceil(math.sqrt(1.2 * len(samples)))
+    rows = math.ceil(len(samples) / columns)
+    corners = [(i // columns * step_down, i % columns * step_right) for i in range(len(samples))]
+    width = min(columns, len(samples)) * step_right - _SHEET_GAP
+    return Grid(tuple(corners), rows * step_down - _SHEET_GAP, width)
+
+
+def choose_chips(
+    masks: Sequence[NDArray[Any]], places: Sequence[str], count: int, ignore_index: int = -1
+) -> list[int]:
+    """Choose chips to show: by what they hold and evenly spaced, never by how well they came out.
+
+    Chips with several classes (the rarest on 1 % of the labelled pixels or more) are preferred, and
+    of those one per place, as long as there are enough.
+
+    Args:
+        masks: Label (H, W) of every chip.
+        places: Place of every chip.
+        count: How many to choose at most.
+        ignore_index: Label value that means "no label".
+
+    Returns:
+        Indices of the chosen chips, in the given order.
+    """
+
+    def informative(mask: NDArray[Any]) -> bool:
+        _, counts = np.unique(mask[mask != ignore_index], return_counts=True)
+        return len(counts) > 1 and counts.min() >= 0.01 * counts.sum()
+
+    everything = list(range(len(masks)))
+    several = [index for index in everything if informative(masks[index])]
+    first_of_place = {places[index]: index for index in reversed(several)}
+    distinct = sorted(first_of_place.values())
+    count = min(count, len(masks))
+    pool = next(pool for pool in (distinct, several, everything) if len(pool) >= count)
+    return [pool[pick] for pick in np.linspace(0, len(pool) - 1, count).round().astype(int)]
+
+
+def _shape(sample: dict[str, Any]) -> tuple[int, int]:
+    height, width = sample["mask"].shape[-2:]
+    return int(height), int(width)

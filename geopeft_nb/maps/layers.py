@@ -1,0 +1,181 @@
+"""From rasters to map layers: contrast, colours, web mercator, data addresses.
+
+All layers are uint8: pictures hold 1-255 and 0 for "nothing here", class layers hold a code per
+pixel and `GAP` for "nothing here", so that one warp and one palette serve them all.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geopeft_nb.bands import band_indices, band_name
+from geopeft_nb.maps.grid import Grid
+
+#: Colours of what a prediction gets wrong (Okabe-Ito, told apart with any colour vision).
+MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR = "#D55E00", "#CC79A7", "#9A9A9A"
+#: Codes of a difference layer. With more than two classes every error is MISSED ("wrong class").
+CORRECT, MISSED, FALSE_ALARM, UNLABELLED = 0, 1, 2, 3
+#: Code of pixels that no chip covers, in class and difference layers.
+GAP = 255
+#: Colour per code of a difference layer. A veil over what is right lets single errors stand out.
+DIFFERENCE_COLOURS = ("#FFFFFF99", MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR)
+
+#: Band combinations that can be shown, each as red, green, blue.
+COMPOSITES: dict[str, tuple[str, str, str]] = {
+    "true_colour": ("RED", "GREEN", "BLUE"),
+    "false_colour": ("SWIR_1", "NIR_NARROW", "RED"),
+}
+
+_Bounds = tuple[tuple[float, float], tuple[float, float]]
+_GAMMA = 0.75  # brightens the dark majority of a scene with a few bright clouds or beaches
+_WEB_SIDE = 1400  # longest side in pixels of a layer in the interactive map
+
+
+def stretch(image: NDArray[np.float32], bands: Sequence[str], composite: str) -> NDArray[np.uint8]:
+    """Turn reflectance into a picture: each band from its 2nd to its 98th percentile, brightened.
+
+    Args:
+        image: Reflectance (C, H, W), NaN where there is no chip.
+        bands: Names of the C bands.
+        composite: A key of `COMPOSITES`.
+
+    Returns:
+        Picture (3, H, W) with values 1-255, and 0 where there is no chip.
+    """
+    chosen = image[band_indices(COMPOSITES[composite], bands)]
+    usable = np.isfinite(chosen).all(axis=0)
+    if not usable.any():
+        return np.zeros(chosen.shape, np.uint8)
+    low, high = np.percentile(chosen[:, usable], [2, 98], axis=1)[:, :, None, None]
+    scaled = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1) ** _GAMMA
+    return np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)
+
+
+def composites_of(bands: Sequence[str]) -> list[str]:
+    """List the composites that the given bands allow."""
+    present = {band_name(name) for name in bands}
+    return [name for name, wanted in COMPOSITES.items() if present >= set(wanted)]
+
+
+def class_codes(
+    classes: NDArray[Any], valid: NDArray[np.bool_], count: int, ignore_index: int = -1
+) -> NDArray[np.uint8]:
+    """Code a class map: 0 … count-1 for classes, `count` for "no label", GAP outside the chips."""
+    codes = np.where(classes == ignore_index, count, classes)
+    return np.where(valid, codes, GAP).astype(np.uint8)
+
+
+def difference(
+    label: NDArray[Any],
+    prediction: NDArray[Any],
+    valid: NDArray[np.bool_],
+    count: int,
+    ignore_index: int = -1,
+) -> NDArray[np.uint8]:
+    """Code where a prediction differs from the label.
+
+    Args:
+        label: Class map (H, W).
+        prediction: Class map (H, W).
+        valid: Where there is a chip (H, W).
+        count: Number of classes. With two, the second one can be missed or a false alarm.
+        ignore_index: Label value that means "no label".
+
+    Returns:
+        Codes (H, W): CORRECT, MISSED, FALSE_ALARM, UNLABELLED or GAP.
+    """
+    codes = np.where(label == prediction, CORRECT, MISSED)
+    if count == 2:
+        codes[(label == 0) & (prediction == 1)] = FALSE_ALARM
+    codes[label == ignore_index] = UNLABELLED
+    return np.where(valid, codes, GAP).astype(np.uint8)
+
+
+def rgba(colour: str) -> tuple[int, int, int, int]:
+    """Return red, green, blue and alpha (0-255) of ``"#rrggbb"`` or ``"#rrggbbaa"``."""
+    red, green, blue, alpha = bytes.fromhex(colour.removeprefix("#").ljust(8, "f"))
+    return red, green, blue, alpha
+
+
+def paint(codes: NDArray[np.uint8], colours: Sequence[str]) -> NDArray[np.uint8]:
+    """Colour a class or difference layer (H, W) as (H, W, 4); codes without colour are clear."""
+    table = np.zeros((256, 4), np.uint8)
+    for code, colour in enumerate(colours):
+        table[code] = rgba(colour)
+    return table[codes]
+
+
+def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Bounds]:
+    """Bring a layer to web mercator, between whose corners Leaflet stretches a picture.
+
+    Nearest neighbour throughout: class codes must not be mixed, and the image then shows exactly
+    the pixels that were classified.
+
+    Args:
+        layer: Picture (3, H, W) or codes (H, W).
+        grid: The region's grid. A contact sheet is returned as it is, in pixel coordinates.
+
+    Returns:
+        The layer on the new grid, and its ((south, west), (north, east)) in degrees.
+    """
+    if grid.crs is None:
+        return layer, ((0.0, 0.0), (float(grid.height), float(grid.width)))
+    from rasterio.transform import array_bounds, from_bounds, from_origin
+    from rasterio.warp import calculate_default_transform, reproject, transform
+
+    source = from_origin(*grid.origin, *grid.pixel)
+    target, width, height = calculate_default_transform(
+        grid.crs, "EPSG:3857", grid.width, grid.height, *grid.bounds
+    )
+    west, south, east, north = array_bounds(height, width, target)
+    shrink = min(1.0, _WEB_SIDE / max(height, width))
+    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    nothing = 0 if layer.ndim == 3 else GAP
+    warped = np.full((*layer.shape[:-2], height, width), nothing, np.uint8)
+    reproject(
+        layer,
+        warped,
+        src_transform=source,
+        src_crs=grid.crs,
+        src_nodata=nothing,
+        dst_transform=from_bounds(west, south, east, north, width, height),
+        dst_crs="EPSG:3857",
+        dst_nodata=nothing,
+    )
+    longitudes, latitudes = transform("EPSG:3857", "EPSG:4326", [west, east], [south, north])
+    return warped, ((latitudes[0], longitudes[0]), (latitudes[1], longitudes[1]))
+
+
+def picture_address(picture: NDArray[np.uint8]) -> str:
+    """Encode a picture (3, H, W) as a data address; 0 becomes transparent."""
+    from PIL import Image, features
+
+    alpha = np.where(picture.any(axis=0), 255, 0).astype(np.uint8)
+    encoded = Image.fromarray(np.dstack([*picture, alpha]))
+    # WebP is a tenth of PNG and, unlike JPEG, keeps the gaps between chips transparent.
+    if features.check("webp"):
+        return _data_address(encoded, "WEBP", quality=85)
+    return _data_address(encoded, "PNG", optimize=True)
+
+
+def codes_address(codes: NDArray[np.uint8], colours: Sequence[str]) -> str:
+    """Encode a class or difference layer (H, W) as the data address of a small palette PNG."""
+    from PIL import Image
+
+    table = [rgba(colour) for colour in colours] + [(0, 0, 0, 0)] * (256 - len(colours))
+    encoded = Image.fromarray(codes)
+    encoded.putpalette([value for entry in table for value in entry[:3]])
+    return _data_address(encoded, "PNG", transparency=bytes(entry[3] for entry in table))
+
+
+def _data_address(picture: Any, kind: str, **options: Any) -> str:  # noqa: ANN401 (PIL is lazy)
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{kind.lower()};base64,{encoded}"

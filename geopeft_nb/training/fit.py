@@ -1,0 +1,349 @@
+"""Train a model with Lightning while you watch, and keep the best weights whatever happens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from geopeft_nb.datasets.base import ChipDataset, GeoData, Sample
+from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.evaluation.metrics import confusion
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
+from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
+from geopeft_nb.tuning.artefacts import check_target, save_adapter
+from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.widgets.dashboard import Dashboard
+
+DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass
+class Run:
+    """A finished, or stopped, training run.
+
+    Attributes:
+        model: The model with its best weights, on the CPU, in evaluation mode.
+        method: Name of the attached method.
+        data_name: Name of the data set.
+        history: One row per step: step, epoch, seconds, train_loss, memory_bytes, and at the end of
+            an epoch val_loss and val_miou (0-1).
+        memory: Bytes of one training step by part (see `training_bytes`), and the measured `peak`:
+            the most that tensors took on a GPU, or that the process grew by on a CPU.
+        seconds: Wall time of the training loop.
+        best: Epoch, val_loss and val_miou of the weights that were kept.
+        state: ``"finished"`` or ``"stopped"``.
+        settings: What `fit` was told.
+        seen: Names of the chips that it was trained on.
+
+    A second `fit` of the same model goes on from its weights and changes them for both runs.
+    """
+
+    model: SegmentationModel
+    method: str
+    data_name: str
+    history: pd.DataFrame
+    memory: dict[str, int]
+    seconds: float
+    best: dict[str, float]
+    state: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seen: frozenset[str] = frozenset()
+
+    def predict(self, samples: list[Sample], batch_size: int = 16) -> list[np.ndarray]:
+        """Return the predicted class of each pixel, one (H, W) int64 array per sample."""
+        return predict_classes(self.model, samples, batch_size)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write adapter, decoder and history to a folder; see `gp.save_adapter`."""
+        path = save_adapter(self.model, folder)
+        self.history.to_csv(path / "history.csv", index=False)
+        return path
+
+
+def predict_classes(
+    model: SegmentationModel, samples: list[Sample], batch_size: int = 16
+) -> list[np.ndarray]:
+    """Return the predicted class of each pixel, one (H, W) int64 array per sample."""
+    device = next(model.parameters()).device
+    model.eval()
+    maps: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, len(samples), batch_size):
+            image = torch.stack([sample["image"] for sample in samples[start : start + batch_size]])
+            maps.extend(model(image.to(device)).argmax(dim=1).cpu().numpy())
+    return maps
+
+
+def fit(
+    model: SegmentationModel,
+    data: GeoData,
+    epochs: int = 15,
+    batch_size: int = 8,
+    lr: float | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    dashboard: bool = True,
+    out: str | os.PathLike[str] | None = None,
+) -> Run:
+    """Train the model on `data.train`, watched on `data.val`.
+
+    AdamW, cross-entropy without the ignored pixels, random turns and mirrorings, the learning rate
+    halved after more than 4 epochs without a better validation loss, and an end after 15: the
+    protocol of arXiv 2504.17397. The weights with the best validation mIoU are kept, also when
+    training is stopped by the button, by the kernel's interrupt or by an error in the loop.
+
+    Args:
+        model: With a method attached.
+        data: From `load_data`.
+        epochs: Passes over the training chips.
+        batch_size: Chips per step.
+        lr: Peak learning rate; None takes the method's own.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 on a GPU that has it.
+        seed: Seed of the order of chips and of augmentation.
+        device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
+        dashboard: Show the live view.
+        out: Folder to write the adapter and the history to when done.
+
+    Returns:
+        The run, with the best weights in `run.model`.
+
+    Raises:
+        ValueError: Nothing is attached, an empty data set, unfit chips or a bad setting; raised
+            before training starts.
+    """
+    _check(model, data, epochs, batch_size, lr, precision, device)
+    if out is not None:
+        check_target(out)
+    rate = CARDS[str(model.method)].lr if lr is None else lr
+    cuda = torch.cuda.is_available() and device != "cpu"
+    if precision == "auto":
+        # From the Ampere generation on; older GPUs only emulate bf16, slowly.
+        precision = "bf16" if cuda and torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    size = min(batch_size, len(data.train))
+    batches = len(data.train) // size
+    view = Dashboard(
+        total_steps=epochs * batches,
+        total_epochs=epochs,
+        title=f"{CARDS[str(model.method)].title} on {data.card.title}",
+        enabled=dashboard,
+    )
+    lightning.seed_everything(seed, verbose=False)
+    task = _Task(model, rate, data.ignore_index)
+    recorder = Recorder(view, model, task.matrix)
+    with quiet(), interrupt_stops(recorder):
+        trainer = lightning.Trainer(
+            min_epochs=0,  # the stop button also works in the first epoch
+            max_epochs=epochs,
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            accelerator=device,
+            devices=1,
+            callbacks=[recorder, EarlyStopping("val_loss", patience=15)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        place = trainer.strategy.root_device
+        state, used, memory, before = "stopped", {}, {}, 0
+        try:
+            model.to(place)
+            with trainer.precision_plugin.forward_context():
+                memory = _step_memory(task, data, size, place)
+            reset_peak(place)
+            before = 0 if cuda else process_memory()
+            view.start()
+            trainer.fit(
+                task,
+                DataLoader(data.train, size, shuffle=True, drop_last=True, collate_fn=_collate),  # type: ignore[arg-type]
+                DataLoader(data.val, size, collate_fn=_collate),  # type: ignore[arg-type]
+            )
+            state = "stopped" if recorder.stopping else "finished"
+        except (KeyboardInterrupt, SystemExit):
+            pass  # a second interrupt; Lightning turns it into SystemExit. The best is still kept.
+        finally:
+            used = device_memory(place)
+            recorder.restore_best(model)
+            model.to("cpu").eval()
+            view.finish(state=state, message=recorder.summary())
+    seen = max((int(row["memory_bytes"]) for row in recorder.rows), default=0)
+    memory["peak"] = used.get("peak", seen) - before
+    run = Run(
+        model=model,
+        method=str(model.method),
+        data_name=data.card.name,
+        history=pd.DataFrame(recorder.rows, columns=Recorder.COLUMNS),
+        memory=memory,
+        seconds=recorder.seconds,
+        best=recorder.best,
+        state=state,
+        settings={
+            "epochs": epochs, "batch_size": size, "lr": rate, "precision": precision, "seed": seed
+        },
+        seen=frozenset(chip.name for chip in data.train.chips),
+    )  # fmt: skip
+    if out is not None:
+        run.save(out)
+    return run
+
+
+class _Task(lightning.LightningModule):
+    """What is done with one batch."""
+
+    def __init__(self, model: SegmentationModel, lr: float, ignore_index: int) -> None:
+        super().__init__()
+        self.model, self.lr, self.ignore_index = model, lr, ignore_index
+        self.matrix = np.zeros((len(model.classes), len(model.classes)), dtype=np.int64)
+
+    def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean cross-entropy over the pixels that count; 0 if none does."""
+        total = functional.cross_entropy(
+            logits.float(), mask, ignore_index=self.ignore_index, reduction="sum"
+        )
+        return total / (mask != self.ignore_index).sum().clamp(min=1)
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        image, mask = turn_and_mirror(batch["image"], batch["mask"])
+        return self.loss(self.model(image), mask)
+
+    def on_validation_epoch_start(self) -> None:
+        self.matrix[:] = 0
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        logits = self.model(batch["image"])
+        self.log("val_loss", self.loss(logits, batch["mask"]), batch_size=len(logits))
+        predicted = logits.argmax(dim=1).cpu().numpy()
+        truth = batch["mask"].cpu().numpy()
+        self.matrix += confusion(truth, predicted, len(self.model.classes), self.ignore_index)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trainable, lr=self.lr)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=4)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"},
+        }
+
+
+def turn_and_mirror(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply one of the eight symmetries of the square to each chip, at random.
+
+    Args:
+        image: (B, C, H, W). Chips that are not square are mirrored and turned by 180 degrees only.
+        mask: (B, H, W).
+
+    Returns:
+        Image and mask, turned alike.
+    """
+    images, masks = [], []
+    step = 1 if image.shape[-1] == image.shape[-2] else 2
+    for one, labels in zip(image, mask, strict=True):
+        turns = int(torch.randint(4 // step, ())) * step
+        one, labels = one.rot90(turns, dims=(1, 2)), labels.rot90(turns, dims=(0, 1))
+        if torch.rand(()) < 0.5:
+            one, labels = one.flip(2), labels.flip(1)
+        images.append(one)
+        masks.append(labels)
+    return torch.stack(images), torch.stack(masks)
+
+
+def _collate(samples: list[Sample]) -> dict[str, Tensor]:
+    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "mask")}
+
+
+def _step_memory(
+    task: _Task, data: GeoData, batch_size: int, device: torch.device
+) -> dict[str, int]:
+    """Measure the bytes of one training step in float32, by part."""
+    batch = _collate([data.train[index] for index in range(batch_size)])
+    image, mask = batch["image"].to(device), batch["mask"].to(device)
+    task.model.train()
+    return training_bytes(task.model, lambda: task.loss(task.model(image), mask))
+
+
+def _check(
+    model: SegmentationModel, data: GeoData, epochs: int, batch_size: int, lr: float | None,
+    precision: str, device: str,
+) -> None:  # fmt: skip
+    """Refuse what would fail later, before any work."""
+    expect(model, "method_options", "the model that build_model returned")
+    expect(data, "holdout", "the data that load_data returned")
+    if model.method is None:
+        raise ValueError(
+            "Nothing is attached: call attach(model, method) first, with one of "
+            f"{', '.join(CARDS)}."
+        )
+    for label, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
+    if lr is not None and not 0 < lr < 1:
+        raise ValueError(f"lr must lie between 0 and 1, got {lr!r}.")
+    if precision not in (*PRECISIONS, "auto"):
+        raise unknown_name("precision", precision, (*PRECISIONS, "auto"))
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if device == "gpu" and not torch.cuda.is_available():
+        raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+    if model.classes != data.classes or model.bands != tuple(data.bands):
+        raise ValueError(
+            f"The model was built for classes {model.classes} and bands {model.bands}, the data "
+            f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
+        )
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
+    if data.size % model.backbone.patch_size and not model.pad:
+        raise ValueError(
+            f"Chips of {data.size} px are not divisible by the patch of "
+            f"{model.backbone.patch_size} px. Build the model with these data."
+        )
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    parts |= {f"holdout[{name!r}]": chips for name, chips in data.holdout.items()}
+    for name, chips in parts.items():
+        if not len(chips):
+            raise ValueError(f"data.{name} has no chips.")
+        if not check_chips(chips, (len(data.bands), data.size, data.size)):
+            raise ValueError(f"data.{name} has no labelled pixel: all are {data.ignore_index}.")
+
+
+def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
+    """Read every chip once, so that an unfit one is named before training and not in its middle.
+
+    Args:
+        chips: What to read.
+        shape: (C, H, W) that every image must have.
+
+    Returns:
+        The number of pixels with a label.
+
+    Raises:
+        ValueError: Another shape or type; and see `geopeft_nb.datasets.base.check_chip`.
+    """
+    labelled = 0
+    for sample in (chips[index] for index in range(len(chips))):
+        image, mask = sample["image"], sample["mask"]
+        if tuple(image.shape) != shape:
+            raise ValueError(
+                f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
+            )
+        if image.dtype != torch.float32 or mask.dtype != torch.int64:
+            raise ValueError(
+                f"Chip {sample['name']!r} has an image of {image.dtype} and a mask of "
+                f"{mask.dtype}; float32 and int64 are needed."
+            )
+        labelled += int((mask != chips.ignore_index).sum())
+    return labelled

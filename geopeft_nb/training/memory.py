@@ -1,0 +1,208 @@
+"""Where does the memory go? Measured, in bytes, for the process, the device and one training step.
+
+A training step keeps four things: the weights; one gradient per trainable weight; what the
+optimiser remembers about each trainable weight (AdamW: two moments); and the activations, the
+tensors of the forward pass that the backward pass will need again. PEFT shrinks the second and
+third to almost nothing. Whether it shrinks the fourth is the interesting question, and
+`training_bytes` answers it by watching what autograd really saves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+GIB = 2**30  # bytes in one GiB, the unit in which memory is shown everywhere in this package
+
+
+def process_memory() -> int:
+    """Return the memory this process holds now, in bytes (resident set size)."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+@functools.cache  # asked at every step, and does not change
+def memory_limit(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return how much memory this process may use, in bytes.
+
+    A container (Binder, JupyterHub, Colab, Docker) usually allows less than the machine has, and
+    ends the kernel without a message when the limit is passed. Both are read, the smaller counts.
+
+    Args:
+        groups: file that lists the control groups of this process; absent outside Linux.
+        mount: folder under which the control groups are mounted.
+
+    Source: Linux kernel documentation, "Control Group v2", `memory.max`, and "Memory Resource
+    Controller" (v1), `memory.limit_in_bytes`.
+    """
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total)]
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2 has one line, without controllers
+            limits += _group_limits(mount, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _group_limits(mount / "memory", path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def _group_limits(mount: Path, path: str, name: str) -> Iterable[int]:
+    """Yield the limits, in bytes, of a control group and of all groups above it.
+
+    Inside a container the group's own folder is often not visible; the walk up then still finds
+    the container's limit at the mount itself. No limit is written "max" (v2) or as a number
+    larger than any machine (v1).
+    """
+    folder = mount / path.strip("/")
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(mount):
+            return
+        try:
+            text = (group / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            yield int(text)
+
+
+def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
+    """Return the memory in use on the device that trains, in bytes.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1" or the same as a torch.device.
+
+    Returns:
+        Always `process` and `limit`, see `process_memory` and `memory_limit`. On a CUDA device also
+        `allocated` (tensors now), `peak` (most since `reset_peak`) and `total` (the device's
+        memory). Elsewhere `peak` is the most the process held since `reset_peak`, where the system
+        keeps count of it (Linux).
+    """
+    memory = {"process": process_memory(), "limit": memory_limit()}
+    if str(device).startswith("cuda"):
+        import torch
+
+        memory["allocated"] = torch.cuda.memory_allocated(device)
+        memory["peak"] = torch.cuda.max_memory_allocated(device)
+        memory["total"] = torch.cuda.get_device_properties(device).total_memory
+    elif (peak := _process_peak()) is not None:
+        memory["peak"] = max(peak, memory["process"])
+    return memory
+
+
+def reset_peak(device: torch.device | str = "cpu") -> bool:
+    """Start counting the peak of `device_memory` anew; return whether the system could do so.
+
+    What earlier work left unused is handed back first, so that the next run does not inherit it.
+    """
+    gc.collect()
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
+    try:
+        # "5" resets the peak resident set size: man 5 proc, clear_refs
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _process_peak() -> int | None:
+    """Return the peak resident set size in bytes, or None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024  # the file counts in KiB
+    return None
+
+
+def training_bytes(
+    model: torch.nn.Module, compute_loss: Callable[[], torch.Tensor], moments: int = 2
+) -> dict[str, int]:
+    """Measure what one training step of the model keeps in memory, in bytes.
+
+    The forward pass runs once and autograd is watched while it saves tensors for the backward pass.
+    A storage counts once however many tensors look into it, and with its full size even when only a
+    view of it was saved, because that is what stays allocated. Weights and buffers are not counted
+    again as activations. Workspace that an operation frees before it returns is not part of it.
+
+    Args:
+        model: the model as it will be trained: what is frozen is frozen, and in training mode.
+        compute_loss: runs the forward pass on one batch and returns the loss, a scalar tensor.
+        moments: tensors that the optimiser keeps per trainable weight: 2 for AdamW, 1 for SGD with
+            momentum, 0 for plain SGD.
+
+    Returns:
+        Bytes under `weights` (parameters and buffers), `gradients`, `optimiser`, `activations` and
+        their sum `total`. The model's buffers and the random state are left as they were.
+
+    Source: PyTorch notes "Hooks for autograd saved tensors".
+
+    Example:
+        >>> import torch
+        >>> layer, x = torch.nn.Linear(4, 2, bias=False), torch.zeros(3, 4)
+        >>> training_bytes(layer, lambda: layer(x).sum())["activations"]  # x: 3 * 4 * 4 bytes
+        48
+    """
+    import torch
+
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    own = _storages([*model.parameters(), *model.buffers()])
+    saved: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        # Kept until counted: a freed address could be given out again. Detached: with its history
+        # it would hold the graph that holds it, in a circle that nothing collects.
+        tensor = tensor.detach()
+        saved.append(tensor)
+        return tensor
+
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch statistics move
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    try:
+        with torch.random.fork_rng(devices):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = compute_loss()  # held until counted: the graph dies with it
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    activations = {key: size for key, size in _storages(saved).items() if key not in own}
+    del loss
+
+    gradients = sum(p.numel() * p.element_size() for p in trainable)
+    parts = {
+        "weights": sum(own.values()),
+        "gradients": gradients,
+        "optimiser": moments * gradients,
+        "activations": sum(activations.values()),
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def _storages(tensors: Iterable[torch.Tensor]) -> dict[tuple[str, int], int]:
+    """Return the bytes of each storage behind the tensors, by device and address."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {(str(s.device), s.data_ptr()): s.nbytes() for s in storages}

@@ -1,0 +1,221 @@
+"""Pretrain geopeft_tiny as a masked autoencoder on real imagery, from the command line.
+
+    python -m geopeft_nb.training.pretrain --steps 4000 --out weights/geopeft_tiny.safetensors
+    python -m geopeft_nb.training.pretrain --steps 2000 --start weights/geopeft_tiny.safetensors \
+        --out weights/geopeft_tiny.safetensors
+
+Imagery is read without labels: the two scenes that ship and, where GEOPEFT_MIRROR has them, the
+HLS chips of `hls_water` and the Sentinel-2 chips of `eurosat_ms`. About an hour of one CPU core.
+Method: He et al., arXiv 2111.06377, with plain pixel targets, 75 % of the patches hidden.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from torch.nn import functional
+
+from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
+from geopeft_nb.backbones.load import read_checkpoint
+from geopeft_nb.backbones.prithvi import MaskedAutoencoder, PrithviViT
+from geopeft_nb.bands import band_indices
+from geopeft_nb.files import data_path, mirror_folders
+
+#: Band order of the files of EuroSAT: B1-B12 by number, then B8A.
+EUROSAT_BANDS = [f"B{number}" for number in range(1, 13)] + ["B8A"]
+
+
+def read_imagery(bands: tuple[str, ...]) -> dict[str, list[np.ndarray]]:
+    """Read all images to pretrain on.
+
+    Args:
+        bands: Bands to keep, in this order.
+
+    Returns:
+        Source name -> images (C, H, W) int16, reflectance x 10,000.
+    """
+    sources: dict[str, list[np.ndarray]] = {}
+    for path in sorted(data_path("scenes").glob("*.tif")):
+        if not path.stem.endswith("_water"):
+            sources[f"scenes/{path.stem}"] = [_read(path, [1, 2, 3, 4, 5, 6])]
+    for folder in mirror_folders():
+        chips = sorted((folder / "hls_water" / "chips").glob("*.tif"))
+        if chips:
+            sources["hls_water"] = [_read(path, [1, 2, 3, 4, 5, 6]) for path in chips]
+        order = [index + 1 for index in band_indices(bands, EUROSAT_BANDS)]
+        chips = sorted((folder / "eurosat_ms").glob("*/*.tif"))
+        if chips:
+            sources["eurosat_ms"] = [_read(path, order) for path in chips]
+    return sources
+
+
+def _read(path: Path, indexes: list[int]) -> np.ndarray:
+    with rasterio.open(path) as raster:
+        return np.clip(raster.read(indexes), 0, 10_000).astype(np.int16)
+
+
+def random_crop(
+    image: np.ndarray, side: int, rng: np.random.Generator, scale: float = 0.6
+) -> torch.Tensor:
+    """Cut a random square, resize it to `side`, turn and mirror it.
+
+    Args:
+        image: (C, H, W) int16.
+        side: Output side in pixels.
+        rng: Source of randomness.
+        scale: The square's side is between `scale` and 1/`scale` times `side`, as far as it fits.
+
+    Returns:
+        (C, side, side) float32, reflectance 0-1.
+    """
+    most = min(image.shape[1], image.shape[2], side / scale)
+    cut = int(rng.uniform(min(side * scale, most), most))
+    top = int(rng.integers(image.shape[1] - cut + 1))
+    left = int(rng.integers(image.shape[2] - cut + 1))
+    crop = torch.from_numpy(image[:, top : top + cut, left : left + cut] / np.float32(10_000))
+    if cut != side:
+        crop = functional.interpolate(
+            crop[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )[0]
+    crop = torch.rot90(crop, int(rng.integers(4)), dims=(1, 2))
+    return crop.flip(2) if rng.random() < 0.5 else crop
+
+
+class Sampler:
+    """Draws batches; a source's share is its area to a power, and its images share it by area.
+
+    Args:
+        sources: What `read_imagery` returns.
+        side: Side of the crops in pixels.
+        seed: Seed of all random choices.
+        power: 1 sees every pixel equally often; less raises the share of small sources.
+    """
+
+    def __init__(
+        self, sources: dict[str, list[np.ndarray]], side: int, seed: int, power: float
+    ) -> None:
+        self.images = [image for images in sources.values() for image in images]
+        areas = [np.array([im.shape[1] * im.shape[2] for im in ims]) for ims in sources.values()]
+        weights = np.concatenate([area / area.sum() * area.sum() ** power for area in areas])
+        self.weights, self.side = weights / weights.sum(), side
+        self.rng = np.random.default_rng(seed)
+
+    def batch(self, size: int) -> torch.Tensor:
+        """Return (size, C, side, side) float32, reflectance 0-1."""
+        chosen = self.rng.choice(len(self.images), size=size, p=self.weights)
+        return torch.stack([random_crop(self.images[i], self.side, self.rng) for i in chosen])
+
+
+def make_autoencoder(card: BackboneCard) -> MaskedAutoencoder:
+    """Build the untrained masked autoencoder of a Prithvi-type card."""
+    encoder = PrithviViT(
+        len(card.bands), card.width, card.depth, card.heads, card.patch_size, card.img_size,
+        card.frames,
+    )  # fmt: skip
+    return MaskedAutoencoder(encoder, len(card.bands), card.decoder)
+
+
+def pretrain(
+    card: BackboneCard, out: Path, *, steps: int, batch_size: int, lr: float, seed: int,
+    power: float = 1.0, start: Path | None = None,
+) -> None:  # fmt: skip
+    """Train the masked autoencoder and write weights and loss curve.
+
+    Args:
+        card: Which network, with the pretraining statistics.
+        out: Weights file to write (safetensors, half precision); the curve is written beside it.
+        steps: Optimiser steps.
+        batch_size: Crops per step.
+        lr: Peak learning rate; 5 % linear warm-up, then a cosine to zero.
+        seed: Seed of weights, crops and masks.
+        power: See `Sampler`.
+        start: Weights to go on from, written by this function, with their record beside them.
+    """
+    torch.manual_seed(seed)
+    sources = read_imagery(card.bands)
+    sampler = Sampler(sources, card.img_size, seed, power)
+    model = make_autoencoder(card).train()
+    stages = []
+    if start is not None:
+        model.load_state_dict({k: v.float() for k, v in read_checkpoint(start).items()})
+        stages = json.loads(start.with_suffix(".json").read_text())["stages"]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    mean = torch.tensor(card.mean)[:, None, None]
+    std = torch.tensor(card.std)[:, None, None]
+    curve, recent, began = [], [], time.monotonic()
+    for step in range(1, steps + 1):
+        warm = step / (0.05 * steps)
+        factor = warm if warm < 1 else 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimiser.param_groups:
+            group["lr"] = lr * factor
+        image = ((sampler.batch(batch_size) - mean) / std)[:, :, None]  # (B, C, 1, H, W)
+        loss, _, _ = model(image)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        recent.append(loss.item())
+        if step % 50 == 0 or step == steps:
+            row = {"step": step, "loss": round(sum(recent) / len(recent), 5)}
+            curve.append({**row, "seconds": round(time.monotonic() - began, 1)})
+            recent = []
+            print(curve[-1], flush=True)
+        if step % 500 == 0 or step == steps:
+            save_half_precision(model, out)
+            stage = {
+                "steps": step, "planned_steps": steps, "batch_size": batch_size, "lr": lr,
+                "seed": seed, "power": power, "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "images": {name: len(images) for name, images in sources.items()}, "curve": curve,
+            }  # fmt: skip
+            record = json.dumps({"stages": [*stages, stage]}, indent=1)
+            _replace(out.with_suffix(".json"), record.encode())
+
+
+def save_half_precision(model: MaskedAutoencoder, out: Path) -> None:
+    """Write the state dict in the published Prithvi-EO-2.0 key layout, as float16 safetensors."""
+    from safetensors.torch import save
+
+    state = {key: value.detach().half().contiguous() for key, value in model.state_dict().items()}
+    _replace(out, save(state, metadata={"format": "pt"}))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write to a temporary name, then rename, so that no half-written file is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("data/models/geopeft_tiny.safetensors"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=96)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--power", type=float, default=1.0, help="1: sources by area; 0: alike")
+    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    pretrain(
+        GEOPEFT_TINY, options.out, steps=options.steps, batch_size=options.batch_size,
+        lr=options.lr, seed=options.seed, power=options.power, start=options.start,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

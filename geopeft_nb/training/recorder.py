@@ -1,0 +1,162 @@
+"""What a run remembers: history, memory, the best weights, and how it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from geopeft_nb.evaluation.metrics import mean_iou
+from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.training.memory import device_memory, process_memory
+from geopeft_nb.widgets.dashboard import Dashboard
+
+
+class Recorder(Callback):
+    """Records history and memory, feeds the live view, keeps the best weights, ends when told.
+
+    Args:
+        view: The live view to feed.
+        model: The model whose weights to keep.
+        matrix: (K, K) confusion counts that the validation of the epoch fills in place.
+
+    Attributes:
+        rows: One dictionary per step, the rows of the history.
+        best: Epoch, val_loss and val_miou of the weights that are kept.
+    """
+
+    COLUMNS = (
+        "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss", "val_miou"
+    )  # fmt: skip
+
+    def __init__(self, view: Dashboard, model: SegmentationModel, matrix: np.ndarray) -> None:
+        self.view, self.model, self.matrix = view, model, matrix
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.kept: dict[str, Tensor] = {}
+        self.interrupted = threading.Event()
+        self.start = self.seconds = 0.0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the stop button or the kernel's interrupt was pressed."""
+        return self.interrupted.is_set() or bool(self.view.should_stop)
+
+    def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule,
+        outputs: Any, batch: dict[str, Tensor], index: int,  # noqa: ANN401 - Lightning's type
+    ) -> None:  # fmt: skip
+        """Note the step, feed the view, and ask to end when somebody wants it."""
+        self.seconds = time.perf_counter() - self.start
+        row = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch + 1,
+            "seconds": self.seconds,
+            "train_loss": float(outputs["loss"]),
+            "memory_bytes": memory_now(task.device),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise ValueError(
+                f"The training loss became {row['train_loss']} in step {row['step']}. Lower the "
+                f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
+            )
+        self.rows.append(row)
+        self.view.update(
+            step=row["step"], epoch=row["epoch"], train_loss=row["train_loss"],
+            images=len(batch["image"]), memory=lambda: device_memory(task.device),
+            learning_rate=row["lr"],
+        )  # fmt: skip
+        if self.stopping:
+            trainer.should_stop = True  # Lightning validates once more, then ends the loop
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule
+    ) -> None:
+        """Note the scores, and keep the weights if none before were better."""
+        scores = {
+            "val_loss": float(trainer.callback_metrics["val_loss"]),
+            "val_miou": float(mean_iou(self.matrix)),
+        }
+        self.rows[-1].update(scores)
+        self.seconds = time.perf_counter() - self.start
+        self.view.validation(epoch=trainer.current_epoch + 1, step=trainer.global_step, **scores)
+        if not self.best or scores["val_miou"] > self.best["val_miou"]:
+            self.best = {"epoch": trainer.current_epoch + 1, **scores}
+            # On the CPU, so that the copy does not count as memory of the GPU.
+            self.kept = {
+                name: value.to("cpu", copy=True) for name, value in moving_state(self.model).items()
+            }
+
+    def restore_best(self, model: SegmentationModel) -> None:
+        """Put the best weights back; without a validation yet, the last ones stay."""
+        if self.kept:
+            model.load_state_dict(self.kept, strict=False)
+
+    def summary(self) -> str:
+        """Say in one line which weights were kept."""
+        if not self.best:
+            return "Stopped before the first validation: the last weights are kept."
+        return f"Kept epoch {self.best['epoch']:.0f}: validation mIoU {self.best['val_miou']:.3f}."
+
+
+def memory_now(device: torch.device) -> int:
+    """Return the bytes that tensors take on a CUDA device, or that the process takes elsewhere."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else process_memory()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning from printing about hardware and from advising on data workers."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def interrupt_stops(recorder: Recorder) -> Iterator[None]:
+    """Turn the first interrupt (the kernel's stop button, Ctrl-C) into a stop after this step.
+
+    A second one raises as usual. Signals reach only the main thread; elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if recorder.interrupted.is_set():
+            raise KeyboardInterrupt
+        recorder.interrupted.set()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""Tuning: the methods that choose or add what is trained, and how to save it."""

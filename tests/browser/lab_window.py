@@ -1,0 +1,40 @@
+"""A window of JupyterLab, and what a learner does in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from playwright.sync_api import Page
+
+MINUTE = 60_000  # milliseconds
+
+
+class Lab(NamedTuple):
+    """A running JupyterLab."""
+
+    folder: Path  # what it serves
+    address: str
+    token: str
+
+    def url(self, name: str) -> str:
+        """Address of a notebook in a workspace of its own."""
+        return f"{self.address}/lab/workspaces/test/tree/{name}?token={self.token}&reset"
+
+
+def open_and_run(page: Page, url: str) -> None:
+    """Open a notebook, wait for its kernel, and run all cells from the menu."""
+    page.goto(url)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=MINUTE)
+    # The notebook's own indicator says idle before there is a kernel; the status bar does not.
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=MINUTE)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def take(page: Page, selector: str, target: Path) -> None:
+    """Keep a picture of the first element that matches, if there is one."""
+    element = page.locator(selector).first
+    if element.count():
+        element.scroll_into_view_if_needed()
+        element.screenshot(path=target)

@@ -1,0 +1,43 @@
+"""What all tests share: where things are, one thread, and what is skipped without a GPU."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: more threads than cores make small models slower, not faster.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The first folder of the offline mirror."""
+    from geopeft_nb.files import mirror_folders
+
+    return mirror_folders()[0]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU or the mirror where there is none, and say so."""
+    if item.get_closest_marker("mirror"):
+        from geopeft_nb.files import mirror_folders
+
+        if not mirror_folders():
+            pytest.skip("needs the offline mirror: set GEOPEFT_MIRROR to its folder")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

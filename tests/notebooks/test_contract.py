@@ -1,0 +1,157 @@
+"""Every lesson keeps to one shape, so that learners and teachers know what to expect."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from geopeft_nb.classroom.build import PROMPT
+from geopeft_nb.classroom.quiz import quiz
+
+PARAMETERS = {
+    "model",
+    "data",
+    "method",
+    "epochs",
+    "batch_size",
+    "seed",
+    "device",
+    "out_dir",
+    "FAST",
+}
+FOOT = [
+    "What we have seen",
+    "What to try next",
+    "How this differs at full scale",
+    "References",
+    "Glossary",
+]
+
+
+@pytest.fixture
+def notebook(lesson: Path) -> NotebookNode:
+    return nbformat.read(lesson, as_version=4)
+
+
+@pytest.fixture
+def prose(notebook: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def code(notebook: NotebookNode, tag: str | None = None) -> list[str]:
+    """Sources of the code cells, or of those with a tag."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell.source for cell in cells if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def section(prose: str, heading: str) -> str:
+    """Text below a heading, up to the next one."""
+    found = re.search(rf"^##+ {re.escape(heading)}.*?\n(.*?)(?=^##? |\Z)", prose, re.M | re.S)
+    assert found, f"there is no heading {heading!r}"
+    return found[1]
+
+
+def test_there_is_a_first_lesson(root: Path) -> None:
+    assert list(root.glob("notebooks/01_*.ipynb"))
+
+
+def test_notebook_is_small_and_carries_no_outputs(lesson: Path, notebook: NotebookNode) -> None:
+    assert lesson.stat().st_size <= 200_000  # bytes
+    assert "widgets" not in notebook.metadata
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+def test_notebook_asks_colab_for_a_gpu(notebook: NotebookNode) -> None:
+    assert notebook.metadata.accelerator == "GPU"
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_head_has_a_title_a_promise_and_badges(notebook: NotebookNode) -> None:
+    title, *rest = notebook.cells[0].source.split("\n")
+    assert re.match(r"# \S", title)
+    assert next((line for line in rest if line.strip()), "").strip(), "a one-line promise follows"
+    head = "\n".join(cell.source for cell in notebook.cells[:3])
+    assert "colab.research.google.com" in head and "mybinder.org" in head
+
+
+def test_head_says_what_is_learnt_how_long_and_what_is_needed(prose: str) -> None:
+    bullets = re.findall(r"^[-*] \S", section(prose, "What you will be able to do"), re.M)
+    assert 3 <= len(bullets) <= 5
+    time = section(prose, "Time to learn")
+    assert "CPU" in time and "GPU" in time and re.search(r"\d+ ?min", time)
+    needed = section(prose, "What you need to know")
+    assert re.search(r"^\| *Concept *\| *Importance *\| *Where *\|", needed, re.M)
+
+
+def test_one_setup_cell_moves_neither_numpy_nor_torch(notebook: NotebookNode) -> None:
+    (setup,) = code(notebook, "setup")
+    assert "geopeft_nb" in setup
+    assert not re.search(r"install[^\n]*(--upgrade|-U\b|\btorch\b|\bnumpy\b)", setup)
+
+
+def test_one_parameters_cell_with_fast_mode_off(notebook: NotebookNode) -> None:
+    (parameters,) = code(notebook, "parameters")
+    assigned = {
+        target.id: node.value
+        for node in ast.parse(parameters).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert set(assigned) >= PARAMETERS
+    assert ast.literal_eval(assigned["FAST"]) is False
+
+
+def test_learner_commits_to_a_guess(prose: str) -> None:
+    assert re.search(r"\bpredict|\bguess", prose, re.I)
+
+
+def test_two_to_four_exercises_each_with_a_check(lesson: Path, notebook: NotebookNode) -> None:
+    text = "\n".join(code(notebook))
+    checks = set(re.findall(r'gp\.check\(\s*"([^"]+)"', text))
+    assert 2 <= len(checks) <= 4
+    assert all(name.startswith(f"{lesson.stem[:2]}/") for name in checks)
+    assert text.count(PROMPT) >= len(checks)
+
+
+def test_solutions_answer_what_the_exercises_leave_open(lesson: Path) -> None:
+    solution = nbformat.read(lesson.parent / "solutions" / lesson.name, as_version=4)
+    assert PROMPT not in "\n".join(code(solution))
+
+
+def test_quiz_has_three_to_five_questions(notebook: NotebookNode) -> None:
+    names = re.findall(r'gp\.quiz\(\s*"([^"]+)"', "\n".join(code(notebook)))
+    assert names
+    assert 3 <= sum(len(quiz(name).questions) for name in names) <= 5
+
+
+def test_some_outputs_are_checked(notebook: NotebookNode) -> None:
+    assert code(notebook, "nbval-check-output"), "tag a deterministic cell nbval-check-output"
+
+
+def test_pictures_in_the_prose_have_alternative_text(prose: str) -> None:
+    assert not re.findall(r"!\[\s*\]\(", prose)
+    for image in re.findall(r"<img\b[^>]*>", prose):
+        assert re.search(r'\balt="[^"]+"', image), image
+
+
+def test_foot_has_its_five_parts(prose: str) -> None:
+    for heading in FOOT:
+        assert section(prose, heading).strip()
+
+
+def test_cells_are_short(notebook: NotebookNode) -> None:
+    """A cell is one idea. Imports do not count, nor does setup, which nobody has to read."""
+    lengths = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []):
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            lengths.append(sum(not re.match(r"(import|from) ", line) for line in lines))
+            assert lengths[-1] <= 20, cell.source
+    assert sorted(lengths)[len(lengths) * 9 // 10] <= 15

@@ -1,0 +1,142 @@
+"""The lessons run from start to end: solved and with open exercises, in fast mode."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+import nbval_reference
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+METHODS = {"linear_probe", "lora", "full"}
+
+
+class Solved(NamedTuple):
+    """What running a solved lesson left behind."""
+
+    out: Path
+    notebook: nbformat.NotebookNode
+    page: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Solved]:
+    """Solved lessons by name; each is run once, by the command that `make run` uses."""
+    return {}
+
+
+def solve(lesson: Path, solved: dict[str, Solved], tmp: pytest.TempPathFactory) -> Solved:
+    if lesson.stem not in solved:
+        out = tmp.mktemp(lesson.stem)
+        command = [sys.executable, "-m", "geopeft_nb.classroom.run", f"solutions/{lesson.stem}"]
+        command += ["--out", str(out), "-p", "FAST", "True"]
+        done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        page = (out / f"{lesson.stem}.html").read_text(encoding="utf-8")
+        notebook = nbformat.read(out / lesson.name, as_version=4)
+        solved[lesson.stem] = Solved(out, notebook, page, done.stdout)
+    return solved[lesson.stem]
+
+
+@pytest.fixture
+def result(
+    lesson: Path, solved: dict[str, Solved], tmp_path_factory: pytest.TempPathFactory
+) -> Solved:
+    return solve(lesson, solved, tmp_path_factory)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def test_solved_lesson_passes_its_own_checks(result: Solved) -> None:
+    shown = [output.get("data", {}).get("text/html", "") for output in outputs(result.notebook)]
+    states = re.findall(r'class="gp-check" data-state="([^"]+)"', "".join(shown))
+    assert len(states) >= 2 and set(states) == {"passed"}
+
+
+def test_solved_lesson_prints_no_traceback_and_no_warning(result: Solved) -> None:
+    said = "".join(o.text for o in outputs(result.notebook) if o.get("name") == "stderr")
+    assert "Traceback" not in said and "Warning" not in said, said
+
+
+def test_lesson_keeps_to_its_memory(result: Solved) -> None:
+    """At most 1.5 GB on the default path; fast mode has the same model and so the same peak."""
+    peak = re.search(r"peak memory of the kernel ([\d.]+) GB", result.said)
+    if peak is None:
+        pytest.skip("this system does not tell how much memory a finished process took")
+    assert float(peak[1]) <= 1.5
+
+
+def test_fast_mode_takes_at_most_a_minute_of_work(result: Solved) -> None:
+    durations = [cell.metadata.papermill.duration or 0 for cell in result.notebook.cells]
+    assert sum(durations) <= 60  # seconds
+    assert max(durations) <= 60
+
+
+def test_every_picture_on_the_page_has_alternative_text(result: Solved) -> None:
+    images = re.findall(r"<img\b[^>]*>", result.page)
+    assert images
+    for image in images:
+        found = re.search(r'\balt="([^"]*)"', image)
+        assert found and found[1].strip(), image[:200]
+        assert "No description has been provided" not in found[1], image[:200]
+
+
+def test_page_shows_its_content_without_a_network(result: Solved) -> None:
+    sources = re.findall(
+        r'<(?:img|link|iframe)\b[^>]*\b(?:src|href)="(https?://[^"]+)"', result.page
+    )
+    badge = re.compile(r"colab-badge\.svg|badge_logo\.svg")  # decoration, with text beside it
+    assert [source for source in sources if not badge.search(source)] == []
+    assert "html-manager" not in result.page
+
+
+def test_first_lesson_compares_the_three_methods(
+    root: Path, solved: dict[str, Solved], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (lesson,) = root.glob("notebooks/01_*.ipynb")
+    result = solve(lesson, solved, tmp_path_factory)
+    table = pd.read_csv(result.out / "scores.csv").set_index("method")
+    assert set(table.index) == METHODS
+    assert table[["miou_home", "miou_away"]].stack().between(0, 1).all()
+    sizes = table[["trainable_parameters", "adapter_bytes", "seconds", "peak_bytes"]]
+    assert (sizes > 0).all(axis=None)
+    trainable = table["trainable_parameters"]
+    assert trainable["linear_probe"] < trainable["lora"] < trainable["full"]
+    assert (result.out / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert "miou_away" in result.said and "lora" in result.said  # the command prints the table
+
+
+def test_open_exercises_do_not_break_the_lesson_and_checked_outputs_hold(
+    lesson: Path, tmp_path: Path
+) -> None:
+    """nbval runs the lesson as a learner gets it: a cell that raises fails, and so does one whose
+    output differs from the stored one.
+    """
+    notebook = nbval_reference.with_reference(lesson, tmp_path)
+    nbformat.write(notebook, tmp_path / lesson.name)
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", lesson.name]
+    command += ["--nbval-cell-timeout=120", "-p", "no:cacheprovider", "-q", "--tb=short"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.mirror
+def test_first_lesson_runs_on_other_data_by_changing_one_parameter(
+    root: Path, mirror: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "geopeft_nb.classroom.run", "01", "--out", str(tmp_path)]
+    command += ["-p", "FAST", "True", "-p", "data", "hls_water"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_csv(tmp_path / "scores.csv").set_index("method")
+    assert table[["miou_home", "miou_away"]].stack().between(0, 1).all()

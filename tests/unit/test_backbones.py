@@ -1,0 +1,163 @@
+"""Loading a backbone: sizes, bands, and checkpoints that do not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.prithvi import MaskedAutoencoder
+from geopeft_nb.files import data_path
+
+WEIGHTS = "models/geopeft_tiny.safetensors"
+
+
+def test_shipped_weights_load_and_say_where_they_are_from() -> None:
+    backbone = gp.load_backbone("geopeft_tiny")
+    assert backbone.provenance["weights"].endswith("geopeft_tiny.safetensors")
+    assert len(backbone.provenance["sha256"]) == 64
+    assert data_path(WEIGHTS).stat().st_size <= 8_000_000
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 131), (24, 200)])
+def test_any_size_gives_the_grid_that_the_backbone_announces(size: tuple[int, int]) -> None:
+    backbone = gp.load_backbone("geopeft_tiny", layers=[1, -1])
+    maps = backbone(torch.zeros(2, 6, *size))
+    assert [tuple(m.shape) for m in maps] == [(2, 192, *backbone.grid(*size))] * 2
+
+
+def test_feature_maps_keep_rows_and_columns_apart() -> None:
+    # A bright square in one patch must change that cell of a shallow map the most.
+    backbone = gp.load_backbone("geopeft_tiny", layers=[0]).eval()
+    image = torch.zeros(1, 6, 40, 72)
+    bright = image.clone()
+    bright[..., 16:24, 56:64] = 3.0
+    change = (backbone(bright)[0] - backbone(image)[0]).norm(dim=1)[0]
+    assert divmod(int(change.argmax()), change.shape[1]) == (2, 7)
+
+
+def test_a_band_subset_takes_its_own_columns_of_the_first_layer() -> None:
+    full = gp.load_backbone("geopeft_tiny")
+    few = gp.load_backbone("geopeft_tiny", bands=["B12", "GREEN"])
+    kernel = full.patch_embed.proj.weight
+    assert few.bands == ("SWIR_2", "GREEN")
+    assert torch.equal(few.patch_embed.proj.weight, kernel[:, [5, 1]])
+    assert "SWIR_2" in few.provenance["adapted"]
+
+
+def test_wrong_band_count_is_refused_with_the_names() -> None:
+    with pytest.raises(ValueError, match="3 bands but geopeft_tiny was loaded for 6: BLUE"):
+        gp.load_backbone("geopeft_tiny")(torch.zeros(1, 3, 64, 64))
+
+
+def test_frames_are_joined_in_the_features_and_must_be_as_announced() -> None:
+    backbone = gp.load_backbone("geopeft_tiny", frames=3)
+    (features,) = backbone(torch.zeros(1, 6, 3, 32, 32))
+    assert features.shape == (1, *backbone.channels, 4, 4) == (1, 576, 4, 4)
+    with pytest.raises(ValueError, match="2 frames but geopeft_tiny was loaded for 3"):
+        backbone(torch.zeros(1, 6, 2, 32, 32))
+
+
+def test_metadata_is_refused_by_a_model_that_takes_none() -> None:
+    with pytest.raises(ValueError, match="neither time nor location"):
+        gp.load_backbone("geopeft_tiny")(torch.zeros(1, 6, 64, 64), location=torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "geopeft_tinny"}, "Did you mean 'geopeft_tiny'"),
+        ({"name": "geopeft_tiny", "bands": ["CIRRUS"]}, "CIRRUS is not available"),
+        ({"name": "geopeft_tiny", "layers": [9]}, "between 0 and 5"),
+        ({"name": "geopeft_tiny", "frames": 0}, "frames must be"),
+        ({"name": "geopeft_tiny", "img_size": 60}, "multiple of the patch of 8"),
+    ],
+)
+def test_bad_requests_say_what_would_work(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.load_backbone(**arguments)
+
+
+def test_missing_weights_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        gp.load_backbone("geopeft_tiny", weights=tmp_path / "none.safetensors")
+
+
+def changed(tmp_path: Path, change: str) -> Path:
+    """Write the shipped checkpoint with one thing wrong."""
+    path = tmp_path / "bad.safetensors"
+    state = load_file(data_path(WEIGHTS))
+    if change == "missing":
+        state.pop("encoder.blocks.2.mlp.fc1.bias")
+    elif change == "unexpected":
+        state["encoder.extra"] = torch.zeros(1)
+    elif change == "nan":
+        state["encoder.norm.bias"].fill_(float("nan"))
+    elif change == "shape":
+        state["encoder.norm.weight"] = torch.ones(7)
+    save_file(state, path)
+    if change == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", "missing blocks.2.mlp.fc1.bias"),
+        ("unexpected", "unexpected extra"),
+        ("shape", r"norm.weight is \(7,\) instead of \(192,\)"),
+        ("nan", "norm.bias has values that are not finite"),
+        ("truncated", "cannot be read as a checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.load_backbone("geopeft_tiny", weights=changed(tmp_path, change))
+
+
+class Harmful:
+    """Would write a file if a loader ran the code that a pickle may carry."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "bad.pt", tmp_path / "trace"
+    torch.save({"weight": Harmful(trace)}, path)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        gp.load_backbone("geopeft_tiny", weights=path)
+    assert not trace.exists()
+
+
+def test_random_initialisation_follows_its_seed_and_leaves_the_global_one_alone() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    first, again, other = (gp.load_backbone("geopeft_tiny", None, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.cls_token, again.cls_token)
+    assert not torch.equal(first.cls_token, other.cls_token)
+
+
+def test_masked_autoencoder_hides_three_quarters_and_learns_only_from_them() -> None:
+    encoder = gp.load_backbone("geopeft_tiny", weights=None)
+    model = MaskedAutoencoder(encoder, 6, (32, 1, 2))
+    image = torch.randn(2, 6, 1, 64, 64)
+    loss, rebuilt, mask = model(image)
+    assert mask.sum(dim=1).tolist() == [48, 48]
+    error = (rebuilt - model.patches(image)).square().mean(dim=-1)
+    assert torch.isclose(loss, error[mask.bool()].mean())
+
+
+def test_patches_are_rows_columns_then_bands() -> None:
+    model = MaskedAutoencoder(gp.load_backbone("geopeft_tiny", weights=None), 6, (32, 1, 2))
+    image = torch.arange(6 * 16 * 16.0).reshape(1, 6, 1, 16, 16)
+    patch = model.patches(image)[0, 1]  # first row of patches, second column
+    assert torch.equal(patch.reshape(8, 8, 6), image[0, :, 0, :8, 8:].permute(1, 2, 0))

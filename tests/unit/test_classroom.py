@@ -1,0 +1,318 @@
+"""Lessons are built from their source, checks explain what is off, quizzes explain every choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from torch import nn
+
+from geopeft_nb.classroom import build
+from geopeft_nb.classroom.check import check, exercise, exercises
+from geopeft_nb.classroom.quiz import Choice, Question, quiz, quiz_names
+from geopeft_nb.classroom.run import find_lesson, page
+
+SOURCE = """\
+# %% [markdown]
+# # A lesson
+# {{ badges }}
+
+# %% tags=["parameters"]
+FAST = False
+
+# %%
+share = None
+# solution
+share = 0.1
+
+# %% tags=["solution"]
+print("only in the solution")
+
+# %% [markdown] tags=["solution"]
+# Why it is so.
+
+# %%
+share
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with one tiny lesson."""
+    source = tmp_path / "notebooks/source/01_tiny.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(SOURCE)
+    address = "https://github.com/someone/somewhere"
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nurls = {{ Repository = "{address}" }}\n')
+    return tmp_path
+
+
+def read(path: Path) -> list[nbformat.NotebookNode]:
+    return nbformat.read(path, as_version=4).cells
+
+
+# Building lessons
+
+
+def test_exercise_loses_its_solution_and_keeps_a_prompt(checkout: Path) -> None:
+    build.main(["--root", str(checkout)])
+    sources = [cell.source for cell in read(checkout / "notebooks/01_tiny.ipynb")]
+    assert "share = None\n# Write your code here." in sources
+    assert not any("0.1" in source or "Why it is so" in source for source in sources)
+    assert len(sources) == 4
+
+
+def test_solution_keeps_everything(checkout: Path) -> None:
+    build.main(["--root", str(checkout)])
+    sources = [cell.source for cell in read(checkout / "notebooks/solutions/01_tiny.ipynb")]
+    assert any("share = 0.1" in source for source in sources)
+    assert "Why it is so." in sources
+    assert len(sources) == 6
+
+
+def test_built_notebooks_carry_tags_and_a_gpu_but_no_outputs(checkout: Path) -> None:
+    build.main(["--root", str(checkout)])
+    notebook = json.loads((checkout / "notebooks/01_tiny.ipynb").read_text())
+    assert notebook["metadata"]["accelerator"] == "GPU"
+    assert "widgets" not in notebook["metadata"] and "jupytext" not in notebook["metadata"]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code[0]["metadata"] == {"tags": ["parameters"]}
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_badges_point_to_the_one_address_of_the_repository(checkout: Path) -> None:
+    build.main(["--root", str(checkout)])
+    head = read(checkout / "notebooks/solutions/01_tiny.ipynb")[0].source
+    assert "someone/somewhere/blob/main/notebooks/solutions/01_tiny.ipynb" in head
+    assert "gh/someone/somewhere/main?urlpath=lab/tree/notebooks/solutions/01_tiny.ipynb" in head
+
+
+def test_building_twice_gives_the_same_bytes(checkout: Path) -> None:
+    assert build.build_all(checkout) == build.build_all(checkout)
+
+
+def test_an_inserted_cell_leaves_the_other_ids_alone(checkout: Path) -> None:
+    build.main(["--root", str(checkout)])
+    before = {cell.id for cell in read(checkout / "notebooks/01_tiny.ipynb")}
+    source = checkout / "notebooks/source/01_tiny.py"
+    source.write_text(SOURCE.replace("# %%\nshare\n", "# %%\nshare + 0\n\n# %%\nshare\n"))
+    build.main(["--root", str(checkout)])
+    assert before < {cell.id for cell in read(checkout / "notebooks/01_tiny.ipynb")}
+
+
+def test_check_mode_names_what_differs_and_writes_nothing(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build.main(["--root", str(checkout)]) == 0
+    assert build.main(["--root", str(checkout), "--check"]) == 0
+    edited = checkout / "notebooks/01_tiny.ipynb"
+    edited.write_text(edited.read_text().replace("A lesson", "Another"))
+    (checkout / "notebooks/solutions/01_tiny.ipynb").unlink()
+    (checkout / "notebooks/02_stray.ipynb").write_text("{}")
+    capsys.readouterr()
+    assert build.main(["--root", str(checkout), "--check"]) == 1
+    said = capsys.readouterr().out
+    assert "notebooks/01_tiny.ipynb differs" in said
+    assert "notebooks/solutions/01_tiny.ipynb is missing" in said
+    assert "notebooks/02_stray.ipynb has no source" in said
+    assert "Another" in edited.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("# {{ bagdes }}", "badges"),
+        ('gp.check("01/trainable_shares", 1)', "01/trainable_share"),
+        ('gp.quiz("1")', "01"),
+    ],
+)
+def test_a_misspelt_name_in_a_lesson_stops_the_build(checkout: Path, line: str, near: str) -> None:
+    source = checkout / "notebooks/source/01_tiny.py"
+    source.write_text(f"{SOURCE}\n# %%\n{line}\n")
+    with pytest.raises(ValueError, match=f"Did you mean '{near}'"):
+        build.build_all(checkout)
+
+
+def test_notebooks_of_this_repository_are_built_from_their_source(root: Path) -> None:
+    assert build.differences(root) == []
+
+
+# Checking answers
+
+
+@exercise("test/half", "one half, as a number", (int, float))
+def half(answer: float, scale: float) -> str:
+    return "" if answer == 0.5 * scale else "Not half."
+
+
+def test_right_answer_passes_and_wrong_one_is_explained() -> None:
+    assert check("test/half", 0.5, scale=1).passed
+    wrong = check("test/half", 0.4, scale=1)
+    assert (wrong.state, wrong.message) == ("not yet", "Not half.")
+
+
+@pytest.mark.parametrize("blank", [None, ..., (1, None), [], {"a": ...}])
+def test_blank_answer_is_not_answered_yet_and_raises_nothing(blank: object) -> None:
+    result = check("test/half", blank, scale=1)
+    assert result.state == "not answered" and not result.passed
+    assert "not answered yet" in repr(result) and "one half, as a number" in repr(result)
+
+
+def test_answer_of_the_wrong_type_is_told_what_is_wanted() -> None:
+    result = check("test/half", "a half", scale=1)
+    assert result.state == "not yet"
+    assert "one half, as a number" in result.message and "str" in result.message
+
+
+def test_unknown_exercise_suggests_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"01/trainable_shar'.*Did you mean '01/trainable_share'"):
+        check("01/trainable_shar", 1)
+
+
+def test_missing_context_is_named() -> None:
+    with pytest.raises(ValueError, match=r"takes \(answer, scale=…\), and got \(answer\)"):
+        check("test/half", 0.5)
+
+
+def test_result_escapes_what_it_shows() -> None:
+    shown = check("test/half", "<b>", scale=1)._repr_html_()
+    assert 'class="gp-check" data-state="not yet"' in shown and "✗" in shown
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """A stand-in with the three parts by name: 100 frozen, 8 adapter and 2 decoder parameters."""
+    parts = nn.ModuleDict(
+        {
+            "backbone": nn.Linear(10, 10, bias=False),
+            "lora_A": nn.Linear(8, 1, bias=False),
+            "decoder": nn.Linear(2, 1, bias=False),
+        }
+    )
+    parts["backbone"].requires_grad_(False)
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (10 / 110, "that's right"),
+        (0.0909, "that's right"),  # read off a table, rounded
+        (0.09, "three decimals"),
+        (9.09, "per cent"),
+        (100 / 110, "frozen"),
+        (10 / 100, "trainable over frozen"),
+        (2 / 3, "matrices"),
+        (0.5, "numel"),
+    ],
+)
+def test_trainable_share_recognises_the_usual_slips(
+    model: nn.Module, answer: float, says: str
+) -> None:
+    assert says in check("01/trainable_share", answer, model=model).message
+
+
+def test_no_message_of_a_wrong_answer_gives_the_number_away(model: nn.Module) -> None:
+    for answer in (9.09, 100 / 110, 0.1, 2 / 3, 0.5):
+        message = check("01/trainable_share", answer, model=model).message
+        assert not any(text in message for text in ("0.09", "9.0", "10", "110"))
+
+
+def test_frozen_backbone_finds_what_trains_and_should_not(model: nn.Module) -> None:
+    def says(answer: object) -> str:
+        return check("01/frozen_backbone", answer, rank=4).message
+
+    model.method_options = {"r": 4}
+    assert check("01/frozen_backbone", model, rank=4).passed
+    assert "rank is not the one" in check("01/frozen_backbone", model, rank=8).message
+    model["decoder"].requires_grad_(False)
+    assert "decoder is frozen" in says(model)
+    model.requires_grad_(True)
+    assert "1 tensors of the pretrained" in says(model)
+    assert "no adapter" in says(nn.Linear(2, 2))
+    assert "model itself" in says(3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (0.2, "that's right"),
+        (-0.2, "home minus away"),
+        (0.8, "one of the two"),
+        (20, "points"),
+        (0.25, "relative to the score at home"),
+    ],
+)
+def test_region_gap_recognises_the_usual_slips(answer: float, says: str) -> None:
+    table = pd.DataFrame({"role": ["home", "away"], "mIoU": [0.8, 0.6]}, index=["a", "b"])
+    report = SimpleNamespace(table=table)
+    assert says in check("01/region_gap", answer, report=report).message
+
+
+def test_every_exercise_is_named_after_a_lesson_and_says_what_it_wants() -> None:
+    for name, task in exercises().items():
+        assert "/" in name and task.wants
+
+
+# Quizzes
+
+
+@pytest.mark.parametrize("name", quiz_names())
+def test_quiz_that_ships_explains_every_choice(name: str) -> None:
+    questions = quiz(name).questions
+    assert 3 <= len(questions) <= 5
+    shown = quiz(name)._repr_html_()
+    count = sum(len(question.choices) for question in questions)
+    assert shown.count("<details") == shown.count("<summary") == count
+    assert shown.count("✓ Right.") == len(questions)
+
+
+def test_plain_text_of_a_quiz_does_not_give_the_answers_away() -> None:
+    text = repr(quiz("01"))
+    assert not any(choice.why in text for q in quiz("01").questions for choice in q.choices)
+
+
+def test_quiz_escapes_its_text() -> None:
+    own = Question("1 < 2?", (Choice("yes", "<i>", correct=True), Choice("no", "it is")))
+    assert "<i>" not in quiz("own", [own])._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        (Choice("only", "one", correct=True),),
+        (Choice("none", "x"), Choice("right", "x")),
+        (Choice("right", "x", correct=True), Choice("wrong", " ")),
+    ],
+)
+def test_incomplete_question_is_an_error(choices: tuple[Choice, ...]) -> None:
+    with pytest.raises(ValueError, match="Which"):
+        Question("Which?", choices)
+
+
+def test_unknown_quiz_suggests_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean '01'"):
+        quiz("001")
+
+
+# Running lessons from the command line
+
+
+def test_unknown_lesson_lists_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"Unknown lesson '99'.*Known: .*01_"):
+        find_lesson("99")
+
+
+def test_page_replaces_widgets_by_a_note_and_loads_no_widget_script() -> None:
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "Map()"}
+    picture = {"text/html": '<img alt="a map" src="data:,">', **widget}
+    cell = new_code_cell(outputs=[new_output("display_data", d) for d in (widget, picture)])
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    html = page(new_notebook(cells=[cell], metadata={"widgets": state}), "title")
+    assert "when you run the notebook" in html and 'alt="a map"' in html
+    assert "html-manager" not in html and "require.min.js" not in html

@@ -1,0 +1,146 @@
+"""Data: splits that share no ground, samples in torchgeo's form, and chips that are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.base import Chip, ChipDataset
+from geopeft_nb.datasets.regions import split_places
+from geopeft_nb.files import mirror_folders
+
+
+def test_scenes_hold_a_region_out_and_split_home_by_place() -> None:
+    data = gp.load_data("scenes", train_regions=["virginia"], holdout_regions=["brandenburg"])
+    places = [{chip.place for chip in part.chips} for part in (data.train, data.val, data.test)]
+    assert not places[0] & places[1] and not places[0] & places[2] and not places[1] & places[2]
+    regions = {chip.region for part in (data.train, data.val, data.test) for chip in part.chips}
+    assert regions == {"virginia"}
+    assert {chip.region for chip in data.holdout["brandenburg"].chips} == {"brandenburg"}
+    assert len(data.train) > len(data.test) >= 30
+
+
+def test_chips_do_not_overlap_and_lie_where_the_scene_lies() -> None:
+    data = gp.load_data("scenes")
+    chips = [*data.train.chips, *data.val.chips, *data.test.chips]
+    corners = {chip.bounds[:2] for chip in chips if chip.bounds}
+    assert len(corners) == len(chips) == 15 * 15
+    bounds = np.array([chip.bounds for chip in chips])
+    left, bottom, right, top = (*bounds.min(axis=0)[:2], *bounds.max(axis=0)[2:])
+    assert (right - left, top - bottom) == (15 * 64 * 20.0, 15 * 64 * 20.0)
+    assert chips[0].crs == "EPSG:32618"
+
+
+def test_a_sample_is_a_torchgeo_dictionary() -> None:
+    sample = gp.load_data("scenes").train[0]
+    assert sample["image"].dtype == torch.float32 and sample["image"].shape == (6, 64, 64)
+    assert 0 <= sample["image"].min() and sample["image"].max() < 2  # reflectance, clouds above 1
+    assert sample["mask"].dtype == torch.int64 and sample["mask"].shape == (64, 64)
+    assert set(sample["mask"].unique().tolist()) <= {-1, 0, 1}
+
+
+def test_torchgeo_collates_our_samples() -> None:
+    utils = pytest.importorskip("torchgeo.datasets.utils", reason="torchgeo is not installed")
+    data = gp.load_data("scenes")
+    kept = [{k: data.train[i][k] for k in ("image", "mask")} for i in range(2)]
+    assert utils.stack_samples(kept)["image"].shape == (2, 6, 64, 64)
+
+
+def test_image_and_mask_of_a_band_subset_come_in_the_wanted_order() -> None:
+    full = gp.load_data("scenes").train[3]["image"]
+    few = gp.load_data("scenes", bands=["SWIR_1", "BLUE"])
+    assert few.bands == ("SWIR_1", "BLUE")
+    assert torch.equal(few.train[3]["image"], full[[4, 0]])
+
+
+def test_split_gives_each_side_its_share_and_follows_the_seed() -> None:
+    places = [f"p{i // 4}" for i in range(200)]
+    sides = np.array(split_places(places, seed=1))
+    shares = [(sides == side).mean() for side in range(3)]
+    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.03)
+    assert split_places(places, seed=1) == list(sides) != split_places(places, seed=2)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (5, 5, 4), (9, 1, 1)])
+def test_no_side_stays_empty_with_few_places(counts: tuple[int, ...]) -> None:
+    places = [f"p{place}" for place, count in enumerate(counts) for _ in range(count)]
+    assert set(split_places(places, seed=0)) == {0, 1, 2}
+
+
+def test_split_needs_three_places() -> None:
+    with pytest.raises(ValueError, match="at least 3 places"):
+        split_places(["a", "a", "b"], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "scene"}, "Did you mean 'scenes'"),
+        ({"train_regions": ["virgina"]}, "Did you mean 'virginia'"),
+        ({"train_regions": "virginia"}, "must be a list"),
+        ({"holdout_regions": ["virginia"]}, "trained on and held out"),
+        ({"train_regions": []}, "train_regions is empty"),
+        ({"bands": ["CIRRUS"]}, "CIRRUS is not available"),
+        ({"bands": "RED"}, "bands must be a list"),
+        ({"size": 0}, "whole number above 0"),
+        ({"size": 5000}, "has no chips of 5000 px"),
+    ],
+)
+def test_bad_requests_say_what_would_work(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.load_data(**{"name": "scenes", **arguments})
+
+
+def test_missing_data_say_where_they_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="GEOPEFT_MIRROR"):
+        gp.load_data("hls_water")
+    with pytest.raises(FileNotFoundError, match=r"virginia\.tif is not there"):
+        gp.load_data("scenes", root=tmp_path)
+
+
+def one_chip(image: np.ndarray, mask: np.ndarray) -> ChipDataset:
+    return ChipDataset([Chip("odd", "here", "spot", lambda: (image, mask))], ["land", "water"], -1)
+
+
+@pytest.mark.parametrize(
+    ("value", "label", "message"),
+    [
+        (np.nan, 0, "'odd' has 1 NaN"),
+        (np.inf, 0, "'odd' has 1 NaN or infinite"),
+        (0.1, 7, r"unknown classes \[7\].*0 land, 1 water"),
+    ],
+)
+def test_unfit_pixels_are_refused_by_name(value: float, label: int, message: str) -> None:
+    image, mask = np.full((6, 8, 8), 0.1, np.float32), np.zeros((8, 8), np.int64)
+    image[0, 0, 0], mask[0, 0] = value, label
+    with pytest.raises(ValueError, match=message):
+        one_chip(image, mask)[0]
+
+
+def test_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="mask of"):
+        one_chip(np.zeros((6, 8, 8), np.float32), np.zeros((8, 9), np.int64))[0]
+
+
+@pytest.mark.mirror
+def test_hls_water_never_splits_a_place() -> None:
+    if not any((folder / "hls_water").is_dir() for folder in mirror_folders()):
+        pytest.skip("hls_water is in no folder of GEOPEFT_MIRROR")
+    data = gp.load_data("hls_water", train_regions=["river"], holdout_regions=["elsewhere"])
+    places = [{chip.place for chip in part.chips} for part in (data.train, data.val, data.test)]
+    assert not places[0] & places[1] and not places[0] & places[2] and not places[1] & places[2]
+    assert len(data.train) + len(data.val) + len(data.test) == 148
+    away = {chip.place for chip in data.holdout["elsewhere"].chips}
+    assert not away & (places[0] | places[1] | places[2])
+    assert len(data.holdout["elsewhere"]) == 117  # of 119: two share their place with the river
+    assert data.train[0]["image"].shape == (6, 128, 128)
+    quarter = gp.load_data("hls_water", size=64)
+    assert len(quarter.holdout["elsewhere"]) == 4 * 117
+    whole = data.holdout["elsewhere"][0]["image"]
+    assert torch.equal(quarter.holdout["elsewhere"][3]["image"], whole[:, 64:, 64:])

@@ -1,0 +1,81 @@
+"""Scores: confusion, mIoU and intervals against values worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix, jaccard_score
+
+import geopeft_nb as gp
+from geopeft_nb.evaluation.metrics import bootstrap_interval, class_iou, confusion, mean_iou
+from geopeft_nb.evaluation.regions import Report
+
+
+def test_scores_equal_scikit_learn_without_the_ignored_pixels() -> None:
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(-1, 3, 5000), rng.integers(0, 3, 5000)
+    matrix = confusion(truth, predicted, 3, -1)
+    valid = truth >= 0
+    assert np.array_equal(matrix, confusion_matrix(truth[valid], predicted[valid]))
+    expected = jaccard_score(truth[valid], predicted[valid], average=None)
+    assert class_iou(matrix) == pytest.approx(expected)
+    assert mean_iou(matrix) == pytest.approx(expected.mean())
+
+
+def test_a_class_that_never_occurs_is_left_out_of_the_mean() -> None:
+    matrix = np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]])
+    assert class_iou(matrix)[:2] == pytest.approx([0.75, 0.5])
+    assert np.isnan(class_iou(matrix)[2])
+    assert mean_iou(matrix) == pytest.approx(0.625)
+    assert np.isnan(mean_iou(np.zeros((2, 2))))
+
+
+def test_interval_holds_the_score_and_draws_whole_places() -> None:
+    rng = np.random.default_rng(1)
+    matrices = rng.integers(1, 50, (40, 2, 2))
+    matrices[:20, 0, 0] += 200  # the first half of the chips is much better
+    low, high = bootstrap_interval(matrices, [f"p{i}" for i in range(40)])
+    assert low < mean_iou(matrices.sum(axis=0)) < high
+    wide_low, wide_high = bootstrap_interval(matrices, [f"p{i // 10}" for i in range(40)])
+    assert wide_high - wide_low > high - low  # four places tell less than forty
+
+
+def test_draws_without_a_class_do_not_stretch_the_interval() -> None:
+    land, both = np.array([[50, 0], [0, 0]]), np.array([[40, 5], [5, 20]])
+    matrices = np.array([land] * 10 + [both] * 2)
+    low, high = bootstrap_interval(matrices, [f"p{i}" for i in range(12)])
+    assert low <= mean_iou(matrices.sum(axis=0)) <= high < 0.9  # not 1.0, the score of land alone
+
+
+def test_one_place_gives_no_interval() -> None:
+    assert np.isnan(bootstrap_interval(np.ones((3, 2, 2), int), ["here"] * 3)).all()
+
+
+def report(method: str, home: float) -> Report:
+    rows = {
+        "method": [method, method],
+        "role": ["home", "away"],
+        "mIoU": [home, 0.5],
+        "low": [home - 0.1, np.nan],
+        "high": [home + 0.1, np.nan],
+    }
+    return Report(pd.DataFrame(rows, index=["here", "there"]), method)
+
+
+def test_plot_names_regions_with_their_role_and_methods() -> None:
+    figure = gp.plot_reports([report("lora", 0.8), report("full", 0.7)])
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["here (home)", "there (away)"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["lora", "full"]
+    assert len(report("lora", 0.8).plot().axes) == 1
+
+
+def test_a_figure_is_shown_with_words_for_those_who_cannot_see_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    gp.show(report("lora", 0.8).plot(), alt='Scores of "lora"')
+    assert shown[0]["text/plain"] == 'Scores of "lora"'
+    assert 'alt="Scores of &quot;lora&quot;"' in shown[0]["text/html"]
+    with pytest.raises(ValueError, match="alt must say"):
+        gp.show(report("lora", 0.8).plot(), alt=" ")

@@ -1,0 +1,214 @@
+"""Training: it learns, repeats itself, can be stopped, and refuses what cannot work."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.base import Chip, ChipDataset, GeoData
+from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.training.fit import Run, turn_and_mirror
+from geopeft_nb.widgets.dashboard import Dashboard
+
+
+def chips(count: int, seed: int, region: str = "virginia") -> ChipDataset:
+    """Make 16 px chips whose label can be learnt: water is dark in the infrared."""
+
+    def chip(index: int) -> Chip:
+        rng = np.random.default_rng([seed, index])
+        mask = np.zeros((16, 16), np.int64)
+        mask[:, : int(rng.integers(4, 13))] = 1
+        image = rng.normal(0.2, 0.02, (6, 16, 16)) - 0.15 * mask
+        return Chip(
+            f"{region}-{seed}-{index}",
+            region,
+            f"p{index}",
+            lambda: (image.astype(np.float32), mask),
+        )
+
+    return ChipDataset([chip(index) for index in range(count)], CARD.classes, -1)
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    away = {"brandenburg": chips(6, 3, "brandenburg")}
+    parts = chips(12, 0), chips(6, 1), chips(6, 2)
+    return GeoData(*parts, away, CARD, CARD.bands, ("virginia",), 16)
+
+
+def train(data: GeoData, method: str = "lora", **options: object) -> Run:
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), method)
+    return gp.fit(model, data, **{"epochs": 3, "batch_size": 4, "dashboard": False, **options})
+
+
+@pytest.fixture(scope="module")
+def run(data: GeoData) -> Run:
+    return train(data)
+
+
+def test_training_learns_what_can_be_learnt(data: GeoData, run: Run) -> None:
+    losses = run.history.train_loss
+    assert losses.iloc[-3:].mean() < 0.85 * losses.iloc[:3].mean()  # nine steps in all
+    assert run.best["val_miou"] > 0.6
+
+
+def test_history_has_one_row_per_step_and_scores_at_each_epoch_end(run: Run) -> None:
+    assert list(run.history.step) == list(range(1, 10))
+    assert run.history.val_miou.notna().tolist() == 3 * [False, False, True]
+    assert run.history.seconds.is_monotonic_increasing
+    assert (run.history.memory_bytes > 1e8).all()
+    assert run.state == "finished" and run.seconds >= run.history.seconds.iloc[-1]
+
+
+def test_the_weights_that_are_kept_score_as_the_history_says(data: GeoData, run: Run) -> None:
+    scored = gp.evaluate(run, GeoData(data.train, data.val, data.val, {}, CARD, CARD.bands, ("virginia",), 16))  # fmt: skip  # noqa: E501
+    assert scored.table.loc["virginia", "mIoU"] == pytest.approx(run.best["val_miou"], abs=1e-6)
+    assert run.best["val_miou"] == run.history.val_miou.max()
+
+
+def test_the_same_seed_gives_the_same_run(data: GeoData, run: Run) -> None:
+    pd.testing.assert_series_equal(train(data).history.train_loss, run.history.train_loss)
+    assert not train(data, seed=1).history.train_loss.equals(run.history.train_loss)
+
+
+def test_memory_of_a_step_shows_what_each_method_saves(data: GeoData, run: Run) -> None:
+    full = train(data, "full", epochs=1).memory
+    assert run.memory["gradients"] < 0.15 * full["gradients"]
+    assert run.memory["optimiser"] == 2 * run.memory["gradients"]
+    # The process grew by this much; Python and PyTorch themselves, a gigabyte, do not count.
+    assert 0 < run.memory["peak"] < 0.5e9
+
+
+def test_run_is_saved_with_its_history(data: GeoData, tmp_path: Path) -> None:
+    train(data, "linear_probe", epochs=1, out=tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["adapter.json", "adapter.safetensors", "history.csv"]
+
+
+def test_an_interrupt_keeps_the_best_weights_and_the_history(
+    data: GeoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Dashboard, *, step: int, **more: object) -> None:
+        if step == 8:  # in the middle of the third epoch
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Dashboard, "update", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    run = train(data, epochs=50)
+    assert run.state == "stopped"
+    assert 8 <= len(run.history) <= 9
+    assert run.best["val_miou"] == run.history.val_miou.max()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run.predict([data.test[0]])[0].shape == (16, 16)
+
+
+def test_stop_button_ends_in_the_first_epoch(
+    data: GeoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dashboard, "should_stop", property(lambda self: True))
+    run = train(data)
+    assert run.state == "stopped" and len(run.history) == 1 and run.best
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number above 0"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"lr": 10}, "lr must lie between 0 and 1"),
+        ({"precision": "fp23"}, "Did you mean 'fp32'"),
+        ({"device": "tpu"}, "Unknown device 'tpu'"),
+        ({"device": "cpu", "precision": "fp16"}, "needs a GPU"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(
+    data: GeoData, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(data, **options)
+
+
+def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
+    with pytest.raises(ValueError, match=r"call attach\(model, method\) first"):
+        gp.fit(model, data)
+
+
+def test_a_spoilt_chip_is_named_before_training(data: GeoData) -> None:
+    def spoilt() -> tuple[np.ndarray, np.ndarray]:
+        return np.full((6, 16, 16), np.nan, np.float32), np.zeros((16, 16), np.int64)
+
+    train_chips = ChipDataset([*data.train.chips, Chip("bad", "virginia", "p", spoilt)], CARD.classes, -1)  # fmt: skip  # noqa: E501
+    bad = GeoData(train_chips, data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
+    with pytest.raises(ValueError, match="Chip 'bad' has 1536 NaN"):
+        train(bad)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        (np.zeros((5, 16, 16), np.float32), 0, r"'odd' is \(5, 16, 16\) instead of \(6, 16, 16\)"),
+        (np.zeros((6, 16, 16), np.float64), 0, "float32 and int64 are needed"),
+        (np.zeros((6, 16, 16), np.float32), -1, r"data.holdout\['brandenburg'\] has no labelled"),
+    ],
+)
+def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
+    data: GeoData, image: np.ndarray, label: int, message: str
+) -> None:
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        return image, np.full(image.shape[1:], label, np.int64)
+
+    away = {"brandenburg": ChipDataset([Chip("odd", "brandenburg", "p", read)], CARD.classes, -1)}
+    bad = GeoData(data.train, data.val, data.test, away, CARD, CARD.bands, ("virginia",), 16)
+    with pytest.raises(ValueError, match=message):
+        train(bad)
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_a_reason(data: GeoData) -> None:
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")
+    with torch.no_grad():
+        model.decoder.conv.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"loss became nan in step 1\. Lower the learning rate"):
+        gp.fit(model, data, epochs=1, dashboard=False)
+
+
+def test_no_folder_with_other_files_is_overwritten(data: GeoData, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files, which would be lost"):
+        train(data, out=tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        train(data, out=tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_chips_that_were_trained_on_are_not_scored(data: GeoData, run: Run) -> None:
+    leaky = GeoData(data.train, data.val, data.train, {}, CARD, CARD.bands, ("virginia",), 16)
+    with pytest.raises(ValueError, match="12 of these chips, 'virginia-0-0' among them"):
+        gp.evaluate(run, leaky)
+
+
+def test_an_empty_part_is_refused(data: GeoData) -> None:
+    empty = GeoData(chips(0, 0), data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
+    with pytest.raises(ValueError, match=r"data\.train has no chips"):
+        train(empty)
+
+
+def test_chips_and_labels_are_turned_alike() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(8, 3, 6, 6)
+    mask = (image[:, 0] > 0.5).long()
+    turned, labels = turn_and_mirror(image, mask)
+    assert torch.equal((turned[:, 0] > 0.5).long(), labels)
+    assert not torch.equal(turned, image)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_counts_the_memory_of_the_gpu(data: GeoData) -> None:
+    run = train(data, device="gpu")
+    assert run.memory["activations"] < run.memory["peak"] < 0.5e9
+    assert run.best["val_miou"] > 0.5 and next(run.model.parameters()).device.type == "cpu"

@@ -1,0 +1,48 @@
+"""The package costs nothing until a name is used."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_is_quick_and_brings_no_torch() -> None:
+    # 0.3 s is the promise; the best of three leaves other work on the machine out.
+    code = (
+        "import time; start = time.perf_counter(); import geopeft_nb, sys; "
+        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+    )
+    measured = [run(code).split() for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in measured) < 0.3
+    assert all(torch == "False" for _, torch in measured)
+
+
+def test_load_backbone_imports_neither_lightning_torchgeo_nor_leafmap() -> None:
+    code = (
+        "import geopeft_nb as gp, sys; gp.load_backbone('geopeft_tiny', weights=None); "
+        "print([m for m in ('lightning', 'torchgeo', 'leafmap', 'rasterio') if m in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_listing_rooms_can_be_called_in_any_order() -> None:
+    code = (
+        "import geopeft_nb as gp; gp.load_backbone('geopeft_tiny', weights=None); "
+        "import geopeft_nb.datasets.load; "
+        "print(*gp.backbones().index, *gp.datasets().index, *gp.methods().index)"
+    )
+    assert run(code) == "geopeft_tiny scenes hls_water linear_probe lora full"
+
+
+def test_every_public_name_can_be_imported() -> None:
+    import geopeft_nb as gp
+
+    for name in gp.__all__:
+        assert callable(getattr(gp, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'atach'"):
+        gp.atach  # noqa: B018 - the access itself is what fails

@@ -1,0 +1,377 @@
+"""Maps: where chips land, what the colours count, and what survives in a saved notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import geopeft_nb as gp
+from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.maps import figure, grid, layers
+
+BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
+SIDE, PIXEL, LEFT, TOP = 16, 20.0, 435_740.0, 4_179_460.0
+
+
+def chip(
+    row: int, column: int, region: str = "coast", crs: str | None = "EPSG:32618", classes: int = 2
+) -> dict[str, Any]:
+    """Make a chip of noise at a row and column of a grid of chips."""
+    noise = np.random.default_rng(100 * row + column)
+    west, north = LEFT + column * SIDE * PIXEL, TOP - row * SIDE * PIXEL
+    bounds = (west, north - SIDE * PIXEL, west + SIDE * PIXEL, north)
+    return {
+        "image": noise.random((len(BANDS), SIDE, SIDE), np.float32),
+        "mask": noise.integers(-1, classes, (SIDE, SIDE)),
+        "crs": crs,
+        "bounds": bounds if crs else None,
+        "region": region,
+        "place": f"{region}-{row}-{column}",
+        "name": f"{region}-{row}-{column}",
+    }
+
+
+def make_data(
+    crs: str | None = "EPSG:32618", classes: int = 2, **changes: object
+) -> SimpleNamespace:
+    """Make data: coast is home, with training chips around test chips, and lakes are away."""
+    at_home = [chip(row, column, "coast", crs, classes) for row in range(3) for column in range(4)]
+    away = [chip(row, column, "lakes", crs, classes) for row in range(2) for column in range(3)]
+    content = {
+        "train": at_home[:6],
+        "val": at_home[6:9],
+        "test": at_home[9:],
+        "holdout": {"lakes": away},
+        "classes": ("land", "water", "ice")[:classes],
+        "colours": ("#D9CFB8", "#0072B2", "#56B4E9")[:classes],
+        "bands": BANDS,
+        "regions": ("coast",),
+        "ignore_index": -1,
+        "card": SimpleNamespace(title="Test <chips>"),
+    }
+    return SimpleNamespace(**{**content, **changes})
+
+
+class Predicts:
+    """A run that predicts the label, with a share of the pixels replaced by the next class."""
+
+    def __init__(self, method: str = "lora", wrong: float = 0.2, classes: int = 2) -> None:
+        self.method, self.wrong, self.count = method, wrong, classes
+        self.model = SimpleNamespace(classes=("land", "water", "ice")[:classes], bands=BANDS)
+
+    def predict(self, samples: list[dict[str, Any]]) -> list[np.ndarray]:
+        noise = np.random.default_rng(7)
+        masks = [np.maximum(sample["mask"], 0) for sample in samples]
+        return [
+            np.where(noise.random(mask.shape) < self.wrong, (mask + 1) % self.count, mask)
+            for mask in masks
+        ]
+
+
+def decode(address: str) -> np.ndarray:
+    """Return the RGBA pixels (H, W, 4) of a data address."""
+    content = base64.b64decode(address.split(",", 1)[1])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+
+
+def overlays(box: object) -> list[Any]:
+    """Return the leaflet maps inside a widget box."""
+    if type(box).__name__ == "Map":
+        return [box]
+    return [found for child in getattr(box, "children", ()) for found in overlays(child)]
+
+
+def test_mosaic_places_every_chip_on_its_pixels() -> None:
+    chips = [chip(2, 3), chip(0, 1), chip(1, 1)]
+    joined = grid.mosaic_grid(chips)
+    assert joined is not None
+    assert (joined.height, joined.width) == (3 * SIDE, 3 * SIDE)
+    assert joined.bounds == (LEFT + 320, TOP - 960, LEFT + 1280, TOP)
+    raster = joined.paste([sample["mask"] for sample in chips], -9)
+    assert np.array_equal(raster[2 * SIDE :, 2 * SIDE :], chips[0]["mask"])
+    assert np.array_equal(raster[:SIDE, :SIDE], chips[1]["mask"])
+    assert np.array_equal(raster[SIDE : 2 * SIDE, :SIDE], chips[2]["mask"])
+    assert (raster == -9).sum() == 6 * SIDE * SIDE
+
+
+def test_chips_off_a_common_grid_are_not_joined() -> None:
+    shifted = chip(0, 1)
+    shifted["bounds"] = tuple(edge + 0.4 * PIXEL for edge in shifted["bounds"])
+    assert grid.mosaic_grid([chip(0, 0), shifted]) is None
+    assert grid.mosaic_grid([chip(0, 0), chip(0, 1, crs="EPSG:32619")]) is None
+    assert grid.mosaic_grid([chip(0, 0), chip(0, 1, crs=None)]) is None
+    assert grid.mosaic_grid([chip(0, 0), chip(90, 90)]) is None, "specks in an empty map"
+
+
+def test_contact_sheet_shows_every_chip_once() -> None:
+    chips = [chip(0, column, crs=None) for column in range(7)]
+    sheet = grid.sheet_grid(chips)
+    raster = sheet.paste([np.full((SIDE, SIDE), number) for number in range(7)], -9)
+    assert [int((raster == number).sum()) for number in range(7)] == [SIDE * SIDE] * 7
+    assert sheet.crs is None and sheet.metres is None
+
+
+def test_chosen_chips_hold_several_classes_and_differ_in_place() -> None:
+    mixed, plain = np.eye(8, dtype=int), np.zeros((8, 8), int)
+    masks = [plain, mixed, mixed, plain, mixed, mixed, plain, mixed]
+    places = ["a", "b", "b", "c", "d", "e", "f", "g"]
+    assert grid.choose_chips(masks, places, 3) == [1, 5, 7]
+    assert grid.choose_chips(masks, places, 5) == [1, 2, 4, 5, 7], "one place must come twice"
+    assert grid.choose_chips(masks, places, 50) == list(range(8))
+
+
+def test_pixel_size_on_the_ground_is_in_metres_for_any_crs() -> None:
+    metric = grid.Grid(((0, 0),), 10, 10, "EPSG:32618", (LEFT, TOP), (PIXEL, PIXEL))
+    assert metric.metres == (20.0, 20.0)
+    degrees = grid.Grid(((0, 0),), 2, 2, "EPSG:4326", (10.0, 60.001), (0.001, 0.001))
+    assert degrees.metres == pytest.approx((55.66, 111.32), rel=1e-3)
+
+
+def test_warped_layer_covers_the_scene() -> None:
+    from rasterio.warp import transform_bounds
+
+    joined = grid.mosaic_grid([chip(row, column) for row in range(3) for column in range(4)])
+    assert joined is not None
+    codes = np.ones((joined.height, joined.width), np.uint8)
+    warped, ((south, west), (north, east)) = layers.warp(codes, joined)
+    expected = transform_bounds("EPSG:32618", "EPSG:4326", *joined.bounds, densify_pts=21)
+    pixel = (east - west) / warped.shape[1]
+    # Web mercator's pixels are whole, so an edge may lie up to one pixel outside.
+    assert np.array([west, south, east, north]) == pytest.approx(expected, abs=1.01 * pixel)
+    assert set(np.unique(warped)) <= {1, layers.GAP}, "nearest neighbour makes no new classes"
+    assert (warped == 1).mean() > 0.9
+    picture, bounds = layers.warp(np.full((3, *codes.shape), 9, np.uint8), joined)
+    assert picture.shape[1:] == warped.shape and bounds == ((south, west), (north, east))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_difference_layer_counts_what_numpy_counts(classes: int) -> None:
+    noise = np.random.default_rng(0)
+    label = noise.integers(-1, classes, (40, 50))
+    prediction = noise.integers(0, classes, (40, 50))
+    valid = noise.random((40, 50)) < 0.8
+    codes = layers.difference(label, prediction, valid, classes)
+    scored = valid & (label >= 0)
+    wrong = scored & (label != prediction)
+    alarms = wrong & (label == 0) & (prediction == 1) if classes == 2 else np.zeros_like(wrong)
+    counts = np.bincount(codes.ravel(), minlength=256)
+    assert counts[layers.FALSE_ALARM] == alarms.sum()
+    assert counts[layers.MISSED] == wrong.sum() - alarms.sum()
+    assert counts[layers.CORRECT] == (scored & ~wrong).sum()
+    assert counts[layers.UNLABELLED] == (valid & (label < 0)).sum()
+    assert counts[layers.GAP] == (~valid).sum()
+
+
+def test_class_layer_survives_its_data_address() -> None:
+    codes = np.array([[0, 1, 2], [layers.GAP, 1, 0]], np.uint8)
+    colours = ["#D9CFB8", "#0072B2", "#9A9A9A80"]
+    pixels = decode(layers.codes_address(codes, colours))
+    assert np.array_equal(pixels, layers.paint(codes, colours))
+    assert pixels[0, 1].tolist() == [0, 0x72, 0xB2, 255] and pixels[0, 2, 3] == 0x80
+    assert pixels[1, 0, 3] == 0, "a gap is transparent"
+
+
+def test_picture_is_stretched_and_its_gaps_are_transparent() -> None:
+    image = np.random.default_rng(0).random((6, 30, 30)).astype(np.float32)
+    image[:, :10] = np.nan
+    picture = layers.stretch(image, BANDS, "false_colour")
+    assert (picture[:, :10] == 0).all() and (picture[:, 10:] > 0).all()
+    assert picture[:, 10:].min() == 1 and picture.max() == 255
+    pixels = decode(layers.picture_address(picture))
+    assert (pixels[:10, :, 3] == 0).all() and (pixels[10:, :, 3] == 255).all()
+
+
+def test_scores_are_those_of_the_shown_test_chips() -> None:
+    data, run = make_data(), Predicts()
+    table = gp.map_regions(run, data, interactive=False).scores.set_index("region")
+    for region, samples in (("coast", data.test), ("lakes", data.holdout["lakes"])):
+        label = np.stack([sample["mask"] for sample in samples])
+        counts = confusion(label, np.stack(run.predict(samples)), 2, -1)
+        assert table.loc[region, "miou"] == pytest.approx(float(mean_iou(counts)))
+        assert table.loc[region, "missed"] == pytest.approx(counts[1, 0] / counts[1].sum())
+        assert table.loc[region, "false_alarm"] == pytest.approx(counts[0, 1] / counts[0].sum())
+    assert table["role"].to_dict() == {"coast": "home", "lakes": "away"}
+
+
+def test_a_class_without_labels_has_no_score_but_a_map() -> None:
+    dry = chip(0, 0, "lakes")
+    dry["mask"] = np.zeros((SIDE, SIDE), int)
+    regions = gp.map_regions(Predicts(wrong=0.0), make_data(holdout={"lakes": [dry]}), ["lakes"])
+    row = regions.scores.iloc[0]
+    assert row["miou"] == 1 and row["wrong"] == 0 and np.isnan(row["missed"])
+    assert "nan" not in regions.alt and "water missed" not in regions.alt
+
+
+def test_home_shows_the_chips_around_but_scores_only_test_chips() -> None:
+    view = gp.map_regions(Predicts(), make_data(), regions="coast").views[0]
+    assert view.valid.sum() == 3 * SIDE * SIDE
+    assert (view.pictures["true_colour"] > 0).all() and view.valid.shape == (3 * SIDE, 4 * SIDE)
+
+
+def test_figure_names_regions_scores_and_every_class() -> None:
+    regions = gp.map_regions({"A": Predicts(), "B": Predicts(wrong=0.4)}, make_data())
+    texts = [
+        text.get_text() for text in regions.figure.findobj(match=lambda a: hasattr(a, "get_text"))
+    ]
+    legend = [text.get_text() for text in regions.figure.legends[0].get_texts()]
+    assert legend[:2] == ["land", "water"] and legend[-1] == "no label"
+    assert any(name.startswith("missed") for name in legend)
+    assert any(name.startswith("false alarm") for name in legend)
+    miou = regions.scores.set_index(["region", "run"])["miou"]
+    for wanted in ("coast", "lakes", "Label", f"Prediction, B: mIoU {miou['lakes', 'B']:.2f}"):
+        assert wanted in texts
+    assert any(text.endswith("N ↑") for text in texts), "scale bar and north"
+    panels = [axes for axes in regions.figure.axes if axes.images]
+    assert len(panels) == 2 * 6  # image, label, two predictions and two differences per region
+
+
+def test_three_classes_have_one_kind_of_error() -> None:
+    regions = gp.map_regions(Predicts(classes=3), make_data(classes=3), interactive=False)
+    names = [name for _, name in figure.legend_entries(regions)]
+    assert names == ["land", "water", "ice", "wrong class", "no label"]
+    assert "missed" not in regions.scores and regions.scores["wrong"].between(0.1, 0.3).all()
+
+
+def test_figure_survives_in_a_saved_notebook_with_alt_text() -> None:
+    regions = gp.map_regions(Predicts(), make_data(), interactive=False)
+    bundle = regions._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    alt = re.search(r'<img alt="([^"]+)"', bundle["text/html"])
+    assert alt is not None and "Test &lt;chips&gt;" in alt[1]
+    for said in ("coast (home)", "lakes (away)", "mIoU", "water missed"):
+        assert said in bundle["text/plain"]
+
+
+def test_static_figure_is_displayed_before_the_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda value, **_: shown.append(value))
+    gp.map_regions(Predicts(), make_data())._ipython_display_()
+    assert "image/png" in shown[0] and len(overlays(shown[1])) == 2
+    shown.clear()
+    gp.map_regions(Predicts(), make_data(), interactive=False).show()
+    assert len(shown) == 1
+
+
+def test_png_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = gp.map_regions(Predicts(), make_data(), regions=["lakes"])
+    path = regions.save(tmp_path / "new" / "map.png")
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG") and [file.name for file in path.parent.iterdir()] == [
+        "map.png"
+    ]
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("geopeft_nb.maps.compare.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        regions.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["map.png"], (
+        "no half-written file stays"
+    )
+
+
+def test_page_holds_the_figure_and_the_maps(tmp_path: Path) -> None:
+    page = gp.map_regions(Predicts(), make_data()).to_html(tmp_path / "map.html").read_text()
+    assert page.index('<img alt="Maps of') < page.index("LeafletMapModel")
+
+
+def test_swipe_sides_have_their_own_panes_over_the_same_ground() -> None:
+    regions = gp.map_regions([Predicts("linear_probe"), Predicts("lora")], make_data())
+    maps = overlays(regions.widget)
+    assert len(maps) == 2
+    for world in maps:
+        split = next(c for c in world.controls if type(c).__name__ == "SplitMapControl")
+        left, right = split.left_layer, split.right_layer
+        assert (left.pane, right.pane) == ("left", "right")
+        assert {"left", "right", "image", "land"} <= set(world.panes)
+        image = next(layer for layer in world.layers if layer.pane == "image")
+        assert left.bounds == right.bounds == image.bounds
+        (south, west), (north, east) = image.bounds
+        assert south < world.center[0] < north and west < world.center[1] < east
+        assert not any(type(layer).__name__ == "TileLayer" for layer in world.layers), "no internet"
+        assert not decode(left.url)[..., 3].any(), "the left side starts as the bare image"
+
+
+def test_choosing_a_layer_changes_the_side_on_every_map() -> None:
+    regions = gp.map_regions([Predicts("linear_probe"), Predicts("lora")], make_data())
+    left, right, opacity = regions.widget.children[0].children
+    assert right.value == "Prediction: lora" and "Difference: linear probe" in left.options
+    left.value = "Label"
+    for world, view in zip(overlays(regions.widget), regions.views, strict=True):
+        split = next(c for c in world.controls if type(c).__name__ == "SplitMapControl")
+        codes = layers.class_codes(view.label, view.valid, 2)
+        expected = layers.paint(layers.warp(codes, view.grid)[0], (*regions.colours, "#9A9A9A"))
+        assert np.array_equal(decode(split.left_layer.url), expected)
+        assert split.left_layer.opacity == opacity.value
+
+
+def test_chips_without_coordinates_get_a_plain_map() -> None:
+    regions = gp.map_regions(Predicts(), make_data(crs=None), chips=4)
+    assert [view.note for view in regions.views] == [
+        "3 test chips",
+        "4 of 6 hold-out chips, evenly chosen",
+    ]
+    world = overlays(regions.widget)[1]
+    assert world.crs["name"] == "Simple"
+    view = regions.views[1]
+    (image,) = world.layers
+    assert image.bounds == [(0, 0), (view.grid.height, view.grid.width)]
+    assert len(regions.figure.axes) == 2 * 4, "no world map where nothing is known of the place"
+
+
+def test_shipped_outlines_surround_the_shipped_scenes() -> None:
+    drawn = list(figure.lines(figure.outlines()))
+    assert all(line.ndim == 2 and line.shape[1] == 2 for line in drawn)
+    points = np.concatenate(drawn)
+    near_virginia = np.hypot(points[:, 0] + 75.6, points[:, 1] - 37.6) < 0.5
+    assert near_virginia.any() and np.abs(points[:, 0]).max() <= 180
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"run_or_runs": []}, "no run"),
+        ({"run_or_runs": {}}, "no run"),
+        ({"run_or_runs": "lora"}, "without predict"),
+        ({"run_or_runs": Predicts(classes=3)}, "trained for the classes land, water, ice"),
+        ({"regions": ["lake"]}, "Did you mean 'lakes'"),
+        ({"regions": []}, "regions is empty"),
+        ({"chips": 0}, "at least 1"),
+        ({"composite": "true_color"}, "Did you mean 'true_colour'"),
+        ({"data": make_data(test=[])}, "'coast' has no test chips"),
+        ({"data": make_data(holdout={"lakes": []})}, "'lakes' has no hold-out chips"),
+        ({"data": make_data(bands=BANDS[:2])}, "trained for the bands"),
+    ],
+)
+def test_bad_input_is_explained(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.map_regions(**{"run_or_runs": Predicts(), "data": make_data(), **arguments})
+
+
+def test_predictions_that_do_not_fit_are_refused() -> None:
+    run = Predicts()
+    run.predict = lambda samples: [np.full((SIDE, SIDE), 2) for _ in samples]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="only 0 to 1"):
+        gp.map_regions(run, make_data())
+    run.predict = lambda samples: [np.zeros((4, 4), int) for _ in samples]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"shapes \[\(4, 4\)\]"):
+        gp.map_regions(run, make_data())
+
+
+def test_a_missing_band_is_named() -> None:
+    run, bands = Predicts(), ("NIR_NARROW", "SWIR_1", "SWIR_2", "BLUE", "GREEN", "COASTAL_AEROSOL")
+    run.model.bands = bands
+    with pytest.raises(ValueError, match="Band RED is not available"):
+        gp.map_regions(run, make_data(bands=bands))

@@ -1,0 +1,216 @@
+"""Memory is measured in bytes that can be worked out by hand."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from geopeft_nb.training import memory
+from geopeft_nb.training.memory import GIB, training_bytes
+
+FLOAT = 4  # bytes
+
+
+def test_process_memory_grows_with_what_is_allocated() -> None:
+    before = memory.process_memory()
+    block = torch.ones(64 * 2**20, dtype=torch.uint8)
+    grown = memory.process_memory() - before
+    # the allocator may already hold a few free MiB that the block reuses
+    assert 0.8 * block.nbytes < grown < 1.5 * block.nbytes
+
+
+def write_groups(folder: Path, lines: str, limits: dict[str, str]) -> tuple[Path, Path]:
+    groups, mount = folder / "cgroup", folder / "mount"
+    groups.write_text(lines)
+    for name, text in limits.items():
+        (mount / name).parent.mkdir(parents=True, exist_ok=True)
+        (mount / name).write_text(text)
+    return groups, mount
+
+
+@pytest.mark.parametrize(
+    ("lines", "limits"),
+    [
+        ("0::/pod/kernel\n", {"pod/memory.max": "1048576\n", "pod/kernel/memory.max": "max\n"}),
+        ("0::/not/visible/inside\n", {"memory.max": "1048576\n"}),
+        (
+            "5:cpu:/\n4:memory:/pod\n0::/\n",
+            {
+                "memory/pod/memory.limit_in_bytes": "1048576\n",
+                "memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+        ),
+    ],
+    ids=["version 2, limit on the parent", "version 2, own group hidden", "version 1"],
+)
+def test_a_container_limit_below_the_machine_counts(
+    tmp_path: Path, lines: str, limits: dict[str, str]
+) -> None:
+    assert memory.memory_limit(*write_groups(tmp_path, lines, limits)) == 2**20
+
+
+def test_without_a_container_limit_the_machine_counts(tmp_path: Path) -> None:
+    total = psutil.virtual_memory().total
+    unlimited = write_groups(tmp_path, "0::/\n", {"memory.max": "max\n"})
+    assert memory.memory_limit(*unlimited) == total
+    assert memory.memory_limit(tmp_path / "absent", tmp_path / "absent") == total
+
+
+def test_on_the_cpu_the_device_memory_is_that_of_the_process() -> None:
+    now = memory.device_memory(torch.device("cpu"))
+    assert 0 < now["process"] <= now["limit"]
+    assert "allocated" not in now
+
+
+def test_the_peak_remembers_what_was_freed_until_it_is_reset() -> None:
+    if not memory.reset_peak("cpu"):
+        pytest.skip("this system cannot reset the peak of a process")
+    block = torch.ones(64 * 2**20, dtype=torch.uint8)
+    size = block.nbytes
+    del block
+    used = memory.device_memory("cpu")
+    assert used["peak"] - used["process"] > 0.8 * size
+    memory.reset_peak("cpu")
+    used = memory.device_memory("cpu")
+    assert used["peak"] - used["process"] < 0.2 * size
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_measured_activations_are_what_the_allocator_hands_out() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(256, 1024), torch.nn.GELU(), torch.nn.Linear(1024, 256)
+    ).cuda()
+    x = torch.randn(512, 256, device="cuda")
+    parts = training_bytes(model, lambda: model(x).sum())
+    memory.reset_peak("cuda")
+    before = memory.device_memory("cuda")
+    loss = model(x).sum()
+    now = memory.device_memory("cuda")
+    # x was there before; the scalar loss takes one block of 512 bytes
+    grown = now["allocated"] - before["allocated"] - 512
+    assert grown == parts["activations"] - x.nbytes
+    assert now["allocated"] <= now["peak"] < now["total"]
+    assert now["total"] > GIB
+    loss.backward()
+
+
+def test_a_linear_layer_keeps_its_input_only_for_its_own_gradient() -> None:
+    layer = torch.nn.Linear(8, 3)
+    x = torch.randn(5, 8)
+    parts = training_bytes(layer, lambda: layer(x).sum())
+    weights = (8 * 3 + 3) * FLOAT
+    assert parts == {
+        "weights": weights,
+        "gradients": weights,
+        "optimiser": 2 * weights,
+        "activations": 5 * 8 * FLOAT,
+        "total": 4 * weights + 5 * 8 * FLOAT,
+    }
+
+    layer.weight.requires_grad_(False)  # the bias needs no input for its gradient
+    parts = training_bytes(layer, lambda: layer(x).sum())
+    assert parts["activations"] == 0
+    assert parts["gradients"] == 3 * FLOAT
+
+
+def test_a_frozen_layer_below_a_trainable_one_keeps_nothing() -> None:
+    frozen, head = torch.nn.Linear(8, 6), torch.nn.Linear(6, 2)
+    frozen.requires_grad_(False)
+    model = torch.nn.Sequential(frozen, head)
+    x = torch.randn(5, 8)
+    parts = training_bytes(model, lambda: model(x).sum())
+    assert parts["activations"] == 5 * 6 * FLOAT  # what the head takes in
+    assert parts["weights"] == (8 * 6 + 6 + 6 * 2 + 2) * FLOAT
+
+
+def test_without_gradients_nothing_is_kept() -> None:
+    model = torch.nn.Linear(8, 3).requires_grad_(False)
+
+    def compute_loss() -> torch.Tensor:
+        with torch.no_grad():
+            return model(torch.randn(5, 8)).sum()
+
+    parts = training_bytes(model, compute_loss)
+    assert parts["total"] == parts["weights"] == (8 * 3 + 3) * FLOAT
+
+
+def test_a_tensor_used_twice_counts_once() -> None:
+    first, second = torch.nn.Linear(8, 3), torch.nn.Linear(8, 4)
+    model = torch.nn.ModuleList([first, second])
+    x = torch.randn(5, 8)
+    parts = training_bytes(model, lambda: first(x).sum() + second(x).sum())
+    assert parts["activations"] == 5 * 8 * FLOAT
+
+
+def test_a_view_counts_with_the_storage_it_keeps_alive() -> None:
+    layer = torch.nn.Linear(8, 3)
+    wide = torch.randn(5, 80)
+    parts = training_bytes(layer, lambda: layer(wide[:, ::10]).sum())
+    assert parts["activations"] == wide.nbytes
+
+
+def test_tied_weights_count_once_and_buffers_are_weights() -> None:
+    layer = torch.nn.Linear(4, 4, bias=False)
+    tied = torch.nn.Linear(4, 4, bias=False)
+    tied.weight = layer.weight
+    model = torch.nn.Sequential(layer, tied)
+    model.register_buffer("scale", torch.ones(10))
+    parts = training_bytes(model, lambda: model(torch.randn(2, 4)).sum(), moments=1)
+    assert parts["weights"] == (16 + 10) * FLOAT
+    assert parts["gradients"] == parts["optimiser"] == 16 * FLOAT
+
+
+def test_the_gradients_and_moments_are_those_a_real_step_makes() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 2))
+    model[0].requires_grad_(False)
+    x = torch.randn(5, 8)
+    parts = training_bytes(model, lambda: model(x).sum())
+    optimiser = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    model(x).sum().backward()
+    optimiser.step()
+    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    moments = sum(
+        tensor.nbytes
+        for state in optimiser.state.values()
+        for name, tensor in state.items()
+        if name != "step"
+    )
+    assert (parts["gradients"], parts["optimiser"]) == (gradients, moments)
+
+
+def test_checkpointing_keeps_only_the_input_of_the_block() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    block = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.GELU(), torch.nn.Linear(32, 8))
+    x = torch.randn(5, 8, requires_grad=True)
+    plain = training_bytes(block, lambda: block(x).sum())
+    frugal = training_bytes(block, lambda: checkpoint(block, x, use_reentrant=False).sum())
+    assert plain["activations"] == (5 * 8 + 2 * 5 * 32) * FLOAT  # x, before and after the GELU
+    assert frugal["activations"] == 5 * 8 * FLOAT
+
+
+def test_measuring_leaves_model_and_random_state_as_they_were() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    training_bytes(model, lambda: model(torch.randn(6, 8)).sum())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_measuring_leaves_nothing_behind() -> None:
+    import gc
+
+    def alive() -> int:
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        return sum(t.untyped_storage().nbytes() for t in tensors)
+
+    layers = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 1))
+    image = torch.randn(256, 64)
+    before = alive()
+    for _ in range(3):
+        training_bytes(layers, lambda: layers(image).sum())
+    assert alive() - before < 50_000  # one forward pass keeps 64 kB or more

@@ -1,0 +1,223 @@
+"""Building a model, attaching a method, and saving only what was trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.models import SegmentationModel
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return gp.load_data("scenes")
+
+
+def build(data: GeoData, method: str | None = None, **options: object) -> SegmentationModel:
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
+    return gp.attach(model, method, **options) if method else model
+
+
+def one_step(model: SegmentationModel) -> None:
+    """Take one optimiser step on noise, in place."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=1e-2)
+    torch.manual_seed(0)
+    model(torch.rand(2, 6, 32, 32)).square().mean().backward()
+    optimiser.step()
+
+
+def test_logits_have_the_size_of_the_image_whatever_it_is(data: GeoData) -> None:
+    model = build(data)
+    assert model(torch.zeros(1, 6, 97, 131)).shape == (1, 2, 97, 131)
+    assert model(torch.zeros(1, 6, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_input_is_scaled_as_in_pretraining_unless_asked_otherwise(data: GeoData) -> None:
+    backbone = gp.load_backbone("geopeft_tiny")
+    pretraining = gp.build_model(backbone, data)
+    assert pretraining.mean.flatten().tolist() == pytest.approx(list(backbone.card.mean))
+    own = gp.build_model(gp.load_backbone("geopeft_tiny"), data, normalise="dataset")
+    pixels = torch.stack([data.train[i]["image"] for i in range(len(data.train))])
+    assert torch.allclose(own.mean.flatten(), pixels.mean(dim=(0, 2, 3)), atol=1e-6)
+    assert torch.allclose(own.std.flatten(), pixels.std(dim=(0, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "lineal"}, "Did you mean 'linear'"),
+        ({"normalise": "datset"}, "Did you mean 'dataset'"),
+    ],
+)
+def test_bad_requests_say_what_would_work(
+    data: GeoData, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.build_model(gp.load_backbone("geopeft_tiny"), data, **options)
+
+
+def test_chips_that_patches_do_not_fill_are_refused_unless_padded() -> None:
+    data = gp.load_data("scenes", size=50)
+    backbone = gp.load_backbone("geopeft_tiny")
+    with pytest.raises(ValueError, match=r"not divisible by the patch of 8 px.*size=48 or 56"):
+        gp.build_model(backbone, data)
+    assert gp.build_model(backbone, data, pad=True)(torch.zeros(1, 6, 50, 50)).shape[-1] == 50
+
+
+def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
+    with pytest.raises(ValueError, match=r"load_backbone\(\.\.\., bands=data\.bands\)"):
+        gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "lora", "full"])
+def test_a_step_changes_what_is_trainable_and_nothing_else(data: GeoData, method: str) -> None:
+    model = build(data, method)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    one_step(model)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed <= trainable
+    decoder = {name for name in trainable if name.startswith("decoder.")}
+    expected = {
+        "linear_probe": decoder,
+        "lora": {name for name in before if "lora_" in name} | decoder,
+        "full": set(before),
+    }
+    assert trainable == expected[method]
+    # In LoRA's first step B leaves zero; A only follows once B has. Key biases never matter.
+    assert len(changed) >= len(trainable) // 2
+
+
+def test_lora_has_the_number_of_weights_that_its_rank_gives(data: GeoData) -> None:
+    model = build(data, "lora", r=4)
+    width, hidden, depth, rank = 192, 768, 6, 4
+    per_block = 2 * rank * (width + width) + 2 * rank * (width + hidden)  # q, v and fc1, fc2
+    assert gp.parameter_table(model).loc["adapter", "trainable"] == depth * per_block
+
+
+def test_lora_leaves_the_output_unchanged_before_training_and_merges_after(data: GeoData) -> None:
+    image = torch.rand(2, 6, 32, 32)
+    plain, model = build(data), build(data, "lora")
+    assert torch.equal(model(image), plain(image))
+    one_step(model)
+    trained = model(image)
+    assert (trained - plain(image)).abs().max() > 1e-3
+    model.backbone = model.backbone.merge_and_unload()
+    assert torch.allclose(model(image), trained, atol=1e-4)
+
+
+def test_lora_adapts_queries_and_values_and_never_keys(data: GeoData) -> None:
+    model = build(data, "lora")
+    one_step(model)
+    layer = model.backbone.base_model.model.blocks[0].attn.qkv
+    query, key, value = layer.get_delta_weight("default").chunk(3)
+    assert query.abs().max() > 0 and value.abs().max() > 0 and key.abs().max() == 0
+    image = torch.rand(3, 5, 192)
+    update = nn.functional.linear(image, layer.get_delta_weight("default"))
+    assert torch.allclose(layer(image), layer.get_base_layer()(image) + update, atol=1e-5)
+
+
+def test_lora_scale_is_alpha_over_rank(data: GeoData) -> None:
+    layers = [
+        build(data, "lora", r=4, alpha=alpha).backbone.base_model.model.blocks[0].attn.qkv
+        for alpha in (4, 12)
+    ]
+    assert [layer.scaling["default"] for layer in layers] == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("lorra", {}, "Did you mean 'lora'"),
+        ("lora", {"r": 0}, "must be a whole number above 0"),
+        ("lora", {"targets": ("attn.key",)}, r"No layer of geopeft_tiny ends in 'attn.key'.*fc1"),
+        ("lora", {"rank": 4}, "Options: r=16"),
+        ("full", {"r": 4}, "Options: none"),
+        ("lora", {"targets": "attn.qkv"}, "targets must be a list"),
+    ],
+)
+def test_bad_methods_say_what_would_work(
+    data: GeoData, method: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(data, method, **options)
+
+
+def test_one_backbone_serves_one_model(data: GeoData) -> None:
+    backbone = gp.load_backbone("geopeft_tiny")
+    gp.attach(gp.build_model(backbone, data), "lora")
+    with pytest.raises(ValueError, match="already serves a model with lora"):
+        gp.attach(gp.build_model(backbone, data), "full")
+
+
+def test_a_damaged_adapter_leaves_the_model_as_it_was(data: GeoData, tmp_path: Path) -> None:
+    folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
+    weights = folder / "adapter.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    model = build(data)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        gp.load_adapter(model, folder)
+    weights.write_bytes(whole)
+    assert gp.load_adapter(model, folder).method == "lora"
+
+
+def test_batch_statistics_are_saved_with_what_was_trained(data: GeoData, tmp_path: Path) -> None:
+    def with_norm() -> SegmentationModel:
+        model = build(data)
+        model.decoder.conv = nn.Sequential(model.decoder.conv, nn.BatchNorm2d(2))
+        return model
+
+    model = gp.attach(with_norm(), "linear_probe").train()
+    one_step(model)
+    folder = gp.save_adapter(model.eval(), tmp_path / "adapter")
+    image = torch.rand(2, 6, 32, 32)
+    assert torch.equal(gp.load_adapter(with_norm(), folder).eval()(image), model(image))
+
+
+def test_attaching_twice_is_refused(data: GeoData) -> None:
+    with pytest.raises(ValueError, match="'lora' is attached already"):
+        gp.attach(build(data, "lora"), "full")
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "lora", "full"])
+def test_saved_adapter_gives_the_same_output_again(
+    data: GeoData, tmp_path: Path, method: str
+) -> None:
+    model = build(data, method)
+    one_step(model)
+    folder = gp.save_adapter(model, tmp_path / "adapter")
+    image = torch.rand(1, 6, 64, 64)
+    assert torch.equal(gp.load_adapter(build(data), folder)(image), model(image))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    size = (folder / "adapter.safetensors").stat().st_size
+    assert 4 * trained <= size <= 4 * trained + 20_000  # float32 and a short header
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+
+
+def test_an_adapter_of_other_bands_is_refused(data: GeoData, tmp_path: Path) -> None:
+    folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
+    few = gp.load_data("scenes", bands=["GREEN", "SWIR_1"])
+    model = gp.build_model(gp.load_backbone("geopeft_tiny", bands=few.bands), few)
+    with pytest.raises(ValueError, match="saved for bands"):
+        gp.load_adapter(model, folder)
+
+
+def test_objects_of_another_kind_are_named(data: GeoData) -> None:
+    with pytest.raises(ValueError, match="wants the model that build_model returned, and got 'gp'"):
+        gp.attach("gp", "lora")
+    with pytest.raises(ValueError, match="wants the data that load_data returned, and got 'scen"):
+        gp.build_model(gp.load_backbone("geopeft_tiny"), "scenes")
+    with pytest.raises(ValueError, match="and got a ChipDataset"):
+        gp.fit(build(data, "lora"), data.train)
+
+
+def test_saving_before_attaching_is_refused(data: GeoData, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Nothing is attached yet"):
+        gp.save_adapter(build(data), tmp_path / "adapter")
+    with pytest.raises(FileNotFoundError, match=r"no adapter\.json"):
+        gp.load_adapter(build(data), tmp_path)
