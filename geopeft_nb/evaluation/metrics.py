@@ -57,34 +57,42 @@ def mean_iou(matrix: np.ndarray) -> np.ndarray:
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
-def bootstrap_interval(
+def bootstrap_scores(
     matrices: np.ndarray, places: Sequence[str], repeats: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return a 95 % interval of the mIoU, by drawing places with replacement.
+) -> np.ndarray:
+    """Score many draws of places with replacement.
 
-    Chips of one place look alike, so whole places are drawn: drawing single chips would make the
+    Chips of one place look alike, so whole places are drawn: drawing single chips would make an
     interval too narrow. It covers which places were looked at, not the randomness of training.
 
     Args:
         matrices: (N, K, K) confusion counts per chip.
         places: The place of each chip.
-        repeats: Number of draws.
-        seed: Seed of the draws.
+        repeats: Number of draws R.
+        seed: Seed of the draws; the same seed and places give the same draws.
 
     Returns:
-        The 2.5 and 97.5 percentiles, 0-1; NaN with fewer than two places.
+        (R,) mIoU of each draw, 0-1; NaN for a draw that misses a class, and with fewer than two
+        places.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile interval.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993).
     """
     names, group = np.unique(np.asarray(places, dtype=str), return_inverse=True)
     if len(names) < 2:
-        return float("nan"), float("nan")
+        return np.full(repeats, np.nan)
     by_place = np.zeros((len(names), *matrices.shape[1:]), dtype=np.int64)
     np.add.at(by_place, group, matrices)
     drawn = np.random.default_rng(seed).integers(len(names), size=(repeats, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    scores = class_iou(np.einsum("rn,nij->rij", counts, by_place))  # (repeats, K)
+    scores = class_iou(np.einsum("rn,nij->rij", counts, by_place))  # (R, K)
     present = np.isfinite(class_iou(by_place.sum(axis=0)))
-    # A draw that misses a class says nothing about the mean over all of them, so it drops out.
-    low, high = np.nanpercentile(scores[:, present].mean(axis=1), [2.5, 97.5])
+    # A draw that misses a class says nothing about the mean over all of them.
+    return scores[:, present].mean(axis=1)
+
+
+def percentile_interval(scores: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentiles of the draws that have a score, or NaN if none has."""
+    if not np.isfinite(scores).any():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(scores, [2.5, 97.5])
     return float(low), float(high)

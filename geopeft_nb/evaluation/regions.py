@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,13 @@ import pandas as pd
 
 from geopeft_nb.datasets.base import ChipDataset, GeoData
 from geopeft_nb.errors import expect
-from geopeft_nb.evaluation.metrics import bootstrap_interval, class_iou, confusion, mean_iou
+from geopeft_nb.evaluation.metrics import (
+    bootstrap_scores,
+    class_iou,
+    confusion,
+    mean_iou,
+    percentile_interval,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,15 +32,42 @@ class Report:
         table: One row per region: method, role (home or away), chips, places, mIoU with the ends of
             its 95 % interval, pixel accuracy, and the IoU of each class; all 0-1.
         title: What was judged on what.
+        draws: Region -> mIoU of each bootstrap draw, (R,); all runs on the same data share draws.
     """
 
     table: pd.DataFrame
     title: str
+    draws: dict[str, np.ndarray] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""
         shown = self.table.style.format(precision=3).set_caption(self.title)
         return str(shown.to_html())
+
+    def compare(self, other: Report) -> pd.DataFrame:
+        """Subtract another report from this one, region by region, with a paired interval.
+
+        Both methods are scored on the same draws of places, so what makes a place hard for both
+        cancels out. It covers the places, not the luck of training: for that, compare seeds.
+
+        Args:
+            other: From `evaluate`, on the same data and with the same seed.
+
+        Returns:
+            Per region: difference in mIoU, and `low` and `high`, the ends of its 95 % interval.
+
+        Raises:
+            ValueError: The reports are of different regions or places.
+        """
+        columns = ["chips", "places"]
+        if not self.table[columns].equals(other.table[columns]):
+            raise ValueError(f"{self.title} and {other.title} were not scored on the same chips.")
+        rows = {}
+        for region, draws in self.draws.items():
+            low, high = percentile_interval(draws - other.draws[region])
+            difference = self.table.loc[region, "mIoU"] - other.table.loc[region, "mIoU"]
+            rows[region] = {"difference": difference, "low": low, "high": high}
+        return pd.DataFrame(rows).T.rename_axis("region")
 
     def plot(self) -> Figure:
         """Draw the mIoU of each region with its 95 % interval.
@@ -75,14 +108,18 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         )
     groups = [("home", name, data.test) for name in data.regions]
     groups += [("away", name, chips) for name, chips in data.holdout.items()]
-    rows = [_score(run, data, role, name, chips, seed) for role, name, chips in groups]
+    draws: dict[str, np.ndarray] = {}
+    rows = []
+    for role, name, chips in groups:
+        row, draws[name] = _score(run, data, role, name, chips, seed)
+        rows.append(row)
     table = pd.DataFrame(rows).set_index("region")
-    return Report(table, f"{run.method} on {data.card.title}")
+    return Report(table, f"{run.method} on {data.card.title}", draws)
 
 
 def _score(
     run: Run, data: GeoData, role: str, region: str, chips: ChipDataset, seed: int
-) -> dict[str, object]:
+) -> tuple[dict[str, object], np.ndarray]:
     samples = [chips[index] for index in range(len(chips)) if chips.chips[index].region == region]
     if not samples:
         raise ValueError(f"Region {region!r} has no chips to score.")
@@ -94,8 +131,9 @@ def _score(
     )  # (N, K, K)
     places = [sample["place"] for sample in samples]
     total = matrices.sum(axis=0)
-    low, high = bootstrap_interval(matrices, places, seed=seed)
-    return {
+    draws = bootstrap_scores(matrices, places, seed=seed)
+    low, high = percentile_interval(draws)
+    row = {
         "region": region,
         "method": run.method,
         "role": role,
@@ -110,6 +148,7 @@ def _score(
             for label, score in zip(data.classes, class_iou(total), strict=True)
         },
     }
+    return row, draws
 
 
 def plot_reports(reports: list[Report]) -> Figure:

@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from geopeft_nb.datasets.base import ChipDataset, GeoData, Sample
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.datasets.base import GeoData, Sample
 from geopeft_nb.evaluation.metrics import confusion
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
+from geopeft_nb.training.preflight import check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
 from geopeft_nb.tuning.artefacts import check_target, save_adapter
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard
 
-DEVICES = ("auto", "cpu", "gpu")
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+#: What Lightning calls the precisions.
+LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass
@@ -125,7 +125,7 @@ def fit(
         ValueError: Nothing is attached, an empty data set, unfit chips or a bad setting; raised
             before training starts.
     """
-    _check(model, data, epochs, batch_size, lr, precision, device)
+    check_fit(model, data, epochs, batch_size, lr, precision, device)
     if out is not None:
         check_target(out)
     rate = CARDS[str(model.method)].lr if lr is None else lr
@@ -148,7 +148,7 @@ def fit(
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
             max_epochs=epochs,
-            precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             accelerator=device,
             devices=1,
             callbacks=[recorder, EarlyStopping("val_loss", patience=15)],
@@ -274,76 +274,3 @@ def _step_memory(
     image, mask = batch["image"].to(device), batch["mask"].to(device)
     task.model.train()
     return training_bytes(task.model, lambda: task.loss(task.model(image), mask))
-
-
-def _check(
-    model: SegmentationModel, data: GeoData, epochs: int, batch_size: int, lr: float | None,
-    precision: str, device: str,
-) -> None:  # fmt: skip
-    """Refuse what would fail later, before any work."""
-    expect(model, "method_options", "the model that build_model returned")
-    expect(data, "holdout", "the data that load_data returned")
-    if model.method is None:
-        raise ValueError(
-            "Nothing is attached: call attach(model, method) first, with one of "
-            f"{', '.join(CARDS)}."
-        )
-    for label, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
-    if lr is not None and not 0 < lr < 1:
-        raise ValueError(f"lr must lie between 0 and 1, got {lr!r}.")
-    if precision not in (*PRECISIONS, "auto"):
-        raise unknown_name("precision", precision, (*PRECISIONS, "auto"))
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    if device == "gpu" and not torch.cuda.is_available():
-        raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
-    if model.classes != data.classes or model.bands != tuple(data.bands):
-        raise ValueError(
-            f"The model was built for classes {model.classes} and bands {model.bands}, the data "
-            f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
-        )
-    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
-        raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
-    if data.size % model.backbone.patch_size and not model.pad:
-        raise ValueError(
-            f"Chips of {data.size} px are not divisible by the patch of "
-            f"{model.backbone.patch_size} px. Build the model with these data."
-        )
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    parts |= {f"holdout[{name!r}]": chips for name, chips in data.holdout.items()}
-    for name, chips in parts.items():
-        if not len(chips):
-            raise ValueError(f"data.{name} has no chips.")
-        if not check_chips(chips, (len(data.bands), data.size, data.size)):
-            raise ValueError(f"data.{name} has no labelled pixel: all are {data.ignore_index}.")
-
-
-def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
-    """Read every chip once, so that an unfit one is named before training and not in its middle.
-
-    Args:
-        chips: What to read.
-        shape: (C, H, W) that every image must have.
-
-    Returns:
-        The number of pixels with a label.
-
-    Raises:
-        ValueError: Another shape or type; and see `geopeft_nb.datasets.base.check_chip`.
-    """
-    labelled = 0
-    for sample in (chips[index] for index in range(len(chips))):
-        image, mask = sample["image"], sample["mask"]
-        if tuple(image.shape) != shape:
-            raise ValueError(
-                f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
-            )
-        if image.dtype != torch.float32 or mask.dtype != torch.int64:
-            raise ValueError(
-                f"Chip {sample['name']!r} has an image of {image.dtype} and a mask of "
-                f"{mask.dtype}; float32 and int64 are needed."
-            )
-        labelled += int((mask != chips.ignore_index).sum())
-    return labelled

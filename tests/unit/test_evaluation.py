@@ -6,8 +6,18 @@ import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 import geopeft_nb as gp
-from geopeft_nb.evaluation.metrics import bootstrap_interval, class_iou, confusion, mean_iou
+from geopeft_nb.evaluation.metrics import (
+    bootstrap_scores,
+    class_iou,
+    confusion,
+    mean_iou,
+    percentile_interval,
+)
 from geopeft_nb.evaluation.regions import Report
+
+
+def bootstrap_interval(matrices: np.ndarray, places: list[str]) -> tuple[float, float]:
+    return percentile_interval(bootstrap_scores(matrices, places))
 
 
 def test_scores_equal_scikit_learn_without_the_ignored_pixels() -> None:
@@ -79,3 +89,25 @@ def test_a_figure_is_shown_with_words_for_those_who_cannot_see_it(
     assert 'alt="Scores of &quot;lora&quot;"' in shown[0]["text/html"]
     with pytest.raises(ValueError, match="alt must say"):
         gp.show(report("lora", 0.8).plot(), alt=" ")
+
+
+def test_a_paired_difference_is_surer_than_its_two_scores() -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.integers(0, 60, 30)  # errors differ much between places, little between methods
+    ours = np.array([[[100, h], [h, 100]] for h in hard])
+    theirs = np.array([[[100, h + 3], [h + 3, 100]] for h in hard])
+    places = [f"p{i}" for i in range(30)]
+
+    def scored(matrices: np.ndarray) -> Report:
+        draws = bootstrap_scores(matrices, places)
+        low, high = percentile_interval(draws)
+        row = {"chips": 30, "places": 30, "mIoU": mean_iou(matrices.sum(axis=0))}
+        table = pd.DataFrame([{**row, "low": low, "high": high}], index=["here"])
+        return Report(table, "report", {"here": draws})
+
+    a, b = scored(ours), scored(theirs)
+    difference = a.compare(b).loc["here"]
+    assert a.table.loc["here", "low"] < b.table.loc["here", "high"]  # the bars overlap
+    assert 0 < difference["low"] < difference["difference"] < difference["high"] < 0.05
+    with pytest.raises(ValueError, match="not scored on the same chips"):
+        a.compare(Report(b.table.assign(chips=29), "other", b.draws))

@@ -1,0 +1,91 @@
+"""What is checked before training, so that nothing fails after an hour of it."""
+
+from __future__ import annotations
+
+import torch
+
+from geopeft_nb.datasets.base import ChipDataset, GeoData
+from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tuning.methods import CARDS
+
+DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+
+def check_fit(
+    model: SegmentationModel, data: GeoData, epochs: int, batch_size: int, lr: float | None,
+    precision: str, device: str,
+) -> None:  # fmt: skip
+    """Refuse what would fail later, before any work; arguments as in `fit`.
+
+    Raises:
+        ValueError: Nothing is attached, a bad setting, data that do not belong to the model, or an
+            unfit chip in any part of the data.
+    """
+    expect(model, "method_options", "the model that build_model returned")
+    expect(data, "holdout", "the data that load_data returned")
+    if model.method is None:
+        raise ValueError(
+            "Nothing is attached: call attach(model, method) first, with one of "
+            f"{', '.join(CARDS)}."
+        )
+    for label, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
+    if lr is not None and not 0 < lr < 1:
+        raise ValueError(f"lr must lie between 0 and 1, got {lr!r}.")
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if device == "gpu" and not torch.cuda.is_available():
+        raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+    if model.classes != data.classes or model.bands != tuple(data.bands):
+        raise ValueError(
+            f"The model was built for classes {model.classes} and bands {model.bands}, the data "
+            f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
+        )
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
+    if data.size % model.backbone.patch_size and not model.pad:
+        raise ValueError(
+            f"Chips of {data.size} px are not divisible by the patch of "
+            f"{model.backbone.patch_size} px. Build the model with these data."
+        )
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    parts |= {f"holdout[{name!r}]": chips for name, chips in data.holdout.items()}
+    for name, chips in parts.items():
+        if not len(chips):
+            raise ValueError(f"data.{name} has no chips.")
+        if not check_chips(chips, (len(data.bands), data.size, data.size)):
+            raise ValueError(f"data.{name} has no labelled pixel: all are {data.ignore_index}.")
+
+
+def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
+    """Read every chip once, so that an unfit one is named before training and not in its middle.
+
+    Args:
+        chips: What to read.
+        shape: (C, H, W) that every image must have.
+
+    Returns:
+        The number of pixels with a label.
+
+    Raises:
+        ValueError: Another shape or type; and see `geopeft_nb.datasets.base.check_chip`.
+    """
+    labelled = 0
+    for sample in (chips[index] for index in range(len(chips))):
+        image, mask = sample["image"], sample["mask"]
+        if tuple(image.shape) != shape:
+            raise ValueError(
+                f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
+            )
+        if image.dtype != torch.float32 or mask.dtype != torch.int64:
+            raise ValueError(
+                f"Chip {sample['name']!r} has an image of {image.dtype} and a mask of "
+                f"{mask.dtype}; float32 and int64 are needed."
+            )
+        labelled += int((mask != chips.ignore_index).sum())
+    return labelled
