@@ -32,12 +32,16 @@ class Report:
         table: One row per region: method, role (home or away), chips, places, mIoU with the ends of
             its 95 % interval, pixel accuracy, and the IoU of each class; all 0-1.
         title: What was judged on what.
-        draws: Region -> mIoU of each bootstrap draw, (R,); all runs on the same data share draws.
+        draws: Region -> mIoU of each bootstrap draw, (R,).
+        scored: Region -> names of the chips that were scored.
+        seed: Seed of the draws; the same seed and chips give the same draws.
     """
 
     table: pd.DataFrame
     title: str
     draws: dict[str, np.ndarray] = field(default_factory=dict)
+    scored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seed: int = 0
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""
@@ -57,11 +61,13 @@ class Report:
             Per region: difference in mIoU, and `low` and `high`, the ends of its 95 % interval.
 
         Raises:
-            ValueError: The reports are of different regions or places.
+            ValueError: The reports are of different chips or seeds, so their draws do not pair.
         """
-        columns = ["chips", "places"]
-        if not self.table[columns].equals(other.table[columns]):
-            raise ValueError(f"{self.title} and {other.title} were not scored on the same chips.")
+        if (self.scored, self.seed) != (other.scored, other.seed):
+            raise ValueError(
+                f"{self.title!r} and {other.title!r} were not scored on the same chips and draws. "
+                "Evaluate both with the same data and seed."
+            )
         rows = {}
         for region, draws in self.draws.items():
             low, high = percentile_interval(draws - other.draws[region])
@@ -114,7 +120,11 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         row, draws[name] = _score(run, data, role, name, chips, seed)
         rows.append(row)
     table = pd.DataFrame(rows).set_index("region")
-    return Report(table, f"{run.method} on {data.card.title}", draws)
+    names = {
+        name: tuple(chip.name for chip in chips.chips if chip.region == name)
+        for _, name, chips in groups
+    }
+    return Report(table, f"{run.method} on {data.card.title}", draws, names, seed)
 
 
 def _score(

@@ -47,8 +47,8 @@ def map_regions(
             is nearly black, plants are green).
 
     Returns:
-        A map that a notebook displays; `.figure`, `.scores`, `.widget`, `.save(path)` and
-        `.to_html(path)` give its parts.
+        A map that a notebook displays; `.figure`, `.scores`, `.widget` and
+        `.save(path)` give its parts.
 
     Raises:
         ValueError: No run, a run for other classes than the data's, an unknown region or composite,
@@ -158,19 +158,6 @@ class RegionMap:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the static figure as a PNG file (the ending becomes .png) and return its path."""
         return _write(Path(path).with_suffix(".png"), self.png)
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write a page with the figure and the interactive maps, and return its path.
-
-        The figure shows anywhere; the interactive part loads its scripts from the internet.
-        """
-        from ipywidgets.embed import dependency_state, embed_minimal_html
-
-        page, views = io.StringIO(), [self.widget]
-        state = dependency_state(views)  # without it, every widget of the session would be kept
-        embed_minimal_html(page, views=views, state=state, title=f"Maps of {self.title}")
-        text = page.getvalue().replace("<body>", f"<body>\n{self._image_html()}", 1)
-        return _write(Path(path), text.encode())
 
     def show(self) -> None:
         """Display the static figure, then the interactive maps below it."""

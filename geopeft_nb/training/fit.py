@@ -20,14 +20,11 @@ from geopeft_nb.datasets.base import GeoData, Sample
 from geopeft_nb.evaluation.metrics import confusion
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
-from geopeft_nb.training.preflight import check_fit
+from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
 from geopeft_nb.tuning.artefacts import check_target, save_adapter
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard
-
-#: What Lightning calls the precisions.
-LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass
@@ -111,7 +108,7 @@ def fit(
         data: From `load_data`.
         epochs: Passes over the training chips.
         batch_size: Chips per step.
-        lr: Peak learning rate; None takes the method's own.
+        lr: Learning rate to begin with; None takes the method's own.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 on a GPU that has it.
         seed: Seed of the order of chips and of augmentation.
         device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
@@ -174,7 +171,10 @@ def fit(
             )
             state = "stopped" if recorder.stopping else "finished"
         except (KeyboardInterrupt, SystemExit):
-            pass  # a second interrupt; Lightning turns it into SystemExit. The best is still kept.
+            # A second interrupt, which Lightning turns into SystemExit: the best is still kept.
+            # Without an interrupt somebody wants the program to end, and it does.
+            if not recorder.interrupted.is_set():
+                raise
         finally:
             used = device_memory(place)
             recorder.restore_best(model)

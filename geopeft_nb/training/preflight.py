@@ -10,7 +10,9 @@ from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 
 DEVICES = ("auto", "cpu", "gpu")
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+#: What Lightning calls the precisions.
+LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS = (*LIGHTNING_NAMES, "auto")
 
 
 def check_fit(

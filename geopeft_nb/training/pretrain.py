@@ -1,11 +1,13 @@
-"""Pretrain geopeft_tiny as a masked autoencoder on real imagery, from the command line.
+r"""Pretrain geopeft_tiny as a masked autoencoder on real imagery, from the command line.
 
-    python -m geopeft_nb.training.pretrain --steps 4000 --out weights/geopeft_tiny.safetensors
-    python -m geopeft_nb.training.pretrain --steps 2000 --start weights/geopeft_tiny.safetensors \
-        --out weights/geopeft_tiny.safetensors
+    python -m geopeft_nb.training.pretrain --steps 5000 --lr 1.5e-3 --seed 0 --power 1 \
+        --out weights/stage1.safetensors
+    python -m geopeft_nb.training.pretrain --steps 2600 --lr 1.2e-3 --seed 1 --power 0.5 \
+        --start weights/stage1.safetensors --out data/models/geopeft_tiny.safetensors
 
-Imagery is read without labels: the two scenes that ship and, where GEOPEFT_MIRROR has them, the
-HLS chips of `hls_water` and the Sentinel-2 chips of `eurosat_ms`. About an hour of one CPU core.
+These two commands made what ships, in 85 minutes of one CPU core. Imagery is read without labels:
+the two scenes that ship and, where GEOPEFT_MIRROR has them, the HLS chips of `hls_water` and the
+Sentinel-2 chips of `eurosat_ms`.
 Method: He et al., arXiv 2111.06377, with plain pixel targets, 75 % of the patches hidden.
 """
 

@@ -370,7 +370,7 @@ gp.quiz("01")
 # - Give LoRA a lower learning rate: `gp.fit(make_network("lora"), chips, lr=1e-4, **settings)`.
 #
 # ## How this differs at full scale
-# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds, on GPUs. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. This version of the toolkit does not load those models yet; `geopeft_tiny` shares their architecture.
+# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. This version of the toolkit does not load those models yet; `geopeft_tiny` shares their architecture.
 #
 # ## References
 # - Marti-Escofet et al., *Fine-tune Smarter, Not Harder: Parameter-Efficient Fine-Tuning for Geospatial Foundation Models*, [arXiv 2504.17397](https://arxiv.org/abs/2504.17397); project page with timings: [IBM/peft-geofm](https://github.com/IBM/peft-geofm)

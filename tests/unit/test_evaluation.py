@@ -1,5 +1,7 @@
 """Scores: confusion, mIoU and intervals against values worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,11 +105,13 @@ def test_a_paired_difference_is_surer_than_its_two_scores() -> None:
         low, high = percentile_interval(draws)
         row = {"chips": 30, "places": 30, "mIoU": mean_iou(matrices.sum(axis=0))}
         table = pd.DataFrame([{**row, "low": low, "high": high}], index=["here"])
-        return Report(table, "report", {"here": draws})
+        return Report(table, "report", {"here": draws}, {"here": tuple(places)})
 
     a, b = scored(ours), scored(theirs)
     difference = a.compare(b).loc["here"]
     assert a.table.loc["here", "low"] < b.table.loc["here", "high"]  # the bars overlap
     assert 0 < difference["low"] < difference["difference"] < difference["high"] < 0.05
-    with pytest.raises(ValueError, match="not scored on the same chips"):
-        a.compare(Report(b.table.assign(chips=29), "other", b.draws))
+    others = {"here": tuple(reversed(places))}  # as many chips and places, but not the same
+    for unpaired in (replace(b, scored=others), replace(b, seed=1)):
+        with pytest.raises(ValueError, match="not scored on the same chips and draws"):
+            a.compare(unpaired)

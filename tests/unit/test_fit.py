@@ -107,6 +107,16 @@ def test_an_interrupt_keeps_the_best_weights_and_the_history(
     assert run.predict([data.test[0]])[0].shape == (16, 16)
 
 
+def test_a_program_that_wants_to_end_ends(data: GeoData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(self: Dashboard, **more: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(Dashboard, "update", leave)
+    with pytest.raises(SystemExit) as left:
+        train(data)
+    assert left.value.code == 3
+
+
 def test_stop_button_ends_in_the_first_epoch(
     data: GeoData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,11 +282,6 @@ def test_png_is_written_whole_or_not_at_all(
     )
 
 
-def test_page_holds_the_figure_and_the_maps(tmp_path: Path) -> None:
-    page = gp.map_regions(Predicts(), make_data()).to_html(tmp_path / "map.html").read_text()
-    assert page.index('<img alt="Maps of') < page.index("LeafletMapModel")
-
-
 def test_swipe_sides_have_their_own_panes_over_the_same_ground() -> None:
     regions = gp.map_regions([Predicts("linear_probe"), Predicts("lora")], make_data())
     maps = overlays(regions.widget)
