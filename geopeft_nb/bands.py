@@ -1,7 +1,8 @@
 """Sensors, band names and wavelengths: one table, so that B8A, B5 and NIR_NARROW are one band.
 
 Central wavelengths are those of the Sentinel-2 A MultiSpectral Instrument (ESA, Sentinel-2
-Spectral Response Functions) in micrometres. HLS harmonises Landsat 8/9 to the same bands.
+Spectral Response Functions) in micrometres. Bands of Landsat take the name of the nearest of
+them; HLS harmonises Landsat 8/9 to Sentinel-2.
 """
 
 from __future__ import annotations
@@ -30,21 +31,29 @@ WAVELENGTHS: dict[str, float] = {
 #: The six bands that HLS, Prithvi-EO and this toolkit's own data share, in their usual order.
 HLS_BANDS: tuple[str, ...] = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
 
-#: Sentinel-2 numbers -> band name. Landsat numbers differ (its B5 is NIR), so they need a prefix.
-_SENTINEL2 = {
-    "B01": "COASTAL_AEROSOL", "B02": "BLUE", "B03": "GREEN", "B04": "RED",
-    "B05": "RED_EDGE_1", "B06": "RED_EDGE_2", "B07": "RED_EDGE_3", "B08": "NIR_BROAD",
-    "B8A": "NIR_NARROW", "B09": "WATER_VAPOR", "B10": "CIRRUS", "B11": "SWIR_1", "B12": "SWIR_2",
+#: The thirteen bands of Sentinel-2's MultiSpectral Instrument, in the order of ESA's products.
+SENTINEL2_BANDS: tuple[str, ...] = tuple(WAVELENGTHS)
+
+_MSI = {
+    "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "RED_EDGE_1",
+    "B6": "RED_EDGE_2", "B7": "RED_EDGE_3", "B8": "NIR_BROAD", "B8A": "NIR_NARROW",
+    "B9": "WATER_VAPOR", "B10": "CIRRUS", "B11": "SWIR_1", "B12": "SWIR_2",
 }  # fmt: skip
-_LANDSAT = {
+_OLI = {
     "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "NIR_NARROW",
     "B6": "SWIR_1", "B7": "SWIR_2", "B9": "CIRRUS",
 }  # fmt: skip
+_TM = {
+    "B1": "BLUE", "B2": "GREEN", "B3": "RED", "B4": "NIR_BROAD", "B5": "SWIR_1", "B7": "SWIR_2",
+}  # fmt: skip
+#: Prefix -> the sensor's numbers: the same number is another band on another sensor. S30 and L30
+#: are the products of HLS, which keep the numbers of Sentinel-2 and of Landsat 8/9.
+_NUMBERS: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("S2", "S30"), _MSI),
+    **dict.fromkeys(("L8", "L9", "L30"), _OLI),
+    **dict.fromkeys(("L4", "L5", "L7"), _TM),
+}
 _ALIASES: dict[str, str] = {
-    **_SENTINEL2,
-    **{number.replace("B0", "B"): band for number, band in _SENTINEL2.items()},
-    **{f"S2:{number}": band for number, band in _SENTINEL2.items()},
-    **{f"L8:{number}": band for number, band in _LANDSAT.items()},
     "NIR": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR2": "SWIR_2", "SWIR16": "SWIR_1",
     "SWIR22": "SWIR_2", "NIR08": "NIR_NARROW",
 }  # fmt: skip
@@ -53,25 +62,46 @@ _ALIASES: dict[str, str] = {
 def band_name(name: str) -> str:
     """Return the toolkit's name of a band.
 
+    A number without a prefix is Sentinel-2's, as in HLS S30. The files of Landsat and of HLS L30
+    use the same numbers for other bands (B5 is near infrared there), so those need their prefix.
+
     Args:
-        name: A name of the table above, a Sentinel-2 number such as ``"B8A"`` or ``"B02"``, a
-            prefixed Landsat number such as ``"L8:B5"``, or a common alias; case does not matter.
+        name: A name of the table above; a number such as ``"B8A"``, ``"B2"`` or ``"B02"``; a
+            number after ``S2:``, ``S30:`` (HLS), ``L8:``, ``L9:``, ``L30:`` (HLS), ``L4:``,
+            ``L5:`` or ``L7:``, such as ``"L30:B05"`` or ``"L8:SR_B5"``; or a common alias. Case
+            does not matter.
 
     Returns:
         For example ``"NIR_NARROW"``.
 
     Raises:
-        ValueError: The name is unknown; the message suggests the nearest one.
+        ValueError: The name is unknown; the message suggests the nearest one. Thermal and
+            panchromatic bands are unknown, too.
 
     Example:
-        >>> band_name("b8a"), band_name("L8:B5")
-        ('NIR_NARROW', 'NIR_NARROW')
+        >>> band_name("b8a"), band_name("L8:B5"), band_name("L5:B4")
+        ('NIR_NARROW', 'NIR_NARROW', 'NIR_BROAD')
     """
     key = str(name).upper()
     if key in WAVELENGTHS:
         return key
     if key in _ALIASES:
         return _ALIASES[key]
+    sensor, colon, number = key.rpartition(":")
+    if colon and sensor not in _NUMBERS:
+        raise unknown_name("sensor", sensor, _NUMBERS)
+    if sensor.startswith("L"):
+        number = number.removeprefix("SR_")  # as files of surface reflectance name them
+    if len(number) == 3:
+        number = number.replace("B0", "B")
+    numbers = _NUMBERS[sensor or "S2"]
+    if number in numbers:
+        return numbers[number]
+    if colon:
+        raise ValueError(
+            f"{name!r} is no optical band of {sensor} that this toolkit knows: "
+            f"{', '.join(numbers)}. Thermal and panchromatic bands are not among them."
+        )
     raise unknown_name("band", name, WAVELENGTHS)
 
 
@@ -104,3 +134,20 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
             f"Band {', '.join(missing)} is not available here; choose from {', '.join(present)}."
         )
     return [present.index(name) for name in names]
+
+
+def nearest_band(name: str, known: Sequence[str]) -> str:
+    """Return the known band that is `name` itself, or else nearest in central wavelength.
+
+    Args:
+        name: Any band name.
+        known: Band names of the table above.
+
+    Example:
+        >>> nearest_band("B8", HLS_BANDS)
+        'NIR_NARROW'
+    """
+    band = band_name(name)
+    if band in known:
+        return band
+    return min(known, key=lambda other: abs(WAVELENGTHS[other] - WAVELENGTHS[band]))

@@ -1,13 +1,15 @@
 """The one way a file arrives: what ships, then the offline mirror, then the cache, then a download.
 
 `GEOPEFT_MIRROR` names one or more folders (separated like PATH) that are looked in before the
-network: a classroom points it at a shared drive. `GEOPEFT_CACHE` moves the download folder.
+network: a classroom points it at a shared drive. `GEOPEFT_CACHE` moves the download folder. In a
+mirror, a file of the Hugging Face hub may also lie as the hub's own tools lay it out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,11 @@ class FileEntry:
     Attributes:
         path: Name below `data/`, a mirror folder or the cache, with forward slashes.
         size: Size in bytes, where it is known.
-        sha256: Checksum in hexadecimal, where it is published.
+        sha256: Checksum in hexadecimal, or its first digits, where that is published.
         url: https address to download from; empty for files that ship or that only mirrors have.
+        hub: Repository on the Hugging Face hub, ``"owner/name"``, instead of a url.
+        hub_path: Path inside that repository; empty if it is the file's name.
+        revision: Commit or branch of that repository.
         licence: SPDX name of the licence.
     """
 
@@ -28,7 +33,35 @@ class FileEntry:
     size: int | None = None
     sha256: str | None = None
     url: str = ""
+    hub: str = ""
+    hub_path: str = ""
+    revision: str = "main"
     licence: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without folders."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def layouts(self) -> list[str]:
+        """Where a mirror folder may hold it, first choice first.
+
+        That is `path`; and of a file of the hub also ``<repository>/<file>`` and
+        ``<owner>/<repository>/<path in it>``.
+        """
+        if not self.hub:
+            return [self.path]
+        inside = self.hub_path or self.name
+        repository, file = self.hub.rpartition("/")[2], inside.rpartition("/")[2]
+        return list(dict.fromkeys([self.path, f"{repository}/{file}", f"{self.hub}/{inside}"]))
+
+    @property
+    def source(self) -> str:
+        """Where it can be downloaded; empty if nowhere."""
+        if self.hub:
+            return f"https://huggingface.co/{self.hub} ({self.hub_path or self.name})"
+        return self.url if self.url.startswith("https://") else ""
 
 
 def data_folder() -> Path:
@@ -98,31 +131,92 @@ def find_folder(name: str, what: str) -> Path:
 def fetch(entry: FileEntry) -> Path:
     """Return a local, checked copy of a file, downloading it if it has an address.
 
+    What ships comes first, then mirrors (see `FileEntry.layouts`), then the cache, then a download:
+    from the hub into the hub's own cache, where an interrupted download goes on; from other
+    addresses into the toolkit's cache, where it starts anew. One process downloads while others
+    that want the same file wait. Downloading weights that are not for commercial use gives a
+    warning.
+
     Args:
         entry: What is wanted.
 
     Returns:
-        Path of the file. What ships comes first, then mirrors, then the cache.
+        Path of the file.
 
     Raises:
-        FileNotFoundError: The file is nowhere and has no address.
-        ValueError: The file that was found has the wrong size or checksum.
+        FileNotFoundError: The file is nowhere, and has no address or cannot be downloaded; the
+            message says why and what to do.
+        ValueError: The file that was found or downloaded has the wrong size or checksum.
     """
-    places = [folder / entry.path for folder in [data_folder(), *mirror_folders(), cache_folder()]]
-    for place in places:
+    cached = cache_folder() / entry.path
+    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
+    for place in [data_folder() / entry.path, *mirrored, cached]:
         if place.is_file():
             return check_file(place, size=entry.size, sha256=entry.sha256)
-    if not entry.url.startswith("https://"):
-        raise FileNotFoundError(
-            f"{entry.path!r} is in none of {', '.join(map(str, places))} and has no https address. "
-            "Set GEOPEFT_MIRROR to a folder that has it."
-        )
-    import pooch  # only a download needs it
+    if not entry.source:
+        raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
+    from filelock import FileLock  # only a download needs it
 
-    folder, name = (cache_folder() / entry.path).parent, Path(entry.path).name
-    known_hash = f"sha256:{entry.sha256}" if entry.sha256 else None
-    return check_file(
-        Path(pooch.retrieve(entry.url, known_hash, fname=name, path=folder)), size=entry.size
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cached}.lock"):
+        if cached.is_file():  # another process fetched it while this one waited
+            return check_file(cached, size=entry.size, sha256=entry.sha256)
+        if "-NC" in entry.licence.upper():
+            message = f"{entry.name} is not for commercial use: {entry.licence}."
+            warnings.warn(message, stacklevel=4)  # the line that asked for the backbone
+        return _from_hub(entry) if entry.hub else _from_url(entry, cached)
+
+
+def _from_hub(entry: FileEntry) -> Path:
+    """Download from the Hugging Face hub into its cache; a file that fails the check is removed."""
+    from huggingface_hub import hf_hub_download
+
+    inside = entry.hub_path or entry.name
+    try:
+        path = Path(hf_hub_download(entry.hub, inside, revision=entry.revision))
+    except Exception as error:  # offline, no such file, no access: each its own kind
+        raise FileNotFoundError(_missing(entry, _reason(error))) from error
+    try:
+        return check_file(path, size=entry.size, sha256=entry.sha256)
+    except ValueError:
+        path.resolve().unlink()  # the hub's cache holds a link to the content
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _from_url(entry: FileEntry, target: Path) -> Path:
+    """Download to a temporary name, check, and only then give the file its own name."""
+    import pooch
+
+    part = target.with_name(f"{target.name}.part")
+    try:
+        try:
+            pooch.HTTPDownloader(progressbar=True)(entry.url, str(part), None)
+        except Exception as error:
+            raise FileNotFoundError(_missing(entry, _reason(error))) from error
+        check_file(part, size=entry.size, sha256=entry.sha256)
+        return part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line why a download failed."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _missing(entry: FileEntry, reason: str) -> str:
+    """Write the message for a file that cannot be had."""
+    facts = [f"{entry.size:,} bytes"] if entry.size else []
+    facts += [entry.licence] if entry.licence else []
+    about = f" ({', '.join(facts)})" if facts else ""
+    asked = f"{entry.source} did not give it: " if entry.source else ""
+    folders = ", ".join(map(str, [data_folder(), *mirror_folders(), cache_folder()]))
+    return (
+        f"{entry.path!r}{about} is not on this machine, and {asked}{reason}. Looked in {folders}. "
+        "Set the environment variable GEOPEFT_MIRROR to a folder that has it as "
+        f"{' or '.join(entry.layouts)}. For weights you can also give a path with weights=..., or "
+        "weights=None for a random initialisation."
     )
 
 
@@ -146,7 +240,7 @@ def check_file(path: Path, *, size: int | None = None, sha256: str | None = None
             f"{path} is corrupt or incomplete: {found} bytes instead of {size}. Delete it and "
             "fetch it again."
         )
-    if sha256 is not None and (actual := sha256_of(path)) != sha256:
+    if sha256 is not None and not (actual := sha256_of(path)).startswith(sha256):
         raise ValueError(
             f"{path} is corrupt: its sha256 is {actual[:16]}… instead of {sha256[:16]}…. Delete it "
             "and fetch it again."

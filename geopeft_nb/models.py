@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,16 @@ class SegmentationModel(nn.Module):
     def bands(self) -> tuple[str, ...]:
         """The input bands, in order."""
         return self.backbone.bands
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; a backbone without trained weights stays as it is in evaluation.
+
+        Else the running statistics of its batch norms would move, and frozen would not be frozen.
+        """
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Score every pixel.
@@ -125,12 +135,14 @@ def build_model(
             f"load_data(..., size={sizes}), or build_model(..., pad=True) to repeat the border."
         )
     if normalise == "pretraining":
-        order = [backbone.card.bands.index(band) for band in backbone.bands]
-        mean, std = (
-            torch.tensor(values)[order] for values in (backbone.card.mean, backbone.card.std)
+        mean, std = backbone.scaling()
+    elif normalise == "dataset" and backbone.card.scheme == "inside":
+        raise ValueError(
+            f"{backbone.card.name} scales reflectance by itself, because it also computes an index "
+            "from it. Use normalise='pretraining'."
         )
     elif normalise == "dataset":
-        mean, std = band_statistics(data.train)
+        mean, std = backbone.card.scale_by(*band_statistics(data.train))
     else:
         raise unknown_name("normalisation", normalise, ["pretraining", "dataset"])
     with seeded(seed):

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.bands import nearest_band
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, checked.
+
+    Attributes:
+        bands: Input bands in their order, by the toolkit's names.
+        img_size: Image side in pixels that stored position codes are made for.
+        frames: Time steps T.
+        layers: Blocks whose output is returned; None means the last, or all stages.
+        gsd: Ground sampling distance in metres per pixel, for models that take it.
+    """
+
+    bands: tuple[str, ...]
+    img_size: int
+    frames: int = 1
+    layers: Sequence[int] | None = None
+    gsd: float = 10.0
 
 
 class Backbone(nn.Module):
@@ -16,27 +40,74 @@ class Backbone(nn.Module):
     Attributes:
         card: Published facts.
         bands: Input bands, in order.
-        patch_size: Patch side p in pixels.
+        patch_size: Pixels per cell of the deepest map that is returned.
+        strides: Pixels per cell of each returned map, shallow to deep.
         layers: Indices of the blocks whose output is returned, ascending.
         frames: Time steps of an image.
         channels: Features D of each returned map.
-        trained_grid: Rows and columns of patches that the position codes are made for.
         attached: Name of the method that `attach` put on it, or None.
         provenance: Where the weights came from: file, sha256, what was adapted.
+        fixed: Keys of `state_dict` that are computed and never loaded.
+        any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
+        trained_grid: Rows and columns of patches of its stored position codes, if it has such.
+        gsd: Metres per pixel, if it takes that.
+        notes: What `translate` changed, for `provenance`.
     """
 
     card: BackboneCard
     bands: tuple[str, ...]
     patch_size: int
+    strides: tuple[int, ...]
     layers: tuple[int, ...]
     channels: tuple[int, ...]
-    trained_grid: int
     frames: int
     attached: str | None = None
     provenance: dict[str, Any]
+    fixed: tuple[str, ...] = ()
+    any_band: bool = False
+    trained_grid: int | None = None
+    gsd: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    @abstractmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card for a request."""
+
+    @abstractmethod
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn the tensors of a published checkpoint into this network's, bands chosen.
+
+        Args:
+            state: Key -> float32 tensor, as the published file names them.
+
+        Returns:
+            Key -> tensor as `state_dict` names them. What is missing or not understood stays as it
+            is, so that the loader can name it.
+
+        Raises:
+            ValueError: The first layer has other channels than the card's bands.
+        """
+
+    def scaling(self) -> tuple[Tensor, Tensor]:
+        """Return offset and divisor per input band, each (C,), that turn reflectance into input."""
+        return self.card.scaling(self.bands)
+
+    def normalise(self, reflectance: Tensor) -> Tensor:
+        """Scale images as they were scaled in pretraining.
+
+        Args:
+            reflectance: (B, C, H, W) or (B, C, T, H, W), reflectance 0-1.
+
+        Returns:
+            The same shape: what `forward` takes.
+        """
+        offset, divisor = (value.to(reflectance) for value in self.scaling())
+        shape = (-1, *[1] * (reflectance.ndim - 2))
+        return (reflectance - offset.reshape(shape)) / divisor.reshape(shape)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of the feature maps of an image of that size in pixels."""
+        """Return the rows and columns of the deepest map of an image of that size in pixels."""
         return -(-height // self.patch_size), -(-width // self.patch_size)
 
     def check_input(self, image: Tensor) -> Tensor:
@@ -67,14 +138,61 @@ class Backbone(nn.Module):
             )
         return image
 
+    def check_metadata(
+        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return time and location as float32 on the image's device.
+
+        Args:
+            image: (B, C, T, H, W).
+            temporal: (B, T, 2) year and day of year from 1, or None.
+            location: (B, 2) latitude and longitude in degrees, or None.
+
+        Raises:
+            ValueError: The model does not take it, or shape or range are wrong.
+        """
+        takes = {"time": self.card.takes_time, "location": self.card.takes_location}
+        given = {"time": temporal, "location": location}
+        if extra := [
+            name for name, value in given.items() if value is not None and not takes[name]
+        ]:
+            able = [name for name, taken in takes.items() if taken]
+            only = f"takes only {able[0]}" if able else "takes neither time nor location"
+            raise ValueError(f"{self.card.name} {only}: leave {' and '.join(extra)} out.")
+        batch, _, frames = image.shape[:3]
+        wanted = {"time": (batch, frames, 2), "location": (batch, 2)}
+        for name, value in given.items():
+            if value is not None and tuple(value.shape) != wanted[name]:
+                raise ValueError(
+                    f"{name} must have shape {wanted[name]} for this image, got "
+                    f"{tuple(value.shape)}: (B, T, 2) year and day of year, (B, 2) latitude and "
+                    "longitude in degrees."
+                )
+        if location is not None and not bool(
+            (location.abs().cpu() <= torch.tensor([90.0, 360.0])).all()
+        ):
+            raise ValueError(
+                "location must be (latitude, longitude) in degrees, with latitudes between -90 and "
+                "90."
+            )
+        if temporal is not None and not bool(
+            ((temporal[..., 1] >= 1) & (temporal[..., 1] <= 366) & (temporal[..., 0] >= 1)).all()
+        ):
+            raise ValueError("time must be (year, day of year) with days from 1 to 366.")
+        return tuple(  # type: ignore[return-value]
+            None if value is None else value.to(image.device, torch.float32)
+            for value in (temporal, location)
+        )
+
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute feature maps.
 
         Args:
-            image: (B, C, H, W) or (B, C, T, H, W), normalised.
-            temporal: (B, T, 2) year and day of year, for models that take time.
+            image: (B, C, H, W) or (B, C, T, H, W), normalised (see `normalise`).
+            temporal: (B, T, 2) year and day of year, for models that take time. Days count from 1,
+                as in the inference code of Prithvi-EO; arXiv 2504.17397 counted from 0.
             location: (B, 2) latitude and longitude in degrees, for models that take location.
 
         Returns:
@@ -93,10 +211,48 @@ def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     Raises:
         ValueError: An index is outside the network, or given twice.
     """
-    chosen = [depth - 1] if layers is None else [i + depth if i < 0 else i for i in layers]
+    given = [depth - 1] if layers is None else layers
+    if not isinstance(given, Sequence | range) or not all(isinstance(i, int) for i in given):
+        raise ValueError(f"layers must be a list of whole numbers, such as [-1], got {layers!r}.")
+    chosen = [i + depth if i < 0 else i for i in given]
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= i < depth for i in chosen):
         raise ValueError(
             f"layers must be different indices between 0 and {depth - 1} (or -{depth} and -1), "
             f"got {layers!r}."
         )
     return tuple(sorted(chosen))
+
+
+def calendar_day(year: float, day: float) -> date:
+    """Return the date of a day of the year, counted from 1."""
+    return date(int(year), 1, 1) + timedelta(int(day) - 1)
+
+
+def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Choose the input channels of a first layer by band, also for bands it has never seen.
+
+    A band that the model knows takes its own channel. One that it never saw takes a copy of the
+    channel of the known band that is nearest in wavelength. Bands that take the same channel share
+    its weight equally, so that equal reflectance in all of them has the effect of pretraining.
+
+    Args:
+        kernel: (D, C, ...) weights for the known bands.
+        known: The C band names of the kernel.
+        wanted: Band names of the images.
+
+    Returns:
+        (D, len(wanted), ...) weights.
+
+    Raises:
+        ValueError: The kernel is not for these bands.
+    """
+    if kernel.ndim < 3:
+        return kernel  # no kernel at all: for the loader to refuse by its key
+    if kernel.shape[1] != len(known):
+        raise ValueError(
+            f"its first layer is {tuple(kernel.shape)}, and the published one has {len(known)} "
+            f"input channels: {', '.join(known)}"
+        )
+    sources = [known.index(nearest_band(band, known)) for band in wanted]
+    shares = torch.tensor([sources.count(index) for index in sources]).to(kernel)
+    return kernel[:, sources] / shares.reshape(-1, *[1] * (kernel.ndim - 2))

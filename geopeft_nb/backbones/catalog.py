@@ -1,12 +1,22 @@
-"""One card per foundation model: whatever differs between models is a field, not an `if`."""
+"""One card per foundation model: whatever differs between models is a field, not an `if`.
+
+Sources: the model cards of the published weights, and the tables of `BackboneCard.citation`.
+Published statistics are in Sentinel-2 digital numbers; they are divided by 10,000 here, because the
+toolkit's images are reflectance 0-1.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, nearest_band
 from geopeft_nb.errors import unknown_name
 from geopeft_nb.files import FileEntry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,23 +26,32 @@ class BackboneCard:
     Attributes:
         name: What `load_backbone` takes.
         title: Full name with version.
-        family: Network code that builds it.
+        family: Network code that builds it, see `FAMILIES` in `backbones/load.py`.
         sensor: What it was pretrained on.
         bands: Band names in the order of the checkpoint's input channels.
         mean: Pretraining mean per band, reflectance 0-1.
         std: Pretraining standard deviation per band, reflectance 0-1.
-        patch_size: Patch side in pixels.
+        scheme: How pretraining scaled images: ``"standard"`` is (x - mean) / std; ``"range"`` puts
+            mean - 2 std at 0 and mean + 2 std at 1 (what lies outside is not cut off here);
+            ``"inside"`` means that the network itself scales reflectance 0-1.
+        patch_size: Patch side in pixels (of a network with stages, pixels per cell of the last).
         img_size: Side in pixels of the images it was pretrained on.
         frames: Time steps it was pretrained on.
-        width: Features per token.
-        depth: Transformer blocks.
-        heads: Attention heads per block.
-        decoder: (width, depth, heads) of its masked-autoencoder decoder.
-        weights: The checkpoint file.
+        max_frames: Most time steps it can take.
+        width: Features per token (of the last stage).
+        depth: Transformer blocks, or stages.
+        heads: Attention heads per block; 0 without attention.
+        parameters: Weights of the encoder as published, for its own bands; of Galileo those that
+            act on Sentinel-2 images.
+        decoder: (width, depth, heads) of its masked-autoencoder decoder, if that is published.
+        weights: The checkpoint file; None if there is none.
         licence: SPDX name of the licence of the weights.
         citation: Paper or card to cite.
         takes_time: Whether acquisition dates are an input.
         takes_location: Whether coordinates are an input.
+        takes_gsd: Whether metres per pixel are an input.
+        extra: What only this family needs.
+        note: What a user should know besides.
     """
 
     name: str
@@ -44,16 +63,51 @@ class BackboneCard:
     std: tuple[float, ...]
     patch_size: int
     img_size: int
-    frames: int
     width: int
     depth: int
     heads: int
-    decoder: tuple[int, int, int]
-    weights: FileEntry
+    parameters: int
+    weights: FileEntry | None
     licence: str
     citation: str
+    frames: int = 1
+    max_frames: int = 1
+    scheme: str = "standard"
+    decoder: tuple[int, int, int] | None = None
     takes_time: bool = False
     takes_location: bool = False
+    takes_gsd: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """Central wavelengths of the bands in micrometres."""
+        return tuple(WAVELENGTHS[band] for band in self.bands)
+
+    def statistics(self, bands: Sequence[str]) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation for bands; an unseen one takes its nearest band's."""
+        order = [self.bands.index(nearest_band(band, self.bands)) for band in bands]
+        return [self.mean[index] for index in order], [self.std[index] for index in order]
+
+    def scaling(self, bands: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return offset and divisor per band, each (C,), that turn reflectance 0-1 into input."""
+        import torch  # here, so that a list of cards needs no torch
+
+        mean, std = (torch.tensor(values) for values in self.statistics(bands))
+        return self.scale_by(mean, std)
+
+    def scale_by(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Return offset and divisor of this card's scheme for other statistics, each (C,)."""
+        if self.scheme == "range":
+            return mean - 2 * std, 4 * std
+        if self.scheme == "inside":
+            return 0 * mean, 0 * std + 1
+        return mean, std
+
+
+def _reflectance(*numbers: float) -> tuple[float, ...]:
+    return tuple(number / 10_000 for number in numbers)
 
 
 GEOPEFT_TINY = BackboneCard(
@@ -66,10 +120,11 @@ GEOPEFT_TINY = BackboneCard(
     std=(0.0432, 0.0361, 0.0510, 0.1123, 0.1180, 0.0921),
     patch_size=8,
     img_size=64,
-    frames=1,
+    max_frames=64,
     width=192,
     depth=6,
     heads=6,
+    parameters=2_743_680,
     decoder=(128, 2, 4),
     weights=FileEntry(
         "models/geopeft_tiny.safetensors",
@@ -80,8 +135,283 @@ GEOPEFT_TINY = BackboneCard(
     licence="Apache-2.0",
     citation="data/models/README.md of this toolkit",
 )
+_PRITHVI_1 = BackboneCard(
+    name="prithvi_eo_v1_100",
+    title="Prithvi-EO 1.0 100M",
+    family="prithvi",
+    sensor="HLS over the United States, 30 m",
+    bands=HLS_BANDS,
+    mean=_reflectance(775, 1081, 1229, 2497, 2204, 1611),
+    std=_reflectance(1282, 1270, 1399, 1368, 1292, 1155),
+    patch_size=16,
+    img_size=224,
+    frames=3,
+    max_frames=64,
+    width=768,
+    depth=12,
+    heads=12,
+    parameters=86_237_184,
+    decoder=(512, 8, 16),
+    weights=FileEntry(
+        "Prithvi_EO_V1_100M.pt",
+        hub="ibm-nasa-geospatial/Prithvi-EO-1.0-100M",
+        sha256="7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731",
+        licence="Apache-2.0",
+    ),
+    licence="Apache-2.0",
+    citation="Jakubik et al., arXiv 2310.18660",
+)
 
-CARDS: dict[str, BackboneCard] = {card.name: card for card in [GEOPEFT_TINY]}
+_PRITHVI_2 = replace(
+    _PRITHVI_1,
+    name="prithvi_eo_v2_300",
+    title="Prithvi-EO 2.0 300M",
+    sensor="HLS worldwide, 30 m",
+    mean=_reflectance(1087, 1342, 1433, 2734, 1958, 1363),
+    std=_reflectance(2248, 2179, 2178, 1850, 1242, 1049),
+    frames=4,
+    width=1024,
+    depth=24,
+    heads=16,
+    parameters=303_886_336,
+    weights=FileEntry(
+        "Prithvi_EO_V2_300M.pt",
+        hub="ibm-nasa-geospatial/Prithvi-EO-2.0-300M",
+        sha256="faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7",
+        licence="Apache-2.0",
+    ),
+    extra={"drops_scales": True},  # it can take a TL checkpoint without its two scales
+    citation="Szwarcman et al., arXiv 2412.02732",
+)
+
+
+def _prithvi_2(
+    size: str, name: str, parameters: int, file_bytes: int | None = None, sha256: str | None = None,
+    **changes: Any,  # noqa: ANN401 - any field of a card
+) -> BackboneCard:  # fmt: skip
+    """Make the card of another Prithvi-EO 2.0 of the given size, such as ``"600M-TL"``."""
+    file = f"Prithvi_EO_V2_{size.replace('-', '_')}.pt"
+    hub = f"ibm-nasa-geospatial/Prithvi-EO-2.0-{size}"
+    with_metadata = size.endswith("TL")
+    return replace(
+        _PRITHVI_2,
+        name=name,
+        title=f"Prithvi-EO 2.0 {size}",
+        parameters=parameters,
+        takes_time=with_metadata,
+        takes_location=with_metadata,
+        weights=FileEntry(file, hub=hub, size=file_bytes, sha256=sha256, licence="Apache-2.0"),
+        **changes,
+    )
+
+
+_GIANT: dict[str, Any] = {"width": 1280, "depth": 32, "heads": 16, "patch_size": 14}
+
+_PRITHVI = [
+    _PRITHVI_1,
+    _prithvi_2(
+        "tiny-TL", "prithvi_eo_v2_tiny_tl", 5_634_050, frames=1, width=192, depth=12, heads=3
+    ),
+    _prithvi_2(
+        "100M-TL", "prithvi_eo_v2_100_tl", 86_237_186, 454_660_610,
+        "d45406d5fc51af1d9657d48f2e2c3ff077408a2e1113f9a242889a4fe4469b17",
+        width=768, depth=12, heads=12,
+    ),
+    _PRITHVI_2,
+    _prithvi_2(
+        "300M-TL", "prithvi_eo_v2_300_tl", 303_886_338, 1_326_660_716,
+        "3629cedfbb350faafcb0dac902ae0d3c927e25ce8d9e0024aa1276ec66956ddb",
+    ),
+    _prithvi_2("600M", "prithvi_eo_v2_600", 631_188_480, **_GIANT),
+    _prithvi_2(
+        "600M-TL", "prithvi_eo_v2_600_tl", 631_188_482, None,
+        "7b92c53b0204a76bb775bd8930f045e05776251caa8c83f7367ed0b75b594702", **_GIANT,
+    ),
+]  # fmt: skip
+
+#: The ten Sentinel-2 bands of 10 and 20 m, by number.
+_TEN_BANDS = tuple(
+    band for band in SENTINEL2_BANDS if band not in ("COASTAL_AEROSOL", "WATER_VAPOR", "CIRRUS")
+)
+
+_CLAY = BackboneCard(
+    name="clay_v1_base",
+    title="Clay v1",
+    family="clay",
+    sensor="Sentinel-2, Landsat, NAIP, LINZ and Sentinel-1, 1-30 m",
+    bands=_TEN_BANDS,
+    mean=_reflectance(1105, 1355, 1552, 1887, 2422, 2630, 2743, 2785, 2388, 1835),
+    std=_reflectance(1809, 1757, 1888, 1870, 1732, 1697, 1742, 1648, 1470, 1379),
+    patch_size=8,
+    img_size=256,
+    width=768,
+    depth=12,
+    heads=12,
+    parameters=92_102_144,
+    weights=FileEntry(
+        "clay-v1-base.ckpt", hub="made-with-clay/Clay-legacy", hub_path="v1/clay-v1-base.ckpt",
+        licence="Apache-2.0",
+    ),
+    licence="Apache-2.0",
+    citation="Clay Foundation, clay-foundation.github.io/model",
+    takes_time=True,
+    takes_location=True,
+    takes_gsd=True,
+    note="Statistics from the metadata file of Clay v1.5, for Sentinel-2.",
+)  # fmt: skip
+
+_SATMAE = BackboneCard(
+    name="satmae_base",
+    title="SatMAE group-channel ViT-B",
+    family="satmae",
+    sensor="Sentinel-2 (fMoW), 10-60 m",
+    bands=_TEN_BANDS,
+    mean=_reflectance(
+        1184.3824625, 1120.77120066, 1136.26026392, 1263.73947144, 1645.40315151,
+        1846.87040806, 1762.59530783, 1972.62420416, 1732.16362238, 1247.91870117,
+    ),
+    std=_reflectance(
+        650.2842772, 712.12507725, 965.23119807, 948.9819932, 1108.06650639,
+        1258.36394548, 1233.1492281, 1364.38688993, 1310.36996126, 1087.6020813,
+    ),
+    scheme="range",
+    patch_size=8,
+    img_size=96,
+    width=768,
+    depth=12,
+    heads=12,
+    parameters=85_625_856,
+    weights=FileEntry(
+        "pretrain-vit-base-e199.pth",
+        url="https://zenodo.org/records/7338613/files/pretrain-vit-base-e199.pth",
+        licence="CC-BY-NC-4.0",
+    ),
+    licence="CC-BY-NC-4.0",
+    citation="Cong et al., arXiv 2207.08051",
+    note="Weights not for commercial use.",
+    extra={"groups": ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)), "group_code": 256},
+)  # fmt: skip
+
+_SATMAE_LARGE = replace(
+    _SATMAE,
+    name="satmae_large",
+    title="SatMAE group-channel ViT-L",
+    width=1024,
+    depth=24,
+    heads=16,
+    parameters=303_083_264,
+    weights=FileEntry(
+        "pretrain-vit-large-e199.pth",
+        url="https://zenodo.org/records/7338613/files/pretrain-vit-large-e199.pth",
+        licence="CC-BY-NC-4.0",
+    ),
+)
+
+_DECUR = BackboneCard(
+    name="decur_resnet50",
+    title="DeCUR ResNet-50, Sentinel-2",
+    family="resnet",
+    sensor="Sentinel-2 L1C (SSL4EO-S12), 10 m",
+    bands=SENTINEL2_BANDS,
+    mean=(0.0,) * 13,
+    std=(1.0,) * 13,
+    patch_size=32,
+    img_size=224,
+    width=2048,
+    depth=4,
+    heads=0,
+    parameters=23_539_392,
+    weights=FileEntry(
+        "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth",
+        hub="torchgeo/decur",
+        revision="eba7ae5945d482a4319be046d34b552db5dd9950",
+        sha256="fc6b09ff",  # the file's name states these digits
+        licence="Apache-2.0",
+    ),
+    licence="Apache-2.0",
+    citation="Wang et al., arXiv 2309.05300",
+    extra={"timm": "resnet50"},
+)
+
+_GALILEO = BackboneCard(
+    name="galileo_nano",
+    title="Galileo nano",
+    family="galileo",
+    sensor="Sentinel-2 (with radar, weather and maps), 10 m",
+    bands=_TEN_BANDS,
+    mean=_reflectance(
+        1395.3408730676722, 1338.4026921784578, 1343.09883810357, 1543.8607982512297,
+        2186.2022069512263, 2525.0932853316694, 2410.3377187373408, 2750.2854646886753,
+        2234.911100061487, 1474.5311266077113,
+    ),
+    std=_reflectance(
+        917.7041440370853, 913.2988423581528, 1092.678723527555, 1047.2206083460424,
+        1048.0101611156767, 1143.6903026819996, 1098.979177731649, 1204.472755085893,
+        1145.9774063078878, 980.2429840007796,
+    ),
+    scheme="inside",
+    patch_size=8,
+    img_size=64,
+    frames=1,
+    max_frames=24,
+    width=128,
+    depth=4,
+    heads=8,
+    parameters=885_088,
+    weights=FileEntry(
+        "galileo_nano/encoder.pt",
+        hub="nasaharvest/galileo",
+        hub_path="models/nano/encoder.pt",
+        size=4_189_406,
+        sha256="eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c",
+        licence="MIT",
+    ),
+    licence="MIT",
+    citation="Tseng et al., arXiv 2502.09356",
+    takes_time=True,
+    takes_location=True,
+    takes_gsd=True,
+)  # fmt: skip
+
+
+def _galileo(size: str, width: int, depth: int, heads: int, parameters: int) -> BackboneCard:
+    file = FileEntry(
+        f"galileo_{size}/encoder.pt", hub="nasaharvest/galileo",
+        hub_path=f"models/{size}/encoder.pt", licence="MIT",
+    )  # fmt: skip
+    return replace(
+        _GALILEO, name=f"galileo_{size}", title=f"Galileo {size}", width=width, depth=depth,
+        heads=heads, weights=file, parameters=parameters,
+    )  # fmt: skip
+
+
+_UNET = BackboneCard(
+    name="unet",
+    title="UNet with ResNet-50 encoder, untrained",
+    family="unet",
+    sensor="none: random initialisation, the honest baseline",
+    bands=HLS_BANDS,
+    mean=_PRITHVI_2.mean,
+    std=_PRITHVI_2.std,
+    patch_size=1,
+    img_size=224,
+    width=16,
+    depth=1,
+    heads=0,
+    parameters=32_530_368,
+    weights=None,
+    licence="MIT",
+    citation="Ronneberger et al., arXiv 1505.04597",
+)
+
+CARDS: dict[str, BackboneCard] = {
+    card.name: card
+    for card in [
+        GEOPEFT_TINY, *_PRITHVI, _CLAY, _SATMAE, _SATMAE_LARGE, _DECUR,
+        _GALILEO, _galileo("tiny", 192, 12, 3, 5_476_368),
+        _galileo("base", 768, 12, 12, 85_606_464), _UNET,
+    ]
+}  # fmt: skip
 
 
 def backbone_card(name: str) -> BackboneCard:
@@ -91,5 +421,5 @@ def backbone_card(name: str) -> BackboneCard:
         ValueError: The name is unknown; the message suggests the nearest one.
     """
     if name not in CARDS:
-        raise unknown_name("backbone", name, CARDS)
+        raise unknown_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
     return CARDS[name]

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.backbones.base import Backbone, Request
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
-from geopeft_nb.backbones.prithvi import PrithviViT
-from geopeft_nb.bands import band_indices, band_name
+from geopeft_nb.bands import band_name, nearest_band
 from geopeft_nb.files import fetch, sha256_of
+
+#: Family of a card -> module and class that build it.
+FAMILIES = {
+    "prithvi": ("prithvi", "PrithviViT"),
+    "clay": ("clay", "ClayViT"),
+    "satmae": ("satmae", "SatMAEViT"),
+    "galileo": ("galileo", "GalileoViT"),
+    "resnet": ("generic", "TimmStages"),
+    "vit": ("generic", "TimmViT"),
+    "unet": ("unet", "UNet"),
+}
 
 
 def load_backbone(
@@ -25,59 +39,121 @@ def load_backbone(
     img_size: int | None = None,
     frames: int = 1,
     layers: Sequence[int] | None = None,
+    gsd: float = 10.0,
     seed: int = 0,
 ) -> Backbone:
     """Load a geospatial foundation model.
 
     Args:
-        name: A name that `gp.backbones()` lists.
+        name: A name that `gp.backbones()` lists; or ``"torchgeo:"`` and a weight of torchgeo, such
+            as ``"torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"``; or ``"timm:"`` and a model of
+            timm, such as ``"timm:vit_base_patch16_224.augreg_in21k"``.
         weights: ``"pretrained"``; a path of a checkpoint in the same layout; or None for a random
             initialisation.
-        bands: Bands of your images, in their order; a subset of the model's. None takes all.
-        img_size: Image side in pixels that the position codes are made for. None keeps that of
+        bands: Bands of your images, in their order. None takes the model's own. A band that the
+            model never saw takes the weights of the band nearest in wavelength, with a warning.
+        img_size: Image side in pixels that stored position codes are made for. None keeps that of
             pretraining; images of other sizes then use resized codes.
         frames: Time steps T of your images.
-        layers: Blocks whose feature maps are returned, for example ``[1, 3, 5]`` or ``[-1]``;
-            None means the last.
+        layers: Blocks whose feature maps are returned, for example ``[1, 3, 5]`` or ``[-1]``.
+            None means the last block, or all stages of a network that has stages.
+        gsd: Ground sampling distance of your images in metres per pixel, for Clay and Galileo.
         seed: Seed of the random initialisation, for ``weights=None``.
 
     Returns:
         The backbone, in float32 on the CPU. `backbone.provenance` says where the weights are from.
+        Inside ``with torch.device("meta")`` and with ``weights=None`` it takes no memory.
 
     Raises:
         ValueError: Unknown name, band or layer, or a checkpoint that does not fit or is corrupt.
-        FileNotFoundError: The weights file is not there.
+        FileNotFoundError: The weights file is not there and cannot be downloaded.
     """
-    card = backbone_card(name)
-    if isinstance(bands, str):
-        raise ValueError(f"bands must be a list of names, for example [{bands!r}].")
-    if not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"frames must be a whole number above 0, got {frames!r}.")
-    if img_size is not None and (img_size < card.patch_size or img_size % card.patch_size):
-        raise ValueError(
-            f"img_size must be a multiple of the patch of {card.patch_size} px, got {img_size!r}."
-        )
-    chosen = tuple(band_name(band) for band in bands) if bands is not None else card.bands
-    indices = band_indices(chosen, card.bands)
+    card = _card(name)
+    request = _checked(card, bands, img_size, frames, layers, gsd)
+    module, family = FAMILIES[card.family]
     with seeded(seed):
-        backbone = PrithviViT(
-            len(chosen), card.width, card.depth, card.heads, card.patch_size,
-            img_size or card.img_size, frames, layers,
-        )  # fmt: skip
-    backbone.card, backbone.bands = card, chosen
+        backbone: Backbone = getattr(
+            import_module(f"geopeft_nb.backbones.{module}"), family
+        ).from_card(card, request)
+    backbone.card, backbone.bands, backbone.frames = card, request.bands, request.frames
+    if weights == "pretrained" and card.weights is None:
+        weights = None
+    shares = weights is not None and not backbone.any_band
+    adapted = _announce_unseen(card, request.bands, shares)
+    if weights is not None and torch.get_default_device().type == "meta":
+        raise ValueError("On the meta device there is nowhere to load to: give weights=None.")
     if weights is None:
         backbone.provenance = {"weights": f"random initialisation, seed {seed}"}
         return backbone
-    path = _weights_file(card, weights)
-    state = _encoder_part(read_checkpoint(path))
-    if (kernel := state.get("patch_embed.proj.weight")) is not None:
-        if kernel.shape[1] == len(card.bands):
-            state["patch_embed.proj.weight"] = kernel[:, indices]
-    load_exactly(backbone, state, path)
-    backbone.provenance = {"weights": str(path), "sha256": sha256_of(path)}
-    if chosen != card.bands:
-        backbone.provenance["adapted"] = f"input bands {', '.join(chosen)} of {len(card.bands)}"
+    path = weights_file(card, weights)
+    state = {key: value.float() for key, value in read_checkpoint(path).items()}
+    try:
+        translated = backbone.translate(state)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit {card.name}: {error}.") from error
+    load_exactly(backbone, translated, path)
+    backbone.provenance = {
+        "weights": str(path), "sha256": sha256_of(path), "licence": card.licence
+    }  # fmt: skip
+    if notes := [*adapted, *backbone.notes]:
+        backbone.provenance["adapted"] = "; ".join(notes)
     return backbone
+
+
+def _card(name: str) -> BackboneCard:
+    """Return the card of a name, made on the spot for a model of torchgeo or timm."""
+    if isinstance(name, str) and name.startswith(("torchgeo:", "timm:")):
+        from geopeft_nb.backbones.generic import make_card
+
+        return make_card(name)
+    return backbone_card(name)
+
+
+def _checked(
+    card: BackboneCard,
+    bands: Sequence[str] | None,
+    img_size: int | None,
+    frames: int,
+    layers: Sequence[int] | None,
+    gsd: float,
+) -> Request:
+    if isinstance(bands, str):
+        raise ValueError(f"bands must be a list of names, for example [{bands!r}].")
+    chosen = tuple(band_name(band) for band in bands) if bands is not None else card.bands
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ValueError(f"bands must name each band once and at least one, got {bands!r}.")
+    if not isinstance(frames, int) or not 1 <= frames <= card.max_frames:
+        raise ValueError(
+            f"{card.name} takes 1 to {card.max_frames} frames, got frames={frames!r}."
+            if card.max_frames > 1
+            else f"{card.name} takes one image at a time, got frames={frames!r}."
+        )
+    if img_size is not None and (
+        not isinstance(img_size, int) or img_size < 1 or img_size % card.patch_size
+    ):
+        raise ValueError(
+            "img_size must be the side of a square image in pixels, a multiple of the patch of "
+            f"{card.patch_size} px, got {img_size!r}."
+        )
+    if not isinstance(gsd, int | float) or not gsd > 0:
+        raise ValueError(f"gsd must be metres per pixel above 0, got {gsd!r}.")
+    return Request(chosen, img_size or card.img_size, frames, layers, float(gsd))
+
+
+def _announce_unseen(card: BackboneCard, bands: tuple[str, ...], shares: bool) -> list[str]:
+    """Warn of bands that the model never saw; return what provenance says of the bands."""
+    if bands == card.bands:
+        return []
+    notes = [f"input bands {', '.join(bands)}"]
+    unseen = {band: nearest_band(band, card.bands) for band in bands if band not in card.bands}
+    if unseen:
+        takes = "a share of the weights and the statistics" if shares else "the statistics"
+        notes += [f"{band} takes {takes} of {source}" for band, source in unseen.items()]
+        warnings.warn(
+            f"{card.name} never saw {', '.join(unseen)} in pretraining: {'; '.join(notes[1:])}.",
+            stacklevel=3,
+        )
+    return notes
 
 
 @contextmanager
@@ -88,8 +164,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _weights_file(card: BackboneCard, weights: str | os.PathLike[str]) -> Path:
-    if weights == "pretrained":
+def weights_file(card: BackboneCard, weights: str | os.PathLike[str]) -> Path:
+    """Return the path of the published or the given checkpoint of a card."""
+    if weights == "pretrained" and card.weights is not None:
         return fetch(card.weights)
     path = Path(weights).expanduser()
     if not path.is_file():
@@ -107,49 +184,63 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         path: A .safetensors file, or a PyTorch file, which is read with `weights_only=True`.
 
     Returns:
-        Key -> tensor, in the precision of the file.
+        Key -> tensor, in the precision of the file. Of a training checkpoint that is its
+        `state_dict` or `model`.
 
     Raises:
         ValueError: The file is corrupt, or holds something else than tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has exceptions of its own for a damaged file
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}). It may be "
-            "truncated, or hold code instead of tensors. Fetch it again."
-        ) from error
+    # Masked autoencoders store their command line in a Namespace, which holds no code.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            state = _read(path)
+        except Exception as error:  # every reader has exceptions of its own for a damaged file
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
+                "code or other objects besides tensors. Fetch it again."
+            ) from error
+    for inner in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(inner), Mapping):
+            state = state[inner]
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a mapping of tensors.")
-    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors but {', '.join(map(str, list(state)[:5]))}.")
+    odd = [
+        f"{key} ({value.dtype})"
+        for key, value in tensors.items()
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked")
+    ]
+    if odd:
+        raise ValueError(f"{path} holds weights that are no real numbers: {', '.join(odd[:3])}.")
+    if all(key.startswith("module.") for key in tensors):  # of a model trained on several GPUs
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
 
 
-def _encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the encoder's tensors, without prefix; position codes are recomputed, not loaded."""
-    kept = {}
-    for key, value in state.items():
-        key = key.removeprefix("_timm_module.").removeprefix("encoder.")
-        if not key.startswith(("decoder", "mask_token")) and key != "pos_embed":
-            kept[key] = value.float()
-    return kept
+def _read(path: Path) -> Any:  # noqa: ANN401 - a file may hold anything
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict and name every key that is missing, unexpected or mis-shaped.
 
     Args:
-        module: Where to load to; its fixed position codes are left as they are.
+        module: Where to load to; fixed position codes, which are no weights, stay as they are.
         state: Key -> tensor.
         path: Where the state came from, for the message.
 
     Raises:
         ValueError: Anything does not fit; nothing has been loaded then.
     """
-    own = {key: value for key, value in module.state_dict().items() if key != "pos_embed"}
+    fixed = getattr(module, "fixed", ())
+    own = {key: value for key, value in module.state_dict().items() if key not in fixed}
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
     problems += [
@@ -169,23 +260,40 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
 
 
 def backbones() -> pd.DataFrame:
-    """List the backbones that `load_backbone` knows, one row each."""
-    rows = [
-        {
-            "name": card.name,
-            "title": card.title,
-            "sensor": card.sensor,
-            "bands": len(card.bands),
-            "patch (px)": card.patch_size,
-            "frames": card.frames,
-            "width": card.width,
-            "depth": card.depth,
-            "heads": card.heads,
-            "time": card.takes_time,
-            "location": card.takes_location,
-            "licence": card.licence,
-            "citation": card.citation,
-        }
-        for card in CARDS.values()
-    ]
-    return pd.DataFrame(rows).set_index("name")
+    """List the backbones that `load_backbone` knows, one row each.
+
+    Besides these it takes ``"torchgeo:<Weights>"`` and ``"timm:<model>"``.
+    """
+    rows = []
+    for card in CARDS.values():
+        file = card.weights
+        rows.append(
+            {
+                "name": card.name,
+                "title": card.title,
+                "sensor": card.sensor,
+                "parameters": card.parameters,
+                "bands": ", ".join(card.bands),
+                "wavelengths (µm)": card.wavelengths,
+                "mean (reflectance)": card.mean,
+                "std (reflectance)": card.std,
+                "patch (px)": card.patch_size,
+                "image (px)": card.img_size,
+                "frames": card.frames,
+                "width": card.width,
+                "depth": card.depth,
+                "heads": card.heads,
+                "time": card.takes_time,
+                "location": card.takes_location,
+                "gsd": card.takes_gsd,
+                "file": file.name if file else "none: random initialisation",
+                "hub": (file.hub or file.url or "ships with the toolkit") if file else "",
+                "size (bytes)": file.size if file else None,
+                "sha256": file.sha256 if file else None,
+                "licence": card.licence,
+                "citation": card.citation,
+                "note": card.note,
+            }
+        )
+    table = pd.DataFrame(rows).set_index("name")
+    return table.astype({"size (bytes)": "Int64"})

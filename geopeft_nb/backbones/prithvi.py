@@ -1,19 +1,29 @@
-"""The Prithvi-EO vision transformer and its masked autoencoder, in one file to read in a sitting.
+"""The Prithvi-EO vision transformer, in one file to read in a sitting.
 
 Written from the tensor layout of the published checkpoints and from Prithvi-EO-2.0
 (arXiv 2412.02732): a ViT over patches in space and time, pre-norm blocks, exact GELU, fixed
-sin-cos position codes and layer norms with epsilon 1e-5.
+sin-cos position codes and layer norms with epsilon 1e-5. The TL models also take the time and the
+location of an image. The decoder for pretraining is in `masked_autoencoder.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, choose_layers
-from geopeft_nb.backbones.vit import make_block, pad_to_patches, resize_grid, sincos_grid
+from geopeft_nb.backbones.base import Backbone, Request, adapt_kernel, choose_layers
+from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.vit import (
+    make_block,
+    pad_to_patches,
+    position_codes,
+    position_table,
+    run_blocks,
+    sincos_1d,
+)
 
 
 class PatchEmbed(nn.Module):
@@ -29,6 +39,26 @@ class PatchEmbed(nn.Module):
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
+class CoordinateCode(nn.Module):
+    """Encode a pair of numbers, half of the features each, times a learned scale.
+
+    Args:
+        width: Features per token D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.scale = nn.Parameter(torch.full((1,), 0.1))
+
+    def forward(self, pairs: Tensor, repeats: int = 1) -> Tensor:
+        """Encode (year, day of year) or (latitude, longitude): (B, M, 2) -> (B, M * repeats, D)."""
+        # In float32 as in pretraining: for a year that differs visibly from float64.
+        codes = [sincos_1d(values, self.width // 2, torch.float32) for values in pairs.unbind(-1)]
+        code = self.scale * torch.cat(codes, dim=-1).unflatten(0, pairs.shape[:2])
+        return code.repeat_interleave(repeats, dim=1)
+
+
 class PrithviViT(Backbone):
     """Prithvi-EO encoder; as a `Backbone` it returns one map per chosen block.
 
@@ -42,9 +72,12 @@ class PrithviViT(Backbone):
             resized codes.
         frames: Time steps T that the position codes are made for.
         layers: Blocks whose output is returned; None means the last one.
+        coordinates: Whether it takes time and location (the TL models).
     """
 
     pos_embed: Tensor
+    trained_grid: int
+    fixed = ("pos_embed",)
 
     def __init__(
         self,
@@ -56,22 +89,54 @@ class PrithviViT(Backbone):
         img_size: int = 224,
         frames: int = 1,
         layers: Sequence[int] | None = None,
+        coordinates: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.patch_size, self.frames = width, patch_size, frames
         self.layers = choose_layers(layers, depth)
+        self.strides = (patch_size,) * len(self.layers)
         self.channels = (width * frames,) * len(self.layers)
         self.trained_grid = img_size // patch_size
         self.patch_embed = PatchEmbed(channels, width, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.coordinates = coordinates
+        if coordinates:
+            self.temporal_embed_enc = CoordinateCode(width)
+            self.location_embed_enc = CoordinateCode(width)
         self.blocks = nn.ModuleList(make_block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
-        codes = sincos_grid(width, frames, self.trained_grid, self.trained_grid)
-        # Row 0 belongs to the class token and is zero. Published files store this buffer too.
-        self.register_buffer(
-            "pos_embed", torch.cat([torch.zeros(1, 1, width), codes.reshape(1, -1, width)], dim=1)
-        )
+        # Published files store this buffer too.
+        self.register_buffer("pos_embed", position_table(width, frames, self.trained_grid))
         self._initialise()
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card; see `Backbone.from_card`."""
+        return cls(
+            len(request.bands), card.width, card.depth, card.heads, card.patch_size,
+            request.img_size, request.frames, request.layers, card.takes_time,
+        )  # fmt: skip
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the encoder's tensors and choose bands; see `Backbone.translate`.
+
+        What is dropped: the decoder of the masked autoencoder, the position codes, which are
+        computed, and in a Prithvi-EO 2.0 without coordinates the scales of a TL checkpoint.
+        """
+        scales = ("temporal_embed_enc.", "location_embed_enc.")
+        drops_scales = not self.coordinates and self.card.extra.get("drops_scales")
+        kept = {}
+        for key, value in state.items():
+            key = key.removeprefix("_timm_module.").removeprefix("encoder.")
+            if key in kept:
+                raise ValueError(f"it holds {key} twice, with and without prefix")
+            if drops_scales and key.startswith(scales):
+                self.notes = ("its codes of time and location are left out",)
+            elif not key.startswith(("decoder", "mask_token", "pos_embed")):
+                kept[key] = value
+        if (kernel := kept.get("patch_embed.proj.weight")) is not None:
+            kept["patch_embed.proj.weight"] = adapt_kernel(kernel, self.card.bands, self.bands)
+        return kept
 
     def _initialise(self) -> None:
         nn.init.normal_(self.cls_token, std=0.02)
@@ -81,29 +146,15 @@ class PrithviViT(Backbone):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def position_codes(self, frames: int, height: int, columns: int) -> Tensor:
-        """Return the position codes of a grid of patches.
-
-        Args:
-            frames: Time steps T.
-            height: Rows h.
-            columns: Columns w.
-
-        Returns:
-            (1, T * h * w, D), without the class token's row.
-        """
-        side = self.trained_grid
-        if frames == self.frames:
-            codes = self.pos_embed[0, 1:].reshape(frames, side, side, self.width)
-        else:
-            codes = sincos_grid(self.width, frames, side, side).to(self.pos_embed)
-        return resize_grid(codes, height, columns).reshape(1, -1, self.width)
-
-    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Turn an image series into patch tokens with position codes.
+    def embed(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int, int]]:
+        """Turn an image series into patch tokens with position, time and location codes.
 
         Args:
             image: (B, C, T, H, W), normalised; H and W that patches do not fill are padded.
+            temporal: (B, T, 2) year and day of year, or None.
+            location: (B, 2) latitude and longitude in degrees, or None.
 
         Returns:
             Tokens (B, T * h * w, D), without class token, and the grid (T, h, w).
@@ -111,145 +162,47 @@ class PrithviViT(Backbone):
         image = pad_to_patches(image, self.patch_size)
         frames, height, columns = image.shape[2:]
         grid = (frames, height // self.patch_size, columns // self.patch_size)
-        return self.patch_embed(image) + self.position_codes(*grid), grid
+        tokens = self.patch_embed(image)
+        tokens = tokens + position_codes(self.pos_embed, self.frames, self.trained_grid, grid)
+        if temporal is not None:
+            tokens = tokens + self.temporal_embed_enc(temporal, repeats=grid[1] * grid[2])
+        if location is not None:
+            tokens = tokens + self.location_embed_enc(location[:, None])  # the same everywhere
+        return tokens, grid
 
     def add_class_token(self, tokens: Tensor) -> Tensor:
         """Put the class token in front: (B, N, D) -> (B, 1 + N, D)."""
         cls = self.cls_token + self.pos_embed[:, :1]
         return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
 
-    def tokens(self, image: Tensor) -> tuple[list[Tensor], tuple[int, int, int]]:
+    def tokens(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[list[Tensor], tuple[int, int, int]]:
         """Run the blocks and keep the outputs of the chosen ones.
 
         Args:
             image: (B, C, T, H, W), normalised.
+            temporal: (B, T, 2) year and day of year, or None.
+            location: (B, 2) latitude and longitude in degrees, or None.
 
         Returns:
             One (B, 1 + T * h * w, D) tensor per chosen block and the grid (T, h, w). Only the
             output of the network's last block passes the final layer norm.
         """
-        tokens, grid = self.embed(image)
+        tokens, grid = self.embed(image, temporal, location)
         tokens = self.add_class_token(tokens)
-        kept = []
-        for index, block in enumerate(self.blocks[: self.layers[-1] + 1]):
-            tokens = block(tokens)
-            if index in self.layers:
-                last = index == len(self.blocks) - 1
-                kept.append(self.norm(tokens) if last else tokens)
-        return kept, grid
+        return run_blocks(self.blocks, self.norm, self.layers, tokens), grid
 
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute feature maps; see `Backbone.forward`. T frames give T * D features per place."""
-        if temporal is not None or location is not None:
-            raise ValueError(
-                f"{self.card.name} takes neither time nor location: leave both arguments out."
-            )
-        kept, (frames, height, columns) = self.tokens(self.check_input(image))
+        image = self.check_input(image)
+        temporal, location = self.check_metadata(image, temporal, location)
+        kept, (frames, height, columns) = self.tokens(image, temporal, location)
         maps = []
         for tokens in kept:
             cells = tokens[:, 1:].transpose(1, 2)  # (B, D, T * h * w)
             cells = cells.unflatten(2, (frames, height, columns)).transpose(1, 2)
             maps.append(cells.flatten(1, 2))  # (B, T * D, h, w)
         return maps
-
-
-class MaskedAutoencoderDecoder(nn.Module):
-    """The light decoder that rebuilds masked patches; it is dropped after pretraining.
-
-    Args:
-        encoder: The encoder it belongs to (sizes and grid are taken from it).
-        channels: Bands C to rebuild.
-        width: Features per token of the decoder.
-        depth: Number of blocks.
-        heads: Attention heads per block.
-    """
-
-    decoder_pos_embed: Tensor
-
-    def __init__(
-        self, encoder: PrithviViT, channels: int, width: int = 512, depth: int = 8, heads: int = 16
-    ) -> None:
-        super().__init__()
-        self.decoder_embed = nn.Linear(encoder.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_blocks = nn.ModuleList(make_block(width, heads) for _ in range(depth))
-        self.decoder_norm = nn.LayerNorm(width, eps=1e-5)
-        self.decoder_pred = nn.Linear(width, channels * encoder.patch_size**2)
-        side = encoder.trained_grid
-        codes = sincos_grid(width, encoder.frames, side, side).reshape(1, -1, width)
-        codes = torch.cat([torch.zeros(1, 1, width), codes], dim=1)
-        self.register_buffer("decoder_pos_embed", codes)
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
-        """Rebuild all patches.
-
-        Args:
-            tokens: Encoded class token and visible patches, (B, 1 + V, D).
-            restore: (B, N) for each patch its place in [visible | masked].
-
-        Returns:
-            (B, N, p * p * C) pixel values, normalised; rows, columns, then bands.
-        """
-        tokens = self.decoder_embed(tokens)
-        batch, patches = restore.shape
-        masks = self.mask_token.expand(batch, patches + 1 - tokens.shape[1], -1)
-        ordered = torch.cat([tokens[:, 1:], masks], dim=1)
-        ordered = ordered.gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
-        tokens = torch.cat([tokens[:, :1], ordered], dim=1) + self.decoder_pos_embed
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
-        return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
-
-
-class MaskedAutoencoder(nn.Module):
-    """Masked autoencoder (He et al., arXiv 2111.06377) around a Prithvi-EO encoder.
-
-    Args:
-        encoder: The encoder to pretrain.
-        channels: Bands C.
-        decoder: (width, depth, heads) of the decoder.
-    """
-
-    def __init__(self, encoder: PrithviViT, channels: int, decoder: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = MaskedAutoencoderDecoder(encoder, channels, *decoder)
-
-    def patches(self, image: Tensor) -> Tensor:
-        """Cut (B, C, T, H, W) into (B, T * h * w, p * p * C) pixel values."""
-        batch, channels, frames, height, columns = image.shape
-        p = self.encoder.patch_size
-        cut = image.reshape(batch, channels, frames, height // p, p, columns // p, p)
-        return cut.permute(0, 2, 3, 5, 4, 6, 1).reshape(batch, -1, p * p * channels)
-
-    def forward(
-        self, image: Tensor, mask_ratio: float = 0.75, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hide patches, encode the rest, rebuild all.
-
-        Args:
-            image: (B, C, T, H, W), normalised, of the size the encoder was made for.
-            mask_ratio: Share of patches to hide, 0-1.
-            generator: Source of the random choice of patches.
-
-        Returns:
-            Mean squared error over the hidden patches (a scalar, in units of the pretraining
-            standard deviation squared), the rebuilt patches (B, N, p * p * C) and the mask (B, N)
-            with 1 where a patch was hidden.
-        """
-        tokens, _ = self.encoder.embed(image)
-        batch, patches, width = tokens.shape
-        visible = max(1, round(patches * (1 - mask_ratio)))
-        order = torch.rand(batch, patches, device=image.device, generator=generator).argsort(dim=1)
-        restore = order.argsort(dim=1)
-        seen = tokens.gather(1, order[:, :visible, None].expand(-1, -1, width))
-        seen = self.encoder.add_class_token(seen)
-        for block in self.encoder.blocks:
-            seen = block(seen)
-        rebuilt = self.decoder(self.encoder.norm(seen), restore)
-        mask = (restore >= visible).float()  # (B, N)
-        error = (rebuilt - self.patches(image)).square().mean(dim=-1)
-        return (error * mask).sum() / mask.sum(), rebuilt, mask

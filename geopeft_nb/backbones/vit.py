@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import (  # type: ignore[attr-defined]
+    Attention,  # newer releases define it in timm.layers and import it here
+    Block,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +21,28 @@ class FusedQKV(nn.Linear):
     """
 
 
-def make_block(width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5) -> nn.Module:
+class SelfAttention(Attention):
+    """timm's attention, with a backward pass that writes the gradient of `qkv` once, not twice.
+
+    Queries, keys and values are taken apart without moving the heads in front first; so their
+    gradients are joined in the order in which `qkv` needs them. The values are the same.
+    """
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """Attend (B, N, D) to itself: (B, N, D)."""
+        parts = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in parts)  # (B, heads, N, D / heads)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attn_mask, is_causal=is_causal
+        )
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def make_block(
+    width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5, attention_bias: bool = True
+) -> nn.Module:
     """Make one pre-norm transformer block on (B, N, D) tokens, from timm.
 
     Args:
@@ -24,31 +50,64 @@ def make_block(width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5
         heads: Attention heads; must divide `width`.
         mlp_ratio: Hidden features of the feed-forward part, as a multiple of D.
         eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm's default is 1e-6.
+        attention_bias: Whether both projections of the attention have a bias; Clay's have none.
 
     Returns:
-        A timm `Block` whose `attn.qkv` is a `FusedQKV`; the parameter names stay timm's.
+        A timm `Block` whose `attn` is a `SelfAttention` with a `FusedQKV`; the parameter names
+        stay timm's.
     """
 
     def norm(features: int, **kwargs: object) -> nn.Module:
         return nn.LayerNorm(features, eps=eps)
 
-    block = Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+    block = Block(
+        width, heads, mlp_ratio, qkv_bias=attention_bias,
+        norm_layer=norm,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if not attention_bias:
+        # timm's own proj_bias=False would take the biases of the MLP as well.
+        block.attn.proj = nn.Linear(width, width, bias=False)
+    block.attn.__class__ = SelfAttention
     block.attn.qkv.__class__ = FusedQKV
     return block
 
 
-def sincos_1d(positions: Tensor, dim: int) -> Tensor:
+def run_blocks(
+    blocks: nn.ModuleList, norm: nn.Module, layers: Sequence[int], tokens: Tensor
+) -> list[Tensor]:
+    """Run a transformer up to the last chosen block and keep the outputs of the chosen ones.
+
+    Args:
+        blocks: All blocks of the network.
+        norm: Its final layer norm, which only the output of its last block passes.
+        layers: Indices of the chosen blocks, ascending.
+        tokens: (B, N, D).
+
+    Returns:
+        One (B, N, D) tensor per chosen block.
+    """
+    kept = []
+    for index, block in enumerate(blocks[: layers[-1] + 1]):
+        tokens = block(tokens)
+        if index in layers:
+            kept.append(norm(tokens) if index == len(blocks) - 1 else tokens)
+    return kept
+
+
+def sincos_1d(positions: Tensor, dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Encode positions as [sin | cos] with frequencies 10000^(-j / (dim / 2)).
 
     Args:
         positions: Any shape, any unit.
         dim: Even number of features.
+        dtype: Precision to compute in.
 
     Returns:
-        `positions` flattened to (M,), encoded as (M, dim).
+        `positions` flattened to (M,), encoded as (M, dim) float32.
     """
-    omega = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
-    angles = positions.reshape(-1).to(torch.float64)[:, None] * omega  # (M, dim / 2)
+    steps = torch.arange(dim // 2, dtype=dtype, device=positions.device)
+    omega = 1 / 10000.0 ** (steps / (dim / 2))
+    angles = positions.reshape(-1).to(dtype)[:, None] * omega  # (M, dim / 2)
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
@@ -93,6 +152,30 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
         image, size=(height, columns), mode="bicubic", align_corners=True
     )
     return image.permute(0, 2, 3, 1)
+
+
+def position_table(width: int, frames: int, side: int) -> Tensor:
+    """Make the position codes of a class token (zeros) and a square grid: (1, 1 + T * s * s, D)."""
+    codes = sincos_grid(width, frames, side, side).reshape(1, -1, width)
+    return torch.cat([torch.zeros(1, 1, width), codes], dim=1)
+
+
+def position_codes(table: Tensor, frames: int, side: int, grid: tuple[int, int, int]) -> Tensor:
+    """Fit Prithvi's position codes to a grid of patches.
+
+    Args:
+        table: What `position_table` made for `frames` and `side`, (1, 1 + T * s * s, D).
+        frames: Time steps T of the table.
+        side: Rows and columns s of the table.
+        grid: (T', h, w) that is wanted. Another T' means new codes, another h or w resized ones.
+
+    Returns:
+        (1, T' * h * w, D), without the class token's row.
+    """
+    if grid[0] != frames:
+        table = position_table(table.shape[-1], grid[0], side).to(table)
+    codes = table[0, 1:].unflatten(0, (grid[0], side, side))
+    return resize_grid(codes, *grid[1:]).reshape(1, -1, table.shape[-1])
 
 
 def pad_to_patches(image: Tensor, patch_size: int) -> Tensor:

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
 from geopeft_nb.backbones.load import read_checkpoint
-from geopeft_nb.backbones.prithvi import MaskedAutoencoder, PrithviViT
+from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
+from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.bands import band_indices
 from geopeft_nb.files import data_path, mirror_folders
 
@@ -121,6 +122,7 @@ def make_autoencoder(card: BackboneCard) -> MaskedAutoencoder:
         len(card.bands), card.width, card.depth, card.heads, card.patch_size, card.img_size,
         card.frames,
     )  # fmt: skip
+    assert card.decoder is not None
     return MaskedAutoencoder(encoder, len(card.bands), card.decoder)
 
 

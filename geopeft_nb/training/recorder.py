@@ -129,6 +129,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training")  # frozen
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -106,6 +106,7 @@ def _identity(model: SegmentationModel) -> dict[str, object]:
         "layers": list(backbone.layers),
         "channels": list(backbone.channels),
         "grid": backbone.trained_grid,
+        "gsd": backbone.gsd,
         "decoder": type(model.decoder).__name__,
         "bands": list(backbone.bands),
         "classes": list(model.classes),

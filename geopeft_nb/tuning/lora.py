@@ -102,6 +102,11 @@ def wrap_lora(
     for target in targets:
         if not any(name.endswith(target) for name in names):
             endings = sorted({".".join(name.split(".")[-2:]) for name in names})
+            if not endings:
+                raise ValueError(
+                    f"{backbone.card.name} is a convolutional network: it has no linear layers "
+                    "that LoRA could adapt. Attach 'linear_probe' or 'full'."
+                )
             raise ValueError(
                 f"No layer of {backbone.card.name} ends in {target!r}. Its linear layers end in: "
                 f"{', '.join(endings)}."

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.prithvi import MaskedAutoencoder
+from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.files import data_path
 
 WEIGHTS = "models/geopeft_tiny.safetensors"
@@ -46,6 +46,22 @@ def test_a_band_subset_takes_its_own_columns_of_the_first_layer() -> None:
     assert "SWIR_2" in few.provenance["adapted"]
 
 
+def test_a_band_that_the_model_never_saw_shares_its_nearest_bands_weights_and_says_so() -> None:
+    full = gp.load_backbone("geopeft_tiny")
+    with pytest.warns(UserWarning, match="never saw NIR_BROAD .* share of the weights"):
+        mixed = gp.load_backbone("geopeft_tiny", bands=["B8", "RED", "B8A"])
+    kernel = full.patch_embed.proj.weight
+    broad, red, narrow = mixed.patch_embed.proj.weight.unbind(1)
+    assert torch.equal(red, kernel[:, 2])
+    assert torch.equal(broad, kernel[:, 3] / 2) and torch.equal(narrow, kernel[:, 3] / 2)
+    assert "NIR_BROAD takes a share" in mixed.provenance["adapted"]
+    # Equal reflectance in both near-infrared bands is what pretraining saw in one.
+    image = torch.rand(1, 2, 40, 40)
+    both = mixed(mixed.normalise(image[:, [1, 0, 1]]))[0]
+    one = gp.load_backbone("geopeft_tiny", bands=["RED", "NIR_NARROW"])
+    assert torch.allclose(both, one(one.normalise(image))[0], atol=1e-4)
+
+
 def test_wrong_band_count_is_refused_with_the_names() -> None:
     with pytest.raises(ValueError, match="3 bands but geopeft_tiny was loaded for 6: BLUE"):
         gp.load_backbone("geopeft_tiny")(torch.zeros(1, 3, 64, 64))
@@ -68,9 +84,16 @@ def test_metadata_is_refused_by_a_model_that_takes_none() -> None:
     ("arguments", "message"),
     [
         ({"name": "geopeft_tinny"}, "Did you mean 'geopeft_tiny'"),
-        ({"name": "geopeft_tiny", "bands": ["CIRRUS"]}, "CIRRUS is not available"),
+        ({"name": "geopeft_tiny", "bands": ["CIRUS"]}, "Did you mean 'CIRRUS'"),
+        ({"name": "geopeft_tiny", "bands": ["RED", "B4"]}, "each band once"),
+        ({"name": "clay_v1_base", "frames": 2}, "takes one image at a time"),
+        ({"name": "galileo_nano", "frames": 25}, "takes 1 to 24 frames"),
+        ({"name": "clay_v1_base", "gsd": 0.0}, "gsd must be metres per pixel"),
+        ({"name": "clay_v1_base", "gsd": "10"}, "gsd must be metres per pixel"),
+        ({"name": "geopeft_tiny", "img_size": (64, 64)}, "side of a square image"),
+        ({"name": "geopeft_tiny", "layers": 3}, "layers must be a list"),
         ({"name": "geopeft_tiny", "layers": [9]}, "between 0 and 5"),
-        ({"name": "geopeft_tiny", "frames": 0}, "frames must be"),
+        ({"name": "geopeft_tiny", "frames": 0}, "takes 1 to 64 frames, got frames=0"),
         ({"name": "geopeft_tiny", "img_size": 60}, "multiple of the patch of 8"),
     ],
 )

@@ -1,8 +1,15 @@
 """Names of bands, and how files are found and checked."""
 
 import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
+import pooch
 import pytest
 
 from geopeft_nb.bands import HLS_BANDS, band_indices, band_name
@@ -13,6 +20,37 @@ from geopeft_nb.files import FileEntry, fetch, find_folder
 def test_sentinel2_and_landsat_numbers_name_the_same_band() -> None:
     assert band_name("b8a") == band_name("L8:B5") == "NIR_NARROW"
     assert band_name("B2") == band_name("S2:B02") == "BLUE"
+
+
+@pytest.mark.parametrize(
+    ("names", "band"),
+    [
+        (["B5", "B05", "S2:B5", "S2:B05", "S30:B05"], "RED_EDGE_1"),
+        (["L4:B5", "L5:B5", "L7:B5", "L7:SR_B5"], "SWIR_1"),
+        (["L8:B5", "L9:B5", "l9:sr_b5", "L30:B5", "L30:B05", "S30:B8A"], "NIR_NARROW"),
+        (["L5:B4", "L7:SR_B4", "S2:B8"], "NIR_BROAD"),
+        (["B10", "S2:B10", "L8:B9", "L30:B09"], "CIRRUS"),
+    ],
+)
+def test_the_same_number_is_another_band_on_another_sensor(names: list[str], band: str) -> None:
+    assert {name: band_name(name) for name in names} == dict.fromkeys(names, band)
+
+
+@pytest.mark.parametrize("name", ["L5:B6", "L7:B8", "L8:B10", "L30:B11", "L8:SR_B10", "S2:B13"])
+def test_thermal_and_panchromatic_bands_are_unknown_and_said_to_be(name: str) -> None:
+    with pytest.raises(ValueError, match=r"no optical band of \w+ .*: B1, .*Thermal and panchrom"):
+        band_name(name)
+
+
+def test_an_unknown_sensor_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"Unknown sensor 'L6'.*Known: L30, L4, L5, L7, L8, L9"):
+        band_name("L6:B4")
+
+
+@pytest.mark.parametrize("name", ["SR_B4", "S2:SR_B4", ":B4", "B004"])
+def test_a_number_that_no_sensor_writes_so_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"Unknown|no optical"):
+        band_name(name)
 
 
 def test_unknown_band_suggests_the_nearest() -> None:
@@ -65,3 +103,127 @@ def test_a_missing_file_says_where_it_was_looked_for(mirror: Path) -> None:
         fetch(FileEntry("nowhere.bin"))
     with pytest.raises(FileNotFoundError, match="GEOPEFT_MIRROR"):
         find_folder("nowhere", "The nowhere data set")
+
+
+HUB = FileEntry("nano/encoder.pt", hub="owner/model", hub_path="models/nano/encoder.pt", size=5)
+URL = FileEntry(
+    "weights.bin", url="https://example.org/weights.bin", size=5, licence="CC-BY-NC-4.0"
+)
+
+
+@pytest.mark.parametrize(
+    "layout", ["nano/encoder.pt", "model/encoder.pt", "owner/model/models/nano/encoder.pt"]
+)
+def test_a_file_of_the_hub_is_found_in_every_layout_of_a_mirror(mirror: Path, layout: str) -> None:
+    path = mirror / layout
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"right")
+    assert fetch(HUB) == path
+
+
+def fake_hub(folder: Path, content: bytes) -> Callable[..., str]:
+    """Stand in for the hub: content in a blob, a link to it under the file's name."""
+
+    def download(repository: str, name: str, *, revision: str) -> str:
+        assert (repository, name, revision) == ("owner/model", "models/nano/encoder.pt", "main")
+        blob, link = folder / "blob", folder / "encoder.pt"
+        blob.write_bytes(content)
+        link.unlink(missing_ok=True)
+        link.symlink_to(blob)
+        return str(link)
+
+    return download
+
+
+def test_a_file_of_the_hub_is_downloaded_with_its_revision_and_checked(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake_hub(mirror, b"right"))
+    assert fetch(HUB).read_bytes() == b"right"
+
+
+def test_a_truncated_file_of_the_hub_is_refused_and_not_kept(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake_hub(mirror, b"rig"))
+    with pytest.raises(ValueError, match="3 bytes instead of 5"):
+        fetch(HUB)
+    assert not (mirror / "blob").exists() and not (mirror / "encoder.pt").is_symlink()
+
+
+def test_a_hub_that_refuses_or_is_out_of_reach_is_explained(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise ConnectionError("Access to model owner/model is restricted.\nMore lines")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(FileNotFoundError) as caught:
+        fetch(HUB)
+    message = str(caught.value)
+    for part in (
+        "nano/encoder.pt", "5 bytes", "huggingface.co/owner/model", "is restricted.", str(mirror),
+        "GEOPEFT_MIRROR", "model/encoder.pt", "weights=None",
+    ):  # fmt: skip
+        assert part in message
+    assert "More lines" not in message
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` at any address and counts the requests; it promises `length` bytes."""
+
+    content, length, requests = b"right", 5, 0
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests += 1
+        self.send_response(200 if self.server.content else 404)
+        self.send_header("Content-Length", str(self.server.length))
+        self.end_headers()
+        time.sleep(0.2)  # long enough for a second download to start if nothing held it back
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A web server that answers in place of every https address."""
+    download = pooch.HTTPDownloader.__call__
+    with Server(("127.0.0.1", 0), Answer) as server:
+        local = f"http://127.0.0.1:{server.server_port}/file"
+        monkeypatch.setattr(
+            pooch.HTTPDownloader, "__call__", lambda self, url, *rest: download(self, local, *rest)
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:.*not for commercial use:UserWarning")
+def test_two_that_want_the_same_file_download_it_once(server: Server, mirror: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(fetch, [URL, URL]))
+    assert paths == [mirror / "cache/weights.bin"] * 2
+    assert paths[0].read_bytes() == b"right"
+    assert server.requests == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*not for commercial use:UserWarning")
+@pytest.mark.parametrize(("content", "length"), [(b"rig", 3), (b"rig", 5), (b"", 0)])
+def test_a_download_that_is_short_or_fails_leaves_nothing(
+    server: Server, mirror: Path, content: bytes, length: int
+) -> None:
+    server.content, server.length = content, length
+    with pytest.raises((ValueError, FileNotFoundError), match=r"3 bytes instead|did not give"):
+        fetch(URL)
+    assert [path.name for path in (mirror / "cache").iterdir()] == ["weights.bin.lock"]
+
+
+def test_downloading_weights_that_are_not_for_commercial_use_warns(server: Server) -> None:
+    with pytest.warns(UserWarning, match=r"not for commercial use: CC-BY-NC-4\.0"):
+        fetch(URL)

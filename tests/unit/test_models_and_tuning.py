@@ -1,5 +1,6 @@
 """Building a model, attaching a method, and saving only what was trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 import geopeft_nb as gp
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.datasets.base import GeoData
 from geopeft_nb.models import SegmentationModel
 
@@ -221,3 +223,80 @@ def test_saving_before_attaching_is_refused(data: GeoData, tmp_path: Path) -> No
         gp.save_adapter(build(data), tmp_path / "adapter")
     with pytest.raises(FileNotFoundError, match=r"no adapter\.json"):
         gp.load_adapter(build(data), tmp_path)
+
+
+#: One small network of each family: name and method that its kind allows.
+FAMILIES = [
+    ("clay_v1_base", "lora"),
+    ("satmae_base", "lora"),
+    ("galileo_nano", "lora"),
+    ("timm:vit_tiny_patch16_224", "lora"),
+    ("timm:resnet18", "linear_probe"),
+    ("unet", "full"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*never saw")
+@pytest.mark.parametrize(("name", "method"), FAMILIES)
+def test_what_was_trained_can_be_saved_and_loaded_for_every_family(
+    name: str, method: str, data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in ("clay_v1_base", "satmae_base"):
+        small = replace(CARDS[name], width=64, depth=1, heads=4)
+        if small.family == "satmae":
+            small = replace(small, extra={**small.extra, "group_code": 16})
+        monkeypatch.setitem(CARDS, name, small)
+
+    def fresh(gsd: float = 10.0) -> SegmentationModel:
+        backbone = gp.load_backbone(name, None, bands=data.bands, gsd=gsd)
+        return gp.build_model(backbone, data, pad=True)
+
+    model = gp.attach(fresh(), method).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.01 * torch.randn_like(weight))
+    gp.save_adapter(model, tmp_path / "adapter")
+    again = gp.load_adapter(fresh(), tmp_path / "adapter").eval()
+    image = data.train[0]["image"][None]
+    with torch.no_grad():
+        assert torch.equal(model(image), again(image))
+    if name in ("clay_v1_base", "galileo_nano"):
+        with pytest.raises(ValueError, match=r"saved for gsd 10\.0, but the model has 30\.0"):
+            gp.load_adapter(fresh(gsd=30.0), tmp_path / "adapter")
+
+
+@pytest.mark.filterwarnings("ignore:.*never saw")
+def test_a_frozen_network_with_batch_norm_does_not_move_while_training(
+    data: GeoData,
+) -> None:
+    backbone = gp.load_backbone("timm:resnet18", None, bands=data.bands)
+    model = gp.attach(gp.build_model(backbone, data), "linear_probe").train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    model(torch.stack([data.train[i]["image"] for i in range(4)]))
+    assert model.training and model.decoder.training
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_lora_on_a_convolutional_network_says_what_can_be_attached_instead(
+    data: GeoData,
+) -> None:
+    model = gp.build_model(gp.load_backbone("unet", bands=data.bands), data)
+    with pytest.raises(ValueError, match=r"no linear layers .* Attach 'linear_probe' or 'full'"):
+        gp.attach(model, "lora")
+
+
+def test_dataset_statistics_keep_the_scheme_of_the_models_pretraining(
+    data: GeoData,
+) -> None:
+    with torch.device("meta"):
+        satmae = gp.load_backbone("satmae_base", None, bands=data.bands)
+        galileo = gp.load_backbone("galileo_nano", None, bands=data.bands)
+    with torch.device("cpu"):
+        model = gp.build_model(satmae, data, normalise="dataset")
+    pixels = torch.stack([data.train[i]["image"] for i in range(len(data.train))])
+    scaled = (pixels - model.mean) / model.std
+    assert torch.allclose(scaled.mean(dim=(0, 2, 3)), torch.tensor(0.5), atol=1e-3)  # mean at 0.5
+    assert torch.allclose(scaled.std(dim=(0, 2, 3)), torch.tensor(0.25), atol=1e-2)
+    with pytest.raises(ValueError, match="scales reflectance by itself"):
+        gp.build_model(galileo, data, normalise="dataset")

@@ -15,7 +15,9 @@ import yaml
 from packaging.requirements import Requirement
 
 # A package that conda-forge has under another name: the part of it, or the build, that is meant.
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch-cpu"}
+CONDA_NAMES = {
+    "huggingface-hub": "huggingface_hub", "matplotlib": "matplotlib-base", "torch": "pytorch-cpu",
+}  # fmt: skip
 # Binder has 2 GB of memory; the lessons on the default path do without these.
 NOT_ON_BINDER = {"ipyvuetify", "leafmap", "rioxarray", "torchgeo", "xarray"}
 

@@ -1,0 +1,288 @@
+"""Clay v1: a vision transformer whose first layer is made from the wavelengths of the bands.
+
+Written from the tensor layout of the published checkpoint. The patch embedding follows the idea of
+DOFA (Xiong et al., arXiv 2403.15356): a small transformer reads the wavelengths and writes the
+kernel of a convolution, so that one set of weights serves any sensor. Date, place and ground
+sampling distance enter as fixed codes; the blocks' attention has no biases.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geopeft_nb.backbones.base import Backbone, Request, calendar_day, choose_layers
+from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.vit import make_block, pad_to_patches, run_blocks
+from geopeft_nb.bands import WAVELENGTHS
+
+#: Features of a wavelength's code, and tokens that the generator of kernels keeps for itself.
+WAVE_FEATURES, WEIGHT_TOKENS = 128, 128
+#: Generated kernels are made small, so that they start like those of a convolution; biases are not.
+KERNEL_SCALE = 0.02
+#: Features of the codes of date and place that stand at the end of each patch token.
+TIME_FEATURES, PLACE_FEATURES = 4, 4
+
+#: Clay states 0.842 micrometres for the broad near-infrared band; the other values are the same.
+CLAY_WAVELENGTHS = {**WAVELENGTHS, "NIR_BROAD": 0.842}
+
+#: Parts of a published block -> our names, which are timm's.
+_BLOCK_PARTS = {
+    "0.norm": "norm1", "0.to_qkv": "attn.qkv", "0.to_out": "attn.proj",
+    "1.net.0": "norm2", "1.net.1": "mlp.fc1", "1.net.3": "mlp.fc2",
+}  # fmt: skip
+
+
+def sincos(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """Encode (M,) positions with (F,) frequencies as (M, 2 F): all sines, then all cosines."""
+    angles = positions.double()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def wave_code(waves: Tensor) -> Tensor:
+    """Encode wavelengths (C,) in micrometres as (C, 128), at frequencies from 1 to 1/10,000."""
+    return sincos(waves, torch.logspace(0, -4, WAVE_FEATURES // 2, dtype=torch.float64))
+
+
+def position_code(height: int, columns: int, width: int, gsd: float) -> Tensor:
+    """Encode the cells of a grid, scaled by the ground that a pixel covers.
+
+    Args:
+        height: Rows h.
+        columns: Columns w.
+        width: Features, a multiple of 4.
+        gsd: Ground sampling distance in metres per pixel.
+
+    Returns:
+        (h * w, width): sine and cosine of the column, then of the row; row after row. The
+        frequencies only fall from gsd to gsd * 10000^(-2 / width), as in the published model.
+    """
+    steps = torch.linspace(0, 1, width // 4, dtype=torch.float64)
+    frequencies = gsd * 10000.0 ** (-2 * steps / width)
+    code_w = sincos(torch.arange(columns), frequencies)[None].expand(height, -1, -1)
+    code_h = sincos(torch.arange(height), frequencies)[:, None].expand(-1, columns, -1)
+    return torch.cat([code_w, code_h], dim=2).flatten(0, 1)
+
+
+def time_code(temporal: Tensor) -> Tensor:
+    """Encode dates as sine and cosine of the ISO week of 52 and of the hour, taken as noon.
+
+    Args:
+        temporal: (B, 1, 2) year and day of year from 1.
+
+    Returns:
+        (B, 4).
+    """
+    codes = []
+    for year, day in temporal[:, 0].tolist():
+        week = calendar_day(year, day).isocalendar().week
+        angles = (2 * math.pi * week / 52, 2 * math.pi * 12 / 24)
+        codes.append([part for angle in angles for part in (math.sin(angle), math.cos(angle))])
+    return torch.tensor(codes)
+
+
+def place_code(location: Tensor) -> Tensor:
+    """Encode (B, 2) latitude and longitude in degrees as (B, 4): sine and cosine of each."""
+    angles = location.deg2rad()
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+class ResidualBlock(nn.Module):
+    """Two linear layers with GELU, added to their input."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.l1, self.l2 = nn.Linear(size, size), nn.Linear(size, size)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (C, size) to (C, size)."""
+        return values + functional.gelu(self.l2(functional.gelu(self.l1(values))))
+
+
+class WeightGenerator(nn.Module):
+    """Write the kernel and the bias of a convolution that fits the bands.
+
+    Args:
+        kernel_size: Values of the kernel per band, D * p * p.
+        width: Output features D of the convolution.
+    """
+
+    def __init__(self, kernel_size: int, width: int) -> None:
+        super().__init__()
+        self.weight_tokens = nn.Parameter(torch.empty(WEIGHT_TOKENS, WAVE_FEATURES))
+        self.bias_token = nn.Parameter(torch.empty(1, WAVE_FEATURES))
+        layer = nn.TransformerEncoderLayer(
+            WAVE_FEATURES, nhead=4, dropout=0.0, activation="gelu", batch_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)
+        self.fc_weight = nn.Linear(WAVE_FEATURES, kernel_size)
+        self.fc_bias = nn.Linear(WAVE_FEATURES, width)
+
+    def forward(self, waves: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn (C, 128) codes of wavelengths into a kernel (C, D * p * p) and a bias (D,)."""
+        tokens = self.encoder(torch.cat([self.weight_tokens, waves, self.bias_token]))
+        # A band's own code is added again, so that its kernel keeps to its wavelength.
+        return self.fc_weight(tokens[WEIGHT_TOKENS:-1] + waves), self.fc_bias(tokens[-1])
+
+
+class DynamicEmbedding(nn.Module):
+    """Embed patches by a convolution that is made from the wavelengths."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.width, self.patch_size = width, patch_size
+        self.fclayer = ResidualBlock(WAVE_FEATURES)
+        self.weight_generator = WeightGenerator(width * patch_size**2, width)
+
+    def forward(self, image: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed (B, C, H, W), whose bands have the wavelengths (C,) in micrometres.
+
+        Returns:
+            The map of patches (B, D, H/p, W/p) and the codes of the wavelengths (C, 128).
+        """
+        codes = self.fclayer(wave_code(waves).to(self.fclayer.l1.weight))
+        kernel, bias = self.weight_generator(codes)
+        p = self.patch_size
+        kernel = kernel.reshape(-1, self.width, p, p).transpose(0, 1)  # (D, C, p, p)
+        patches = functional.conv2d(image, kernel * KERNEL_SCALE, bias, stride=p)
+        return patches, codes
+
+
+class ClayViT(Backbone):
+    """Clay v1 encoder; as a `Backbone` it returns one map per chosen block.
+
+    Args:
+        width: Features per token D, a multiple of 4.
+        depth: Number of blocks.
+        heads: Attention heads per block.
+        patch_size: Patch side p in pixels.
+        layers: Blocks whose output is returned; None means the last one.
+        gsd: Ground sampling distance of the images in metres per pixel.
+    """
+
+    any_band = True
+    gsd: float
+
+    def __init__(
+        self,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        patch_size: int = 8,
+        layers: Sequence[int] | None = None,
+        gsd: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.width, self.patch_size, self.frames, self.gsd = width, patch_size, 1, gsd
+        self.layers = choose_layers(layers, depth)
+        self.strides = (patch_size,) * len(self.layers)
+        self.channels = (width,) * len(self.layers)
+        self.patch_embedding = DynamicEmbedding(width, patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.blocks = nn.ModuleList(
+            make_block(width, heads, attention_bias=False) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self._initialise()
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card; see `Backbone.from_card`."""
+        return cls(
+            card.width, card.depth, card.heads, card.patch_size, request.layers, request.gsd
+        )  # fmt: skip
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the encoder's tensors under our names; see `Backbone.translate`.
+
+        The published training checkpoint names them ``model.encoder.…`` and holds a decoder and
+        more besides: if that prefix occurs, whatever does not have it is dropped. TerraTorch
+        writes ``clay_encoder.…`` instead. Bands need no choosing.
+        """
+        prefix = "model.encoder."
+        if any(key.startswith(prefix) for key in state):
+            state = {key: value for key, value in state.items() if key.startswith(prefix)}
+        kept = {}
+        for key, value in state.items():
+            key = key.removeprefix(prefix).removeprefix("clay_encoder.")
+            block = re.fullmatch(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
+            if block and block[2] in _BLOCK_PARTS:
+                key = f"blocks.{block[1]}.{_BLOCK_PARTS[block[2]]}.{block[3]}"
+            kept[key.replace("transformer.norm.", "norm.")] = value
+        return kept
+
+    def _initialise(self) -> None:
+        generator = self.patch_embedding.weight_generator
+        for token in (self.cls_token, generator.weight_tokens, generator.bias_token):
+            nn.init.normal_(token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(
+        self,
+        image: Tensor,
+        waves: Tensor,
+        gsd: float = 1.0,
+        time: Tensor | None = None,
+        place: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Turn images into patch tokens to which position, date and place are added.
+
+        Args:
+            image: (B, C, H, W), normalised; H and W are multiples of the patch.
+            waves: (C,) wavelengths of the bands in micrometres.
+            gsd: Ground sampling distance in metres per pixel.
+            time: (B, 4) from `time_code`; zeros if None.
+            place: (B, 4) from `place_code`; zeros if None.
+
+        Returns:
+            Tokens (B, h * w, D), without class token, and the grid (h, w).
+        """
+        patches, _ = self.patch_embedding(image, waves)
+        grid = (patches.shape[2], patches.shape[3])
+        tokens = patches.flatten(2).transpose(1, 2)
+        position = position_code(*grid, self.width - TIME_FEATURES - PLACE_FEATURES, gsd)
+        none = torch.zeros(len(image), 4)
+        codes = [position.expand(len(image), -1, -1)]
+        for code in (time, place):
+            code = none if code is None else code.cpu()
+            codes.append(code[:, None].expand(-1, tokens.shape[1], -1))
+        return tokens + torch.cat(codes, dim=2).to(tokens), grid
+
+    def tokens(self, patches: Tensor) -> list[Tensor]:
+        """Run the blocks and keep the outputs of the chosen ones.
+
+        Args:
+            patches: (B, h * w, D) from `embed`.
+
+        Returns:
+            One (B, 1 + h * w, D) tensor per chosen block, class token first. Only the output of
+            the network's last block passes the final layer norm.
+        """
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return run_blocks(self.blocks, self.norm, self.layers, tokens)
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute feature maps; see `Backbone.forward`. Date and place may be left out."""
+        image = self.check_input(image)
+        temporal, location = self.check_metadata(image, temporal, location)
+        waves = torch.tensor([CLAY_WAVELENGTHS[band] for band in self.bands])
+        patches, grid = self.embed(
+            pad_to_patches(image, self.patch_size)[:, :, 0],
+            waves,
+            self.gsd,
+            None if temporal is None else time_code(temporal),
+            None if location is None else place_code(location),
+        )
+        return [tokens[:, 1:].transpose(1, 2).unflatten(2, grid) for tokens in self.tokens(patches)]

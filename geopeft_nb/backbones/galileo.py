@@ -1,0 +1,316 @@
+"""Galileo (Tseng et al., arXiv 2502.09356), its optical path: several tokens for each patch.
+
+Written from the paper, the layout of the published tensors and reference outputs. Sentinel-2 bands
+come in groups, and each patch, time step and group has a token of its own. The published network
+also takes radar, weather and maps; those tensors are left out here, because they never act on an
+image of Sentinel-2 bands alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geopeft_nb.backbones.base import (
+    Backbone,
+    Request,
+    adapt_kernel,
+    calendar_day,
+    choose_layers,
+)
+from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.vit import make_block, pad_to_patches, run_blocks
+from geopeft_nb.bands import nearest_band
+
+#: Groups of bands in the order of the published table of group codes; 0 is radar.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "S2_RGB": ("BLUE", "GREEN", "RED"),
+    "S2_Red_Edge": ("RED_EDGE_1", "RED_EDGE_2", "RED_EDGE_3"),
+    "S2_NIR_10m": ("NIR_BROAD",),
+    "S2_NIR_20m": ("NIR_NARROW",),
+    "S2_SWIR": ("SWIR_1", "SWIR_2"),
+    "NDVI": ("NDVI",),
+}
+GROUP_CODE = {name: index for index, name in enumerate(GROUPS, start=1)}
+
+#: Published modules for inputs that are not Sentinel-2 bands.
+UNUSED = (
+    "space_time_embed.S1.", "space_embed.SRTM.", "space_embed.DW.", "space_embed.WC.",
+    "time_embed.ERA5.", "time_embed.TC.", "time_embed.VIIRS.", "static_embed.LS.",
+    "static_embed.DW_static.", "static_embed.WC_static.", "sp_channel_embed", "t_channel_embed",
+)  # fmt: skip
+
+#: Side of the stored patch kernels; smaller patches use resized ones.
+KERNEL = 8
+JUNE = 5  # month index that stands in for an unknown date, as in the published code
+
+
+class GalileoViT(Backbone):
+    """Galileo's encoder for reflectance 0-1; as a `Backbone` it averages the tokens of a patch.
+
+    Args:
+        card: Sizes and pretraining statistics.
+        bands: Input bands. A group without any of them has no tokens; a channel of a group that is
+            missing counts as its pretraining mean; NDVI takes the narrow near-infrared band where
+            the broad one is missing, and has no tokens without red or near infrared.
+        patch_size: Patch side p in pixels, 1 to 8.
+        frames: Time steps T, at most 24.
+        layers: Blocks whose output is returned; None means the last one.
+        gsd: Metres per pixel.
+    """
+
+    pos_embed: Tensor
+    month_embed: Tensor
+    resize: Tensor
+    gsd: float
+
+    def __init__(
+        self,
+        card: BackboneCard,
+        bands: Sequence[str],
+        patch_size: int = KERNEL,
+        frames: int = 1,
+        layers: Sequence[int] | None = None,
+        gsd: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= patch_size <= KERNEL:
+            raise ValueError(f"Galileo takes patches of 1 to {KERNEL} px, got {patch_size}.")
+        self.card, self.bands = card, tuple(bands)
+        self.patch_size, self.frames, self.gsd = patch_size, frames, gsd
+        width, self.width = card.width, card.width
+        self.layers = choose_layers(layers, card.depth)
+        self.strides = (patch_size,) * len(self.layers)
+        self.channels = (width,) * len(self.layers)
+        self.members = group_members(self.bands)
+        self.patch_embed = nn.ModuleDict(
+            {group: nn.Conv2d(len(m), width, KERNEL, KERNEL) for group, m in self.members.items()}
+        )
+        self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUPS), width // 4))
+        self.location_embed = nn.Linear(3, width)
+        self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
+        self.blocks = nn.ModuleList(make_block(width, card.heads) for _ in range(card.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))
+        self.register_buffer("month_embed", 0.02 * torch.randn(12, width // 4))
+        self.register_buffer("resize", resizing_matrix(patch_size), persistent=False)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card; see `Backbone.from_card`."""
+        return cls(
+            card, request.bands, card.patch_size, request.frames, request.layers, request.gsd
+        )
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Join queries, keys and values, choose bands; see `Backbone.translate`."""
+        state = {key.replace("backbone.", ""): value for key, value in state.items()}
+        kept = {}
+        for key, value in state.items():
+            group, _, rest = key.removeprefix("space_time_embed.").partition(".")
+            if key.startswith(UNUSED) or (group in GROUPS and group not in self.members):
+                continue
+            if match := re.fullmatch(r"(blocks\.\d+\.attn)\.[qkv]\.(weight|bias)", key):
+                names = [f"{match[1]}.{part}.{match[2]}" for part in "qkv"]
+                if all(name in state and state[name].shape == value.shape for name in names):
+                    joined = torch.cat([state[name] for name in names])
+                    kept[f"{match[1]}.qkv.{match[2]}"] = joined
+                    continue
+            if group in GROUPS:
+                key = f"patch_embed.{group}.{rest.removeprefix('proj.')}"
+            key = {
+                "s_t_channel_embed": "group_embed", "st_channel_embed": "static_embed",
+                "month_embed.weight": "month_embed",
+            }.get(key, key.replace("static_embed.location.", "location_embed."))  # fmt: skip
+            kept[key] = value
+        for group, members in self.members.items():
+            self._choose_bands(kept, group, members)
+        return kept
+
+    def _choose_bands(self, state: dict[str, Tensor], group: str, members: list[str]) -> None:
+        """Choose the kernels of a group's bands; what is missing acts by its mean, through a bias.
+
+        The scaled mean is 0.5, and resizing a kernel keeps what it makes of a constant image.
+        """
+        known = GROUPS[group]
+        kernel = state.get(f"patch_embed.{group}.weight")
+        bias = state.get(f"patch_embed.{group}.bias")
+        if group == "NDVI" or kernel is None or bias is None:
+            return
+        sources = {nearest_band(band, known) for band in members}
+        absent = [index for index, band in enumerate(known) if band not in sources]
+        state[f"patch_embed.{group}.weight"] = adapt_kernel(kernel, known, members)
+        if absent:
+            state[f"patch_embed.{group}.bias"] = bias + 0.5 * kernel[:, absent].flatten(1).sum(1)
+
+    def inputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Scale the bands as in pretraining, compute NDVI, and sort both into groups.
+
+        Args:
+            image: (B, C, T, H, W) reflectance 0-1.
+
+        Returns:
+            Group -> (B, c, T, H, W). NDVI keeps its own scale, -1 to 1, as in pretraining.
+        """
+        mean, std = (
+            torch.tensor(values).to(image)[:, None, None, None]
+            for values in self.card.statistics(self.bands)
+        )
+        scaled = (image - (mean - 2 * std)) / (4 * std)
+        groups = {}
+        for group, members in self.members.items():
+            if group == "NDVI":
+                # Negative reflectance, an artefact of haze correction, would leave -1 to 1.
+                red, nir = (
+                    image[:, self.bands.index(band)].clamp(min=0)
+                    for band in members_of_ndvi(self.bands)
+                )
+                total = (nir + red).clamp(min=torch.finfo(image.dtype).tiny)
+                groups[group] = ((nir - red) / total)[:, None]
+            else:
+                groups[group] = scaled[:, [self.bands.index(band) for band in members]]
+        return groups
+
+    def embed(self, groups: dict[str, Tensor], months: Tensor) -> Tensor:
+        """Turn grouped inputs into tokens with their codes.
+
+        Args:
+            groups: Group -> (B, c, T, H, W), H and W filled by patches.
+            months: (B, T) month index from 0.
+
+        Returns:
+            (B, h, w, T, G, D).
+        """
+        tokens = []
+        for group, image in groups.items():
+            kernel, bias = self.patch_embed[group].parameters()
+            frames = image.transpose(1, 2)  # (B, T, c, H, W)
+            cells = functional.conv2d(
+                frames.flatten(0, 1), self._kernel(kernel), bias, stride=self.patch_size
+            )
+            tokens.append(cells.unflatten(0, frames.shape[:2]).permute(0, 3, 4, 1, 2))
+        cells = torch.stack(tokens, dim=4)
+        rows, columns, steps = cells.shape[1:4]
+        codes = torch.broadcast_tensors(
+            self.group_embed[[GROUP_CODE[group] for group in groups]],  # (G, D / 4)
+            self.pos_embed[:steps, None],  # (T, 1, D / 4)
+            self.month_embed[months][:, None, None, :, None],  # (B, 1, 1, T, 1, D / 4)
+            self._space(rows, columns)[:, :, None, None],  # (h, w, 1, 1, D / 4)
+        )
+        return cells + torch.cat(codes, dim=-1)
+
+    def _kernel(self, kernel: Tensor) -> Tensor:
+        """Resize stored kernels (D, c, 8, 8) to the patch, as FlexiViT does (arXiv 2212.08013)."""
+        if self.patch_size == KERNEL:
+            return kernel
+        resized = kernel.flatten(2) @ self.resize.T
+        return resized.unflatten(2, (self.patch_size, self.patch_size))
+
+    def _space(self, rows: int, columns: int) -> Tensor:
+        """Encode each patch's place in steps of 10 m: (rows, columns, D / 4)."""
+        per_axis = self.width // 8
+        step = self.patch_size * self.gsd / 10
+        # The exponent is j / (2 d), not 2 j / d: so was the published network trained.
+        j = torch.arange(per_axis // 2, device=self.pos_embed.device)
+        omega = 10_000.0 ** (-j / (2 * per_axis))
+
+        def encode(count: int) -> Tensor:
+            angles = torch.arange(count, device=omega.device)[:, None] * step * omega
+            return torch.cat([angles.sin(), angles.cos()], dim=1).to(self.pos_embed)
+
+        column = encode(columns)[None].expand(rows, -1, -1)
+        return torch.cat([column, encode(rows)[:, None].expand(-1, columns, -1)], dim=-1)
+
+    def tokens(
+        self, groups: dict[str, Tensor], months: Tensor, location: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Run the blocks on grouped inputs.
+
+        Args:
+            groups: What `inputs` returns, with H and W filled by patches.
+            months: (B, T) month index from 0.
+            location: (B, 2) latitude and longitude in degrees, or None.
+
+        Returns:
+            One (B, h, w, T, G, D) tensor per chosen block, and the location's token (B, D) after
+            the last chosen block, if a location was given.
+        """
+        cells = self.embed(groups, months)
+        tokens = cells.flatten(1, 4)
+        if location is not None:
+            tokens = torch.cat([tokens, self._locate(location)], dim=1)
+        kept = run_blocks(self.blocks, self.norm, self.layers, tokens)
+        count = cells.shape[1:5].numel()
+        maps = [tokens[:, :count].unflatten(1, cells.shape[1:5]) for tokens in kept]
+        return maps, None if location is None else kept[-1][:, -1]
+
+    def _locate(self, location: Tensor) -> Tensor:
+        latitude, longitude = location.deg2rad().unbind(1)
+        x, y = latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin()
+        token = self.location_embed(torch.stack([x, y, latitude.sin()], dim=1))
+        code = functional.pad(self.static_embed[1], (0, self.width - self.width // 4))
+        return (token + code)[:, None]
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute feature maps, each the mean over groups and time steps; see `Backbone.forward`.
+
+        `image` is reflectance 0-1: the network scales it itself, because it needs NDVI as well.
+        """
+        image = self.check_input(image)
+        temporal, location = self.check_metadata(image, temporal, location)
+        months = month_indices(temporal, image)
+        groups = self.inputs(pad_to_patches(image, self.patch_size))
+        maps, _ = self.tokens(groups, months, location)
+        return [cells.mean(dim=(3, 4)).permute(0, 3, 1, 2) for cells in maps]
+
+
+def group_members(bands: Sequence[str]) -> dict[str, list[str]]:
+    """Sort image bands into groups, each to that of its nearest known band; NDVI where possible."""
+    known = [band for members in GROUPS.values() for band in members if band != "NDVI"]
+    members: dict[str, list[str]] = {}
+    for group, own in GROUPS.items():
+        if group == "NDVI":
+            found = list(members_of_ndvi(bands))
+        else:
+            found = [band for band in bands if nearest_band(band, known) in own]
+        if found:
+            members[group] = ["NDVI"] if group == "NDVI" else found
+    return members
+
+
+def members_of_ndvi(bands: Sequence[str]) -> tuple[str, ...]:
+    """Return the red and the near-infrared band for NDVI, or nothing if one is missing."""
+    infrared = [band for band in ("NIR_BROAD", "NIR_NARROW") if band in bands]
+    return ("RED", infrared[0]) if "RED" in bands and infrared else ()
+
+
+def month_indices(temporal: Tensor | None, image: Tensor) -> Tensor:
+    """Return the month index 0-11 of each image and time step, (B, T); June if none is known."""
+    batch, frames = image.shape[0], image.shape[2]
+    if temporal is None:
+        return torch.full((batch, frames), JUNE, device=image.device)
+    days = temporal.flatten(0, 1).tolist()
+    months = [calendar_day(year, day).month - 1 for year, day in days]
+    return torch.tensor(months, device=image.device).reshape(batch, frames)
+
+
+def resizing_matrix(patch_size: int) -> Tensor:
+    """Return the (p * p, 64) matrix that turns an 8 x 8 kernel into one for p x p patches.
+
+    It is the pseudo-inverse of resizing p x p patches to 8 x 8 (FlexiViT, arXiv 2212.08013).
+    """
+    side = torch.eye(KERNEL**2).reshape(-1, 1, KERNEL, KERNEL)
+    size = (patch_size, patch_size)
+    resized = functional.interpolate(side, size=size, mode="bicubic", antialias=True)
+    return torch.linalg.pinv(resized.flatten(1))

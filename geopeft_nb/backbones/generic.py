@@ -1,0 +1,332 @@
+"""Backbones of timm and torchgeo: plain ViTs, and networks that have stages, such as a ResNet.
+
+torchgeo's ResNets and ViTs are timm's networks with weights of their own, so timm builds both.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, Self
+
+import timm
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from geopeft_nb.backbones.base import Backbone, Request, adapt_kernel, choose_layers
+from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, file_of, scaling_of
+from geopeft_nb.backbones.vit import FusedQKV, pad_to_patches
+from geopeft_nb.errors import unknown_name
+from geopeft_nb.files import FileEntry
+
+
+class TimmBackbone(Backbone):
+    """A network that timm builds, without its classifier; its keys keep timm's names.
+
+    Args:
+        network: The timm model, with as many input channels as there are bands.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Drop the classifier (`fc.*` of a ResNet, `head.*` of a ViT) and choose bands.
+
+        timm itself would repeat the RGB weights over further channels (`in_chans`), as the paper
+        does; here each band takes the weights of its own or the nearest wavelength.
+        """
+        classifier = self.network.pretrained_cfg.get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        kept = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
+        for first in _first_layers(self.card.extra["timm"], len(self.card.bands)):
+            if first in kept:
+                kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands)
+        return {f"network.{key}": value for key, value in kept.items()}
+
+
+class TimmStages(TimmBackbone):
+    """A network with stages of growing stride, such as a ResNet: returns all stages, or some.
+
+    Where a network ends in a norm, the map of its last stage has passed it, and no other map.
+
+    Args:
+        name: timm's name of the model.
+        channels: Input bands C.
+        layers: Stages whose output is returned; None means all.
+    """
+
+    def __init__(self, name: str, channels: int, layers: Sequence[int] | None = None) -> None:
+        super().__init__(_network(name, channels))
+        stages = _stages(self.network)
+        self.layers = choose_layers(range(len(stages)) if layers is None else layers, len(stages))
+        self.taken = [stages[layer] for layer in self.layers]
+        info = self.network.feature_info
+        self.strides = tuple(info[stage]["reduction"] for stage in self.taken)
+        self.channels = tuple(info[stage]["num_chs"] for stage in self.taken)
+        self.patch_size = self.strides[-1]
+        self.deepest_stride = max(info[stage]["reduction"] for stage in stages)
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card; see `Backbone.from_card`."""
+        return cls(card.extra["timm"], len(request.bands), request.layers)
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute one map per chosen stage; see `Backbone.forward`."""
+        image = self.check_input(image)
+        self.check_metadata(image, temporal, location)
+        height, width = image.shape[-2:]
+        maps = self.network.forward_intermediates(
+            pad_to_patches(image, self.deepest_stride)[:, :, 0],
+            indices=self.taken, norm=True, stop_early=True, intermediates_only=True,
+        )  # fmt: skip
+        return [
+            features[..., : -(-height // stride), : -(-width // stride)]
+            for features, stride in zip(maps, self.strides, strict=True)
+        ]
+
+
+class TimmViT(TimmBackbone):
+    """A plain vision transformer of timm; position codes are resized for other image sizes.
+
+    Args:
+        name: timm's name of the model.
+        channels: Input bands C.
+        img_size: Image side in pixels that the stored position codes are made for.
+        layers: Blocks whose output is returned; None means the last one.
+    """
+
+    def __init__(
+        self, name: str, channels: int, img_size: int, layers: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(_network(name, channels, img_size=img_size, dynamic_img_size=True))
+        # Pooling belongs to the classifier.
+        self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
+        for module in self.blocks.modules():
+            if type(getattr(module, "qkv", None)) is nn.Linear:
+                module.qkv.__class__ = FusedQKV
+        self.layers = choose_layers(layers, len(self.blocks))
+        self.patch_size = self.network.patch_embed.patch_size[0]
+        if self.network.pos_embed is not None:
+            self.trained_grid = img_size // self.patch_size
+        self.strides = (self.patch_size,) * len(self.layers)
+        self.channels = (self.network.embed_dim,) * len(self.layers)
+
+    @property
+    def blocks(self) -> nn.Sequential:
+        """The transformer blocks."""
+        return self.network.blocks
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network of a card; see `Backbone.from_card`."""
+        return cls(card.extra["timm"], len(request.bands), request.img_size, request.layers)
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Also drop the pooling `fc_norm.*` and `attn_pool.*`, and resize position codes.
+
+        Codes are resized only from the image size of the card to the one that was asked for.
+        """
+        pooling = ("fc_norm.", "attn_pool.")
+        state = super().translate({k: v for k, v in state.items() if not k.startswith(pooling)})
+        old, new = self.card.img_size // self.patch_size, self.trained_grid
+        codes = state.get("network.pos_embed")
+        if codes is not None and new is not None and old != new:
+            own = self.network.pos_embed
+            prefix = own.shape[1] - new**2  # codes of the class token and the like
+            if codes.shape == (1, prefix + old**2, own.shape[2]):
+                state["network.pos_embed"] = resample_abs_pos_embed(
+                    codes, [new, new], [old, old], num_prefix_tokens=prefix
+                )
+                self.notes = (f"position codes resized from {old}×{old} to {new}×{new} patches",)
+        return state
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute one map per chosen block; see `Backbone.forward`."""
+        image = self.check_input(image)
+        self.check_metadata(image, temporal, location)
+        grid = self.grid(*image.shape[-2:])
+        kept = self.network.forward_intermediates(
+            pad_to_patches(image, self.patch_size)[:, :, 0],
+            indices=list(self.layers), stop_early=True, intermediates_only=True, output_fmt="NLC",
+        )  # fmt: skip
+        if self.layers[-1] == len(self.blocks) - 1:
+            kept[-1] = self.network.norm(kept[-1])
+        return [tokens.transpose(1, 2).unflatten(2, grid) for tokens in kept]
+
+
+def make_card(name: str) -> BackboneCard:
+    """Make the card of a model of torchgeo or timm.
+
+    Args:
+        name: ``"torchgeo:"`` and a weight of a ResNet or ViT of torchgeo, or ``"timm:"`` and a
+            model of timm, with or without the tag of its weights.
+
+    Returns:
+        The card. Scaling: torchgeo's `Normalize` steps, in reflectance; of weights that were
+        trained on 8-bit images (all of timm's, Satlas RGB, SeCo, Landsat) 255 is taken to be
+        reflectance `WHITE`, before the mean and standard deviation of their photographs.
+
+    Raises:
+        ValueError: Unknown name, a network of another kind, bands that the toolkit does not know,
+            or a scaling that contradicts itself (SeCo).
+        ImportError: torchgeo is not installed.
+    """
+    library, _, model = name.partition(":")
+    return _torchgeo_card(name, model) if library == "torchgeo" else _timm_card(name, model)
+
+
+def _timm_card(name: str, model: str) -> BackboneCard:
+    try:
+        config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    except RuntimeError:  # timm's error for an unknown tag
+        config = None
+    if config is None:
+        known = timm.list_models(pretrained="." in model)
+        raise unknown_name("timm model", model, _near(model, known))
+    # A model of which timm has no weights keeps an entry without address: loading it must fail.
+    file = FileEntry(f"{model}/model.safetensors")
+    if config.hf_hub_id:
+        repository = config.hf_hub_id.rpartition("/")[2]
+        path = config.hf_hub_filename or "model.safetensors"
+        file = FileEntry(f"{repository}/{path}", hub=config.hf_hub_id, licence=config.license or "")
+    elif config.url:
+        file = FileEntry(config.url.rpartition("/")[2], url=config.url)
+    return BackboneCard(
+        name=name,
+        title=f"{model} of timm",
+        sensor="RGB photographs",
+        bands=("RED", "GREEN", "BLUE"),
+        mean=tuple(WHITE * value for value in config.mean),
+        std=tuple(WHITE * value for value in config.std),
+        img_size=config.input_size[-1],
+        weights=file,
+        licence=config.license or "not stated by timm",
+        citation=config.origin_url or f"timm, {model}",
+        **_facts(name, model, 3),
+    )
+
+
+def _torchgeo_card(name: str, model: str) -> BackboneCard:
+    try:
+        from torchgeo import models
+    except ImportError as error:
+        raise ImportError(f"{name} needs torchgeo: pip install torchgeo") from error
+    kinds = [kind for kind in vars(models) if kind.endswith("_Weights")]
+    known = {str(weight): weight for kind in kinds for weight in getattr(models, kind)}
+    if model not in known:
+        raise unknown_name("torchgeo weight", model, _near(model, known))
+    weight, kind = known[model], model.partition("_")[0]
+    if not kind.startswith(("ResNet", "ViT")):
+        raise ValueError(
+            f"{name} is no ResNet or ViT. Of torchgeo's weights, those of ResNet18, ResNet50, "
+            "ResNet152 and the ViTs can be loaded."
+        )
+    bands = bands_of(name, weight.meta.get("bands"))
+    mean, std = scaling_of(name, weight.transforms, len(bands))
+    # The field `model` of some ResNets names another depth; the class of the weight is right.
+    network = kind.lower() if kind.startswith("ResNet") else weight.meta["model"]
+    licence = weight.meta.get("license", "not stated by torchgeo: see its card")
+    return BackboneCard(
+        name=name,
+        title=f"{model} of torchgeo",
+        sensor=weight.meta.get("dataset", "not stated"),
+        bands=bands,
+        mean=mean,
+        std=std,
+        img_size=weight.meta.get("img_size", 224),
+        weights=file_of(weight.url, licence),
+        licence=licence,
+        citation=weight.meta.get("publication", "torchgeo"),
+        **_facts(name, network, len(bands)),
+    )
+
+
+def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 - as in timm
+    """Build an untrained timm model without classifier."""
+    return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
+
+
+def _stages(network: Any) -> list[int]:  # noqa: ANN401
+    """Return which of timm's feature maps are stages: those of at least 4 pixels per cell."""
+    return [i for i, info in enumerate(network.feature_info) if info["reduction"] >= 4]
+
+
+def _first_layers(model: str, channels: int) -> list[str]:
+    """Return the keys of the weights that read the image: those that one band more enlarges.
+
+    timm's own entry, `first_conv`, leaves some out where several layers read the image.
+    """
+    with torch.device("meta"):
+        own, larger = (_network(model, count).state_dict() for count in (channels, channels + 1))
+    keys = [key for key, value in own.items() if value.shape != larger[key].shape]
+    if not keys or any(own[key].shape[1:2] != (channels,) for key in keys):
+        raise ValueError(f"{model} has no first layer with one channel per band.")
+    return keys
+
+
+def _facts(name: str, model: str, channels: int) -> dict[str, Any]:
+    """Build a timm model without memory and read off what a card says about its network."""
+    try:
+        with torch.device("meta"):
+            _first_layers(model, channels)
+            network = _network(model, channels).eval()  # batch norm refuses to train on one value
+            read = _vit_facts if isinstance(network, VisionTransformer) else _stage_facts
+            return {"extra": {"timm": model}} | read(model, network, channels)
+    except Exception as error:  # whatever timm raises for a network of another kind
+        raise ValueError(
+            f"{name} cannot be used. Of timm, this toolkit takes plain vision transformers "
+            "(vit_…, deit…, but no hybrids and no DINOv3), and networks for images of any size "
+            "whose stages get coarser step by step (resnet50, convnext_tiny, …)."
+        ) from error
+
+
+def _vit_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # noqa: ANN401
+    """Describe a ViT; a patch that is no single layer on the image (a hybrid) fails the check."""
+    patch = network.patch_embed.patch_size[0]
+    vit = TimmViT(model, channels, network.patch_embed.img_size[0])
+    maps = vit.network.forward_intermediates(
+        torch.zeros(1, channels, 4 * patch, 6 * patch), indices=1, intermediates_only=True
+    )
+    kernel = network.patch_embed.proj.weight
+    if maps[0].shape[-2:] != (4, 6) or kernel.shape[2:] != (patch, patch):
+        raise ValueError(f"the patches of {model} are not those of its first layer")
+    return {
+        "family": "vit", "patch_size": patch, "width": network.embed_dim,
+        "depth": len(vit.blocks), "heads": vit.network.blocks[0].attn.num_heads,
+        "parameters": sum(p.numel() for p in vit.parameters()),
+    }  # fmt: skip
+
+
+def _stage_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # noqa: ANN401
+    """Describe a network with stages; one of equal blocks, and one of a fixed size, fail."""
+    info = [network.feature_info[stage] for stage in _stages(network)]
+    maps = network.forward_intermediates(
+        torch.zeros(1, channels, 64, 96),
+        indices=_stages(network), norm=True, intermediates_only=True,
+    )  # fmt: skip
+    strides = [stage["reduction"] for stage in info]
+    shapes = [(m.shape[1], 64 // m.shape[2], 96 // m.shape[3]) for m in maps]
+    if shapes != [(i["num_chs"], i["reduction"], i["reduction"]) for i in info]:
+        raise ValueError(f"{model} gives maps of {shapes}")
+    if len(set(strides)) < 2 or strides != sorted(set(strides)):
+        raise ValueError(f"the stages of {model} have {strides} pixels per cell")
+    return {
+        "family": "resnet", "patch_size": strides[-1], "width": info[-1]["num_chs"],
+        "depth": len(info), "heads": 0, "parameters": sum(p.numel() for p in network.parameters()),
+    }  # fmt: skip
+
+
+def _near(name: str, known: Sequence[str] | dict[str, object]) -> list[str]:
+    """Choose the five nearest names for a message, of those that begin alike if there are any."""
+    alike = [other for other in known if other[:3].lower() == name[:3].lower()]
+    return difflib.get_close_matches(name, alike or list(known), n=5, cutoff=0.0)

@@ -1,0 +1,182 @@
+"""Clay v1 equals the published implementation, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.clay import ClayViT, place_code, time_code
+from geopeft_nb.backbones.load import load_exactly
+
+CARD = backbone_card("clay_v1_base")
+#: Wavelengths of the golden calls that name none: blue, green, red, nir, swir16, swir22.
+WAVES = torch.tensor([0.493, 0.56, 0.665, 0.842, 1.61, 2.19])
+JULY, JANUARY = torch.tensor([[[2021.0, 200.0]]]), torch.tensor([[[2021.0, 10.0]]])
+ZURICH, QUITO = torch.tensor([[47.4, 8.5]]), torch.tensor([[-0.2, -78.5]])
+
+
+def from_golden(state: dict[str, Tensor], sizes: dict) -> ClayViT:
+    model = ClayViT(
+        sizes["dim"], sizes["depth"], sizes["heads"], sizes["patch_size"],
+        layers=range(sizes["depth"]),
+    ).eval()  # fmt: skip
+    load_exactly(model, model.translate(state), Path("golden"))
+    return model
+
+
+def small(bands: Sequence[str] = CARD.bands, gsd: float = 10.0) -> ClayViT:
+    """Clay with little of everything, untrained."""
+    card = replace(CARD, width=64, depth=2, heads=4)
+    torch.manual_seed(0)
+    model = ClayViT.from_card(card, Request(tuple(bands), 64, gsd=gsd)).eval()
+    model.card, model.bands = card, tuple(bands)
+    return model
+
+
+def embeddings(model: ClayViT, inputs: dict[str, Tensor], call: dict) -> dict[str, Tensor]:
+    image, waves = inputs[call["x"]], inputs.get(call.get("waves", ""), WAVES)
+    time, place = inputs.get(call.get("time", "")), inputs.get(call.get("latlon", ""))
+    patches, waves_encoded = model.patch_embedding(image, waves)
+    tokens, _ = model.embed(image, waves, call.get("gsd", 1.0), time, place)
+    return {
+        "patches": patches.flatten(2).transpose(1, 2),
+        "waves_encoded": waves_encoded,
+        "patches_with_encodings": tokens,
+    }
+
+
+def test_every_output_equals_the_golden_tensors(golden: Callable, close: Callable) -> None:
+    state, inputs, outputs, meta = golden("clay_v1")
+    model = from_golden(state, meta["cfg"]["kwargs"])
+    compared = set()
+    for call in meta["cfg"]["calls"]:
+        with torch.no_grad():
+            ours = embeddings(model, inputs, call)
+            layers = model.tokens(ours["patches_with_encodings"])
+        ours |= {f"layer_{index}": tokens for index, tokens in enumerate(layers)}
+        ours["image"] = layers[-1][:, 1:].transpose(1, 2).unflatten(2, (6, 6))
+        for name, value in ours.items():
+            close(value, outputs[f"{call['name']}/{name}"], outputs)
+            compared.add(f"{call['name']}/{name}")
+    assert compared == set(outputs)
+
+
+def test_patch_embedding_of_another_size_equals_the_golden_tensors(
+    golden: Callable, close: Callable
+) -> None:
+    state, inputs, outputs, meta = golden("clay_v1_vpt")
+    state = {key: value for key, value in state.items() if "vpt_prompt" not in key}
+    model = from_golden(state, meta["cfg"]["kwargs"])
+    with torch.no_grad():
+        ours = embeddings(model, inputs, meta["cfg"]["calls"][0])
+    for name, value in ours.items():
+        close(value, outputs[f"vpt/{name}"], outputs)
+
+
+@pytest.fixture(scope="module")
+def published(golden_path: Callable) -> dict[str, Tensor]:
+    """The layout of the full-size published network, without memory."""
+    layout = json.loads(golden_path("full_size_keys.json").read_text())["models"][CARD.name]
+    return {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
+
+
+def test_full_size_has_the_published_layout_and_parameters(published: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        model = ClayViT.from_card(CARD, Request(CARD.bands, CARD.img_size))
+    ours = {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: value.shape for key, value in model.translate(published).items()} == ours
+    assert sum(p.numel() for p in model.parameters()) == CARD.parameters == 92_102_144
+
+
+def test_training_checkpoint_keeps_only_its_encoder(published: dict[str, Tensor]) -> None:
+    model, other = small(), torch.zeros(1)
+    lightning = {key.replace("clay_encoder.", "model.encoder."): v for key, v in published.items()}
+    extra = {"model.decoder.mask_token": other, "model.proj.weight": other, "teacher.x": other}
+    assert set(model.translate(lightning | extra)) == set(model.translate(published))
+    # Without that prefix there is nothing to tell a decoder by: it stays and will be refused.
+    assert "decoder.mask_token" in model.translate(published | {"decoder.mask_token": other})
+
+
+def test_bands_in_another_order_give_the_same_features() -> None:
+    image = torch.rand(1, 3, 16, 24)
+    forth, back = small(["RED", "BLUE", "SWIR_2"]), small(["SWIR_2", "BLUE", "RED"])
+    with torch.no_grad():
+        same, other = forth(image)[0], back(image.flip(1))[0]
+    torch.testing.assert_close(same, other, rtol=1e-4, atol=1e-5)  # float32 sums in another order
+    assert not torch.allclose(same, back(image)[0], atol=1e-3)
+
+
+def test_odd_size_runs_forward_and_backward() -> None:
+    model = small(["RED", "BLUE", "SWIR_2"]).train()
+    (features,) = model(torch.rand(2, 3, 97, 131), JULY.expand(2, -1, -1), ZURICH.expand(2, -1))
+    assert features.shape == (2, 64, *model.grid(97, 131)) == (2, 64, 13, 17)
+    features.square().mean().backward()
+    untouched = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untouched == []
+
+
+def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
+    model, image = small(), torch.zeros(1, 10, 40, 72)
+    bright = image.clone()
+    bright[..., 24:32, 56:64] = 5.0
+    with torch.no_grad():
+        change = (model(bright)[0] - model(image)[0]).norm(dim=1)[0]
+    assert change.shape == (5, 9)
+    assert divmod(int(change.argmax()), 9) == (3, 7)
+
+
+def test_date_place_and_ground_sampling_distance_change_features() -> None:
+    image, model = torch.rand(1, 10, 32, 32), small()
+    with torch.no_grad():
+        without, summer = model(image)[0], model(image, JULY)[0]
+        assert not torch.allclose(without, summer, atol=1e-3)
+        assert not torch.allclose(summer, model(image, JANUARY)[0], atol=1e-3)
+        zurich = model(image, location=ZURICH)[0]
+        assert not torch.allclose(zurich, model(image, location=QUITO)[0], atol=1e-3)
+        assert not torch.allclose(without, small(gsd=30.0)(image)[0], atol=1e-3)
+
+
+def test_date_becomes_its_iso_week_at_noon() -> None:
+    # 1 January 2021 lies in ISO week 53, 4 January in week 1; 13 of 52 weeks are a quarter turn.
+    codes = time_code(torch.tensor([[[2021.0, 1.0]], [[2021.0, 4.0]], [[2021.0, 88.0]]]))
+    torch.testing.assert_close(codes[0], codes[1])
+    torch.testing.assert_close(codes[2], torch.tensor([1.0, 0.0, 0.0, -1.0]))
+
+
+def test_place_becomes_sine_and_cosine_of_latitude_then_longitude() -> None:
+    code = place_code(torch.tensor([[30.0, -180.0]]))
+    torch.testing.assert_close(code, torch.tensor([[0.5, 0.75**0.5, 0.0, -1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("temporal", "location", "message"),
+    [
+        ([[[2021.0, 400.0]]], None, "days from 1 to 366"),
+        ([[[2021.0, float("nan")]]], None, "days from 1 to 366"),
+        ([[200.0, 2021.0]], None, "time must have shape"),
+        (None, [[8.5, 147.4, 0.0]], "location must have shape"),
+        (None, [[147.4, 8.5]], "latitudes between -90 and 90"),
+    ],
+)
+def test_bad_metadata_is_refused(
+    temporal: list | None, location: list | None, message: str
+) -> None:
+    given = [None if value is None else torch.tensor(value) for value in (temporal, location)]
+    with pytest.raises(ValueError, match=message):
+        small()(torch.rand(1, 10, 16, 16), *given)
+
+
+def test_random_weights_of_the_full_size_are_loaded_by_name_without_memory() -> None:
+    with torch.device("meta"):
+        backbone = gp.load_backbone("clay_v1_base", weights=None, bands=["RED", "B8A"], gsd=30)
+    assert (backbone.gsd, backbone.bands) == (30.0, ("RED", "NIR_NARROW"))
+    assert {p.device.type for p in backbone.parameters()} == {"meta"}

@@ -1,0 +1,196 @@
+"""SatMAE equals the published implementation, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.load import load_exactly
+from geopeft_nb.backbones.satmae import SatMAEViT, group_bands
+
+CARD = replace(
+    backbone_card("satmae_base"), width=64, depth=2, heads=4, img_size=32,
+    extra=backbone_card("satmae_base").extra | {"group_code": 16},
+)  # fmt: skip
+
+
+def small(bands: Sequence[str] = CARD.bands, img_size: int = 32) -> SatMAEViT:
+    """SatMAE with little of everything, untrained."""
+    torch.manual_seed(0)
+    model = SatMAEViT.from_card(CARD, Request(tuple(bands), img_size)).eval()
+    model.card, model.bands = CARD, tuple(bands)
+    return model
+
+
+@pytest.mark.parametrize(("name", "pooling"), [("satmae_cls", "norm"), ("satmae_globalpool", "fc")])
+def test_every_output_equals_the_golden_tensors(
+    golden: Callable, close: Callable, name: str, pooling: str
+) -> None:
+    state, inputs, outputs, meta = golden(name)
+    sizes = meta["cfg"]["kwargs"]
+    model = SatMAEViT(
+        sizes["channel_groups"], sizes["embed_dim"], sizes["depth"], sizes["num_heads"],
+        sizes["patch_size"], sizes["img_size"], sizes["channel_embed"],
+    ).eval()  # fmt: skip
+    model.card, model.bands = CARD, CARD.bands
+    # A network that pools the mean has another norm for it instead of the last one.
+    expected = [] if pooling == "norm" else ["norm.weight", "norm.bias"]
+    result = model.load_state_dict(model.translate(state), strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (expected, [])
+
+    with torch.no_grad():
+        tokens, grid = model.embed(inputs["x"])
+        assert grid == (4, 4)
+        ours = {"tokens_embedded": tokens}
+        for index, block in enumerate(model.blocks):
+            tokens = ours[f"tokens_block_{index}"] = block(tokens)
+        if pooling == "norm":
+            ours["pooled"] = model.tokens(ours["tokens_embedded"])[-1][:, 0]
+        else:
+            norm = nn.LayerNorm(64, eps=1e-6)
+            norm.load_state_dict({key: state[f"fc_norm.{key}"] for key in ("weight", "bias")})
+            ours["pooled"] = norm(tokens[:, 1:].mean(dim=1))
+        ours["logits"] = ours["pooled"] @ state["head.weight"].T + state["head.bias"]
+    for what, value in ours.items():
+        close(value, outputs[f"a/{what}"], outputs)
+    assert {f"a/{what}" for what in ours} == set(outputs)
+
+
+def test_base_has_the_published_layout(golden_path: Callable) -> None:
+    models = json.loads(golden_path("full_size_keys.json").read_text())["models"]
+    layout = models["satmae_vit_base_group_channels__96px_p8_62classes"]
+    with torch.device("meta"):
+        model = gp.load_backbone("satmae_base", weights=None)
+        published = {key: torch.empty(shape) for key, shape in layout.items()}
+        translated = model.translate(published)
+    ours = {key: value.shape for key, value in model.state_dict().items()}
+    # That file is of a network that pools the mean: it has no final norm.
+    missing = {key: ours.pop(key) for key in ("norm.weight", "norm.bias")}
+    assert {key: value.shape for key, value in translated.items()} == ours
+    assert all(shape == (768,) for shape in missing.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("satmae_base", 85_625_856), ("satmae_large", 303_083_264)]
+)
+def test_full_size_has_the_parameters_of_its_card(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = gp.load_backbone(name, weights=None)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_parts_of_pretraining_and_fine_tuning_are_dropped() -> None:
+    model = small()
+    extra = [
+        "mask_token", "decoder_embed.weight", "decoder_pos_embed", "decoder_blocks.0.norm1.bias",
+        "decoder_pred.2.bias", "head.weight", "fc_norm.bias",
+    ]  # fmt: skip
+    state = model.state_dict() | dict.fromkeys(extra, torch.zeros(1))
+    assert set(model.translate(state)) == set(model.state_dict())
+    assert "surprise" in model.translate({"surprise": torch.zeros(1)})
+
+
+def test_bands_join_the_group_of_the_band_nearest_in_wavelength() -> None:
+    assert group_bands(CARD, CARD.bands) == [[0, 1, 2, 6], [3, 4, 5, 7], [8, 9]]
+    # Coastal aerosol is nearest to blue, water vapour to the narrow near infrared.
+    assert group_bands(CARD, ["SWIR_2", "WATER_VAPOR", "COASTAL_AEROSOL"]) == [[2], [1], [0]]
+    assert group_bands(CARD, ["NIR_NARROW", "RED", "BLUE"]) == [[1, 2], [0], []]
+
+
+def test_absent_bands_count_as_bands_at_their_mean() -> None:
+    full, part = small(), small(["SWIR_1", "RED", "BLUE"])
+    part.load_state_dict(part.translate(full.state_dict()))
+    given = torch.rand(1, 3, 32, 32)
+    # 0.5 is where the scaling of SatMAE puts the mean of a band.
+    offset, divisor = full.scaling()
+    torch.testing.assert_close((torch.tensor(CARD.mean) - offset) / divisor, torch.full((10,), 0.5))
+    image = torch.full((1, 10, 32, 32), 0.5)
+    image[:, [8, 2, 0]] = given
+    with torch.no_grad():
+        reference, tokens = full.embed(image)[0], part.embed(given)[0]
+    # The second group has no band, so that its 16 tokens do not exist.
+    assert (reference.shape[1], tokens.shape[1]) == (1 + 3 * 16, 1 + 2 * 16)
+    torch.testing.assert_close(tokens, reference[:, [*range(17), *range(33, 49)]])
+
+
+def test_bands_in_another_order_give_the_same_features() -> None:
+    forth, back = small(["RED", "B8A", "BLUE"]), small(["BLUE", "B8A", "RED"])
+    full, image = small().state_dict(), torch.rand(1, 3, 16, 24)
+    for model in (forth, back):
+        model.load_state_dict(model.translate(full))
+    with torch.no_grad():
+        same, other = forth(image)[0], back(image.flip(1))[0]
+    torch.testing.assert_close(same, other)
+    assert not torch.allclose(same, back(image)[0], atol=1e-3)
+
+
+def test_position_codes_can_be_resized_once_or_for_each_image() -> None:
+    model, large = small(), small(img_size=64)
+    nn.init.normal_(model.pos_embed)
+    large.load_state_dict(large.translate(model.state_dict()))
+    assert large.pos_embed.shape == (1, 1 + 8 * 8, 48)
+    image = torch.rand(1, 10, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(large(image), model(image))
+        corners = model._resized(model.pos_embed[:, 1:], 4, 5, 9).unflatten(1, (5, 9))
+    own = model.pos_embed[:, 1:].unflatten(1, (4, 4))
+    torch.testing.assert_close(corners[:, ::4, ::8], own[:, ::3, ::3])
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("pos_embed", (1, 1 + 3 * 3, 48)),
+        ("patch_embed.0.proj.bias", (1,)),
+        ("patch_embed.0.proj.weight", (64, 4)),
+    ],
+)
+def test_mis_shaped_tensors_are_left_for_the_loader_to_refuse(key: str, shape: tuple) -> None:
+    model = small(["RED", "BLUE"])
+    state = small().state_dict() | {key: torch.zeros(shape)}
+    with pytest.raises(ValueError, match=f"{key} is "):
+        load_exactly(model, model.translate(state), Path("wrong.pth"))
+
+
+def test_odd_size_runs_forward_and_backward() -> None:
+    model = small(["RED", "BLUE", "SWIR_2"]).train()
+    (features,) = model(torch.rand(2, 3, 97, 131))
+    assert features.shape == (2, 64, *model.grid(97, 131)) == (2, 64, 13, 17)
+    features.square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
+    model, image = small(), torch.zeros(1, 10, 40, 72)
+    bright = image.clone()
+    bright[..., 24:32, 56:64] = 5.0
+    with torch.no_grad():
+        change = (model(bright)[0] - model(image)[0]).norm(dim=1)[0]
+    assert change.shape == (5, 9)
+    assert divmod(int(change.argmax()), 9) == (3, 7)
+
+
+def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
+    model, image = small(), torch.rand(1, 10, 16, 24)
+    with torch.no_grad():
+        tokens = model.tokens(model.embed(image)[0])[-1]
+        # Class token, then three groups of 2 x 3 cells; row 1, column 2 is the last of each.
+        expected = tokens[0, [6, 12, 18]].mean(dim=0)
+        torch.testing.assert_close(model(image)[0][0, :, 1, 2], expected)
+
+
+def test_metadata_is_refused_because_the_model_takes_none() -> None:
+    image = torch.rand(1, 10, 16, 16)
+    with pytest.raises(ValueError, match="takes neither time nor location: leave time"):
+        small()(image, torch.tensor([[[2021.0, 200.0]]]))
+    with pytest.raises(ValueError, match="leave location out"):
+        small()(image, location=torch.tensor([[47.4, 8.5]]))

@@ -1,0 +1,317 @@
+"""Backbones that other libraries build: timm's, torchgeo's, and the untrained UNet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.base import adapt_kernel
+from geopeft_nb.backbones.generic import WHITE, make_card
+from geopeft_nb.backbones.vit import FusedQKV
+from geopeft_nb.bands import SENTINEL2_BANDS
+from geopeft_nb.decoders.linear import LinearDecoder
+
+IMAGE = (97, 131)  # pixels: no multiple of any patch
+
+
+@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("timm:vit_tiny_patch16_224", [(192, 7, 9)]),
+        ("timm:resnet18", [(64, 25, 33), (128, 13, 17), (256, 7, 9), (512, 4, 5)]),
+        ("timm:convnext_atto", [(40, 25, 33), (80, 13, 17), (160, 7, 9), (320, 4, 5)]),
+        ("unet", [(16, 97, 131)]),
+    ],
+)
+def test_odd_sizes_and_few_bands_go_forward_and_backward(
+    name: str, shapes: list[tuple[int, int, int]]
+) -> None:
+    backbone = gp.load_backbone(name, weights=None, bands=["B12", "RED"])
+    maps = backbone(torch.rand(1, 2, *IMAGE))
+    assert [tuple(m.shape[1:]) for m in maps] == shapes
+    assert backbone.channels == tuple(shape[0] for shape in shapes)
+    assert backbone.grid(*IMAGE) == shapes[-1][1:]
+    sum(m.square().mean() for m in maps).backward()
+    gradients = [weight.grad for weight in backbone.parameters() if weight.grad is not None]
+    assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
+
+
+@pytest.mark.parametrize("name", ["decur_resnet50", "unet", "timm:vit_base_patch16_224"])
+def test_a_network_on_the_meta_device_takes_no_memory(name: str) -> None:
+    with torch.device("meta"):
+        backbone = gp.load_backbone(name, weights=None)
+    assert {value.device.type for value in backbone.state_dict().values()} == {"meta"}
+
+
+def random_state(network: nn.Module) -> dict[str, Tensor]:
+    """Fill every tensor at random, so that each one shows in the output."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        # Batch normalisation divides by the root of a variance, which must stay above zero.
+        key: torch.rand(value.shape, generator=generator) * 0.1 + 0.5 * ("var" in key)
+        for key, value in network.state_dict().items()
+    }
+
+
+def test_decur_has_the_keys_and_shapes_of_its_published_file(root: Path) -> None:
+    golden = root.parent / "shared/golden/resnet50_decur_keys.json"
+    if not golden.exists():
+        pytest.skip(f"needs {golden.name}")
+    published = json.loads(golden.read_text())["state_dict"]
+    with torch.device("meta"):
+        backbone = gp.load_backbone("decur_resnet50", weights=None)
+    own = {
+        key.removeprefix("network."): list(value.shape)
+        for key, value in backbone.state_dict().items()
+    }
+    classifier = ("fc.weight", "fc.bias")
+    wanted = {key: entry["shape"] for key, entry in published.items() if key not in classifier}
+    assert own == wanted
+
+
+def test_decur_computes_what_torchgeos_resnet50_does(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchgeo.models")
+    reference = models.resnet50(in_chans=13).eval()
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    torch.save(state, tmp_path / "decur.pth")
+    backbone = gp.load_backbone("decur_resnet50", weights=tmp_path / "decur.pth").eval()
+    image = torch.rand(1, 13, 64, 96)
+    with torch.no_grad():
+        wanted = reference.forward_intermediates(image, intermediates_only=True)[1:]
+        for ours, theirs in zip(backbone(image), wanted, strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(backbone(image)[-1], reference.forward_features(image))
+
+
+def test_stages_can_be_chosen() -> None:
+    backbone = gp.load_backbone("timm:resnet18", weights=None, layers=[1, 2])
+    assert (backbone.strides, backbone.patch_size) == ((8, 16), 16)
+    assert [m.shape[-2:] for m in backbone(torch.rand(1, 3, *IMAGE))] == [(13, 17), (7, 9)]
+
+
+def test_only_the_last_block_of_a_vit_passes_the_final_norm(tmp_path: Path) -> None:
+    reference = timm.create_model("vit_tiny_patch16_224", num_classes=5).eval()
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    save_file(state, tmp_path / "vit.safetensors")
+    backbone = gp.load_backbone(
+        "timm:vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", layers=[10, 11]
+    ).eval()
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        final, blocks = reference.forward_intermediates(image, indices=[10, 11])
+        before, last = backbone(image)
+    assert torch.equal(before, blocks[0])
+    assert torch.equal(last.flatten(2).transpose(1, 2), final[:, 1:])  # without the class token
+    # The unused classifier is the only thing of the file that is left out.
+    assert len(backbone.state_dict()) == len(state) - 2
+
+
+def test_position_codes_of_a_file_are_resized_to_the_image_size_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    state = random_state(timm.create_model("vit_tiny_patch16_224"))
+    save_file(state, tmp_path / "vit.safetensors")
+    backbone = gp.load_backbone(
+        "timm:vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", img_size=96
+    )
+    codes = state["pos_embed"]
+    patches = codes[:, 1:].transpose(1, 2).unflatten(2, (14, 14))
+    wanted = nn.functional.interpolate(patches, (6, 6), mode="bicubic", antialias=True)
+    own = backbone.network.pos_embed.detach()
+    assert torch.equal(own[:, :1], codes[:, :1])  # of the class token
+    assert torch.allclose(own[:, 1:], wanted.flatten(2).transpose(1, 2), rtol=1e-5)  # float32
+    assert backbone.trained_grid == 6
+    assert "position codes resized from 14×14 to 6×6" in backbone.provenance["adapted"]
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("patch_embed.proj.weight", (192, 3, 8, 8)),
+        ("patch_embed.proj.weight", (192, 3, 9, 7)),
+        ("patch_embed.proj.weight", (192, 3 * 16 * 16)),
+        ("pos_embed", (1, 1 + 7 * 7, 192)),
+    ],
+)
+@pytest.mark.parametrize("img_size", [224, 96])
+def test_a_vit_file_of_other_patches_or_of_another_grid_is_refused(
+    key: str, shape: tuple[int, ...], img_size: int, tmp_path: Path
+) -> None:
+    state = random_state(timm.create_model("vit_tiny_patch16_224"))
+    save_file(state | {key: torch.rand(shape)}, tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match=re.escape(f"{key} is {shape} instead of")):
+        gp.load_backbone(
+            "timm:vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", img_size=img_size
+        )
+
+
+def test_a_vit_of_torchgeo_computes_what_torchgeos_own_does(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchgeo.models")
+    reference = models.vit_small_patch16_224(in_chans=13).eval()
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    torch.save(state, tmp_path / "vit.pth")
+    name = "torchgeo:ViTSmall16_Weights.SENTINEL2_ALL_DINO"
+    backbone = gp.load_backbone(name, weights=tmp_path / "vit.pth").eval()
+    image = torch.rand(1, 13, 224, 224)
+    with torch.no_grad():
+        wanted, ours = reference.forward_features(image), backbone(image)[0]
+    assert torch.equal(ours.flatten(2).transpose(1, 2), wanted[:, 1:])
+
+
+@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_bands_are_chosen_in_every_layer_that_reads_the_image(name: str, tmp_path: Path) -> None:
+    save_file(random_state(timm.create_model(name)), tmp_path / "model.safetensors")
+    rgb, bgr = (
+        gp.load_backbone(f"timm:{name}", weights=tmp_path / "model.safetensors", bands=bands).eval()
+        for bands in (["RED", "GREEN", "BLUE"], ["BLUE", "GREEN", "RED"])
+    )
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        wanted, ours = rgb(image)[0], bgr(image.flip(1))[0]
+    # The same sums in another order: float32 rounding.
+    assert torch.allclose(ours, wanted, rtol=1e-5)
+
+
+def test_only_the_last_stage_passes_a_final_norm(tmp_path: Path) -> None:
+    reference = timm.create_model("starnet_s1").eval()
+    state = random_state(reference)
+    reference.load_state_dict(state)
+    save_file(state, tmp_path / "model.safetensors")
+    backbone = gp.load_backbone("timm:starnet_s1", weights=tmp_path / "model.safetensors").eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        maps, raw = backbone(image), reference.forward_intermediates(image)[1]
+        assert torch.equal(maps[-1], reference.forward_features(image))
+    assert [torch.equal(ours, theirs) for ours, theirs in zip(maps, raw, strict=True)] == [
+        True, True, True, False
+    ]  # fmt: skip
+
+
+def test_lora_finds_the_attention_of_a_timm_vit() -> None:
+    backbone = gp.load_backbone("timm:vit_tiny_patch16_224", weights=None)
+    assert all(type(block.attn.qkv) is FusedQKV for block in backbone.blocks)
+
+
+@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
+def test_bands_choose_channels_of_photographs_by_wavelength(tmp_path: Path) -> None:
+    state = random_state(timm.create_model("resnet18"))
+    save_file(state, tmp_path / "model.safetensors")
+    backbone = gp.load_backbone(
+        "timm:resnet18", weights=tmp_path / "model.safetensors", bands=["BLUE", "NIR", "RED"]
+    )
+    wanted = adapt_kernel(state["conv1.weight"], ["RED", "GREEN", "BLUE"], ["BLUE", "NIR", "RED"])
+    assert torch.equal(backbone.network.conv1.weight, wanted)
+
+
+def test_weights_of_timm_come_from_a_mirror_in_the_layout_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "timm/resnet18.a1_in1k/model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(random_state(timm.create_model("resnet18")), path)
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(tmp_path))
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+    backbone = gp.load_backbone("timm:resnet18")
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.provenance["weights"] == str(path)
+    assert backbone.provenance["sha256"] == checksum
+
+
+def test_a_photograph_model_sees_reflectance_stretched_to_white() -> None:
+    backbone = gp.load_backbone("timm:resnet18", weights=None)
+    white = backbone.normalise(torch.full((1, 3, 1, 1), WHITE)).flatten()
+    # ImageNet's mean and standard deviation, which timm states for these weights.
+    wanted = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    assert torch.allclose(white, wanted, rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize(
+    ("weight", "bands", "mean", "std"),
+    [
+        ("ResNet50_Weights.SENTINEL2_ALL_MOCO", SENTINEL2_BANDS, 0.0, 1.0),
+        ("ViTSmall14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON", SENTINEL2_BANDS, 0.16129, 0.0791),
+        ("ResNet152_Weights.SENTINEL2_SI_RGB_SATLAS", ("RED", "GREEN", "BLUE"), 0.0, WHITE),
+    ],
+)
+def test_cards_of_torchgeo_state_bands_and_scaling_in_reflectance(
+    weight: str, bands: tuple[str, ...], mean: float, std: float
+) -> None:
+    pytest.importorskip("torchgeo")
+    card = make_card(f"torchgeo:{weight}")
+    assert card.bands == bands
+    assert (card.mean[0], card.std[0]) == pytest.approx((mean, std), rel=1e-5)  # float32
+    assert card.weights is not None and card.weights.hub and len(card.weights.revision) == 40
+
+
+def test_landsat_numbers_are_read_by_their_sensor() -> None:
+    pytest.importorskip("torchgeo")
+    eight = make_card("torchgeo:ResNet18_Weights.LANDSAT_OLI_SR_MOCO")
+    seven = make_card("torchgeo:ResNet18_Weights.LANDSAT_ETM_SR_MOCO")
+    assert eight.bands[0] == "COASTAL_AEROSOL"
+    assert seven.bands[0] == "BLUE"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:resnet5", "Unknown timm model 'resnet5'"),
+        ("timm:resnet18.nope", "Did you mean 'resnet18[.]"),
+        ("timm:vitt_tiny", "Known: vit[^,]*, vit[^,]*, vit"),
+        # Made for one image size.
+        ("timm:swin_tiny_patch4_window7_224", "networks for images of any size"),
+        # Transformers of other classes: blocks of equal size are no stages.
+        ("timm:vit_small_patch16_dinov3", "plain vision transformers"),
+        ("timm:samvit_base_patch16", "plain vision transformers"),
+        ("timm:xcit_nano_12_p16_224", "plain vision transformers"),
+        ("timm:naflexvit_base_patch16_gap", "plain vision transformers"),
+        ("timm:convmixer_768_32", "plain vision transformers"),
+        # Patches of a convolutional network's maps.
+        ("timm:vit_base_r50_s16_224", "no hybrids"),
+        ("timm:vit_tiny_r_s16_p8_224", "no hybrids"),
+        ("timm:vitamin_small_224", "no hybrids"),
+        ("torchgeo:ResNet50_Weights.SENTINEL2_RGB_SECO", "around a thousand instead of around one"),
+        ("torchgeo:ResNet50_Weights.SENTINEL2_MOCO", "Did you mean"),
+        ("torchgeo:ResNet50_Weights.SENTINEL1_ALL_MOCO", r"optical bands \(VV, VH\)"),
+        ("torchgeo:Swin_V2_B_Weights.SENTINEL2_SI_RGB_SATLAS", "ResNet18, ResNet50"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_can(name: str, message: str) -> None:
+    if name.startswith("torchgeo"):
+        pytest.importorskip("torchgeo")
+    with pytest.raises(ValueError, match=message):
+        gp.load_backbone(name, weights=None)
+
+
+def test_unet_under_a_linear_decoder_is_the_librarys_unet_with_a_pointwise_head() -> None:
+    import segmentation_models_pytorch as smp
+
+    backbone = gp.load_backbone("unet", weights=None).eval()
+    decoder = LinearDecoder(backbone.channels, 3, backbone.patch_size)
+    reference = smp.Unet("resnet50", encoder_weights=None, in_channels=6, classes=3).eval()
+    head = reference.segmentation_head[0] = nn.Conv2d(16, 3, kernel_size=1)
+    # A transposed convolution stores (inputs, outputs), a convolution (outputs, inputs).
+    head.weight.data = decoder.conv.weight.data.transpose(0, 1)
+    head.bias.data = decoder.conv.bias.data
+    own = {key.removeprefix("network."): value for key, value in backbone.state_dict().items()}
+    missing, unexpected = reference.load_state_dict(own, strict=False)
+    assert set(missing) == {"segmentation_head.0.weight", "segmentation_head.0.bias"}
+    assert unexpected == []
+    image = torch.rand(1, 6, 64, 96)
+    with torch.no_grad():
+        wanted, ours = reference(image), decoder(backbone(image))
+    # The same sums in another order: float32 rounding.
+    assert torch.allclose(ours, wanted, atol=1e-5 * float(wanted.abs().max()))
