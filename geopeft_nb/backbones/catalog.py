@@ -112,7 +112,7 @@ def _reflectance(*numbers: float) -> tuple[float, ...]:
 
 GEOPEFT_TINY = BackboneCard(
     name="geopeft_tiny",
-    title="geopeft tiny 1.0 (Prithvi-EO architecture, small)",
+    title="geopeft tiny 1.1 (Prithvi-EO architecture, small)",
     family="prithvi",
     sensor="HLS and Sentinel-2, 10-30 m",
     bands=HLS_BANDS,
@@ -129,7 +129,7 @@ GEOPEFT_TINY = BackboneCard(
     weights=FileEntry(
         "models/geopeft_tiny.safetensors",
         size=6_482_064,
-        sha256="d96b40d62d767d00c8c7b7ec43955bf27cce2611367d5ff14295557c92af32e8",
+        sha256="aea5c59938ce99d1482cf7801da3153cc6c7a67cc01b1944c0fa7b66effc0aaf",
         licence="Apache-2.0",
     ),
     licence="Apache-2.0",

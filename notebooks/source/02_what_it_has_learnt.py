@@ -363,7 +363,7 @@ for name, part in parts.items():
 my_guess = {"still recognisable at": ..., "rebuilt better": ..., "beats interpolation from": ...}
 
 # %% [markdown]
-# **What the model has seen.** `geopeft_tiny` saw the pixels of both scenes in pretraining, without labels: first as a masked autoencoder with 75 % hidden, in a last stage with 75 %, 50 % or nothing hidden. In that stage the visible tokens also learnt to predict the features of Galileo nano, a foundation model trained on Sentinel-2 from all over the world (*knowledge distillation*; `data/models/README.md`). So nothing below is a test on new imagery.
+# **What the model has seen.** `geopeft_tiny` saw the pixels of both scenes in pretraining, without labels: first as a masked autoencoder with 75 % hidden, in a last stage also with 50 % or nothing hidden. In that stage the visible tokens also learnt to predict the features of Galileo nano, a foundation model trained on Sentinel-2 from all over the world (*knowledge distillation*; `data/models/README.md`). So nothing below is a test on new imagery.
 #
 # Move the sliders: a larger share, another chip, other patches. Without a running kernel you see the first position of the sliders.
 
