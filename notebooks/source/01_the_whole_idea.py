@@ -128,7 +128,7 @@ gp.show(figure, alt="Four chips in red, green and blue above their labels of lan
 
 # %% [markdown]
 # ## 2 · Load a foundation model
-# A *backbone* has learnt from imagery without labels, here by rebuilding images of which three quarters were hidden. `geopeft_tiny` has the architecture of Prithvi-EO at a size that a laptop can train. It cuts an image into patches and describes each patch by a list of numbers, a *token*. A stack of *blocks* then refines the tokens: in each block, *attention* lets tokens look at each other through queries, keys and values, and two *feed-forward* layers (fc1, fc2) work on each token by itself.
+# A *backbone* has learnt from imagery without labels, here by rebuilding images of which three quarters were hidden, and in the end by learning from the features of a larger model (`data/models/README.md`). `geopeft_tiny` has the architecture of Prithvi-EO at a size that a laptop can train. It cuts an image into patches and describes each patch by a list of numbers, a *token*. A stack of *blocks* then refines the tokens: in each block, *attention* lets tokens look at each other through queries, keys and values, and two *feed-forward* layers (fc1, fc2) work on each token by itself.
 
 # %% tags=["nbval-check-output"]
 backbone = gp.load_backbone(model, bands=chips.bands)
@@ -370,7 +370,7 @@ gp.quiz("01")
 # - Give LoRA a lower learning rate: `gp.fit(make_network("lora"), chips, lr=1e-4, **settings)`.
 #
 # ## How this differs at full scale
-# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. This version of the toolkit does not load those models yet; `geopeft_tiny` shares their architecture.
+# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. `gp.load_backbone` knows those models (`gp.backbones()` lists them), for a machine with a GPU; `geopeft_tiny` shares their architecture.
 #
 # ## References
 # - Marti-Escofet et al., *Fine-tune Smarter, Not Harder: Parameter-Efficient Fine-Tuning for Geospatial Foundation Models*, [arXiv 2504.17397](https://arxiv.org/abs/2504.17397); project page with timings: [IBM/peft-geofm](https://github.com/IBM/peft-geofm)
