@@ -12,6 +12,9 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
+# One heap of the GNU C library instead of one for each thread: a lesson takes 0.1 GB less.
+export MALLOC_ARENA_MAX ?= 1
+
 # Inherited, this setting would have every kernel compile torch anew, which doubles its start.
 export PYTHONDONTWRITEBYTECODE :=
 
