@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.vit import pad_to_patches, run_blocks
 from geopeft_nb.bands import nearest_band
 
 
@@ -42,7 +44,8 @@ class Backbone(nn.Module):
         bands: Input bands, in order.
         patch_size: Pixels per cell of the deepest map that is returned.
         strides: Pixels per cell of each returned map, shallow to deep.
-        layers: Indices of the blocks whose output is returned, ascending.
+        layers: Indices of the blocks whose output is returned, ascending; `choose` sets them.
+        layers_given: Whether the user named these in `load_backbone`.
         frames: Time steps of an image.
         channels: Features D of each returned map.
         attached: Name of the method that `attach` put on it, or None.
@@ -59,6 +62,7 @@ class Backbone(nn.Module):
     patch_size: int
     strides: tuple[int, ...]
     layers: tuple[int, ...]
+    layers_given: bool = False
     channels: tuple[int, ...]
     frames: int
     attached: str | None = None
@@ -87,6 +91,18 @@ class Backbone(nn.Module):
 
         Raises:
             ValueError: The first layer has other channels than the card's bands.
+        """
+
+    @abstractmethod
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Choose which blocks' or stages' outputs are returned; sets layers, strides and channels.
+
+        Args:
+            layers: Indices, negative ones count from the end; None means the last block, or all
+                stages of a network that has stages.
+
+        Raises:
+            ValueError: An index is outside the network, or given twice.
         """
 
     def scaling(self) -> tuple[Tensor, Tensor]:
@@ -199,6 +215,78 @@ class Backbone(nn.Module):
             One (B, D, h, w) map per chosen block, shallow to deep.
         """
         raise NotImplementedError
+
+
+class Transformer(Backbone):
+    """A backbone of equal blocks: an image becomes tokens, blocks change them, tokens become maps.
+
+    A subclass says how an image becomes tokens (`begin`), and how tokens become a map, if it is
+    not by the mean over all tokens of a patch.
+
+    Attributes:
+        blocks: All transformer blocks; each takes and returns tokens (B, N, D).
+        norm: The final layer norm, which only the output of the last block passes.
+        width: Features D of a token.
+        prefix: Tokens that stand before those of the patches, such as a class token.
+    """
+
+    blocks: nn.ModuleList
+    norm: nn.Module
+    width: int
+    prefix: int = 1
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Choose which blocks' outputs are returned; see `Backbone.choose`."""
+        self.layers = choose_layers(layers, len(self.blocks))
+        self.strides = (self.patch_size,) * len(self.layers)
+        self.channels = (self.width,) * len(self.layers)
+
+    def prepare(
+        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Check an image and its metadata and fill the image's last patches; see `forward`."""
+        image = self.check_input(image)
+        temporal, location = self.check_metadata(image, temporal, location)
+        return pad_to_patches(image, self.patch_size), temporal, location
+
+    @abstractmethod
+    def begin(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Turn images into the tokens that the first block takes; see `forward` for the arguments.
+
+        Returns:
+            Tokens (B, prefix + N, D) and their grid, which ends in (h, w) unless `to_map` and
+            `cells` say otherwise. Tokens that belong to no patch may follow the N of the patches.
+        """
+
+    def cells(self, grid: tuple[int, ...]) -> Tensor:
+        """Return for each of the N tokens of patches the index row * w + column of its patch."""
+        return torch.arange(math.prod(grid[-2:])).repeat(math.prod(grid[:-2]))
+
+    def to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Turn the tokens (B, prefix + N, D) that a block returned into a map (B, D, h, w)."""
+        patches = tokens[:, self.prefix : self.prefix + math.prod(grid)]
+        return patches.unflatten(1, (-1, *grid[-2:])).mean(dim=1).permute(0, 3, 1, 2)
+
+    def tokens(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[list[Tensor], tuple[int, ...]]:
+        """Run the blocks; see `forward` for the arguments.
+
+        Returns:
+            Tokens (B, prefix + N, D) for each chosen block, and their grid. Only the output of the
+            network's last block passes the final layer norm.
+        """
+        tokens, grid = self.begin(image, temporal, location)
+        return run_blocks(self.blocks, self.norm, self.layers, tokens), grid
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute one map per chosen block; see `Backbone.forward`."""
+        kept, grid = self.tokens(image, temporal, location)
+        return [self.to_map(tokens, grid) for tokens in kept]
 
 
 def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:

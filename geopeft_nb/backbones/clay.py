@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Backbone, Request, calendar_day, choose_layers
+from geopeft_nb.backbones.base import Request, Transformer, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block, pad_to_patches, run_blocks
+from geopeft_nb.backbones.vit import make_block
 from geopeft_nb.bands import WAVELENGTHS
 
 #: Features of a wavelength's code, and tokens that the generator of kernels keeps for itself.
@@ -154,7 +154,7 @@ class DynamicEmbedding(nn.Module):
         return patches, codes
 
 
-class ClayViT(Backbone):
+class ClayViT(Transformer):
     """Clay v1 encoder; as a `Backbone` it returns one map per chosen block.
 
     Args:
@@ -180,15 +180,13 @@ class ClayViT(Backbone):
     ) -> None:
         super().__init__()
         self.width, self.patch_size, self.frames, self.gsd = width, patch_size, 1, gsd
-        self.layers = choose_layers(layers, depth)
-        self.strides = (patch_size,) * len(self.layers)
-        self.channels = (width,) * len(self.layers)
         self.patch_embedding = DynamicEmbedding(width, patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = nn.ModuleList(
             make_block(width, heads, attention_bias=False) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.choose(layers)
         self._initialise()
 
     @classmethod
@@ -251,38 +249,27 @@ class ClayViT(Backbone):
         grid = (patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)
         position = position_code(*grid, self.width - TIME_FEATURES - PLACE_FEATURES, gsd)
-        none = torch.zeros(len(image), 4)
-        codes = [position.expand(len(image), -1, -1)]
+        none = torch.zeros(image.shape[0], 4)
+        codes = [position.expand(image.shape[0], -1, -1)]
         for code in (time, place):
             code = none if code is None else code.cpu()
             codes.append(code[:, None].expand(-1, tokens.shape[1], -1))
         return tokens + torch.cat(codes, dim=2).to(tokens), grid
 
-    def tokens(self, patches: Tensor) -> list[Tensor]:
-        """Run the blocks and keep the outputs of the chosen ones.
+    def add_class_token(self, patches: Tensor) -> Tensor:
+        """Put the class token in front: (B, N, D) -> (B, 1 + N, D)."""
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
 
-        Args:
-            patches: (B, h * w, D) from `embed`.
-
-        Returns:
-            One (B, 1 + h * w, D) tensor per chosen block, class token first. Only the output of
-            the network's last block passes the final layer norm.
-        """
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        return run_blocks(self.blocks, self.norm, self.layers, tokens)
-
-    def forward(
+    def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute feature maps; see `Backbone.forward`. Date and place may be left out."""
-        image = self.check_input(image)
-        temporal, location = self.check_metadata(image, temporal, location)
-        waves = torch.tensor([CLAY_WAVELENGTHS[band] for band in self.bands])
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Make class token and patch tokens; see `Transformer.begin`. The grid is (h, w)."""
+        image, temporal, location = self.prepare(image, temporal, location)
         patches, grid = self.embed(
-            pad_to_patches(image, self.patch_size)[:, :, 0],
-            waves,
+            image[:, :, 0],
+            torch.tensor([CLAY_WAVELENGTHS[band] for band in self.bands]),
             self.gsd,
             None if temporal is None else time_code(temporal),
             None if location is None else place_code(location),
         )
-        return [tokens[:, 1:].transpose(1, 2).unflatten(2, grid) for tokens in self.tokens(patches)]
+        return self.add_class_token(patches), grid

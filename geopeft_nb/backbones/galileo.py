@@ -8,6 +8,7 @@ image of Sentinel-2 bands alone.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Self
@@ -16,15 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import (
-    Backbone,
-    Request,
-    adapt_kernel,
-    calendar_day,
-    choose_layers,
-)
+from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block, pad_to_patches, run_blocks
+from geopeft_nb.backbones.vit import make_block
 from geopeft_nb.bands import nearest_band
 
 #: Groups of bands in the order of the published table of group codes; 0 is radar.
@@ -50,7 +45,7 @@ KERNEL = 8
 JUNE = 5  # month index that stands in for an unknown date, as in the published code
 
 
-class GalileoViT(Backbone):
+class GalileoViT(Transformer):
     """Galileo's encoder for reflectance 0-1; as a `Backbone` it averages the tokens of a patch.
 
     Args:
@@ -64,6 +59,7 @@ class GalileoViT(Backbone):
         gsd: Metres per pixel.
     """
 
+    prefix = 0
     pos_embed: Tensor
     month_embed: Tensor
     resize: Tensor
@@ -84,9 +80,6 @@ class GalileoViT(Backbone):
         self.card, self.bands = card, tuple(bands)
         self.patch_size, self.frames, self.gsd = patch_size, frames, gsd
         width, self.width = card.width, card.width
-        self.layers = choose_layers(layers, card.depth)
-        self.strides = (patch_size,) * len(self.layers)
-        self.channels = (width,) * len(self.layers)
         self.members = group_members(self.bands)
         self.patch_embed = nn.ModuleDict(
             {group: nn.Conv2d(len(m), width, KERNEL, KERNEL) for group, m in self.members.items()}
@@ -96,6 +89,7 @@ class GalileoViT(Backbone):
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
         self.blocks = nn.ModuleList(make_block(width, card.heads) for _ in range(card.depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.choose(layers)
         self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))
         self.register_buffer("month_embed", 0.02 * torch.randn(12, width // 4))
         self.register_buffer("resize", resizing_matrix(patch_size), persistent=False)
@@ -180,25 +174,29 @@ class GalileoViT(Backbone):
                 groups[group] = scaled[:, [self.bands.index(band) for band in members]]
         return groups
 
-    def embed(self, groups: dict[str, Tensor], months: Tensor) -> Tensor:
+    def embed(
+        self, groups: dict[str, Tensor], months: Tensor, location: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, ...]]:
         """Turn grouped inputs into tokens with their codes.
 
         Args:
             groups: Group -> (B, c, T, H, W), H and W filled by patches.
             months: (B, T) month index from 0.
+            location: (B, 2) latitude and longitude in degrees, or None.
 
         Returns:
-            (B, h, w, T, G, D).
+            Tokens (B, h * w * T * G, D), one more at the end if a location was given, and the grid
+            (h, w, T, G).
         """
-        tokens = []
+        parts = []
         for group, image in groups.items():
             kernel, bias = self.patch_embed[group].parameters()
             frames = image.transpose(1, 2)  # (B, T, c, H, W)
             cells = functional.conv2d(
                 frames.flatten(0, 1), self._kernel(kernel), bias, stride=self.patch_size
             )
-            tokens.append(cells.unflatten(0, frames.shape[:2]).permute(0, 3, 4, 1, 2))
-        cells = torch.stack(tokens, dim=4)
+            parts.append(cells.unflatten(0, frames.shape[:2]).permute(0, 3, 4, 1, 2))
+        cells = torch.stack(parts, dim=4)
         rows, columns, steps = cells.shape[1:4]
         codes = torch.broadcast_tensors(
             self.group_embed[[GROUP_CODE[group] for group in groups]],  # (G, D / 4)
@@ -206,7 +204,10 @@ class GalileoViT(Backbone):
             self.month_embed[months][:, None, None, :, None],  # (B, 1, 1, T, 1, D / 4)
             self._space(rows, columns)[:, :, None, None],  # (h, w, 1, 1, D / 4)
         )
-        return cells + torch.cat(codes, dim=-1)
+        tokens = (cells + torch.cat(codes, dim=-1)).flatten(1, 4)
+        if location is not None:
+            tokens = torch.cat([tokens, self._locate(location)], dim=1)
+        return tokens, tuple(cells.shape[1:5])
 
     def _kernel(self, kernel: Tensor) -> Tensor:
         """Resize stored kernels (D, c, 8, 8) to the patch, as FlexiViT does (arXiv 2212.08013)."""
@@ -230,29 +231,6 @@ class GalileoViT(Backbone):
         column = encode(columns)[None].expand(rows, -1, -1)
         return torch.cat([column, encode(rows)[:, None].expand(-1, columns, -1)], dim=-1)
 
-    def tokens(
-        self, groups: dict[str, Tensor], months: Tensor, location: Tensor | None = None
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Run the blocks on grouped inputs.
-
-        Args:
-            groups: What `inputs` returns, with H and W filled by patches.
-            months: (B, T) month index from 0.
-            location: (B, 2) latitude and longitude in degrees, or None.
-
-        Returns:
-            One (B, h, w, T, G, D) tensor per chosen block, and the location's token (B, D) after
-            the last chosen block, if a location was given.
-        """
-        cells = self.embed(groups, months)
-        tokens = cells.flatten(1, 4)
-        if location is not None:
-            tokens = torch.cat([tokens, self._locate(location)], dim=1)
-        kept = run_blocks(self.blocks, self.norm, self.layers, tokens)
-        count = cells.shape[1:5].numel()
-        maps = [tokens[:, :count].unflatten(1, cells.shape[1:5]) for tokens in kept]
-        return maps, None if location is None else kept[-1][:, -1]
-
     def _locate(self, location: Tensor) -> Tensor:
         latitude, longitude = location.deg2rad().unbind(1)
         x, y = latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin()
@@ -260,19 +238,25 @@ class GalileoViT(Backbone):
         code = functional.pad(self.static_embed[1], (0, self.width - self.width // 4))
         return (token + code)[:, None]
 
-    def forward(
+    def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute feature maps, each the mean over groups and time steps; see `Backbone.forward`.
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Make patch tokens and, at the end, a location's; see `Transformer.begin`.
 
-        `image` is reflectance 0-1: the network scales it itself, because it needs NDVI as well.
+        The grid is (h, w, T, G). `image` is reflectance 0-1: the network scales it itself, because
+        it needs NDVI as well.
         """
-        image = self.check_input(image)
-        temporal, location = self.check_metadata(image, temporal, location)
-        months = month_indices(temporal, image)
-        groups = self.inputs(pad_to_patches(image, self.patch_size))
-        maps, _ = self.tokens(groups, months, location)
-        return [cells.mean(dim=(3, 4)).permute(0, 3, 1, 2) for cells in maps]
+        image, temporal, location = self.prepare(image, temporal, location)
+        return self.embed(self.inputs(image), month_indices(temporal, image), location)
+
+    def cells(self, grid: tuple[int, ...]) -> Tensor:
+        """Return for each token the index of its patch; see `Transformer.cells`."""
+        return torch.arange(grid[0] * grid[1]).repeat_interleave(grid[2] * grid[3])
+
+    def to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Turn tokens into a map (B, D, h, w), the mean over groups and time steps."""
+        patches = tokens[:, : math.prod(grid)].unflatten(1, grid)
+        return patches.mean(dim=(3, 4)).permute(0, 3, 1, 2)
 
 
 def group_members(bands: Sequence[str]) -> dict[str, list[str]]:

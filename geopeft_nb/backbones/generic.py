@@ -15,7 +15,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, adapt_kernel, choose_layers
+from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kernel, choose_layers
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, file_of, scaling_of
 from geopeft_nb.backbones.vit import FusedQKV, pad_to_patches
@@ -62,14 +62,18 @@ class TimmStages(TimmBackbone):
 
     def __init__(self, name: str, channels: int, layers: Sequence[int] | None = None) -> None:
         super().__init__(_network(name, channels))
-        stages = _stages(self.network)
+        self.choose(layers)
+        info = self.network.feature_info
+        self.deepest_stride = max(info[stage]["reduction"] for stage in _stages(self.network))
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Choose which stages' outputs are returned; see `Backbone.choose`."""
+        stages, info = _stages(self.network), self.network.feature_info
         self.layers = choose_layers(range(len(stages)) if layers is None else layers, len(stages))
         self.taken = [stages[layer] for layer in self.layers]
-        info = self.network.feature_info
         self.strides = tuple(info[stage]["reduction"] for stage in self.taken)
         self.channels = tuple(info[stage]["num_chs"] for stage in self.taken)
         self.patch_size = self.strides[-1]
-        self.deepest_stride = max(info[stage]["reduction"] for stage in stages)
 
     @classmethod
     def from_card(cls, card: BackboneCard, request: Request) -> Self:
@@ -93,7 +97,7 @@ class TimmStages(TimmBackbone):
         ]
 
 
-class TimmViT(TimmBackbone):
+class TimmViT(TimmBackbone, Transformer):
     """A plain vision transformer of timm; position codes are resized for other image sizes.
 
     Args:
@@ -112,17 +116,21 @@ class TimmViT(TimmBackbone):
         for module in self.blocks.modules():
             if type(getattr(module, "qkv", None)) is nn.Linear:
                 module.qkv.__class__ = FusedQKV
-        self.layers = choose_layers(layers, len(self.blocks))
         self.patch_size = self.network.patch_embed.patch_size[0]
         if self.network.pos_embed is not None:
             self.trained_grid = img_size // self.patch_size
-        self.strides = (self.patch_size,) * len(self.layers)
-        self.channels = (self.network.embed_dim,) * len(self.layers)
+        self.width, self.prefix = self.network.embed_dim, self.network.num_prefix_tokens
+        self.choose(layers)
 
     @property
-    def blocks(self) -> nn.Sequential:
+    def blocks(self) -> Any:  # type: ignore[override]  # noqa: ANN401 - timm's own, under `network`
         """The transformer blocks."""
         return self.network.blocks
+
+    @property
+    def norm(self) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """The final layer norm."""
+        return self.network.norm
 
     @classmethod
     def from_card(cls, card: BackboneCard, request: Request) -> Self:
@@ -148,20 +156,14 @@ class TimmViT(TimmBackbone):
                 self.notes = (f"position codes resized from {old}×{old} to {new}×{new} patches",)
         return state
 
-    def forward(
+    def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute one map per chosen block; see `Backbone.forward`."""
-        image = self.check_input(image)
-        self.check_metadata(image, temporal, location)
-        grid = self.grid(*image.shape[-2:])
-        kept = self.network.forward_intermediates(
-            pad_to_patches(image, self.patch_size)[:, :, 0],
-            indices=list(self.layers), stop_early=True, intermediates_only=True, output_fmt="NLC",
-        )  # fmt: skip
-        if self.layers[-1] == len(self.blocks) - 1:
-            kept[-1] = self.network.norm(kept[-1])
-        return [tokens.transpose(1, 2).unflatten(2, grid) for tokens in kept]
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Make prefix and patch tokens; see `Transformer.begin`. The grid is (h, w)."""
+        image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
+        patches = self.network.patch_embed(image[:, :, 0])  # (B, h, w, D)
+        tokens = self.network.patch_drop(self.network._pos_embed(patches))
+        return self.network.norm_pre(tokens), tuple(patches.shape[1:3])
 
 
 def make_card(name: str) -> BackboneCard:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geopeft_nb.backbones.base import Backbone, Request
+from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
 from geopeft_nb.bands import band_name, nearest_band
 from geopeft_nb.files import fetch, sha256_of
@@ -76,6 +76,7 @@ def load_backbone(
             import_module(f"geopeft_nb.backbones.{module}"), family
         ).from_card(card, request)
     backbone.card, backbone.bands, backbone.frames = card, request.bands, request.frames
+    backbone.layers_given = layers is not None
     if weights == "pretrained" and card.weights is None:
         weights = None
     shares = weights is not None and not backbone.any_band
@@ -137,6 +138,7 @@ def _checked(
         )
     if not isinstance(gsd, int | float) or not gsd > 0:
         raise ValueError(f"gsd must be metres per pixel above 0, got {gsd!r}.")
+    choose_layers(layers, card.depth)  # here, because building a large network takes seconds
     return Request(chosen, img_size or card.img_size, frames, layers, float(gsd))
 
 

@@ -8,20 +8,20 @@ location of an image. The decoder for pretraining is in `masked_autoencoder.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, adapt_kernel, choose_layers
+from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
     make_block,
     pad_to_patches,
     position_codes,
     position_table,
-    run_blocks,
     sincos_1d,
 )
 
@@ -59,7 +59,7 @@ class CoordinateCode(nn.Module):
         return code.repeat_interleave(repeats, dim=1)
 
 
-class PrithviViT(Backbone):
+class PrithviViT(Transformer):
     """Prithvi-EO encoder; as a `Backbone` it returns one map per chosen block.
 
     Args:
@@ -93,9 +93,6 @@ class PrithviViT(Backbone):
     ) -> None:
         super().__init__()
         self.width, self.patch_size, self.frames = width, patch_size, frames
-        self.layers = choose_layers(layers, depth)
-        self.strides = (patch_size,) * len(self.layers)
-        self.channels = (width * frames,) * len(self.layers)
         self.trained_grid = img_size // patch_size
         self.patch_embed = PatchEmbed(channels, width, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -105,9 +102,15 @@ class PrithviViT(Backbone):
             self.location_embed_enc = CoordinateCode(width)
         self.blocks = nn.ModuleList(make_block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.choose(layers)
         # Published files store this buffer too.
         self.register_buffer("pos_embed", position_table(width, frames, self.trained_grid))
         self._initialise()
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Choose which blocks' outputs are returned; see `Backbone.choose`."""
+        super().choose(layers)
+        self.channels = (self.width * self.frames,) * len(self.layers)
 
     @classmethod
     def from_card(cls, card: BackboneCard, request: Request) -> Self:
@@ -173,36 +176,16 @@ class PrithviViT(Backbone):
     def add_class_token(self, tokens: Tensor) -> Tensor:
         """Put the class token in front: (B, N, D) -> (B, 1 + N, D)."""
         cls = self.cls_token + self.pos_embed[:, :1]
-        return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        return torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
-    def tokens(
+    def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[list[Tensor], tuple[int, int, int]]:
-        """Run the blocks and keep the outputs of the chosen ones.
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Make class token and patch tokens; see `Transformer.begin`. The grid is (T, h, w)."""
+        tokens, grid = self.embed(*self.prepare(image, temporal, location))
+        return self.add_class_token(tokens), grid
 
-        Args:
-            image: (B, C, T, H, W), normalised.
-            temporal: (B, T, 2) year and day of year, or None.
-            location: (B, 2) latitude and longitude in degrees, or None.
-
-        Returns:
-            One (B, 1 + T * h * w, D) tensor per chosen block and the grid (T, h, w). Only the
-            output of the network's last block passes the final layer norm.
-        """
-        tokens, grid = self.embed(image, temporal, location)
-        tokens = self.add_class_token(tokens)
-        return run_blocks(self.blocks, self.norm, self.layers, tokens), grid
-
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute feature maps; see `Backbone.forward`. T frames give T * D features per place."""
-        image = self.check_input(image)
-        temporal, location = self.check_metadata(image, temporal, location)
-        kept, (frames, height, columns) = self.tokens(image, temporal, location)
-        maps = []
-        for tokens in kept:
-            cells = tokens[:, 1:].transpose(1, 2)  # (B, D, T * h * w)
-            cells = cells.unflatten(2, (frames, height, columns)).transpose(1, 2)
-            maps.append(cells.flatten(1, 2))  # (B, T * D, h, w)
-        return maps
+    def to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Turn tokens into a map (B, T * D, h, w): T frames give T * D features per place."""
+        patches = tokens[:, 1 : 1 + math.prod(grid)].transpose(1, 2)  # (B, D, T * h * w)
+        return patches.unflatten(2, grid).transpose(1, 2).flatten(1, 2)

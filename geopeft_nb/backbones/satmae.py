@@ -13,9 +13,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, adapt_kernel, choose_layers
+from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block, pad_to_patches, resize_grid, run_blocks, sincos_1d
+from geopeft_nb.backbones.vit import make_block, resize_grid, sincos_1d
 from geopeft_nb.bands import nearest_band
 
 #: Value of an average pixel after SatMAE's scaling, which puts mean - 2 std at 0 and + 2 std at 1.
@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
-class SatMAEViT(Backbone):
+class SatMAEViT(Transformer):
     """SatMAE group-channel encoder; as a `Backbone` it returns one map per chosen block.
 
     A cell of a map is the mean of its groups' tokens. Groups without bands make no tokens.
@@ -85,9 +85,6 @@ class SatMAEViT(Backbone):
         super().__init__()
         self.groups = [list(group) for group in groups]
         self.width, self.patch_size, self.frames = width, patch_size, 1
-        self.layers = choose_layers(layers, depth)
-        self.strides = (patch_size,) * len(self.layers)
-        self.channels = (width,) * len(self.layers)
         self.trained_grid = side = img_size // patch_size
         self.patch_embed = nn.ModuleDict(
             {
@@ -102,6 +99,7 @@ class SatMAEViT(Backbone):
         self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, group_code))
         self.blocks = nn.ModuleList(make_block(width, heads, eps=1e-6) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.choose(layers)
         self._initialise()
 
     @classmethod
@@ -176,34 +174,17 @@ class SatMAEViT(Backbone):
         grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
         position = self._resized(self.pos_embed[:, 1:], self.trained_grid, *grid)
         cls = self.cls_token + torch.cat([self.pos_embed[:, :1], self.channel_cls_embed], dim=2)
-        tokens = [cls.expand(len(image), -1, -1)]
+        tokens = [cls.expand(image.shape[0], -1, -1)]
         for number, embed in self.patch_embed.items():
             group = self.channel_embed[:, int(number), None].expand(-1, position.shape[1], -1)
             code = torch.cat([position, group], dim=2)
             tokens.append(embed(image[:, self.groups[int(number)]]) + code)
         return torch.cat(tokens, dim=1), grid
 
-    def tokens(self, tokens: Tensor) -> list[Tensor]:
-        """Run the blocks and keep the outputs of the chosen ones.
-
-        Args:
-            tokens: (B, 1 + G * h * w, D) from `embed`.
-
-        Returns:
-            One tensor of the same shape per chosen block. Only the output of the network's last
-            block passes the final layer norm.
-        """
-        return run_blocks(self.blocks, self.norm, self.layers, tokens)
-
-    def forward(
+    def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute feature maps; see `Backbone.forward`."""
-        image = self.check_input(image)
-        self.check_metadata(image, temporal, location)  # it takes neither
-        tokens, grid = self.embed(pad_to_patches(image, self.patch_size)[:, :, 0])
-        maps = []
-        for kept in self.tokens(tokens):
-            cells = kept[:, 1:].unflatten(1, (len(self.patch_embed), *grid)).mean(dim=1)
-            maps.append(cells.permute(0, 3, 1, 2))  # (B, D, h, w)
-        return maps
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Make class token and patch tokens; see `Transformer.begin`. The grid is (G, h, w)."""
+        image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
+        tokens, grid = self.embed(image[:, :, 0])
+        return tokens, (len(self.patch_embed), *grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -42,8 +43,13 @@ class UNet(Backbone):
     @classmethod
     def from_card(cls, card: BackboneCard, request: Request) -> Self:
         """Build the untrained network; see `Backbone.from_card`."""
-        choose_layers(request.layers, 1)
-        return cls(len(request.bands))
+        network = cls(len(request.bands))
+        network.choose(request.layers)
+        return network
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Accept only the one map that there is; see `Backbone.choose`."""
+        choose_layers(layers, 1)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are: nothing is published, so files are this class's own."""

@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import (  # type: ignore[attr-defined]
     Attention,  # newer releases define it in timm.layers and import it here
     Block,
+    Mlp,
 )
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +22,16 @@ class FusedQKV(nn.Linear):
     """
 
 
+def after(before: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply `before` to x, then `layer`.
+
+    A layer with a method `forward_after(before, x)` does both at once. So a PEFT layer may compute
+    a layer norm or a GELU again in the backward pass instead of keeping what it gave.
+    """
+    both = getattr(layer, "forward_after", None)
+    return layer(before(x)) if both is None else both(before, x)
+
+
 class SelfAttention(Attention):
     """timm's attention, with a backward pass that writes the gradient of `qkv` once, not twice.
 
@@ -28,16 +39,39 @@ class SelfAttention(Attention):
     gradients are joined in the order in which `qkv` needs them. The values are the same.
     """
 
-    def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    def forward(  # type: ignore[override]  # timm's has no norm
+        self,
+        x: Tensor,
+        norm: nn.Module | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Tensor:
-        """Attend (B, N, D) to itself: (B, N, D)."""
-        parts = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unbind(2)
+        """Attend (B, N, D) to itself, after `norm` if it is given: (B, N, D)."""
+        joined = self.qkv(x) if norm is None else after(norm, self.qkv, x)
+        parts = joined.unflatten(2, (3, self.num_heads, -1)).unbind(2)
         query, key, value = (part.transpose(1, 2) for part in parts)  # (B, heads, N, D / heads)
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attn_mask, is_causal=is_causal
         )
         return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(Mlp):
+    """timm's two-layer perceptron, which may apply the layer norm before it by itself."""
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Map (B, N, D), after `norm` if it is given, to (B, N, D)."""
+        hidden = self.fc1(x) if norm is None else after(norm, self.fc1, x)
+        return after(self.act, self.fc2, hidden)
+
+
+class PreNormBlock(Block):
+    """timm's block; attention and feed-forward part get their layer norm passed on."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # timm's takes masks
+        """Refine tokens (B, N, D)."""
+        x = x + self.attn(x, self.norm1)
+        return x + self.mlp(x, self.norm2)
 
 
 def make_block(
@@ -53,8 +87,8 @@ def make_block(
         attention_bias: Whether both projections of the attention have a bias; Clay's have none.
 
     Returns:
-        A timm `Block` whose `attn` is a `SelfAttention` with a `FusedQKV`; the parameter names
-        stay timm's.
+        A timm `Block` with our forward passes, whose `qkv` is a `FusedQKV`; the parameters keep
+        timm's names.
     """
 
     def norm(features: int, **kwargs: object) -> nn.Module:
@@ -67,8 +101,10 @@ def make_block(
     if not attention_bias:
         # timm's own proj_bias=False would take the biases of the MLP as well.
         block.attn.proj = nn.Linear(width, width, bias=False)
+    block.__class__ = PreNormBlock
     block.attn.__class__ = SelfAttention
     block.attn.qkv.__class__ = FusedQKV
+    block.mlp.__class__ = FeedForward
     return block
 
 
@@ -84,13 +120,15 @@ def run_blocks(
         tokens: (B, N, D).
 
     Returns:
-        One (B, N, D) tensor per chosen block.
+        One (B, N, D) tensor per chosen block, without the prompts that a PEFT method may have put
+        at the end of the tokens.
     """
-    kept = []
+    kept, count = [], tokens.shape[1]
     for index, block in enumerate(blocks[: layers[-1] + 1]):
         tokens = block(tokens)
         if index in layers:
-            kept.append(norm(tokens) if index == len(blocks) - 1 else tokens)
+            own = tokens[:, :count]
+            kept.append(norm(own) if index == len(blocks) - 1 else own)
     return kept
 
 

@@ -16,6 +16,7 @@ from geopeft_nb.backbones.base import Request
 from geopeft_nb.backbones.catalog import backbone_card
 from geopeft_nb.backbones.clay import ClayViT, place_code, time_code
 from geopeft_nb.backbones.load import load_exactly
+from geopeft_nb.backbones.vit import run_blocks
 
 CARD = backbone_card("clay_v1_base")
 #: Wavelengths of the golden calls that name none: blue, green, red, nir, swir16, swir22.
@@ -61,7 +62,8 @@ def test_every_output_equals_the_golden_tensors(golden: Callable, close: Callabl
     for call in meta["cfg"]["calls"]:
         with torch.no_grad():
             ours = embeddings(model, inputs, call)
-            layers = model.tokens(ours["patches_with_encodings"])
+            tokens = model.add_class_token(ours["patches_with_encodings"])
+            layers = run_blocks(model.blocks, model.norm, model.layers, tokens)
         ours |= {f"layer_{index}": tokens for index, tokens in enumerate(layers)}
         ours["image"] = layers[-1][:, 1:].transpose(1, 2).unflatten(2, (6, 6))
         for name, value in ours.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import backbone_card
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
+from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.files import fetch
 
 pytestmark = pytest.mark.mirror
@@ -53,10 +55,9 @@ def test_every_output_equals_the_golden_tensors(golden: Callable) -> None:
         location = inputs[call["latlon"]] if "latlon" in call else None
         with torch.no_grad():
             groups = grouped(model, raw, call["recipe"], meta)
-            (cells,), place = model.tokens(groups, inputs["months"], location)
-        everything = cells.flatten(1, 4)
-        if place is not None:
-            everything = torch.cat([everything, place[:, None]], dim=1)
+            tokens, grid = model.embed(groups, inputs["months"], location)
+            (everything,) = run_blocks(model.blocks, model.norm, model.layers, tokens)
+        cells = everything[:, : math.prod(grid)].unflatten(1, grid)  # (B, h, w, T, G, D)
         ours = {
             "average": everything.mean(dim=1),
             "per_patch_average": cells.mean(dim=(3, 4)).flatten(1, 2),
@@ -120,7 +121,7 @@ def test_a_missing_band_of_a_group_counts_as_its_pretraining_mean() -> None:
     image[:, TEN_BANDS.index("GREEN")] = card.mean[TEN_BANDS.index("GREEN")]
     with torch.no_grad():
         groups = {"S2_RGB": whole.inputs(image)["S2_RGB"]}
-        (reference,), _ = whole.tokens(groups, torch.full((1, 1), 5))
+        tokens, grid = whole.embed(groups, torch.full((1, 1), 5))
+        (tokens,) = run_blocks(whole.blocks, whole.norm, whole.layers, tokens)
         (features,) = part(image[:, [TEN_BANDS.index("BLUE"), TEN_BANDS.index("RED")]])
-    reference = reference.mean(dim=(3, 4)).permute(0, 3, 1, 2)
-    assert torch.allclose(features, reference, atol=1e-5)
+    assert torch.allclose(features, whole.to_map(tokens, grid), atol=1e-5)

@@ -54,7 +54,7 @@ def test_every_output_equals_the_golden_tensors(
         for index, block in enumerate(model.blocks):
             tokens = ours[f"tokens_block_{index}"] = block(tokens)
         if pooling == "norm":
-            ours["pooled"] = model.tokens(ours["tokens_embedded"])[-1][:, 0]
+            ours["pooled"] = model.norm(tokens)[:, 0]
         else:
             norm = nn.LayerNorm(64, eps=1e-6)
             norm.load_state_dict({key: state[f"fc_norm.{key}"] for key in ("weight", "bias")})
@@ -182,7 +182,7 @@ def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
 def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
     model, image = small(), torch.rand(1, 10, 16, 24)
     with torch.no_grad():
-        tokens = model.tokens(model.embed(image)[0])[-1]
+        tokens = model.tokens(image)[0][-1]
         # Class token, then three groups of 2 x 3 cells; row 1, column 2 is the last of each.
         expected = tokens[0, [6, 12, 18]].mean(dim=0)
         torch.testing.assert_close(model(image)[0][0, :, 1, 2], expected)
