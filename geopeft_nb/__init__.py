@@ -18,14 +18,18 @@ _WHERE = {
     "build_model": "models",
     "check": "classroom.check",
     "evaluate": "evaluation.regions",
+    "export_onnx": "tuning.export",
+    "export_terratorch": "tuning.terratorch",
     "fit": "training.fit",
     "load_adapter": "tuning.artefacts",
     "load_backbone": "backbones.load",
     "load_data": "datasets.load",
     "map_regions": "maps.compare",
+    "merge": "tuning.merging",
     "methods": "tuning.methods",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
+    "push_adapter": "tuning.sharing",
     "quiz": "classroom.quiz",
     "save_adapter": "tuning.artefacts",
     "show": "widgets.figures",
@@ -36,12 +40,17 @@ if TYPE_CHECKING:
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
     from geopeft_nb.datasets.load import datasets, load_data
+    from geopeft_nb.decoders.load import decoders
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
+    from geopeft_nb.tuning.export import export_onnx
+    from geopeft_nb.tuning.merging import merge
     from geopeft_nb.tuning.methods import attach, methods, parameter_table
+    from geopeft_nb.tuning.sharing import push_adapter
+    from geopeft_nb.tuning.terratorch import export_terratorch
     from geopeft_nb.widgets.figures import show
 
 __all__ = [
@@ -50,15 +59,20 @@ __all__ = [
     "build_model",
     "check",
     "datasets",
+    "decoders",
     "evaluate",
+    "export_onnx",
+    "export_terratorch",
     "fit",
     "load_adapter",
     "load_backbone",
     "load_data",
     "map_regions",
+    "merge",
     "methods",
     "parameter_table",
     "plot_reports",
+    "push_adapter",
     "quiz",
     "save_adapter",
     "show",
@@ -66,7 +80,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
-    if name in ("backbones", "datasets"):
+    if name in ("backbones", "datasets", "decoders"):
         return import_module(f"geopeft_nb.{name}")  # callable, see geopeft_nb.rooms
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.decoders.linear import LinearDecoder
+from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import expect, unknown_name
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.base import ChipDataset, GeoData
 
-DECODERS = {"linear": LinearDecoder}
+#: Beginnings of the names of ViT-Adapter's own weights.
+VIT_ADAPTER = tuple(
+    f"backbone.{part}" for part in ("level_embed", "spm.", "interactions.", "up.")
+) + (tuple(f"backbone.norm{number}." for number in (1, 2, 3, 4)))
 
 
 class SegmentationModel(nn.Module):
-    """Reflectance in, one score per class and pixel out.
+    """Reflectance in, one score per class and pixel out; or per class and image.
 
     Args:
         backbone: Computes the feature maps.
         decoder: Turns them into logits.
         mean: Mean per band, reflectance 0-1, shape (C,).
         std: Standard deviation per band, reflectance 0-1, shape (C,).
-        classes: Class names.
+        classes: Class names; for regression the names of the targets.
         pad: Whether images that patches do not fill are allowed for.
+        task: ``"segmentation"``, ``"classification"``, ``"multilabel"`` or ``"regression"``.
+        decoder_name: Name of the decoder, for `new_decoder`.
+        decoder_options: Options of the decoder that were given, for `new_decoder`.
 
     Attributes:
         method: Name of the attached method, or None before `attach`.
+        adapter: Name of the active adapter, of methods that can have several; else None.
+        shelf: Decoders of the adapters that are not active.
+        method_options: Options that the attached method, or the active adapter, was given.
+        options: The same for every adapter, by its name.
+        built_for: Facts about the data that `build_model` was given, for the model card.
     """
 
     mean: Tensor
     std: Tensor
+    backbone: Any  # a Backbone, or what a method wrapped around one
 
     def __init__(
         self,
@@ -44,12 +59,21 @@ class SegmentationModel(nn.Module):
         std: Tensor,
         classes: tuple[str, ...],
         pad: bool = False,
+        task: str = "segmentation",
+        decoder_name: str = "linear",
+        decoder_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.decoder, self.classes = backbone, decoder, classes
+        self.task, self.decoder_name = task, decoder_name
+        self.decoder_options = dict(decoder_options or {})
         self.method: str | None = None
         self.pad = pad
         self.method_options: dict[str, object] = {}
+        self.options: dict[str | None, dict[str, object]] = {}
+        self.built_for: dict[str, Any] = {}
+        self.adapter: str | None = None
+        self.shelf: dict[str, nn.Module] = {}  # a plain dict: what is not active is not trained
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
 
@@ -57,6 +81,62 @@ class SegmentationModel(nn.Module):
     def bands(self) -> tuple[str, ...]:
         """The input bands, in order."""
         return self.backbone.bands
+
+    @property
+    def plain_backbone(self) -> Backbone:
+        """The backbone itself, without what a method wrapped around it."""
+        if self.adapter is not None:
+            return self.backbone.get_base_model()
+        return self.backbone.vit if self.method == "vit_adapter" else self.backbone
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of all adapters that the model carries; the active one is `adapter`."""
+        return tuple(self.backbone.peft_config) if self.adapter is not None else ()
+
+    def use_adapter(self, name: str) -> Self:
+        """Make another adapter the active one, and its decoder.
+
+        Args:
+            name: One of `adapters`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: The model carries no adapter of that name.
+        """
+        if name not in self.adapters:
+            raise unknown_name("adapter", name, self.adapters)
+        if name != self.adapter:
+            self.shelf[str(self.adapter)] = self.decoder
+            self.decoder = self.shelf.pop(name).to(self.mean.device).train(self.training)
+            self.backbone.set_adapter(name)
+            self.adapter, self.method_options = name, self.options[name]
+        return self
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Run the pretrained backbone as if nothing were attached, decoder as it is.
+
+        Raises:
+            ValueError: The attached method changed the backbone's own weights, or its maps.
+        """
+        if self.adapter is not None:
+            with self.backbone.disable_adapter():
+                yield
+        elif self.method == "full":
+            raise ValueError(
+                "Full fine-tuning changed the backbone's own weights, so there is nothing to take "
+                "off. Load the pretrained backbone anew with load_backbone."
+            )
+        elif self.method == "vit_adapter":
+            raise ValueError(
+                "The decoder reads maps that only ViT-Adapter makes. For the features of the "
+                "pretrained backbone call model.plain_backbone(image)."
+            )
+        else:
+            yield
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; a backbone without trained weights stays as it is in evaluation.
@@ -68,21 +148,43 @@ class SegmentationModel(nn.Module):
             self.backbone.eval()
         return self
 
+    def new_decoder(self, seed: int = 0) -> nn.Module:
+        """Build the decoder anew, for the maps that the backbone returns now.
+
+        Args:
+            seed: Seed of its random weights.
+
+        Returns:
+            A decoder of the same kind and options; the model keeps the one that it has.
+        """
+        with seeded(seed):
+            return build_decoder(
+                self.decoder_name, self.backbone, len(self.classes), **self.decoder_options
+            )
+
     def forward(self, image: Tensor) -> Tensor:
-        """Score every pixel.
+        """Score every pixel, or every image.
 
         Args:
             image: (B, C, H, W) reflectance 0-1; H and W need not be multiples of the patch.
 
         Returns:
-            Logits (B, K, H, W).
+            Logits (B, K, H, W), or values of K targets; (B, K) of a decoder for whole images.
         """
         if image.ndim != 4 or image.shape[1] != len(self.bands):
             raise ValueError(
                 f"image must be (B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}, "
                 f"got shape {tuple(image.shape)}."
             )
-        logits = self.decoder(self.backbone((image - self.mean) / self.std))
+        features = self.backbone((image - self.mean) / self.std)
+        logits = self.decoder(features)
+        if logits.ndim == 2:
+            return logits
+        # The ground that the decoder's map covers, in pixels: the image with its padding.
+        stride = self.backbone.strides[self.decoder.covers]
+        padded = tuple(side * stride for side in features[self.decoder.covers].shape[-2:])
+        if logits.shape[-2:] != padded:
+            logits = functional.interpolate(logits, padded, mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
@@ -93,29 +195,33 @@ def build_model(
     normalise: str = "pretraining",
     pad: bool = False,
     seed: int = 0,
+    **options: Any,  # noqa: ANN401 - each decoder has its own
 ) -> SegmentationModel:
     """Put a decoder for the classes of `data` on a backbone.
 
     Args:
-        backbone: From `load_backbone`.
-        data: From `load_data`; gives classes, bands and chip size.
-        decoder: ``"linear"``.
+        backbone: From `load_backbone`. For a decoder that needs four maps, a plain transformer that
+            was loaded without `layers` is set to return those of its quarters.
+        data: From `load_data`; gives task, classes, bands and chip size.
+        decoder: A name that `gp.decoders()` lists: ``"linear"``, ``"fcn"``, ``"unet"`` or
+            ``"upernet"`` for pixels; ``"classify"`` for whole images.
         normalise: ``"pretraining"`` scales the input as the backbone saw it when it was pretrained;
             ``"dataset"`` by mean and standard deviation of the training chips, as the paper does.
         pad: Allow chips that patches do not fill, by repeating their border.
         seed: Seed of the decoder's random weights.
+        **options: Options of the decoder, see `gp.decoders()`. Their defaults are those of arXiv
+            2504.17397, except that no layer is wider than the backbone's deepest map.
 
     Returns:
         The model, all weights trainable until `attach` chooses.
 
     Raises:
-        ValueError: Unknown decoder or normalisation, bands that differ, or chips that the patch
-            size does not divide.
+        ValueError: Unknown decoder, option or normalisation, a decoder for another task, too few
+            feature maps, bands that differ, or chips that the patch size does not divide.
     """
     expect(backbone, "patch_size", "the backbone that load_backbone returned")
     expect(data, "holdout", "the data that load_data returned")
-    if decoder not in DECODERS:
-        raise unknown_name("decoder", decoder, DECODERS)
+    card = check_decoder(decoder, options, data.task)
     if tuple(backbone.bands) != tuple(data.bands):
         raise ValueError(
             f"The backbone was loaded for bands {', '.join(backbone.bands)} but the data have "
@@ -145,9 +251,17 @@ def build_model(
         mean, std = backbone.card.scale_by(*band_statistics(data.train))
     else:
         raise unknown_name("normalisation", normalise, ["pretraining", "dataset"])
+    choose_maps(card, backbone)
     with seeded(seed):
-        head = DECODERS[decoder](backbone.channels, len(data.classes), patch)
-    return SegmentationModel(backbone, head, mean, std, data.classes, pad)
+        head = build_decoder(decoder, backbone, len(data.classes), **options)
+    model = SegmentationModel(
+        backbone, head, mean, std, data.classes, pad, data.task, decoder, options
+    )
+    model.built_for = {
+        "data": data.card, "size": data.size, "regions": list(data.regions),
+        "holdout": list(data.holdout), "normalise": normalise,
+    }  # fmt: skip
+    return model
 
 
 def band_statistics(dataset: ChipDataset) -> tuple[Tensor, Tensor]:
@@ -173,6 +287,13 @@ def moving_state(model: SegmentationModel) -> dict[str, Tensor]:
 
 def part_of(name: str) -> str:
     """Say which part of the model a parameter belongs to: adapter, decoder, or backbone."""
-    if "lora_" in name:
-        return "adapter"
-    return "decoder" if name.startswith("decoder.") else "backbone"
+    if name.startswith("decoder."):
+        return "decoder"
+    if ".base_model.model." in name:
+        from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+        marks = tuple(
+            f".{prefix}" for prefix in set(PEFT_TYPE_TO_PREFIX_MAPPING.values()) if prefix
+        )
+        return "adapter" if any(mark in name for mark in marks) else "backbone"
+    return "adapter" if name.startswith(VIT_ADAPTER) else "backbone"

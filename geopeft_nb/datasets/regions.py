@@ -94,7 +94,7 @@ def split_regions(
         raise ValueError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
 
     def dataset(selected: Sequence[Chip]) -> ChipDataset:
-        return ChipDataset(selected, card.classes, ignore_index)
+        return ChipDataset(selected, card.classes, ignore_index, card.kind)
 
     sides: tuple[list[Chip], list[Chip], list[Chip]] = ([], [], [])
     for name in home:  # region by region, so that each is in train, validation and test

@@ -101,6 +101,11 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     """
     expect(run, "history", "the run that fit returned")
     expect(data, "holdout", "the data that load_data returned")
+    if data.task != "segmentation":
+        raise ValueError(
+            f"evaluate scores segmentations, and {data.card.title} is for {data.task}. Its "
+            "validation score is in run.history and run.best."
+        )
     if run.model.classes != data.classes or run.model.bands != tuple(data.bands):
         raise ValueError(
             f"The model knows classes {run.model.classes} and bands {run.model.bands}; the data "

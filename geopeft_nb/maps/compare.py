@@ -166,7 +166,7 @@ class RegionMap:
         display(self._repr_mimebundle_(), raw=True)
         if self.interactive:
             if "google.colab" in sys.modules:  # Colab shows third-party widgets only if asked to
-                from google.colab import output  # type: ignore[import-not-found]
+                from google.colab import output
 
                 output.enable_custom_widget_manager()
             display(self.widget)

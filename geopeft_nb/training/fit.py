@@ -13,12 +13,11 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.base import GeoData, Sample
-from geopeft_nb.evaluation.metrics import confusion
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
@@ -36,11 +35,12 @@ class Run:
         method: Name of the attached method.
         data_name: Name of the data set.
         history: One row per step: step, epoch, seconds, train_loss, memory_bytes, and at the end of
-            an epoch val_loss and val_miou (0-1).
+            an epoch val_loss and the validation score: val_miou (0-1) of a segmentation,
+            val_accuracy (0-1), val_f1 (0-1) or val_r2 of the other tasks.
         memory: Bytes of one training step by part (see `training_bytes`), and the measured `peak`:
             the most that tensors took on a GPU, or that the process grew by on a CPU.
         seconds: Wall time of the training loop.
-        best: Epoch, val_loss and val_miou of the weights that were kept.
+        best: Epoch, val_loss and validation score of the weights that were kept.
         state: ``"finished"`` or ``"stopped"``.
         settings: What `fit` was told.
         seen: Names of the chips that it was trained on.
@@ -60,12 +60,12 @@ class Run:
     seen: frozenset[str] = frozenset()
 
     def predict(self, samples: list[Sample], batch_size: int = 16) -> list[np.ndarray]:
-        """Return the predicted class of each pixel, one (H, W) int64 array per sample."""
+        """Return what is predicted for each sample; see `predict_classes`."""
         return predict_classes(self.model, samples, batch_size)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write adapter, decoder and history to a folder; see `gp.save_adapter`."""
-        path = save_adapter(self.model, folder)
+        path = save_adapter(self, folder)
         self.history.to_csv(path / "history.csv", index=False)
         return path
 
@@ -73,14 +73,18 @@ class Run:
 def predict_classes(
     model: SegmentationModel, samples: list[Sample], batch_size: int = 16
 ) -> list[np.ndarray]:
-    """Return the predicted class of each pixel, one (H, W) int64 array per sample."""
+    """Return the predicted class of each pixel, one (H, W) int64 array per sample.
+
+    For other tasks than segmentation: one class (), one label or none for each class (K,) bool, or
+    the values of K targets (K, H, W) float32.
+    """
     device = next(model.parameters()).device
     model.eval()
     maps: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, len(samples), batch_size):
             image = torch.stack([sample["image"] for sample in samples[start : start + batch_size]])
-            maps.extend(model(image.to(device)).argmax(dim=1).cpu().numpy())
+            maps.extend(predicted(model(image.to(device)), model.task).cpu().numpy())
     return maps
 
 
@@ -101,7 +105,8 @@ def fit(
     AdamW, cross-entropy without the ignored pixels, random turns and mirrorings, the learning rate
     halved after more than 4 epochs without a better validation loss, and an end after 15: the
     protocol of arXiv 2504.17397. The weights with the best validation mIoU are kept, also when
-    training is stopped by the button, by the kernel's interrupt or by an error in the loop.
+    training is stopped by the button, by the kernel's interrupt or by an error in the loop. Other
+    tasks than segmentation have other losses and scores: see `geopeft_nb.training.losses`.
 
     Args:
         model: With a method attached.
@@ -137,10 +142,11 @@ def fit(
         total_epochs=epochs,
         title=f"{CARDS[str(model.method)].title} on {data.card.title}",
         enabled=dashboard,
+        score=make_objective(data).title,
     )
     lightning.seed_everything(seed, verbose=False)
-    task = _Task(model, rate, data.ignore_index)
-    recorder = Recorder(view, model, task.matrix)
+    task = _Task(model, rate, make_objective(data))
+    recorder = Recorder(view, model, task.objective)
     with quiet(), interrupt_stops(recorder):
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
@@ -186,7 +192,7 @@ def fit(
         model=model,
         method=str(model.method),
         data_name=data.card.name,
-        history=pd.DataFrame(recorder.rows, columns=Recorder.COLUMNS),
+        history=pd.DataFrame(recorder.rows, columns=list(recorder.columns)),
         memory=memory,
         seconds=recorder.seconds,
         best=recorder.best,
@@ -204,31 +210,22 @@ def fit(
 class _Task(lightning.LightningModule):
     """What is done with one batch."""
 
-    def __init__(self, model: SegmentationModel, lr: float, ignore_index: int) -> None:
+    def __init__(self, model: SegmentationModel, lr: float, objective: Objective) -> None:
         super().__init__()
-        self.model, self.lr, self.ignore_index = model, lr, ignore_index
-        self.matrix = np.zeros((len(model.classes), len(model.classes)), dtype=np.int64)
-
-    def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean cross-entropy over the pixels that count; 0 if none does."""
-        total = functional.cross_entropy(
-            logits.float(), mask, ignore_index=self.ignore_index, reduction="sum"
-        )
-        return total / (mask != self.ignore_index).sum().clamp(min=1)
+        self.model, self.lr, self.objective = model, lr, objective
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        image, mask = turn_and_mirror(batch["image"], batch["mask"])
-        return self.loss(self.model(image), mask)
+        image, target = turn_and_mirror(batch["image"], batch["target"])
+        return self.objective.loss(self.model(image), target)
 
     def on_validation_epoch_start(self) -> None:
-        self.matrix[:] = 0
+        self.objective.counts[:] = 0
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        logits = self.model(batch["image"])
-        self.log("val_loss", self.loss(logits, batch["mask"]), batch_size=len(logits))
-        predicted = logits.argmax(dim=1).cpu().numpy()
-        truth = batch["mask"].cpu().numpy()
-        self.matrix += confusion(truth, predicted, len(self.model.classes), self.ignore_index)
+        output, target = self.model(batch["image"]), batch["target"]
+        loss = self.objective.loss(output, target)
+        self.log("val_loss", loss, batch_size=len(output))
+        self.objective.count(output, target)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
         trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -240,30 +237,36 @@ class _Task(lightning.LightningModule):
         }
 
 
-def turn_and_mirror(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Apply one of the eight symmetries of the square to each chip, at random.
 
     Args:
         image: (B, C, H, W). Chips that are not square are mirrored and turned by 180 degrees only.
-        mask: (B, H, W).
+        target: Masks (B, H, W) or (B, K, H, W), which are turned alike; labels (B,) or (B, K),
+            which stay as they are.
 
     Returns:
-        Image and mask, turned alike.
+        Image and target.
     """
-    images, masks = [], []
+    images, targets = [], []
     step = 1 if image.shape[-1] == image.shape[-2] else 2
-    for one, labels in zip(image, mask, strict=True):
+    for one, truth in zip(image, target, strict=True):
         turns = int(torch.randint(4 // step, ())) * step
-        one, labels = one.rot90(turns, dims=(1, 2)), labels.rot90(turns, dims=(0, 1))
-        if torch.rand(()) < 0.5:
-            one, labels = one.flip(2), labels.flip(1)
-        images.append(one)
-        masks.append(labels)
-    return torch.stack(images), torch.stack(masks)
+        mirror = bool(torch.rand(()) < 0.5)
+        images.append(_turn(one, turns, mirror))
+        targets.append(_turn(truth, turns, mirror) if truth.ndim >= 2 else truth)
+    return torch.stack(images), torch.stack(targets)
+
+
+def _turn(chip: Tensor, turns: int, mirror: bool) -> Tensor:
+    turned = chip.rot90(turns, dims=(-2, -1))
+    return turned.flip(-1) if mirror else turned
 
 
 def _collate(samples: list[Sample]) -> dict[str, Tensor]:
-    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "mask")}
+    key = "mask" if "mask" in samples[0] else "label"
+    image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
+    return {"image": image, "target": target}
 
 
 def _step_memory(
@@ -271,6 +274,6 @@ def _step_memory(
 ) -> dict[str, int]:
     """Measure the bytes of one training step in float32, by part."""
     batch = _collate([data.train[index] for index in range(batch_size)])
-    image, mask = batch["image"].to(device), batch["mask"].to(device)
+    image, target = batch["image"].to(device), batch["target"].to(device)
     task.model.train()
-    return training_bytes(task.model, lambda: task.loss(task.model(image), mask))
+    return training_bytes(task.model, lambda: task.objective.loss(task.model(image), target))

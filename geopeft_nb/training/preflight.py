@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from geopeft_nb.datasets.base import ChipDataset, GeoData
+from geopeft_nb.datasets.base import TARGETS, ChipDataset, GeoData
 from geopeft_nb.errors import expect, unknown_name
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
@@ -32,6 +32,8 @@ def check_fit(
             "Nothing is attached: call attach(model, method) first, with one of "
             f"{', '.join(CARDS)}."
         )
+    if model.method not in CARDS:
+        raise ValueError(f"This is a {model.method} model. Build a new one to train it.")
     for label, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
@@ -48,6 +50,11 @@ def check_fit(
             f"The model was built for classes {model.classes} and bands {model.bands}, the data "
             f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
         )
+    if model.task != data.task:
+        raise ValueError(
+            f"The model was built for {model.task}, the data are for {data.task}. Build the model "
+            "with these data."
+        )
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
     if data.size % model.backbone.patch_size and not model.pad:
@@ -61,7 +68,9 @@ def check_fit(
         if not len(chips):
             raise ValueError(f"data.{name} has no chips.")
         if not check_chips(chips, (len(data.bands), data.size, data.size)):
-            raise ValueError(f"data.{name} has no labelled pixel: all are {data.ignore_index}.")
+            ignored = "NaN" if data.task == "regression" else data.ignore_index
+            unit = "pixel" if TARGETS[data.task][0] == "mask" else "chip"
+            raise ValueError(f"data.{name} has no labelled {unit}: all are {ignored}.")
 
 
 def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
@@ -72,22 +81,23 @@ def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
         shape: (C, H, W) that every image must have.
 
     Returns:
-        The number of pixels with a label.
+        The number of pixels, or of chips, with a label.
 
     Raises:
         ValueError: Another shape or type; and see `geopeft_nb.datasets.base.check_chip`.
     """
-    labelled = 0
+    labelled, (key, dtype) = 0, TARGETS[chips.kind]
     for sample in (chips[index] for index in range(len(chips))):
-        image, mask = sample["image"], sample["mask"]
+        image, target = sample["image"], sample[key]
         if tuple(image.shape) != shape:
             raise ValueError(
                 f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
             )
-        if image.dtype != torch.float32 or mask.dtype != torch.int64:
+        if image.dtype != torch.float32 or target.dtype != dtype:
             raise ValueError(
-                f"Chip {sample['name']!r} has an image of {image.dtype} and a mask of "
-                f"{mask.dtype}; float32 and int64 are needed."
+                f"Chip {sample['name']!r} has an image of {image.dtype} and a {key} of "
+                f"{target.dtype}; float32 and {str(dtype).removeprefix('torch.')} are needed."
             )
-        labelled += int((mask != chips.ignore_index).sum())
+        counted = target.isfinite() if dtype.is_floating_point else target != chips.ignore_index
+        labelled += int(counted.sum())
     return labelled

@@ -14,13 +14,12 @@ from types import FrameType
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from geopeft_nb.evaluation.metrics import mean_iou
 from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.training.losses import Objective
 from geopeft_nb.training.memory import device_memory, process_memory
 from geopeft_nb.widgets.dashboard import Dashboard
 
@@ -31,19 +30,20 @@ class Recorder(Callback):
     Args:
         view: The live view to feed.
         model: The model whose weights to keep.
-        matrix: (K, K) confusion counts that the validation of the epoch fills in place.
+        objective: Holds the counts of the validation of the epoch, and scores them.
 
     Attributes:
         rows: One dictionary per step, the rows of the history.
-        best: Epoch, val_loss and val_miou of the weights that are kept.
+        columns: Columns of the history; the last is the validation score of the task.
+        best: Epoch, val_loss and validation score of the weights that are kept.
     """
 
-    COLUMNS = (
-        "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss", "val_miou"
-    )  # fmt: skip
-
-    def __init__(self, view: Dashboard, model: SegmentationModel, matrix: np.ndarray) -> None:
-        self.view, self.model, self.matrix = view, model, matrix
+    def __init__(self, view: Dashboard, model: SegmentationModel, objective: Objective) -> None:
+        self.view, self.model, self.objective = view, model, objective
+        self.columns = (
+            "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss",
+            objective.column,
+        )  # fmt: skip
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
@@ -91,14 +91,12 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, task: lightning.LightningModule
     ) -> None:
         """Note the scores, and keep the weights if none before were better."""
-        scores = {
-            "val_loss": float(trainer.callback_metrics["val_loss"]),
-            "val_miou": float(mean_iou(self.matrix)),
-        }
+        loss, score = float(trainer.callback_metrics["val_loss"]), self.objective.score()
+        scores = {"val_loss": loss, self.objective.column: score}
         self.rows[-1].update(scores)
         self.seconds = time.perf_counter() - self.start
-        self.view.validation(epoch=trainer.current_epoch + 1, step=trainer.global_step, **scores)
-        if not self.best or scores["val_miou"] > self.best["val_miou"]:
+        self.view.validation(trainer.current_epoch + 1, trainer.global_step, loss, score)
+        if not self.best or score > self.best[self.objective.column]:
             self.best = {"epoch": trainer.current_epoch + 1, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
             self.kept = {
@@ -114,7 +112,8 @@ class Recorder(Callback):
         """Say in one line which weights were kept."""
         if not self.best:
             return "Stopped before the first validation: the last weights are kept."
-        return f"Kept epoch {self.best['epoch']:.0f}: validation mIoU {self.best['val_miou']:.3f}."
+        score = f"{self.objective.title} {self.best[self.objective.column]:.3f}"
+        return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
 
 
 def memory_now(device: torch.device) -> int:

@@ -51,6 +51,7 @@ class Dashboard:
         enabled: bool = True,
         total_epochs: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        score: str = "mIoU",
     ) -> None:
         """Prepare the view; nothing is shown before `start`.
 
@@ -61,12 +62,14 @@ class Dashboard:
             enabled: False shows and prints nothing; the state is still kept.
             total_epochs: epochs planned, if known.
             clock: returns seconds; tests pass their own.
+            score: what the validation score is called.
         """
         self.refresh_seconds = max(0.2, refresh_seconds)
         self.enabled = enabled
         self.clock = clock
         self.state: State = {
             "title": title,
+            "score": score,
             "state": "running",
             "step": 0,
             "total_steps": total_steps,
@@ -157,7 +160,7 @@ class Dashboard:
             self._draw()
 
     def validation(self, epoch: int, step: int, val_loss: float, val_miou: float) -> None:
-        """Note the scores after an epoch: loss, and mean intersection over union (0-1)."""
+        """Note the scores after an epoch: the loss, and mIoU (0-1) or what `score` names."""
         self.state["epoch"] = epoch
         self.state["validation"].append((step, float(val_loss), float(val_miou)))
         if self._handle is not None:
@@ -209,7 +212,8 @@ class Dashboard:
     def _line(self, val_loss: float, val_miou: float) -> str:
         train = self.state["train"][-1][1] if self.state["train"] else None
         parts = [f"epoch {self.state['epoch']}", f"training loss {number(train)}"]
-        parts += [f"validation loss {number(val_loss)}", f"validation mIoU {number(val_miou)}"]
+        score = f"{self.state['score']} {number(val_miou)}"
+        parts += [f"validation loss {number(val_loss)}", f"validation {score}"]
         if memory := self.state.get("memory"):
             parts.append(gib(memory.get("allocated", memory.get("process", 0))))
         return " · ".join(parts)

@@ -37,6 +37,7 @@ class State(TypedDict, total=False):
     """What is known about a run; everything but `title` and `state` may be absent."""
 
     title: str
+    score: str  # what the validation score is called; mIoU if absent
     state: str  # "running", "stopped" or "finished"
     message: str
     step: int  # training steps done
@@ -48,7 +49,7 @@ class State(TypedDict, total=False):
     images_per_second: float
     learning_rate: float
     train: list[Point]  # (step, loss)
-    validation: list[tuple[float, float, float]]  # (step, loss, mIoU 0-1)
+    validation: list[tuple[float, float, float]]  # (step, loss, score, such as mIoU 0-1)
     memory: dict[str, int]  # bytes, as from training.memory.device_memory
 
 
@@ -72,8 +73,13 @@ def gib(size: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} GiB"
 
 
+def score_name(state: State) -> str:
+    """Return what the validation score is called."""
+    return state.get("score", "mIoU")
+
+
 def best(state: State) -> tuple[float, float] | None:
-    """Return (step, mIoU) of the best validation so far, or None before the first."""
+    """Return (step, score) of the best validation so far, or None before the first."""
     scores = [(v[0], v[2]) for v in state.get("validation", ()) if math.isfinite(v[2])]
     return max(scores, key=lambda score: score[1]) if scores else None
 
@@ -95,7 +101,7 @@ def facts(state: State) -> list[str]:
     if rate := state.get("learning_rate"):
         parts.append(f"learning rate {rate:.2g}")
     if top := best(state):
-        parts.append(f"best validation mIoU {number(top[1])}")
+        parts.append(f"best validation {score_name(state)} {number(top[1])}")
     return parts
 
 
@@ -120,7 +126,8 @@ def sentence(state: State) -> str:
     parts = [f"Training {state['title']}: {state['state']}", *facts(state)]
     parts.append(f"training loss {number(train[-1] if train else None)}")
     parts.append(f"validation loss {number(validation[-1][1] if validation else None)}")
-    parts.append(f"validation mIoU {number(validation[-1][2] if validation else None)}")
+    score = number(validation[-1][2] if validation else None)
+    parts.append(f"validation {score_name(state)} {score}")
     for label, size, limit in memory_rows(state.get("memory", {})):
         parts.append(f"{label} {gib(size)}" + (f" of {gib(limit)}" if limit else ""))
     return ", ".join([*parts, *([state["message"]] if state.get("message") else [])]) + "."
@@ -136,7 +143,7 @@ def static_text(state: State) -> str:
     if train := state.get("train"):
         lines.append(f"training loss {number(train[-1][1]):>9}")
     if validation := state.get("validation"):
-        lines.append(f"{'step':>8} {'val. loss':>10} {'val. mIoU':>10}")
+        lines.append(f"{'step':>8} {'val. loss':>10} {f'val. {score_name(state)}':>10}")
         for step, loss, score in validation[-10:]:
             lines.append(f"{step:>8,.0f} {number(loss):>10} {number(score):>10}")
     return "\n".join(lines)
@@ -164,7 +171,7 @@ def _score_panel(state: State, steps: float) -> str:
     span = [score[1] for score in scores]
     if top:  # a span of 0.1 at least: noise in the third digit should not look like learning
         span += [max(0.0, top[1] - 0.1), min(1.0, top[1] + 0.02)]
-    panel = Panel("validation mIoU", 400, 590, steps, span)
+    panel = Panel(f"validation {score_name(state)}", 400, 590, steps, span)
     last = number(scores[-1][1]) if scores else ""
     if top and top[0] != scores[-1][0]:
         x, y = panel.x(top[0]), panel.y(top[1])
@@ -274,7 +281,7 @@ def static_png(state: State) -> bytes:
     memory.set_yticks(range(len(rows)), [f"{label}\n{gib(size)}" for label, size, _ in rows])
     if loss.lines:
         loss.legend(fontsize=7, frameon=False)
-    titles = ("loss", "validation mIoU", "memory (GiB)")
+    titles = ("loss", f"validation {score_name(state)}", "memory (GiB)")
     for axes, title, unit in zip((loss, score, memory), titles, ("step", "step", ""), strict=True):
         axes.set_title(title, fontsize=8)
         axes.set_xlabel(unit, fontsize=7)

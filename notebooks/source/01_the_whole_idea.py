@@ -227,12 +227,12 @@ reports["lora"].table[["role", "chips", "places", "mIoU", "low", "high"]].round(
 rows = []
 for name in names:
     run, score = runs[name], reports[name].table.groupby("role")["mIoU"].mean()
-    file = gp.save_adapter(run.model, out / name) / "adapter.safetensors"
+    files = gp.save_adapter(run, out / name).glob("*.safetensors")
     rows.append(
         {
             "method": name,
             "trainable_parameters": gp.parameter_table(run.model).loc["total", "trainable"],
-            "adapter_bytes": file.stat().st_size,
+            "adapter_bytes": sum(file.stat().st_size for file in files),
             "seconds": round(run.seconds, 1),
             "step_bytes": run.memory["total"],
             "peak_bytes": run.memory["peak"],

@@ -187,15 +187,14 @@ def test_result_escapes_what_it_shows() -> None:
 @pytest.fixture
 def model() -> nn.Module:
     """A stand-in with the three parts by name: 100 frozen, 8 adapter and 2 decoder parameters."""
-    parts = nn.ModuleDict(
+    layers = nn.ModuleDict(
         {
-            "backbone": nn.Linear(10, 10, bias=False),
+            "base_layer": nn.Linear(10, 10, bias=False).requires_grad_(False),
             "lora_A": nn.Linear(8, 1, bias=False),
-            "decoder": nn.Linear(2, 1, bias=False),
         }
     )
-    parts["backbone"].requires_grad_(False)
-    return parts
+    peft = nn.ModuleDict({"base_model": nn.ModuleDict({"model": layers})})
+    return nn.ModuleDict({"backbone": peft, "decoder": nn.Linear(2, 1, bias=False)})
 
 
 @pytest.mark.parametrize(

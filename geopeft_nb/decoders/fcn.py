@@ -1,0 +1,45 @@
+"""FCN: the last map, doubled in size step by step by learned convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.layers.norm import LayerNorm2d
+from torch import Tensor, nn
+
+
+class FCNDecoder(nn.Module):
+    """Doublings of the last map, each a transposed and a 3×3 convolution, a layer norm and a GELU.
+
+    It uses one map only, so fine detail must be invented from coarse tokens; and its last steps run
+    at full resolution with all channels, which takes more memory than most backbones.
+
+    Args:
+        channels: Features of each map that the backbone returns; the last map is used.
+        width: Features of every step, W.
+        convs: Number of doublings n.
+
+    Source: Long et al., arXiv 1411.4038, as it is used in arXiv 2504.17397.
+    """
+
+    covers = -1
+
+    def __init__(self, channels: Sequence[int], width: int, convs: int) -> None:
+        super().__init__()
+        self.out_channels = width
+        widths = [channels[-1], *[width] * convs]
+        self.convs = nn.Sequential(
+            *[
+                nn.Sequential(
+                    nn.ConvTranspose2d(before, width, 2, stride=2),
+                    nn.Conv2d(width, width, 3, padding=1),
+                    LayerNorm2d(width, eps=1e-6),
+                    nn.GELU(),
+                )
+                for before in widths[:-1]
+            ]
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map a list of (B, D, h, w) to (B, W, h * 2^n, w * 2^n)."""
+        return self.convs(features[-1])

@@ -1,0 +1,140 @@
+"""Bottleneck adapters: small two-layer networks beside or behind the layers of a frozen block.
+
+An adapter projects the D features of a token down to a few, applies a nonlinearity, and projects
+up again; what it gives is added. The upward weights start at zero, so before training nothing has
+changed. Two ways to place it:
+
+serial (Houlsby et al., arXiv 1902.00751): behind the attention and behind the MLP of each block,
+before the residual sum. It corrects what these give.
+
+parallel (AdaptFormer, Chen et al., arXiv 2205.13535): beside the MLP, on the same normalised
+input, scaled by 0.1. It adds what the MLP lacks, at half the weights of the serial one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.errors import unknown_name
+from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.targets import block_names
+
+#: Kind -> the parts of a block that get an adapter, and the factor on what it adds.
+KINDS = {"serial": (("attn", "mlp"), 1.0), "parallel": (("mlp",), 0.1)}
+
+
+@dataclass
+class AdapterConfig(PeftConfig):
+    """What defines bottleneck adapters, for peft.
+
+    Args:
+        target_modules: Names of the attention and MLP modules, as a regular expression.
+        kind: ``"serial"`` or ``"parallel"``.
+        width: Features w of the bottleneck.
+        scale: Factor on what the adapter adds.
+        dropout: Share of the bottleneck's values that is set to zero in training.
+    """
+
+    target_modules: str | None = field(default=None)
+    kind: str = field(default="parallel")
+    width: int = field(default=64)
+    scale: float = field(default=0.1)
+    dropout: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = BOTTLENECK
+
+
+class AdapterLayer(OwnLayer):
+    """An attention or MLP with an adapter behind or beside it: D -> w -> D per token."""
+
+    adapter_layer_names = ("bottleneck_down", "bottleneck_up")
+    bottleneck_down: nn.ModuleDict
+    bottleneck_up: nn.ModuleDict
+
+    def add(self, adapter_name: str) -> None:
+        """Make the two projections of one adapter."""
+        width = self.configs[adapter_name].width
+        down, up = nn.Linear(self.width, width), nn.Linear(width, self.width)
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
+        self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name] = down, up
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Map (B, N, D), after `norm` if it is given, to (B, N, D)."""
+        name = self.acting
+        parallel = name is not None and self.configs[name].kind == "parallel"
+        if parallel and norm is not None:
+            x, norm = norm(x), None  # once, for the MLP and the adapter
+        if norm is not None:
+            kwargs["norm"] = norm
+        result = self.base_layer(x, **kwargs)
+        return result if name is None else result + self._adapt(name, x if parallel else result)
+
+    def _adapt(self, name: str, x: Tensor) -> Tensor:
+        config, down, up = self.configs[name], self.bottleneck_down[name], self.bottleneck_up[name]
+        # The nonlinearities are those of the two papers.
+        bend = functional.relu if config.kind == "parallel" else functional.gelu
+        low = bend(down(x.to(next(down.parameters()).dtype)))  # (B, N, w)
+        low = functional.dropout(low, config.dropout, self.training)
+        return (config.scale * up(low)).to(x.dtype)
+
+
+class AdapterModel(OwnModel):
+    """A backbone with bottleneck adapters in its blocks."""
+
+    prefix = "bottleneck_"
+    tuner_layer_cls = AdapterLayer
+    no_merge = (
+        "Bottleneck adapters have a nonlinearity between their two layers, so no weight of the "
+        "backbone can take them in. Keep the adapter beside the backbone (save_adapter), or attach "
+        "a method that merges: 'lora' or 'bitfit'."
+    )
+
+
+BOTTLENECK = register("bottleneck_adapter", AdapterConfig, AdapterModel, AdapterModel.prefix)
+
+
+def adapter_config(
+    backbone: Backbone,
+    kind: str = "parallel",
+    width: int = 64,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> AdapterConfig:
+    """Describe bottleneck adapters for a backbone.
+
+    Args:
+        backbone: From `load_backbone`, with transformer blocks.
+        kind: ``"parallel"`` beside each MLP, or ``"serial"`` behind each attention and MLP.
+        width: Features w of the bottleneck: an adapter has about 2 w D weights.
+        scale: Factor on what the adapter adds; None means 0.1 (parallel) or 1 (serial).
+        dropout: Share of the bottleneck's values that is set to zero in training, 0 to below 1.
+
+    Returns:
+        The config for `peft.get_peft_model`.
+
+    Raises:
+        ValueError: An option is unknown or out of range, or the backbone has no blocks.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of adapter", kind, KINDS)
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ValueError(f"width must be a whole number above 0, for example 64; got {width}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale is the factor on the adapter and must be above 0; got {scale}.")
+    parts, usual = KINDS[kind]
+    names = [f"{block}.{part}" for block in block_names(backbone, "adapter") for part in parts]
+    return AdapterConfig(
+        target_modules=one_of(names), kind=kind, width=width,
+        scale=usual if scale is None else scale, dropout=dropout,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""BitFit: train the biases, and nothing else.
+
+Ben Zaken et al., arXiv 2106.10199: of a whole transformer only the biases learn, about one weight
+in a thousand. Usually one just unfreezes them; here each named adapter holds biases of its own,
+which act in place of the layer's. So BitFit can be switched, disabled and saved like LoRA, and
+merging copies them into the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from peft import PeftConfig
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.targets import block_names
+
+#: Layers whose bias is trained, where they have one.
+KINDS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d)
+
+
+@dataclass
+class BitFitConfig(PeftConfig):
+    """What defines BitFit, for peft.
+
+    Args:
+        target_modules: Names of the layers whose bias is trained, as a regular expression.
+    """
+
+    target_modules: str | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = BITFIT
+
+
+class BitFitLayer(OwnLayer):
+    """A layer whose bias is the active adapter's."""
+
+    adapter_layer_names = ("bitfit_bias",)
+    container = nn.ParameterDict
+    bitfit_bias: nn.ParameterDict
+
+    def add(self, adapter_name: str) -> None:
+        """Start from the layer's own bias."""
+        self.bitfit_bias[adapter_name] = nn.Parameter(self.base_layer.bias.detach().clone())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except in a batch norm, whose running statistics stay as they are."""
+        super().train(mode)
+        self.base_layer.eval()
+        return self
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - any layer's
+        """Compute what the layer computes."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        name = self.acting
+        if name is None:
+            return self.base_layer(x, *args, **kwargs)
+        bias = self.bitfit_bias[name].to(self.base_layer.bias.dtype)
+        return functional_call(self.base_layer, {"bias": bias}, (x, *args), kwargs)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Exchange the layer's bias for that of the active or named adapter."""
+        if adapter_names is not None and len(adapter_names) != 1:
+            raise ValueError(f"One set of biases can be merged, not {len(adapter_names)}.")
+        name = self.acting if adapter_names is None else adapter_names[0]
+        if name in self.configs and not self.merged:
+            self._exchange(name)
+            self.merged_adapters.append(name)
+
+    def unmerge(self) -> None:
+        """Give the layer its own bias back."""
+        if self.merged:
+            self._exchange(self.merged_adapters.pop())
+
+    @torch.no_grad()
+    def _exchange(self, name: str) -> None:
+        own, other = self.base_layer.bias, self.bitfit_bias[name]
+        kept = own.clone()
+        own.copy_(other)
+        other.copy_(kept)
+
+
+class BitFitModel(OwnModel):
+    """A backbone whose biases are trained."""
+
+    prefix = "bitfit_"
+    tuner_layer_cls = BitFitLayer
+
+
+BITFIT = register("bitfit", BitFitConfig, BitFitModel, BitFitModel.prefix)
+
+
+def bitfit_config(backbone: Backbone) -> BitFitConfig:
+    """Describe BitFit for a backbone.
+
+    Args:
+        backbone: From `load_backbone`. Of a transformer the biases of all blocks and of the final
+            norm are trained, where there are any: Clay's attention has none. The embedding of
+            patches stays as it is. Of a convolutional network all biases are trained; mostly they
+            are in its batch norms.
+
+    Returns:
+        The config for `peft.get_peft_model`.
+    """
+    layers = {
+        name.removesuffix(".base_layer"): module  # a layer that has an adapter already
+        for name, module in backbone.named_modules()
+        if isinstance(module, KINDS) and module.bias is not None
+    }
+    names = list(layers)
+    if getattr(backbone, "blocks", None) is not None:
+        final = [name for name, module in backbone.named_modules() if module is backbone.norm]
+        parts = tuple(f"{part}." for part in [*block_names(backbone, "bitfit"), *final])
+        names = [name for name in names if f"{name}.".startswith(parts)]
+    return BitFitConfig(target_modules=one_of(names))

@@ -1,0 +1,81 @@
+"""What an adapter belongs to: it only works on the backbone, bands and classes that it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from geopeft_nb.models import SegmentationModel
+
+#: What an adapter must find again in a model -> what to do where it does not.
+REMEDIES = {
+    "backbone": "Load it with load_backbone({!r}).",
+    "bands": "Use load_data(..., bands={0!r}) and load_backbone(..., bands={0!r}).",
+    "classes": "Use the data set that it was trained on, or your own with these classes.",
+    "task": "Use data for this task.",
+    "decoder": "Use build_model(..., decoder={!r}).",
+    "weights": "Give load_backbone(..., weights=...) the checkpoint that it was trained on.",
+    "layers": "Use load_backbone(..., layers={!r}).",
+    "channels": "Use load_backbone(...) as it was when it was trained.",
+    "grid": "Use load_backbone(..., img_size=...) with the patch side times this.",
+    "gsd": "Use load_backbone(..., gsd={!r}).",
+    "mean": "Use build_model(..., normalise=...) and the data as when it was trained.",
+    "std": "Use build_model(..., normalise=...) and the data as when it was trained.",
+}
+#: Where these differ, the others say nothing new.
+FIRST = ("backbone", "bands", "classes", "task", "decoder")
+
+
+def identity(model: SegmentationModel) -> dict[str, Any]:
+    """Say what an adapter must find again: backbone, its weights, bands, scaling and classes."""
+    backbone = model.plain_backbone
+    return {
+        "backbone": backbone.card.name,
+        "weights": backbone.provenance.get("sha256", backbone.provenance["weights"]),
+        "layers": list(backbone.layers),
+        "channels": list(backbone.channels),
+        "grid": backbone.trained_grid,
+        "gsd": backbone.gsd,
+        "decoder": model.decoder_name,
+        "task": model.task,
+        "bands": list(backbone.bands),
+        "classes": list(model.classes),
+        "mean": [round(value, 6) for value in model.mean.flatten().tolist()],
+        "std": [round(value, 6) for value in model.std.flatten().tolist()],
+    }
+
+
+def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse another backbone, other bands or classes, and say how they differ.
+
+    Args:
+        source: Where the adapter is, for the message.
+        about: What `identity` said when it was saved.
+        own: What it says of the model.
+
+    Raises:
+        ValueError: They differ; the message says what would work.
+    """
+    differing = [key for key in REMEDIES if about[key] != own[key]]
+    said = [key for key in differing if key in FIRST] or differing
+    sentences = [
+        f"It was saved for {key} {_words(about[key])}, but the model "
+        f"{_difference(key, about[key], own[key])}. {REMEDIES[key].format(about[key])}"
+        for key in said
+    ]
+    if sentences:
+        raise ValueError(f"{source} does not fit the model. {' '.join(sentences)}")
+
+
+def _difference(key: str, saved: Any, own: Any) -> str:  # noqa: ANN401 - any value of JSON
+    if key not in ("bands", "classes"):
+        return f"has {_words(own)}"
+    lacks, more = ([x for x in a if x not in b] for a, b in ((saved, own), (own, saved)))
+    if not lacks and not more:
+        return f"has them in another order: {_words(own)}"
+    said = [f"lacks {_words(lacks)}"] * bool(lacks) + [f"has {_words(more)} besides"] * bool(more)
+    return " and ".join(said)
+
+
+def _words(value: Any) -> str:  # noqa: ANN401
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

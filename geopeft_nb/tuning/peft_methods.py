@@ -1,0 +1,117 @@
+"""Methods that peft has and that need no more than the names of the layers.
+
+Each function checks its options and returns peft's config; `attach` does the rest.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from peft import IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, OFTConfig, VeraConfig
+from torch import nn
+
+from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.tuning.lora import FusedLoraConfig, lora_config
+from geopeft_nb.tuning.targets import layer_names
+
+TARGETS = ("attn.qkv", "mlp.fc1", "mlp.fc2")
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, got {value!r}.")
+
+
+def dora_config(
+    backbone: Backbone,
+    preset: str = "paper",
+    r: int = 16,
+    alpha: int | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+    last: int | None = None,
+) -> FusedLoraConfig:
+    """Describe DoRA, whose options are LoRA's; see `lora_config`."""
+    return lora_config(backbone, preset, r, alpha, dropout, targets, last, dora=True)
+
+
+def ln_tuning_config(backbone: Backbone, last: int | None = None) -> LNTuningConfig:
+    """Describe layer-norm tuning of the blocks, of the last so many or of all."""
+    norms = layer_names(backbone, "ln_tuning", ("norm1", "norm2"), last, nn.LayerNorm)
+    return LNTuningConfig(target_modules=norms)
+
+
+def ia3_config(backbone: Backbone, last: int | None = None) -> IA3Config:
+    """Describe IA³. The fused projection is scaled as a whole, so queries are scaled too.
+
+    That adds nothing to scaled keys: attention only sees their products.
+    """
+    outputs = layer_names(backbone, "ia3", ("attn.qkv",), last)
+    inputs = layer_names(backbone, "ia3", ("mlp.fc2",), last)
+    return IA3Config(target_modules=[*outputs, *inputs], feedforward_modules=inputs)
+
+
+def vera_config(
+    backbone: Backbone,
+    r: int = 256,
+    dropout: float = 0.0,
+    targets: Sequence[str] = TARGETS,
+    last: int | None = None,
+) -> VeraConfig:
+    """Describe VeRA; ranks are higher than LoRA's, because only vectors are trained.
+
+    The random matrices are drawn again from their seed when an adapter is loaded, so that the file
+    stays small.
+    """
+    _check_count("r, the rank of VeRA,", r)
+    names = layer_names(backbone, "vera", targets, last)
+    with warnings.catch_warnings():  # peft warns that another torch might draw other matrices
+        warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
+        return VeraConfig(r=r, vera_dropout=dropout, target_modules=names, save_projection=False)
+
+
+def loha_config(
+    backbone: Backbone,
+    r: int = 8,
+    alpha: int | None = None,
+    targets: Sequence[str] = TARGETS,
+    last: int | None = None,
+) -> LoHaConfig:
+    """Describe LoHa: an update of rank up to r²."""
+    _check_count("r, the rank of LoHa,", r)
+    names = layer_names(backbone, "loha", targets, last)
+    return LoHaConfig(r=r, alpha=r if alpha is None else alpha, target_modules=names)
+
+
+def lokr_config(
+    backbone: Backbone,
+    r: int = 8,
+    alpha: int | None = None,
+    targets: Sequence[str] = TARGETS,
+    last: int | None = None,
+) -> LoKrConfig:
+    """Describe LoKr, the smallest of the low-rank family."""
+    _check_count("r, the rank of LoKr,", r)
+    names = layer_names(backbone, "lokr", targets, last)
+    return LoKrConfig(r=r, alpha=r if alpha is None else alpha, target_modules=names)
+
+
+def oft_config(
+    backbone: Backbone,
+    block_size: int = 32,
+    targets: Sequence[str] = TARGETS,
+    last: int | None = None,
+) -> OFTConfig:
+    """Describe orthogonal fine-tuning with blocks of so many features; they must divide D."""
+    _check_count("block_size", block_size)
+    names = layer_names(backbone, "oft", targets, last)
+    layers: list[Any] = [backbone.get_submodule(name) for name in names]
+    widths = {layer.in_features for layer in layers}
+    if any(width % block_size for width in widths):
+        raise ValueError(
+            f"block_size must divide the layers' {', '.join(map(str, sorted(widths)))} features, "
+            f"got {block_size}."
+        )
+    return OFTConfig(r=0, oft_block_size=block_size, target_modules=names)

@@ -1,0 +1,371 @@
+"""Decoders: sizes, gradients, options; and the tasks besides segmentation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.datasets.base import Chip, ChipDataset, GeoData
+from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.decoders.load import CARDS, build_decoder
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.fit import Run, turn_and_mirror
+from geopeft_nb.training.losses import OBJECTIVES
+
+PIXELS = [name for name, card in CARDS.items() if "segmentation" in card.tasks]
+#: A plain transformer, whose maps are all of one size, and a network with stages.
+KINDS = ["geopeft_tiny", "timm:resnet18"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*never saw")
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return gp.load_data("scenes")
+
+
+def load(name: str, data: GeoData, **options: object) -> Backbone:
+    return gp.load_backbone(name, None, bands=data.bands, **options)
+
+
+class Maps(nn.Module):
+    """Stands in for a backbone: its maps are averages of the image, in its own strides."""
+
+    def __init__(self, strides: tuple[int, ...], width: int = 8) -> None:
+        super().__init__()
+        self.strides, self.channels = strides, (width,) * len(strides)
+        self.patch_size, self.bands = strides[-1], ("RED",)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps = []
+        for stride, width in zip(self.strides, self.channels, strict=True):
+            bottom, right = (-side % stride for side in image.shape[-2:])
+            padded = nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")
+            mean = nn.functional.avg_pool2d(padded, stride)
+            maps.append(mean.expand(-1, width, -1, -1))
+        return maps
+
+
+def model_of(backbone: nn.Module, decoder: nn.Module) -> SegmentationModel:
+    return SegmentationModel(backbone, decoder, torch.zeros(1), torch.ones(1), ("a", "b"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("decoder", PIXELS)
+def test_logits_have_the_size_of_the_image_and_every_weight_learns(
+    decoder: str, name: str, data: GeoData
+) -> None:
+    model = gp.build_model(load(name, data), data, decoder=decoder)
+    model.eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 6, 97, 131)).shape == (1, 2, 97, 131)
+    model.train()
+    torch.manual_seed(0)
+    logits = model(torch.rand(2, 6, 64, 64))
+    assert logits.shape == (2, 2, 64, 64)
+    logits.square().mean().backward()
+    weights = dict(model.decoder.named_parameters())
+    assert weights
+    without = [n for n, p in weights.items() if p.grad is None or not p.grad.abs().max() > 0]
+    # Batch norm takes the mean off again, and with it any bias of the layer before it.
+    assert [n for n in without if not n.endswith("fpn1.0.bias")] == []
+    assert all(p.grad is not None for p in weights.values())
+
+
+@pytest.mark.parametrize("patch", [8, 14, 16])
+@pytest.mark.parametrize("decoder", PIXELS)
+def test_any_patch_size_and_any_image_work(decoder: str, patch: int) -> None:
+    backbone = Maps((patch,) * 4)
+    model = model_of(backbone, build_decoder(decoder, backbone, 2)).eval()
+    for size in ((97, 131), (patch, patch), (3 * patch, 5 * patch - 1)):
+        with torch.no_grad():
+            assert model(torch.rand(1, 1, *size)).shape == (1, 2, *size)
+
+
+@pytest.mark.parametrize(("covers", "stride"), [(0, 4), (-1, 32)])
+def test_what_a_map_shows_stays_where_it_is_on_the_ground(covers: int, stride: int) -> None:
+    """Cells hold the column of their centre, so between centres each pixel must get its own."""
+    decoder = Pick(covers)
+    model = model_of(Maps((4, 8, 16, 32), width=1), decoder)
+    column = torch.arange(131.0).expand(1, 1, 97, 131)
+    shown = model(column)[0, 0, 50, stride // 2 : 95]  # the right border is padded
+    assert torch.allclose(shown, column[0, 0, 50, stride // 2 : 95], atol=1e-4)
+
+
+class Pick(nn.Module):
+    """A decoder that returns one of the maps as it is."""
+
+    def __init__(self, covers: int) -> None:
+        super().__init__()
+        self.covers = covers
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return features[self.covers]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options"),  # narrow ones, to be quick
+    [
+        ("linear", {}),
+        ("fcn", {"channels": 16}),
+        ("unet", {"channels": (64, 32, 16, 16)}),
+        ("upernet", {"channels": 16}),
+    ],
+)
+def test_each_decoder_trains_on_the_shipped_scenes(
+    decoder: str, options: dict[str, object], data: GeoData
+) -> None:
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=decoder, **options)
+    run = gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, lr=1e-3, dashboard=False)
+    assert run.state == "finished"
+    assert run.best["val_miou"] > 0.6  # all land would be 0.4
+
+
+def test_a_plain_transformer_gives_the_maps_of_its_quarters_only_where_four_are_needed(
+    data: GeoData,
+) -> None:
+    backbone = load("geopeft_tiny", data)
+    assert gp.build_model(backbone, data, decoder="fcn").backbone.layers == (5,)
+    model = gp.build_model(backbone, data, decoder="unet")
+    assert model.backbone.layers == (0, 2, 3, 5)
+    assert model.decoder.pyramid.channels == (48, 96, 192, 192)
+    with torch.device("meta"):
+        vit = load("timm:vit_tiny_patch16_224", data)
+        stages = gp.build_model(load("timm:resnet18", data), data, decoder="unet", pad=True)
+        assert gp.build_model(vit, data, decoder="upernet").backbone.layers == (2, 5, 8, 11)
+    assert stages.decoder.pyramid is None
+
+
+def test_layers_that_the_user_chose_are_never_overruled(data: GeoData) -> None:
+    four = load("geopeft_tiny", data, layers=[1, 2, 4, 5])
+    assert gp.build_model(four, data, decoder="unet").backbone.layers == (1, 2, 4, 5)
+    two = load("geopeft_tiny", data, layers=[2, 5])
+    with pytest.raises(ValueError, match=r"layers=\[2, 5\]\. Use .*layers=\[0, 2, 3, 5\]"):
+        gp.build_model(two, data, decoder="unet")
+    assert two.layers == (2, 5)
+    stages = load("timm:resnet18", data, layers=[2, 3])
+    with pytest.raises(ValueError, match="needs four feature maps, and timm:resnet18 gives 2"):
+        gp.build_model(stages, data, decoder="upernet", pad=True)
+
+
+def test_decoders_are_as_wide_as_the_papers_but_not_wider_than_the_backbone(
+    data: GeoData,
+) -> None:
+    def widths(backbone: nn.Module, name: str) -> list[int]:
+        body = build_decoder(name, backbone, 2).body
+        if name == "unet":
+            return [block.conv2[0].out_channels for block in body.decoder.blocks]
+        return [body.out_channels]
+
+    with torch.device("meta"):
+        wide, narrow = Maps((16,) * 4, width=768), Maps((16,) * 4, width=192)
+        assert widths(wide, "unet") == [512, 256, 128, 64]
+        assert widths(narrow, "unet") == [192, 192, 128, 64]
+        assert (widths(wide, "fcn"), widths(narrow, "fcn")) == ([512], [192])
+        assert (widths(wide, "upernet"), widths(narrow, "upernet")) == ([256], [192])
+        doublings = {
+            patch: len(build_decoder("fcn", Maps((patch,), 32), 2).body.convs)
+            for patch in (4, 8, 14, 16, 32)
+        }
+    assert doublings == {4: 2, 8: 3, 14: 4, 16: 4, 32: 5}
+
+
+def test_options_reach_the_decoder_and_a_new_one_has_them_too(data: GeoData) -> None:
+    model = gp.build_model(load("geopeft_tiny", data), data, decoder="fcn", channels=24, convs=2)
+    assert (model.decoder_name, model.decoder_options) == ("fcn", {"channels": 24, "convs": 2})
+    again, other = model.new_decoder(0), model.new_decoder(1)
+    shapes = {key: value.shape for key, value in model.decoder.state_dict().items()}
+    assert {key: value.shape for key, value in again.state_dict().items()} == shapes
+    weight = "body.convs.0.0.weight"
+    assert torch.equal(again.state_dict()[weight], model.decoder.state_dict()[weight])
+    assert not torch.equal(other.state_dict()[weight], again.state_dict()[weight])
+    linear = gp.build_model(load("geopeft_tiny", data), data, kernel=16)
+    assert linear.decoder.conv.kernel_size == (16, 16)
+    assert linear(torch.zeros(1, 6, 64, 64)).shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "unt"}, "Did you mean 'unet'"),
+        ({"decoder": "unet", "width": 4}, r"does not take width\. Options: channels"),
+        ({"decoder": "linear", "channels": 4}, r"does not take channels\. Options: kernel"),
+        ({"decoder": "unet", "channels": 64}, "must be 4 numbers, coarse to fine"),
+        ({"decoder": "unet", "channels": (64, 32)}, "must be 4 numbers, coarse to fine"),
+        ({"decoder": "fcn", "convs": 0}, "convs must be a whole number above 0, got 0"),
+        ({"decoder": "upernet", "channels": 2.5}, "channels must be a whole number above 0"),
+        ({"decoder": "classify"}, r"not for segmentation\. For these data, take 'linear', 'fcn'"),
+    ],
+)
+def test_bad_requests_say_what_would_work(
+    data: GeoData, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.build_model(load("geopeft_tiny", data), data, **options)
+
+
+def test_upernet_refuses_to_train_on_one_image_and_says_what_to_do(data: GeoData) -> None:
+    model = gp.build_model(load("geopeft_tiny", data), data, decoder="upernet").train()
+    with pytest.raises(ValueError, match=r"batch_size of 2 or more, or take decoder='unet'"):
+        model(torch.rand(1, 6, 64, 64))
+    assert model.eval()(torch.rand(1, 6, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_decoders_are_listed_with_options_and_paper() -> None:
+    table = gp.decoders()
+    assert list(table.index) == ["linear", "fcn", "unet", "upernet", "classify"]
+    assert table.loc["unet", "maps"] == 4
+    assert "512, 256, 128, 64" in table.loc["unet", "options"]
+
+
+def bright(kind: str, classes: tuple[str, ...], count: int = 24) -> GeoData:
+    """Make 16 px chips: the left half is darker or not, the right half too."""
+
+    def chip(index: int) -> Chip:
+        dark = np.array([index % 2, index // 2 % 2])
+        field = np.repeat(dark, 8)[None].repeat(16, axis=0)  # (16, 16)
+        rng = np.random.default_rng(index)
+        image = (0.3 - 0.2 * field + rng.normal(0, 0.01, (6, 16, 16))).astype(np.float32)
+        field = field.astype(np.float32)
+        field[:4] = np.nan  # not known
+        target = {
+            "classification": np.int64(dark.sum()),
+            "multilabel": np.array([dark.any(), not dark.all()], dtype=np.int64),
+            "regression": field if len(classes) == 1 else np.stack([field, 1 - field]),
+        }[kind]
+        return Chip(f"chip-{index}", "virginia", f"p{index}", lambda: (image, target))
+
+    card = replace(CARD, kind=kind, classes=classes, colours=("#000000",) * len(classes))
+    parts = [
+        ChipDataset([chip(i) for i in range(start, count, 3)], classes, -1, kind)
+        for start in range(3)
+    ]
+    return GeoData(*parts, {}, card, CARD.bands, ("virginia",), 16)
+
+
+TASKS = {
+    "classification": (("none", "one", "both"), "classify", "val_accuracy", 0.9),
+    "multilabel": (("dark", "bright"), "classify", "val_f1", 0.9),
+    "regression": (("darkness",), "linear", "val_r2", 0.5),
+}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def trained(request: pytest.FixtureRequest) -> tuple[str, GeoData, Run]:
+    classes, decoder, _, _ = TASKS[request.param]
+    data = bright(request.param, classes)
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=decoder)
+    model = gp.attach(model, "linear_probe")
+    return request.param, data, gp.fit(model, data, epochs=15, lr=2e-2, dashboard=False)
+
+
+def test_each_task_is_learnt_and_scored_in_its_own_words(
+    trained: tuple[str, GeoData, Run], capsys: pytest.CaptureFixture
+) -> None:
+    task, data, run = trained
+    _, _, column, enough = TASKS[task]
+    assert run.model.task == data.task == task
+    assert list(run.history)[-1] == column
+    assert run.best[column] == run.history[column].max() > enough
+    assert run.history.train_loss.iloc[-1] < 0.7 * run.history.train_loss.iloc[0]
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=TASKS[task][1])
+    gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, dashboard=True)
+    printed = capsys.readouterr().out
+    assert f"validation {OBJECTIVES[task].title}" in printed and "mIoU" not in printed
+
+
+def test_predictions_of_each_task_have_its_shape(trained: tuple[str, GeoData, Run]) -> None:
+    task, data, run = trained
+    shape, dtype = {
+        "classification": ((), "int64"), "multilabel": ((2,), "bool"),
+        "regression": ((1, 16, 16), "float32"),
+    }[task]  # fmt: skip
+    answers = run.predict([data.test[0], data.test[1]])
+    assert [(answer.shape, str(answer.dtype)) for answer in answers] == 2 * [(shape, dtype)]
+
+
+def test_evaluate_says_where_the_score_of_other_tasks_is(
+    trained: tuple[str, GeoData, Run],
+) -> None:
+    task, data, run = trained
+    with pytest.raises(ValueError, match=rf"is for {task}\. Its validation score is in run\.his"):
+        gp.evaluate(run, data)
+
+
+def test_several_targets_get_an_output_each() -> None:
+    data = bright("regression", ("darkness", "brightness"))
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="unet")
+    run = gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, dashboard=False)
+    assert run.predict([data.test[0]])[0].shape == (2, 16, 16)
+
+
+def test_pixels_that_are_not_known_teach_nothing() -> None:
+    objective = OBJECTIVES["regression"](1, -1)
+    output = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    target = torch.tensor([[[1.0, float("nan")], [3.0, float("inf")]]])
+    loss = objective.loss(output, target)
+    loss.backward()
+    assert loss.item() == 5.0  # (1 + 9) / 2
+    assert output.grad.flatten().tolist() == [-1.0, 0.0, -3.0, 0.0]
+    assert objective.loss(output, torch.full((1, 2, 2), float("nan"))).item() == 0.0
+
+
+def test_scores_equal_those_of_torchmetrics() -> None:
+    from torchmetrics.functional import r2_score
+    from torchmetrics.functional.classification import multiclass_accuracy, multilabel_f1_score
+
+    torch.manual_seed(0)
+    labels, classes = torch.randint(2, (40, 3)), torch.randint(3, (40,))
+    truth, guess = torch.rand(40, 2, 4, 4), torch.rand(40, 2, 4, 4)
+    logits = torch.randn(40, 3)
+    explained = [r2_score(guess[:, i].ravel(), truth[:, i].ravel()) for i in (0, 1)]
+    expected = {
+        "classification": (logits, classes, multiclass_accuracy(logits, classes, 3, "micro")),
+        "multilabel": (logits, labels, multilabel_f1_score(logits, labels, 3)),
+        "regression": (guess, truth, sum(explained) / 2),
+    }
+    for task, (output, target, score) in expected.items():
+        objective = OBJECTIVES[task](target.shape[1] if task == "regression" else 3, -1)
+        assert np.isnan(objective.score())
+        for part in range(0, 40, 16):  # batches of unequal size
+            objective.count(output[part : part + 16], target[part : part + 16])
+        assert objective.score() == pytest.approx(float(score), abs=1e-5), task
+
+
+def test_labels_stay_and_masks_of_numbers_turn_with_the_image() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(6, 3, 5, 5)
+    turned, masks = turn_and_mirror(image, image[:, :2].clone())
+    assert torch.equal(turned[:, :2], masks) and not torch.equal(turned, image)
+    for labels in (torch.arange(6), torch.arange(12).view(6, 2)):
+        assert torch.equal(turn_and_mirror(image, labels)[1], labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "message"),
+    [
+        ("classification", np.int64(7), r"label of chip 'odd' has unknown classes \[7\]"),
+        ("classification", np.zeros(2, np.int64), r"a label of \(2,\) instead of \(\)"),
+        ("multilabel", np.array([0, 2]), r"label of chip 'odd' has \[0, 2\]\. Allowed: 1 for"),
+        ("multilabel", np.zeros(3, np.int64), r"a label of \(3,\) instead of \(2,\)"),
+        ("regression", np.zeros((3, 8, 8), np.float32), r"mask of \(3, 8, 8\) instead of \(2, 8"),
+    ],
+)
+def test_unfit_targets_are_named(kind: str, target: np.ndarray, message: str) -> None:
+    image = np.zeros((6, 8, 8), np.float32)
+    chips = ChipDataset([Chip("odd", "r", "p", lambda: (image, target))], ("a", "b"), -1, kind)
+    with pytest.raises(ValueError, match=message):
+        chips[0]
+
+
+def test_data_of_another_task_are_refused_before_training(data: GeoData) -> None:
+    other = bright("classification", data.classes)
+    model = gp.attach(gp.build_model(load("geopeft_tiny", data), data), "linear_probe")
+    with pytest.raises(ValueError, match="built for segmentation, the data are for classification"):
+        gp.fit(model, other)
+    with pytest.raises(ValueError, match=r"not for classification\. For these data, take 'classi"):
+        gp.build_model(load("geopeft_tiny", data), other)

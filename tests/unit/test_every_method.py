@@ -1,0 +1,345 @@
+"""Every method on every family of transformers: what it trains, leaves alone, saves and merges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.catalog import CARDS as BACKBONES
+from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.models import SegmentationModel, part_of
+from geopeft_nb.training.memory import training_bytes
+from geopeft_nb.tuning.lora import LeanLora
+from geopeft_nb.tuning.methods import CARDS
+
+#: What peft warns about is for us to know, not for the learner.
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
+D, DEPTH, HIDDEN = 64, 4, 256
+SMALL = {"width": D, "depth": DEPTH, "heads": 4}
+
+#: Small instances of the four families, by the name of the card that they take the place of.
+FAMILIES: dict[str, dict[str, object]] = {
+    "prithvi_eo_v2_300": SMALL | {"img_size": 64},
+    "clay_v1_base": SMALL,
+    "satmae_base": SMALL | {"img_size": 64},
+    "galileo_nano": SMALL,
+}
+
+#: Options that make a method small, and the weights that it trains in an encoder of this size.
+CHOICES: dict[str, tuple[str, dict[str, object], int | None]] = {
+    "linear_probe": ("linear_probe", {}, 0),
+    "lora": ("lora", {"r": 4}, DEPTH * 4 * (4 * D + 2 * (D + HIDDEN))),
+    "lora q_v": ("lora", {"r": 4, "preset": "q_v"}, DEPTH * 4 * 4 * D),
+    "lora all_linear": (
+        "lora", {"r": 4, "preset": "all_linear"}, DEPTH * 4 * (8 * D + 2 * (D + HIDDEN))
+    ),
+    "lora late": ("lora", {"r": 4, "preset": "late"}, 4 * (4 * D + 2 * (D + HIDDEN))),
+    "lora dropout": ("lora", {"r": 4, "dropout": 0.5}, DEPTH * 4 * (4 * D + 2 * (D + HIDDEN))),
+    "dora": (
+        "dora", {"r": 4}, DEPTH * (4 * (4 * D + 2 * (D + HIDDEN)) + 3 * D + HIDDEN + D)
+    ),
+    "vpt deep": ("vpt", {"prompts": 5}, DEPTH * 5 * D),
+    "vpt shallow": ("vpt", {"prompts": 5, "deep": False}, 5 * D),
+    "adapter parallel": ("adapter", {"width": 8}, DEPTH * (2 * 8 * D + 8 + D)),
+    "adapter serial": (
+        "adapter", {"kind": "serial", "width": 8}, DEPTH * 2 * (2 * 8 * D + 8 + D)
+    ),
+    "vit_adapter": ("vit_adapter", {}, None),
+    "ln_tuning": ("ln_tuning", {}, DEPTH * 4 * D),
+    "bitfit": ("bitfit", {}, None),
+    "ia3": ("ia3", {}, DEPTH * (3 * D + HIDDEN)),
+    "vera": ("vera", {"r": 16}, DEPTH * (3 * 16 + 3 * D + HIDDEN + D)),
+    "loha": ("loha", {"r": 2}, DEPTH * 4 * (4 * D + 2 * (D + HIDDEN))),
+    "lokr": ("lokr", {"r": 2}, None),
+    "oft": ("oft", {"block_size": 16}, None),
+    "full": ("full", {}, None),
+}  # fmt: skip
+CHANGES_AT_ONCE = {"vpt", "vit_adapter"}  # their new parts take part from the start
+
+
+@pytest.fixture(autouse=True)
+def small_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, sizes in FAMILIES.items():
+        monkeypatch.setitem(BACKBONES, name, small(name, sizes))
+    yield
+
+
+def small(name: str, sizes: dict[str, object]) -> BackboneCard:
+    card = BACKBONES[name]
+    extra = card.extra | {"group_code": 16} if "group_code" in card.extra else card.extra
+    return replace(card, extra=extra, **sizes)
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return gp.load_data("scenes")
+
+
+def build(data: GeoData, family: str, choice: str | None = None) -> SegmentationModel:
+    torch.manual_seed(0)
+    backbone = gp.load_backbone(family, weights=None, bands=data.bands, img_size=64)
+    model = gp.build_model(backbone, data).eval()
+    if choice is None:
+        return model
+    method, options, _ = CHOICES[choice]
+    return gp.attach(model, method, **options).eval()
+
+
+@pytest.fixture
+def image(data: GeoData) -> Tensor:
+    return torch.stack([data.train[i]["image"] for i in range(2)])
+
+
+def features(model: SegmentationModel, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.backbone((image - model.mean) / model.std)[-1]
+
+
+def train(model: SegmentationModel, image: Tensor, steps: int = 2) -> None:
+    """Take steps large enough to be seen; the first of LoRA leaves A alone, because B is zero."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
+    model.train()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        model(image).square().mean().backward()
+        optimiser.step()
+    model.eval()
+
+
+def test_the_list_covers_every_method() -> None:
+    assert {method for method, _, _ in CHOICES.values()} == set(CARDS) == set(gp.methods().index)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("choice", CHOICES)
+def test_method_keeps_its_promises(choice: str, family: str, data: GeoData, image: Tensor) -> None:
+    method, _, count = CHOICES[choice]
+    plain, model = build(data, family), build(data, family, choice)
+    base = features(plain, image)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+
+    # Only what the method says is trained.
+    encoder = {name for name in trainable if not name.startswith("decoder.")}
+    assert {part_of(name) for name in encoder} <= {"backbone" if method == "full" else "adapter"}
+    assert any(name.startswith("decoder.") for name in trainable)
+    if count is not None:
+        assert sum(before[name].numel() for name in encoder) == count
+
+    # Before training the network computes what it computed.
+    if method not in CHANGES_AT_ONCE:
+        assert torch.allclose(features(model, image), base, atol=1e-5 * float(base.abs().max()))
+
+    # A step changes what is trained, and nothing else.
+    train(model, image)
+    after = dict(model.named_parameters())
+    changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
+    assert changed <= trainable
+    assert len(changed & encoder) >= 0.7 * len(encoder)  # biases of keys never matter
+    trained = features(model, image)
+    if method not in ("linear_probe", "vit_adapter"):
+        assert (trained - base).abs().max() > 1e-4
+
+    # Taken off, the pretrained network is there again, bit for bit.
+    if method == "vit_adapter":
+        with torch.no_grad():
+            assert torch.equal(model.plain_backbone((image - model.mean) / model.std)[-1], base)
+    elif method != "full":
+        with model.without_adapter():
+            assert torch.equal(features(model, image), base)
+    if model.adapter is not None or method == "vit_adapter":
+        assert torch.equal(features(model, image), trained)
+
+    # Merged, the output is the same, and nothing is left that would cost time.
+    if CARDS[method].merges:
+        merged = gp.merge(model)
+        assert torch.allclose(features(merged, image), trained, atol=1e-5 * trained.abs().max())
+        assert describe(merged.backbone) == describe(plain.backbone)
+    else:
+        with pytest.raises(ValueError, match="lora"):
+            gp.merge(model)
+        assert torch.equal(features(model, image), trained)
+
+
+def describe(network: nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in network.named_modules()]
+
+
+@pytest.mark.slow
+def test_saved_adapters_give_the_same_output_in_a_new_process(
+    data: GeoData, image: Tensor, tmp_path: Path
+) -> None:
+    expected = {}
+    for family in FAMILIES:
+        for choice in CHOICES:
+            model = build(data, family, choice)
+            train(model, image)
+            name = f"{family}-{choice.replace(' ', '_')}"
+            gp.save_adapter(model, tmp_path / name)
+            with torch.no_grad():
+                expected[name] = model(image)
+    torch.save((image, expected), tmp_path / "expected.pt")
+    (tmp_path / "families.json").write_text(json.dumps(FAMILIES))
+    again = Path(__file__).with_name("load_adapters_again.py")
+    done = subprocess.run([sys.executable, again, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [str(len(FAMILIES) * len(CHOICES)), "equal"]
+
+
+def test_one_model_carries_several_adapters_and_their_decoders(
+    data: GeoData, image: Tensor
+) -> None:
+    model = build(data, "prithvi_eo_v2_300")
+    outputs = {}
+    for name, rank in (("virginia", 2), ("brandenburg", 4)):
+        gp.attach(model, "lora", name=name, r=rank)
+        train(model, image)
+        with torch.no_grad():
+            outputs[name] = model(image)
+    assert model.adapters == ("virginia", "brandenburg") and model.adapter == "brandenburg"
+    assert not torch.equal(outputs["virginia"], outputs["brandenburg"])
+    for name in ("virginia", "brandenburg", "virginia"):
+        with torch.no_grad():
+            assert torch.equal(model.use_adapter(name)(image), outputs[name])
+        trained = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert all(f".{name}." in n or n.startswith("decoder.") for n in trained)
+    with pytest.raises(ValueError, match=r"Unknown adapter 'virgina'\. Did you mean 'virginia'"):
+        model.use_adapter("virgina")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("lora", {"targets": ["attn.key"]}, "No layer .* ends in 'attn.key'.*attn.qkv, mlp.fc1"),
+        ("lora", {"preset": "papper"}, "Did you mean 'paper'"),
+        ("lora", {"dropout": 1.5}, "from 0 to below 1"),
+        ("lora", {"last": 9}, "from 1 to 4; got 9"),
+        ("vera", {"r": 0}, "whole number above 0"),
+        ("oft", {"block_size": 24}, "must divide the layers' 64, 256 features"),
+        ("ia3", {"r": 4}, "ia3 does not take r. Options: last=None"),
+        ("dora", {"rank": 4}, "dora does not take rank. Options: as lora"),
+        ("lora", {"name": "two words"}, "one word"),
+    ],
+)
+def test_bad_options_name_what_would_work(
+    data: GeoData, method: str, options: dict[str, object], message: str
+) -> None:
+    model = build(data, "prithvi_eo_v2_300")
+    with pytest.raises(ValueError, match=message):
+        gp.attach(model, method, **options)
+    assert model.method is None and not model.adapters
+
+
+@pytest.mark.parametrize("method", sorted(set(CARDS) - {"linear_probe", "full", "bitfit"}))
+def test_a_convolutional_network_is_refused_before_anything_changes(
+    data: GeoData, method: str
+) -> None:
+    backbone = gp.load_backbone("unet", weights=None)
+    model = gp.build_model(backbone, data)
+    with pytest.raises(ValueError, match=r"no transformer blocks.*'linear_probe', 'bitfit'"):
+        gp.attach(model, method)
+    assert model.method is None and model.backbone is backbone
+
+
+def test_attaching_twice_says_how_to_go_on(data: GeoData) -> None:
+    model = build(data, "prithvi_eo_v2_300", "lora")
+    with pytest.raises(ValueError, match="attached already under the name 'default'"):
+        gp.attach(model, "lora")
+    with pytest.raises(ValueError, match="Build a new model to attach 'vpt' or attach it again"):
+        gp.attach(model, "vpt")
+
+
+def lora_run(model: SegmentationModel, image: Tensor) -> tuple[Tensor, dict[str, Tensor], int]:
+    """Return output, gradients of what is trained, and the bytes kept for the backward pass."""
+    model.zero_grad()
+    output = model(image)
+    output.float().square().mean().backward()
+    kept = training_bytes(model, lambda: model(image).float().square().mean())["activations"]
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return output.detach(), gradients, kept
+
+
+def without_recomputing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeanLora, "forward_after", lambda self, before, x: self(before(x)))
+
+
+@pytest.fixture
+def lora(data: GeoData) -> SegmentationModel:
+    """A model whose LoRA is well away from its start."""
+    model = build(data, "prithvi_eo_v2_300", "lora").train()
+    torch.manual_seed(1)
+    for parameter in model.backbone.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_lean_and_plain_lora_agree_and_lean_keeps_less(
+    lora: SegmentationModel, image: Tensor
+) -> None:
+    lean, lean_gradients, lean_kept = lora_run(lora, image)
+    with pytest.MonkeyPatch.context() as patch:
+        without_recomputing(patch)
+        plain, plain_gradients, plain_kept = lora_run(lora, image)
+    assert torch.allclose(lean, plain, rtol=1e-5, atol=1e-6)
+    assert lean_gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():  # float32 rounding through four blocks
+        assert (lean_gradients[name] - gradient).norm() <= 1e-4 * gradient.norm()
+    assert lean_kept <= 0.7 * plain_kept
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_lean_lora_in_bfloat16_is_as_near_to_float32_as_plain_lora(
+    device: str, lora: SegmentationModel, image: Tensor
+) -> None:
+    lora, image = lora.to(device), image.to(device)
+    _, exact, _ = lora_run(lora, image)
+
+    def error() -> float:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            _, gradients, _ = lora_run(lora, image)
+        assert all(g.dtype == torch.float32 for g in gradients.values())
+        return max(float((gradients[n] - g).norm() / g.norm()) for n, g in exact.items())
+
+    lean = error()
+    with pytest.MonkeyPatch.context() as patch:
+        without_recomputing(patch)
+        plain = error()
+    assert lean <= 2 * plain <= 0.2  # 8 bits of mantissa, four blocks
+
+
+def test_lean_lora_survives_checkpointing(lora: SegmentationModel, image: Tensor) -> None:
+    _, expected, _ = lora_run(lora, image)
+    lora.zero_grad()
+    output = checkpoint(lora, image, use_reentrant=False)
+    output.square().mean().backward()
+    for name, parameter in lora.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter.grad, expected[name], rtol=1e-5, atol=1e-8)
+
+
+def test_lora_steps_aside_for_norms_that_are_trained_too(
+    lora: SegmentationModel, image: Tensor
+) -> None:
+    norm = lora.plain_backbone.blocks[1].norm1
+    norm.requires_grad_(True)
+    _, gradients, _ = lora_run(lora, image)
+    assert norm.weight.grad.abs().max() > 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_recomputing(patch)
+        _, plain, _ = lora_run(lora, image)
+    for name, gradient in plain.items():
+        assert (gradients[name] - gradient).norm() <= 1e-4 * gradient.norm()

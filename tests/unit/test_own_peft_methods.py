@@ -1,0 +1,408 @@
+"""Prompts, bottleneck adapters and BitFit behave as peft methods do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from packaging.version import Version
+from peft.utils import PeftType
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.base import Backbone, Request
+from geopeft_nb.backbones.catalog import CARDS
+from geopeft_nb.backbones.clay import ClayViT
+from geopeft_nb.tuning.adapters import AdapterConfig, AdapterModel, adapter_config
+from geopeft_nb.tuning.biases import BitFitConfig, bitfit_config
+from geopeft_nb.tuning.prompts import VptConfig, vpt_config
+from geopeft_nb.tuning.registry import register
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CONFIGS: dict[str, Callable[[Backbone], peft.PeftConfig]] = {
+    "deep prompts": lambda backbone: vpt_config(backbone, prompts=7),
+    "shallow prompts": lambda backbone: vpt_config(backbone, prompts=7, deep=False),
+    "parallel adapter": lambda backbone: adapter_config(backbone, width=8),
+    "serial adapter": lambda backbone: adapter_config(backbone, kind="serial", width=8),
+    "biases": bitfit_config,
+}
+MERGES = {"biases"}
+
+
+def tiny() -> Backbone:
+    return gp.load_backbone("geopeft_tiny").eval()
+
+
+def clay() -> Backbone:
+    torch.manual_seed(0)
+    card = replace(CARDS["clay_v1_base"], width=64, depth=2, heads=4)
+    model = ClayViT.from_card(card, Request(card.bands, 64))
+    model.card, model.bands = card, card.bands
+    return model.eval()
+
+
+def galileo() -> Backbone:
+    torch.manual_seed(0)
+    return gp.load_backbone("galileo_nano", weights=None).eval()
+
+
+def timm_vit() -> Backbone:
+    torch.manual_seed(0)
+    return gp.load_backbone("timm:vit_tiny_patch16_224", weights=None, img_size=64).eval()
+
+
+def resnet() -> Backbone:
+    torch.manual_seed(0)
+    model = gp.load_backbone("timm:resnet10t", weights=None).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # untrained, they shut the residual branches
+    return model
+
+
+BACKBONES = {"tiny": tiny, "clay": clay, "galileo": galileo, "timm": timm_vit}
+CASES = [(b, c) for b in BACKBONES for c in CONFIGS] + [("resnet", "biases")]
+BACKBONES["resnet"] = resnet
+
+on_every_backbone = pytest.mark.parametrize(("backbone_name", "method"), CASES)
+every_method = pytest.mark.parametrize("method", CONFIGS)
+
+
+def image_for(backbone: Backbone) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, len(backbone.bands), 32, 48, generator=generator)
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """The deepest map in evaluation, without gradients."""
+    with torch.no_grad():
+        return model.eval()(image)[-1]
+
+
+def train_a_little(model: nn.Module, image: Tensor) -> None:
+    """Two steps, as upward weights that start at zero give no gradient to the downward ones."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(weights, lr=0.02)
+    model.train()
+    for _ in range(2):
+        optimiser.zero_grad()
+        # A plain sum or mean square is nearly constant after a layer norm.
+        (model(image)[-1][:, :3] ** 3).mean().backward()
+        optimiser.step()
+    model.eval()
+
+
+def attach(backbone: Backbone, method: str, name: str = "default") -> peft.PeftModel:
+    torch.manual_seed(0)
+    return peft.get_peft_model(backbone, CONFIGS[method](backbone), adapter_name=name).eval()
+
+
+@on_every_backbone
+def test_training_changes_all_of_the_methods_weights_and_nothing_else(
+    backbone_name: str, method: str
+) -> None:
+    backbone = BACKBONES[backbone_name]()
+    image = image_for(backbone)
+    model = attach(backbone, method)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    train_a_little(model, image)
+    after = model.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == trainable
+    assert trainable == {key for key in before if model.base_model.prefix in key} != set()
+
+
+@on_every_backbone
+def test_disabling_gives_the_base_model_back_bit_for_bit(backbone_name: str, method: str) -> None:
+    backbone = BACKBONES[backbone_name]()
+    image = image_for(backbone)
+    base = features(backbone, image)
+    model = attach(backbone, method)
+    unchanged = torch.equal(features(model, image), base)
+    assert unchanged == ("prompts" not in method)  # adapters start at zero, biases as they are
+    train_a_little(model, image)
+    assert not torch.allclose(features(model, image), base, atol=1e-3)
+    with model.disable_adapter():
+        assert torch.equal(features(model, image), base)
+    assert not torch.equal(features(model, image), base)
+    assert torch.equal(features(model.unload(), image), base)
+    assert not any(isinstance(m, peft.tuners.tuners_utils.BaseTunerLayer) for m in model.modules())
+
+
+@every_method
+def test_named_adapters_switch_and_only_the_active_one_acts_and_learns(method: str) -> None:
+    backbone = tiny()
+    image = image_for(backbone)
+    model = attach(backbone, method, "north")
+    train_a_little(model, image)
+    north = features(model, image)
+    torch.manual_seed(1)
+    model.add_adapter("south", CONFIGS[method](backbone))
+    assert torch.equal(features(model, image), north)
+    model.set_adapter("south")
+    train_a_little(model, -image)
+    south = features(model, image)
+    assert not torch.allclose(south, north, atol=1e-3)
+    own = {name: p.requires_grad for name, p in model.named_parameters() if ".south" in name}
+    assert own and all(own.values())
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".south" not in name)
+    model.set_adapter("north")
+    assert torch.equal(features(model, image), north)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".south" in name)
+    model.delete_adapter("south")
+    assert torch.equal(features(model, image), north)
+    assert not any(".south" in name for name, _ in model.named_parameters())
+
+
+@every_method
+@pytest.mark.parametrize("beside_another", [False, True])
+def test_an_adapter_is_saved_alone_and_loads_under_another_name(
+    beside_another: bool, method: str, tmp_path: Path
+) -> None:
+    if beside_another and Version(peft.__version__) < Version("0.20"):
+        pytest.skip("peft before 0.20 writes all adapters of a model into the file of each")
+    backbone = tiny()
+    image = image_for(backbone)
+    model = attach(backbone, method, "north")
+    train_a_little(model, image)
+    if beside_another:
+        model.add_adapter("south", CONFIGS[method](backbone))
+    model.save_pretrained(tmp_path, selected_adapters=["north"])
+    saved = load_file(tmp_path / "north" / "adapter_model.safetensors")
+    assert not any("north" in key or "south" in key for key in saved)
+    count = sum(value.numel() for value in saved.values())
+    assert count == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    loaded = peft.PeftModel.from_pretrained(tiny(), tmp_path / "north", adapter_name="again")
+    assert torch.equal(features(loaded, image), features(model, image))
+    assert not any(p.requires_grad for p in loaded.parameters())  # loaded for inference
+
+
+NEW_PROCESS = """
+import sys
+import peft, torch
+import geopeft_nb as gp
+import geopeft_nb.tuning.prompts, geopeft_nb.tuning.adapters, geopeft_nb.tuning.biases
+for folder in sys.argv[1:]:
+    model = peft.PeftModel.from_pretrained(gp.load_backbone("geopeft_tiny"), folder).eval()
+    told = torch.load(f"{folder}/told.pt")
+    with torch.no_grad():
+        assert torch.equal(model(told["image"])[-1], told["features"]), folder
+print("same")
+"""
+
+
+@pytest.mark.slow
+def test_a_new_process_loads_every_method_to_the_same_output(tmp_path: Path) -> None:
+    image = image_for(tiny())
+    folders = []
+    for method in CONFIGS:
+        model = attach(tiny(), method)
+        train_a_little(model, image)
+        folders.append(str(tmp_path / method))
+        model.save_pretrained(folders[-1])
+        torch.save({"image": image, "features": features(model, image)}, f"{folders[-1]}/told.pt")
+    command = [sys.executable, "-W", "error::UserWarning:peft", "-c", NEW_PROCESS, *folders]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("same\n", "")
+
+
+@every_method
+def test_the_config_survives_saving_as_json(method: str, tmp_path: Path) -> None:
+    config = CONFIGS[method](tiny())
+    config.save_pretrained(tmp_path)
+    again = peft.PeftConfig.from_pretrained(tmp_path)
+    assert type(again) is type(config) and again == config
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert PeftType(told["peft_type"]) is config.peft_type
+
+
+@pytest.mark.parametrize("backbone_name", BACKBONES)
+def test_biases_merge_into_the_weights_and_out_again(backbone_name: str) -> None:
+    backbone = BACKBONES[backbone_name]()
+    image = image_for(backbone)
+    base = features(backbone, image)
+    names = list(backbone.state_dict())
+    model = attach(backbone, "biases")
+    train_a_little(model, image)
+    tuned = features(model, image)
+    model.merge_adapter()
+    assert torch.equal(features(model, image), tuned)
+    with model.disable_adapter():  # takes them out again
+        assert torch.equal(features(model, image), base)
+    model.merge_adapter()
+    model.unmerge_adapter()
+    assert torch.equal(features(model, image), tuned)
+    merged = model.merge_and_unload()
+    assert torch.equal(features(merged, image), tuned)
+    assert merged is backbone and list(merged.state_dict()) == names
+
+
+@pytest.mark.parametrize("method", sorted(set(CONFIGS) - MERGES))
+def test_what_cannot_be_merged_says_why_and_stays_whole(method: str) -> None:
+    image = image_for(tiny())
+    model = attach(tiny(), method)
+    tuned = features(model, image)
+    for merge in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(ValueError, match=r"(Prompts|Bottleneck).*'lora' or 'bitfit'"):
+            merge()
+    assert torch.equal(features(model, image), tuned)
+
+
+@every_method
+def test_half_precision_runs_and_keeps_its_type(method: str) -> None:
+    backbone = tiny()
+    image = image_for(backbone)
+    model = attach(backbone.to(torch.bfloat16), method)
+    assert features(model, image.bfloat16()).dtype == torch.bfloat16
+    full = attach(tiny(), method)
+    with torch.autocast("cpu", torch.bfloat16):
+        full(image)[-1].float().square().mean().backward()
+    assert all(p.grad is not None for p in full.parameters() if p.requires_grad)
+
+
+def test_two_adapters_cannot_act_at_once() -> None:
+    backbone = tiny()
+    model = attach(backbone, "deep prompts", "north")
+    model.add_adapter("south", CONFIGS["deep prompts"](backbone))
+    model.base_model.set_adapter(["north", "south"])
+    with pytest.raises(ValueError, match=r"'north', 'south'.*only one can act"):
+        model(image_for(backbone))
+
+
+def test_prompts_start_as_in_the_paper_and_drop_out_only_in_training() -> None:
+    backbone = tiny()
+    image = image_for(backbone)
+    model = attach(backbone, "deep prompts")
+    prompts = backbone.blocks[3].vpt_prompts["default"].detach()
+    assert prompts.shape == (1, 7, 192)
+    bound = (6 / (3 * backbone.patch_size**2 + 192)) ** 0.5
+    assert 0.99 * bound < float(prompts.abs().max()) <= bound  # 1,344 draws come near the bound
+    assert abs(float(prompts.mean())) < 5 * bound / (3 * prompts.numel()) ** 0.5
+    assert torch.equal(features(model, image), features(model, image))
+    with torch.no_grad():
+        model.train()
+        assert not torch.equal(model(image)[-1], model(image)[-1])
+
+
+def test_deep_prompts_leave_after_their_block_and_shallow_ones_travel() -> None:
+    seen: dict[str, list[int]] = {}
+    for method in ("deep prompts", "shallow prompts"):
+        model, lengths = attach(tiny(), method), seen.setdefault(method, [])
+        for block in model.base_model.model.blocks:
+            block.register_forward_hook(lambda _, __, out, to=lengths: to.append(out.shape[1]))
+        features(model, image_for(tiny()))
+    grid = tiny().grid(32, 48)
+    count = 1 + grid[0] * grid[1]
+    assert seen == {"deep prompts": [count] * 6, "shallow prompts": [count + 7] * 6}
+
+
+def test_shallow_and_deep_prompts_can_live_in_one_model() -> None:
+    backbone = tiny()
+    image = image_for(backbone)
+    model = attach(backbone, "shallow prompts", "shallow")
+    shallow = features(model, image)
+    model.add_adapter("deep", CONFIGS["deep prompts"](backbone))
+    model.set_adapter("deep")
+    assert not torch.equal(features(model, image), shallow)
+    model.set_adapter("shallow")
+    assert torch.equal(features(model, image), shallow)
+
+
+def test_a_parallel_adapter_adds_a_tenth_of_its_two_layers_to_the_mlp() -> None:
+    backbone = tiny()
+    attach(backbone, "parallel adapter")
+    block, tokens = backbone.blocks[2], torch.randn(2, 5, 192)
+    layer = block.mlp
+    down, up = layer.bottleneck_down["default"], layer.bottleneck_up["default"]
+    with torch.no_grad():
+        nn.init.normal_(up.weight)
+        normalised = block.norm2(tokens)
+        wanted = layer.base_layer(normalised) + 0.1 * up(torch.relu(down(normalised)))
+        assert torch.equal(layer(tokens, block.norm2), wanted)
+        assert torch.equal(layer(normalised), wanted)  # as timm's own blocks call it
+
+
+def test_a_serial_adapter_corrects_what_attention_and_mlp_give() -> None:
+    backbone = tiny()
+    attach(backbone, "serial adapter")
+    block, tokens = backbone.blocks[2], torch.randn(2, 5, 192)
+    for layer, norm in ((block.attn, block.norm1), (block.mlp, block.norm2)):
+        down, up = layer.bottleneck_down["default"], layer.bottleneck_up["default"]
+        with torch.no_grad():
+            nn.init.normal_(up.weight)
+            plain = layer.base_layer(tokens, norm)
+            wanted = plain + up(nn.functional.gelu(down(plain)))
+            assert torch.equal(layer(tokens, norm), wanted)
+
+
+@pytest.mark.parametrize(("kind", "per_block"), [("parallel", 1), ("serial", 2)])
+def test_adapters_have_two_small_layers_for_each_place(kind: str, per_block: int) -> None:
+    backbone = tiny()
+    model = peft.get_peft_model(backbone, adapter_config(backbone, kind=kind, width=64))
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count == 6 * per_block * (2 * 64 * 192 + 64 + 192)
+
+
+def test_bitfit_trains_every_bias_of_the_blocks_and_the_final_norm() -> None:
+    for make, expected in (
+        (tiny, 6 * (192 + 3 * 192 + 192 + 192 + 4 * 192 + 192) + 192),
+        (clay, 2 * (64 + 0 + 0 + 64 + 4 * 64 + 64) + 64),  # Clay's attention has no biases
+    ):
+        model = attach(make(), "biases")
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+
+
+def test_bitfit_of_a_convolutional_network_leaves_running_statistics_alone() -> None:
+    backbone = resnet()
+    names = {n for n, m in backbone.named_modules() if getattr(m, "bias", None) is not None}
+    model = attach(backbone, "biases")
+    wrapped = {n for n, m in backbone.named_modules() if hasattr(m, "bitfit_bias")}
+    assert wrapped == names != set()
+    mean = {key: value.clone() for key, value in model.state_dict().items() if "running" in key}
+    train_a_little(model, image_for(backbone))
+    assert mean and all(torch.equal(model.state_dict()[key], mean[key]) for key in mean)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda b: vpt_config(b, prompts=0), "prompts must be a whole number above 0.*got 0"),
+        (lambda b: vpt_config(b, prompts=2.5), "prompts must be a whole number.*got 2.5"),
+        (lambda b: vpt_config(b, dropout=1.5), "dropout is a share.*got 1.5"),
+        (lambda b: adapter_config(b, kind="seriell"), "Did you mean 'serial'"),
+        (lambda b: adapter_config(b, width=0), "width must be a whole number above 0.*got 0"),
+        (lambda b: adapter_config(b, dropout=-0.1), "dropout is a share.*got -0.1"),
+        (lambda b: adapter_config(b, scale=0.0), "scale .*above 0; got 0.0"),
+    ],
+)
+def test_options_out_of_range_are_refused_with_what_is_allowed(
+    make: Callable, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(clay())
+
+
+@pytest.mark.parametrize("config", [vpt_config, adapter_config])
+def test_a_resnet_has_no_blocks_for_prompts_or_adapters(config: Callable) -> None:
+    with pytest.raises(ValueError, match=r"convolutional network.*'bitfit'"):
+        config(resnet())
+
+
+def test_registering_twice_is_harmless_but_taking_a_name_of_peft_is_refused() -> None:
+    members = list(PeftType)
+    kind = register("bottleneck_adapter", AdapterConfig, AdapterModel, "bottleneck_")
+    assert kind is PeftType("BOTTLENECK_ADAPTER") is PeftType.BOTTLENECK_ADAPTER
+    assert list(PeftType) == members
+    with pytest.raises(KeyError, match="lora"):
+        register("lora", AdapterConfig, AdapterModel, "bottleneck_")
+    assert {type(CONFIGS[m](clay())) for m in CONFIGS} == {VptConfig, AdapterConfig, BitFitConfig}
