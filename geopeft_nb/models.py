@@ -110,7 +110,7 @@ class SegmentationModel(nn.Module):
             raise unknown_name("adapter", name, self.adapters)
         if name != self.adapter:
             self.shelf[str(self.adapter)] = self.decoder
-            self.decoder = self.shelf.pop(name).to(self.mean.device).train(self.training)
+            self.decoder = self.shelf.pop(name).to(self.mean).train(self.training)
             self.backbone.set_adapter(name)
             self.adapter, self.method_options = name, self.options[name]
         return self
@@ -129,6 +129,11 @@ class SegmentationModel(nn.Module):
             raise ValueError(
                 "Full fine-tuning changed the backbone's own weights, so there is nothing to take "
                 "off. Load the pretrained backbone anew with load_backbone."
+            )
+        elif (self.method or "").startswith("merged"):
+            raise ValueError(
+                "The adapter was merged into the backbone's weights, so there is nothing to take "
+                "off. Compare before merging, or load the pretrained backbone with load_backbone."
             )
         elif self.method == "vit_adapter":
             raise ValueError(

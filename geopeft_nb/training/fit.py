@@ -184,7 +184,7 @@ def fit(
         finally:
             used = device_memory(place)
             recorder.restore_best(model)
-            model.to("cpu").eval()
+            model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state=state, message=recorder.summary())
     seen = max((int(row["memory_bytes"]) for row in recorder.rows), default=0)
     memory["peak"] = used.get("peak", seen) - before

@@ -189,7 +189,10 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}.") from error
     if lacking:
-        raise ValueError(f"{file} does not say the {', '.join(sorted(lacking))}; it is damaged.")
+        raise ValueError(
+            f"{file} does not say the {', '.join(sorted(lacking))}: it is damaged, or of an older "
+            "release, whose adapters have to be saved anew."
+        )
     if about["method"] not in CARDS:
         raise ValueError(f"{source} has the method {about['method']!r}; known: {', '.join(CARDS)}.")
     names = ["decoder.safetensors"]

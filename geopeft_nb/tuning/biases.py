@@ -68,9 +68,10 @@ class BitFitLayer(OwnLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Exchange the layer's bias for that of the active or named adapter."""
-        if adapter_names is not None and len(adapter_names) != 1:
-            raise ValueError(f"One set of biases can be merged, not {len(adapter_names)}.")
-        name = self.acting if adapter_names is None else adapter_names[0]
+        names = self.active_adapters if adapter_names is None else adapter_names
+        if len(names) != 1:
+            raise ValueError(f"One set of biases can be merged, not {len(names)}.")
+        name = names[0]  # also if it is disabled at the moment
         if name in self.configs and not self.merged:
             self._exchange(name)
             self.merged_adapters.append(name)

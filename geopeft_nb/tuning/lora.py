@@ -266,7 +266,7 @@ def lora_config(
     """
     if preset not in PRESETS:
         raise unknown_name("preset of lora", preset, PRESETS)
-    if not isinstance(r, int) or r < 1:
+    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
         raise ValueError(f"r, the rank of LoRA, must be a whole number above 0; got {r!r}.")
     if alpha is not None and alpha <= 0:
         raise ValueError(f"alpha scales the update and must be above 0, got {alpha!r}.")

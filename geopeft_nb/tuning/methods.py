@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import expect, unknown_name
@@ -35,6 +36,7 @@ class MethodCard:
         citation: Paper.
         config: Where the function stands that makes peft's config, ``"module:function"``; empty for
             methods that are not peft's.
+        shared: Options in which all adapters of one model must agree, as peft needs it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class MethodCard:
     merges: bool
     citation: str
     config: str = ""
+    shared: tuple[str, ...] = ()
 
 
 CARDS = {
@@ -84,6 +87,7 @@ CARDS = {
         MethodCard(
             "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3,
             "last=None", True, "Zhao et al., arXiv 2312.11420", "peft_methods:ln_tuning_config",
+            shared=("last",),
         ),
         MethodCard(
             "bitfit", "BitFit",
@@ -98,6 +102,7 @@ CARDS = {
             "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
             "r=256, dropout=0, targets=(attn.qkv, mlp.fc1, mlp.fc2), last=None", True,
             "Kopiczko et al., arXiv 2310.11454", "peft_methods:vera_config",
+            shared=("r", "targets"),
         ),
         MethodCard(
             "loha", "LoHa", "products of two low-rank updates", 3e-3,
@@ -156,6 +161,8 @@ def attach(
     _check_free(model, card, name)
     if not name.isidentifier():
         raise ValueError(f"The name of an adapter is one word of letters and digits, got {name!r}.")
+    if any(hasattr(container(), name) for container in (nn.ModuleDict, nn.ParameterDict)):
+        raise ValueError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
     make = _maker(card)
     plain = model.plain_backbone
     try:
@@ -164,6 +171,7 @@ def attach(
         raise ValueError(
             f"{method} does not take {', '.join(options)}. Options: {card.options}."
         ) from error
+    _check_shared(model, card, make, options)
     with seeded(seed):
         made = make(plain, **options)
         if card.config:
@@ -175,7 +183,7 @@ def attach(
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
     model.method, model.method_options = method, dict(options)
     plain.attached = method
-    return model
+    return model.train(model.training)  # also what is new
 
 
 def _maker(card: MethodCard) -> Callable[..., Any]:
@@ -217,6 +225,23 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
             f"{card.name!r} is attached already under the name {name!r} (names in use: {names}). "
             "Choose another with attach(..., name=...), or switch with model.use_adapter(name)."
         )
+
+
+def _check_shared(
+    model: SegmentationModel, card: MethodCard, make: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """Refuse a further adapter that differs from the first where it may not."""
+    if not model.adapters:
+        return
+    known = inspect.signature(make).parameters
+    first: dict[str, Any] = model.options[model.adapters[0]]
+    for option in card.shared:
+        one, other = (given.get(option, known[option].default) for given in (first, options))
+        if one != other and not (option == "targets" and set(one) == set(other)):
+            raise ValueError(
+                f"All {card.name} adapters of one model have the same {option}, which is {one!r}; "
+                f"got {other!r}. Take that, or build a new model."
+            )
 
 
 def _attach_peft(model: SegmentationModel, config: Any, name: str, seed: int) -> None:  # noqa: ANN401

@@ -20,7 +20,7 @@ TARGETS = ("attn.qkv", "mlp.fc1", "mlp.fc2")
 
 
 def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}.")
 
 
@@ -66,6 +66,8 @@ def vera_config(
     stays small.
     """
     _check_count("r, the rank of VeRA,", r)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
     names = layer_names(backbone, "vera", targets, last)
     with warnings.catch_warnings():  # peft warns that another torch might draw other matrices
         warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)

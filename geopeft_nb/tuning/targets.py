@@ -13,7 +13,9 @@ BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
 def block_names(backbone: Backbone, method: str) -> list[str]:
-    """Return the full names of a backbone's transformer blocks, in order.
+    """Return the full names of the transformer blocks that a backbone runs, in order.
+
+    Blocks behind the last chosen layer are left out: nothing there would learn.
 
     Args:
         backbone: From `load_backbone`.
@@ -25,7 +27,7 @@ def block_names(backbone: Backbone, method: str) -> list[str]:
     blocks = getattr(backbone, "blocks", None)
     for name, module in backbone.named_modules():
         if module is blocks:
-            return [f"{name}.{number}" for number in range(len(blocks))]
+            return [f"{name}.{number}" for number in range(backbone.layers[-1] + 1)]
     raise _without_blocks(backbone, method)
 
 

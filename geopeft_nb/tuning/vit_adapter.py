@@ -182,7 +182,8 @@ class VitAdapter(Backbone):
         stem: Features of the first layers of the spatial prior.
 
     Raises:
-        ValueError: A network without transformer blocks or with fewer than four, or several frames.
+        ValueError: A network without transformer blocks or with fewer than four, several frames, or
+            a stem that is no number of features.
 
     Source: Chen et al., Vision Transformer Adapter for Dense Predictions, arXiv 2205.08534. Beyond
     it: patches of any size, and several tokens per patch, which all stand at their patch's place;
@@ -194,8 +195,9 @@ class VitAdapter(Backbone):
 
     def __init__(self, vit: Backbone, stem: int = 64) -> None:
         super().__init__()
-        depth, name = len(block_names(vit, "vit_adapter")), vit.card.name
+        block_names(vit, "vit_adapter")  # refuses a network without blocks
         assert isinstance(vit, Transformer)
+        depth, name = len(vit.blocks), vit.card.name  # it runs them all
         if vit.frames != 1:
             raise ValueError(
                 f"vit_adapter takes one frame, and {name} was loaded for {vit.frames}. Use "
@@ -206,6 +208,8 @@ class VitAdapter(Backbone):
                 f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
                 "Attach another method, such as 'lora'."
             )
+        if not isinstance(stem, int) or isinstance(stem, bool) or stem < 1:
+            raise ValueError(f"stem must be a whole number above 0, for example 64; got {stem!r}.")
         for fact in ("card", "bands", "frames", "patch_size", "layers", "layers_given", "gsd"):
             setattr(self, fact, getattr(vit, fact))
         self.provenance, self.any_band = vit.provenance, vit.any_band

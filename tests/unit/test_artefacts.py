@@ -308,6 +308,19 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
         gp.attach(model, "lora")
     with pytest.raises(ValueError, match="This is a merged lora model"):
         gp.fit(model, data)
+    with pytest.raises(ValueError, match="nothing to take off"), model.without_adapter():
+        pass
+
+
+@pytest.mark.parametrize("method", [c.name for c in CARDS.values() if c.merges])
+def test_an_adapter_that_is_disabled_at_the_moment_merges_too(
+    data: GeoData, image: Tensor, method: str
+) -> None:
+    model = build(data, method)
+    expected = output(model, image)
+    with model.without_adapter():
+        gp.merge(model)
+    assert torch.allclose(output(model, image), expected, atol=1e-5)  # float32 rounding
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw")

@@ -216,6 +216,8 @@ def test_one_model_carries_several_adapters_and_their_decoders(
             assert torch.equal(model.use_adapter(name)(image), outputs[name])
         trained = {n for n, p in model.named_parameters() if p.requires_grad}
         assert all(f".{name}." in n or n.startswith("decoder.") for n in trained)
+    model.double()  # the decoder on the shelf follows when it is taken
+    assert model.use_adapter("brandenburg")(image.double()).dtype == torch.float64
     with pytest.raises(ValueError, match=r"Unknown adapter 'virgina'\. Did you mean 'virginia'"):
         model.use_adapter("virgina")
 
@@ -227,11 +229,15 @@ def test_one_model_carries_several_adapters_and_their_decoders(
         ("lora", {"preset": "papper"}, "Did you mean 'paper'"),
         ("lora", {"dropout": 1.5}, "from 0 to below 1"),
         ("lora", {"last": 9}, "from 1 to 4; got 9"),
+        ("lora", {"r": True}, "whole number above 0; got True"),
         ("vera", {"r": 0}, "whole number above 0"),
+        ("vera", {"dropout": 2.0}, "from 0 to below 1, got 2.0"),
+        ("vit_adapter", {"stem": 0}, "stem must be a whole number above 0.*got 0"),
         ("oft", {"block_size": 24}, "must divide the layers' 64, 256 features"),
         ("ia3", {"r": 4}, "ia3 does not take r. Options: last=None"),
         ("dora", {"rank": 4}, "dora does not take rank. Options: as lora"),
         ("lora", {"name": "two words"}, "one word"),
+        ("vpt", {"name": "train"}, "torch keeps the name 'train' for itself. Try 'train_1'"),
     ],
 )
 def test_bad_options_name_what_would_work(
@@ -240,7 +246,54 @@ def test_bad_options_name_what_would_work(
     model = build(data, "prithvi_eo_v2_300")
     with pytest.raises(ValueError, match=message):
         gp.attach(model, method, **options)
-    assert model.method is None and not model.adapters
+    assert model.method is None and not model.adapters and not model.options
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("vera", {"r": 8}, "have the same r, which is 256; got 8"),
+        ("vera", {"targets": ["attn.proj"]}, "have the same targets, which is .*attn.qkv"),
+        ("ln_tuning", {"last": 1}, "have the same last, which is None; got 1"),
+    ],
+)
+def test_a_further_adapter_that_peft_would_mix_up_is_refused_before_anything_changes(
+    data: GeoData, image: Tensor, method: str, options: dict[str, object], message: str
+) -> None:
+    model = gp.attach(build(data, "prithvi_eo_v2_300"), method).eval()
+    before = features(model, image)
+    with pytest.raises(ValueError, match=message):
+        gp.attach(model, method, name="second", **options)
+    assert model.adapters == ("default",) and model.options == {"default": {}}
+    assert torch.equal(features(model, image), before)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("lora", {"dropout": 0.5}), ("vera", {"dropout": 0.5})]
+)
+def test_what_is_attached_to_a_model_in_evaluation_does_not_drop_out(
+    data: GeoData, image: Tensor, method: str, options: dict[str, object]
+) -> None:
+    model = gp.attach(build(data, "prithvi_eo_v2_300"), method, **options)
+    assert not any(module.training for module in model.modules())
+    gp.attach(model.train(), method, name="second", **options)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("lora", {"preset": "late"}), ("vpt", {}), ("adapter", {}), ("ln_tuning", {"last": 1})],
+)
+def test_blocks_behind_the_last_chosen_layer_get_nothing_to_train(
+    data: GeoData, image: Tensor, method: str, options: dict[str, object]
+) -> None:
+    backbone = gp.load_backbone(
+        "prithvi_eo_v2_300", weights=None, bands=data.bands, img_size=64, layers=[1]
+    )
+    model = gp.attach(gp.build_model(backbone, data), method, **options)
+    model(image).square().mean().backward()
+    gradients = [p.grad for n, p in model.named_parameters() if p.requires_grad and "backbone" in n]
+    assert gradients and all(gradient is not None for gradient in gradients)
 
 
 @pytest.mark.parametrize("method", sorted(set(CARDS) - {"linear_probe", "full", "bitfit"}))
