@@ -2,6 +2,7 @@
 
     python tests/benchmarks/three_methods.py scenes --epochs 10
     GEOPEFT_MIRROR=... python tests/benchmarks/three_methods.py hls_water --epochs 12
+    python tests/benchmarks/three_methods.py scenes --methods vpt adapter vit_adapter
 
 The split into train, validation and test is the same for all; a seed changes the random weights,
 the order of the chips and the augmentation. Seconds are only comparable within one run.
@@ -52,13 +53,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", choices=list(gp.methods().index), metavar="METHOD")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = gp.load_data(options.data)
     print(data)
     print("one MNDWI threshold:", water_index_rows(data), flush=True)
     results = []
-    for label, (method, weights) in ROWS.items():
+    rows = ROWS
+    if options.methods:
+        rows = {str(gp.methods().loc[m, "title"]): (m, "pretrained") for m in options.methods}
+    for label, (method, weights) in rows.items():
         for seed in range(options.seeds):
             backbone = gp.load_backbone("geopeft_tiny", weights=weights, seed=seed)
             model = gp.attach(gp.build_model(backbone, data, seed=seed), method, seed=seed)
@@ -77,7 +82,7 @@ def main() -> None:
     mean, spread = groups.mean(), groups.std()
     print("\n| method | trained weights | step memory (MB) | mIoU home | mIoU away |")
     print("|---|---|---|---|---|")
-    for label in ROWS:
+    for label in rows:
         cells = [f"{mean.loc[label, k]:.3f} ± {spread.loc[label, k]:.3f}" for k in ("home", "away")]
         counted = f"{mean.loc[label, 'trained']:,.0f} | {mean.loc[label, 'MB']:.0f}"
         print(f"| {label} | {counted} | {' | '.join(cells)} |")
