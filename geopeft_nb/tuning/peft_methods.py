@@ -24,6 +24,14 @@ def _check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}.")
 
 
+def _scale(r: int, alpha: int | None) -> int:
+    """Return alpha, whose ratio to the rank r scales an update; r if it is None."""
+    _check_count("r, the rank,", r)
+    if alpha is not None and alpha <= 0:
+        raise ValueError(f"alpha scales the update and must be above 0, got {alpha!r}.")
+    return r if alpha is None else alpha
+
+
 def dora_config(
     backbone: Backbone,
     preset: str = "paper",
@@ -82,9 +90,8 @@ def loha_config(
     last: int | None = None,
 ) -> LoHaConfig:
     """Describe LoHa: an update of rank up to r²."""
-    _check_count("r, the rank of LoHa,", r)
     names = layer_names(backbone, "loha", targets, last)
-    return LoHaConfig(r=r, alpha=r if alpha is None else alpha, target_modules=names)
+    return LoHaConfig(r=r, alpha=_scale(r, alpha), target_modules=names)
 
 
 def lokr_config(
@@ -95,9 +102,8 @@ def lokr_config(
     last: int | None = None,
 ) -> LoKrConfig:
     """Describe LoKr, the smallest of the low-rank family."""
-    _check_count("r, the rank of LoKr,", r)
     names = layer_names(backbone, "lokr", targets, last)
-    return LoKrConfig(r=r, alpha=r if alpha is None else alpha, target_modules=names)
+    return LoKrConfig(r=r, alpha=_scale(r, alpha), target_modules=names)
 
 
 def oft_config(

@@ -8,9 +8,6 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 
-#: Layers that every transformer of this toolkit has in each block, as endings of their names.
-BLOCK_LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-
 
 def block_names(backbone: Backbone, method: str) -> list[str]:
     """Return the full names of the transformer blocks that a backbone runs, in order.

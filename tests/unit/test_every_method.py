@@ -231,6 +231,8 @@ def test_one_model_carries_several_adapters_and_their_decoders(
         ("lora", {"last": 9}, "from 1 to 4; got 9"),
         ("lora", {"r": True}, "whole number above 0; got True"),
         ("vera", {"r": 0}, "whole number above 0"),
+        ("lokr", {"r": 0}, "whole number above 0"),
+        ("loha", {"alpha": -1}, "alpha scales the update and must be above 0"),
         ("vera", {"dropout": 2.0}, "from 0 to below 1, got 2.0"),
         ("vit_adapter", {"stem": 0}, "stem must be a whole number above 0.*got 0"),
         ("oft", {"block_size": 24}, "must divide the layers' 64, 256 features"),
