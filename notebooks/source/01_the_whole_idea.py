@@ -261,7 +261,7 @@ print(f"LoRA keeps {saved:.0%} less memory per step than full fine-tuning here,"
 print(f"and took {lora.seconds / full.seconds:.2f} times its seconds, in this one run.")
 
 # %% [markdown]
-# - **Memory.** What LoRA saves is gradients and optimiser state. The activations stay, because the error has to travel back through the frozen layers to reach the adapters. So the saving depends on how large the activations are beside the weights: larger chips and batches make it smaller.
+# - **Memory.** Frozen weights need no gradient, and the optimiser remembers nothing about them. Most activations stay, because the error has to travel back through the frozen layers to reach the adapters; some of them this toolkit's LoRA computes again in the backward pass instead of keeping them (lesson 04). So the saving depends on how large the activations are beside the weights: larger chips and batches make it smaller.
 # - **Time.** LoRA spares the gradients of the frozen weights and adds the small products with A and B. Seconds on a shared machine vary from run to run.
 # - **What the authors say.** The paper's abstract announces less memory *and* less training time. Its [project page](https://github.com/IBM/peft-geofm) puts the memory at 30 % less. In the timings published there, LoRA needed on average 0.94 (Clay), 0.99 (Prithvi 2.0, 300M) and 1.12 (Prithvi 1.0) times the training time of full fine-tuning, so it saved next to none. "72 % less memory and 65 % less time", which you may meet elsewhere, stands in none of the authors' files that we know.
 #

@@ -12,7 +12,6 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from packaging.version import Version
 from peft.utils import PeftType
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -169,8 +168,6 @@ def test_named_adapters_switch_and_only_the_active_one_acts_and_learns(method: s
 def test_an_adapter_is_saved_alone_and_loads_under_another_name(
     beside_another: bool, method: str, tmp_path: Path
 ) -> None:
-    if beside_another and Version(peft.__version__) < Version("0.20"):
-        pytest.skip("peft before 0.20 writes all adapters of a model into the file of each")
     backbone = tiny()
     image = image_for(backbone)
     model = attach(backbone, method, "north")
