@@ -17,10 +17,12 @@ _WHERE = {
     "attach": "tuning.methods",
     "build_model": "models",
     "check": "classroom.check",
+    "data_card": "maps.data_card",
     "evaluate": "evaluation.regions",
     "export_onnx": "tuning.export",
     "export_terratorch": "tuning.terratorch",
     "fit": "training.fit",
+    "leave_one_region_out": "datasets.load",
     "load_adapter": "tuning.artefacts",
     "load_backbone": "backbones.load",
     "load_data": "datasets.load",
@@ -39,10 +41,11 @@ if TYPE_CHECKING:
     from geopeft_nb.backbones.load import backbones, load_backbone
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
-    from geopeft_nb.datasets.load import datasets, load_data
+    from geopeft_nb.datasets.load import datasets, leave_one_region_out, load_data
     from geopeft_nb.decoders.load import decoders
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.maps.compare import map_regions
+    from geopeft_nb.maps.data_card import data_card
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
@@ -58,12 +61,14 @@ __all__ = [
     "backbones",
     "build_model",
     "check",
+    "data_card",
     "datasets",
     "decoders",
     "evaluate",
     "export_onnx",
     "export_terratorch",
     "fit",
+    "leave_one_region_out",
     "load_adapter",
     "load_backbone",
     "load_data",

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +15,7 @@ from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import expect, unknown_name
 
 if TYPE_CHECKING:
-    from geopeft_nb.datasets.base import ChipDataset, GeoData
+    from geopeft_nb.datasets.geodata import GeoData
 
 #: Beginnings of the names of ViT-Adapter's own weights.
 VIT_ADAPTER = tuple(
@@ -253,7 +252,7 @@ def build_model(
             "from it. Use normalise='pretraining'."
         )
     elif normalise == "dataset":
-        mean, std = backbone.card.scale_by(*band_statistics(data.train))
+        mean, std = backbone.card.scale_by(*data.statistics)
     else:
         raise unknown_name("normalisation", normalise, ["pretraining", "dataset"])
     choose_maps(card, backbone)
@@ -267,13 +266,6 @@ def build_model(
         "holdout": list(data.holdout), "normalise": normalise,
     }  # fmt: skip
     return model
-
-
-def band_statistics(dataset: ChipDataset) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per band over all pixels of a data set, each (C,)."""
-    pixels = torch.stack([dataset[i]["image"].double().flatten(1) for i in range(len(dataset))])
-    std, mean = torch.std_mean(pixels, dim=(0, 2))
-    return mean.float(), std.float()
 
 
 def moving_state(model: SegmentationModel) -> dict[str, Tensor]:

@@ -1,69 +1,46 @@
-"""Chips, splits and cards: what every data set looks like to the rest of the toolkit.
+"""Chips: what every data set looks like to the rest of the toolkit.
 
 A sample is a torchgeo dictionary: `image` (C, H, W) float32 reflectance 0-1, `mask` (H, W) int64 or
-`label`, `crs`, `bounds` (left, bottom, right, top), `region`, `place` and `name`.
+`label`, `crs`, `bounds` (left, bottom, right, top), `region`, `place` and `name`. Where they are
+known it also has `temporal` (1, 2) float32, year and day of year counted from 1, and `location`
+(2,) float32, latitude and longitude in degrees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from geopeft_nb.datasets.cards import TARGETS
+
 Sample = dict[str, Any]
-
-#: Kind of data -> key of the target in a sample, and its type. Masks are (H, W), for regression
-#: also (K, H, W), and NaN where unknown; a label is one class, or (K,) zeros and ones.
-TARGETS = {
-    "segmentation": ("mask", torch.int64),
-    "regression": ("mask", torch.float32),
-    "classification": ("label", torch.int64),
-    "multilabel": ("label", torch.int64),
-}
+Bounds = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class DataCard:
-    """Facts about a data set.
+class Reading(NamedTuple):
+    """What reading a chip gave; what is not None goes before what the chip itself states.
 
     Attributes:
-        name: What `load_data` takes.
-        title: Full name.
-        task: What is predicted, in words.
-        classes: Class names; the index is the value in the mask.
-        colours: One #rrggbb colour per class, the same in figures and maps.
-        bands: All bands of the files, in their order.
-        regions: All region names.
-        home: Regions that are trained on unless others are asked for.
-        size: Default chip side in pixels.
-        resolution: Pixel side in metres.
-        labels: How the labels were made.
-        licence: Licence of imagery and labels.
-        citation: What to cite.
-        synthetic: True if the pixels are simulated.
-        kind: What a target is: ``"segmentation"`` (a class per pixel), ``"regression"`` (numbers
-            per pixel; `classes` name them), ``"classification"`` (a class per image) or
-            ``"multilabel"`` (any number of labels per image).
+        image: (C, H, W) float32.
+        target: A mask (H, W) int64, or see `TARGETS`.
+        crs: Coordinate reference system.
+        bounds: (left, bottom, right, top) in units of the crs.
+        location: Latitude and longitude in degrees.
+        date: Day of acquisition.
     """
 
-    name: str
-    title: str
-    task: str
-    classes: tuple[str, ...]
-    colours: tuple[str, ...]
-    bands: tuple[str, ...]
-    regions: tuple[str, ...]
-    home: tuple[str, ...]
-    size: int
-    resolution: float
-    labels: str
-    licence: str
-    citation: str
-    synthetic: bool = False
-    kind: str = "segmentation"
+    image: np.ndarray
+    target: np.ndarray
+    crs: str | None = None
+    bounds: Bounds | None = None
+    location: tuple[float, float] | None = None
+    date: datetime.date | None = None
 
 
 @dataclass(frozen=True)
@@ -75,18 +52,22 @@ class Chip:
         region: The region it lies in.
         place: Chips of one place share ground, or lie side by side: splits keep them together.
         read: Returns image (C, H, W) float32 and its target: a mask (H, W) int64, or of another
-            kind of data (see `TARGETS`). It is called in every epoch, so a slow one keeps what it
-            has read.
+            kind of data (see `TARGETS`); or a `Reading`, which also says where and when. It is
+            called in every epoch, so a slow one keeps what it has read.
         crs: Coordinate reference system, for example ``"EPSG:32618"``, or None.
         bounds: (left, bottom, right, top) in units of the crs, or None.
+        date: Day of acquisition, or None.
+        location: Latitude and longitude of the centre in degrees; None takes it from the bounds.
     """
 
     name: str
     region: str
     place: str
-    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    read: Callable[[], tuple[np.ndarray, np.ndarray] | Reading]
     crs: str | None = None
-    bounds: tuple[float, float, float, float] | None = None
+    bounds: Bounds | None = None
+    date: datetime.date | None = None
+    location: tuple[float, float] | None = None
 
 
 class ChipDataset:
@@ -123,22 +104,42 @@ class ChipDataset:
             raise IndexError(f"chip {index} of {len(self)}")
         chip = self.chips[index]
         try:
-            image, target = chip.read()
+            found = Reading(*chip.read())
         except (OSError, IndexError) as error:  # rasterio's errors, and a file without the band
             raise ValueError(
                 f"Chip {chip.name!r} cannot be read ({error}). Restore its file, or take the "
                 "chip out of the data set."
             ) from error
+        image, target = found.image, found.target
         check_chip(chip.name, image, target, self.classes, self.ignore_index, self.kind)
-        return {
+        crs, bounds = found.crs or chip.crs, found.bounds or chip.bounds
+        sample = {
             "image": torch.from_numpy(image),
             TARGETS[self.kind][0]: torch.from_numpy(np.asarray(target)),
-            "crs": chip.crs,
-            "bounds": chip.bounds,
+            "crs": crs,
+            "bounds": bounds,
             "region": chip.region,
             "place": chip.place,
             "name": chip.name,
         }
+        if date := found.date or chip.date:
+            day = date.timetuple().tm_yday
+            sample["temporal"] = torch.tensor([[float(date.year), float(day)]])
+        if location := found.location or chip.location or centre(crs, bounds):
+            sample["location"] = torch.tensor(location, dtype=torch.float32)
+        return sample
+
+
+@lru_cache(maxsize=100_000)
+def centre(crs: str | None, bounds: Bounds | None) -> tuple[float, float] | None:
+    """Return latitude and longitude of the middle of the bounds in degrees, None if not known."""
+    if crs is None or bounds is None:
+        return None
+    from rasterio.warp import transform
+
+    x, y = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
+    (longitude,), (latitude,) = transform(crs, "EPSG:4326", [x], [y])
+    return latitude, longitude
 
 
 def check_chip(
@@ -168,7 +169,7 @@ def check_chip(
         )
     if kind == "regression":  # any number goes, and NaN is one that is not known
         return
-    values = set(np.unique(target).tolist())
+    values = _values(np.asarray(target))
     if kind == "multilabel":
         if values <= {0, 1}:
             return
@@ -184,50 +185,9 @@ def check_chip(
         )
 
 
-@dataclass(frozen=True)
-class GeoData:
-    """A data set, split by place within the home regions, with whole regions held out.
-
-    Attributes:
-        train: Training chips.
-        val: Validation chips, from other places of the same regions.
-        test: Test chips at home, from other places again.
-        holdout: Region -> chips of a region that training never sees.
-        card: Facts about the data set.
-        bands: Bands of the images, in order.
-        regions: The home regions.
-        size: Chip side in pixels.
-        ignore_index: Mask value that counts for nothing.
-        task: The kind of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
-            ``"multilabel"``.
-    """
-
-    train: ChipDataset
-    val: ChipDataset
-    test: ChipDataset
-    holdout: Mapping[str, ChipDataset]
-    card: DataCard
-    bands: tuple[str, ...]
-    regions: tuple[str, ...]
-    size: int
-    ignore_index: int = -1
-    task: str = field(init=False)
-    classes: tuple[str, ...] = field(init=False)
-    colours: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Take task, class names and colours from the card."""
-        object.__setattr__(self, "task", self.card.kind)
-        object.__setattr__(self, "classes", self.card.classes)
-        object.__setattr__(self, "colours", self.card.colours)
-
-    def __repr__(self) -> str:
-        """Say in a few lines what is where."""
-        away = ", ".join(f"{name} {len(chips)}" for name, chips in self.holdout.items()) or "none"
-        kind = "SYNTHETIC " if self.card.synthetic else ""
-        return (
-            f"{kind}{self.card.title}: {self.size} x {self.size} px chips of {len(self.bands)} "
-            f"bands, classes {', '.join(self.classes)}\n"
-            f"  home ({', '.join(self.regions)}): train {len(self.train)}, val {len(self.val)}, "
-            f"test {len(self.test)}\n  held out: {away}\n  labels: {self.card.labels}"
-        )
+def _values(target: np.ndarray) -> set[int]:
+    """Return the values of an array of labels; counting is ten times faster than sorting."""
+    low, high = int(target.min()), int(target.max())
+    if high - low > 100_000:  # nonsense, or codes: too far apart to count
+        return set(np.unique(target).tolist())
+    return set((np.flatnonzero(np.bincount((target - low).ravel())) + low).tolist())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning
 
-from geopeft_nb.bands import HLS_BANDS, band_indices
-from geopeft_nb.datasets.base import Chip, DataCard, GeoData
+from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets.base import Chip
+from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import split_regions
 from geopeft_nb.files import find_folder
 
@@ -37,23 +36,18 @@ CARD = DataCard(
 FILE_SIZE = 128
 
 
-def load_hls_water(
-    root: str | None,
-    bands: Sequence[str] | None,
-    size: int | None,
-    train_regions: Sequence[str] | None,
-    holdout_regions: Sequence[str] | None,
-    seed: int,
-) -> GeoData:
-    """Load the HLS water chips, cut smaller if asked; arguments as in `load_data`."""
-    folder = Path(root) if root is not None else find_folder("hls_water", "The HLS water data set")
+def load_hls_water(request: Request) -> GeoData:
+    """Load the HLS water chips, cut smaller if asked; see `load_data`."""
+    if request.root is not None:
+        folder = Path(request.root)
+    else:
+        folder = find_folder("hls_water", "The HLS water data set")
     index_file = folder / "index.csv"
     if not index_file.is_file():
         raise FileNotFoundError(f"{index_file} is not there; is {folder} the hls_water folder?")
     index = pd.read_csv(index_file, dtype={"chip": str, "place": str})
-    chosen = tuple(bands) if bands is not None else CARD.bands
-    indices = band_indices(chosen, CARD.bands)
-    side = size or CARD.size
+    indices, names = choose_bands(request.bands, CARD)
+    side = request.size or CARD.size
     if FILE_SIZE % side:
         raise ValueError(f"size must divide {FILE_SIZE} for hls_water (128, 64 or 32), got {side}.")
     offsets = [
@@ -64,8 +58,9 @@ def load_hls_water(
         for row in index.itertuples()
         for offset in offsets
     ]
-    names = tuple(CARD.bands[index] for index in indices)
-    return split_regions(chips, CARD, names, side, train_regions, holdout_regions, seed)
+    return split_regions(
+        chips, CARD, names, side, request.train_regions, request.holdout_regions, request.seed
+    )
 
 
 def _chip(
@@ -86,6 +81,9 @@ def _chip(
 @cache
 def _read(path: Path) -> np.ndarray:
     """Read a file once, as it is: all of them together take about 60 MB."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
     with warnings.catch_warnings():
         # The files carry no coordinates, and the card says so.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

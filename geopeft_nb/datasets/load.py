@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from geopeft_nb.datasets import hls_water, scenes
-from geopeft_nb.datasets.base import DataCard, GeoData
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import unknown_name
 
+#: Name -> its card, and the function that loads it. What the function takes beside the request are
+#: the data set's own options.
 LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
     "scenes": (scenes.CARD, scenes.load_scenes),
     "hls_water": (hls_water.CARD, hls_water.load_hls_water),
@@ -24,25 +31,40 @@ def load_data(
     size: int | None = None,
     train_regions: Sequence[str] | None = None,
     holdout_regions: Sequence[str] | None = None,
+    download: bool = True,
     seed: int = 0,
+    cache: bool = True,
+    unreadable: str = "error",
+    **options: Any,  # noqa: ANN401 - each data set has its own
 ) -> GeoData:
     """Load a data set, split by place and by region.
 
+    Nothing is read but what names the chips; each chip is read when it is asked for.
+
     Args:
         name: A name that `gp.datasets()` lists.
-        root: Folder of the files; None looks in what ships and in the mirror.
-        bands: Bands to keep, in this order; None keeps all.
+        root: Folder of the files; None looks in what ships, in the mirror and in the cache, and
+            then downloads, where that is possible.
+        bands: Bands to keep, in this order; None takes those of the card.
         size: Chip side in pixels; None takes the data set's own.
         train_regions: Home regions, split into train, validation and test by place.
         holdout_regions: Regions that training never sees; None takes all others.
-        seed: Seed of the split by place.
+        download: False never downloads, and says what is missing.
+        seed: Seed of the split by place, and of data that are generated.
+        cache: Keep decoded chips on disk where decoding takes long (in the folder GEOPEFT_CACHE).
+        unreadable: ``"error"`` stops at a chip that cannot be read, when it is asked for;
+            ``"skip"`` reads every chip once now, leaves out those that cannot be read or are
+            unfit, and names them in `data.skipped`.
+        **options: The data set's own options, which an error lists, for example
+            ``subset="mini"`` of sen1floods11, or ``task`` and ``shift`` of sandbox.
 
     Returns:
         Data with `.train`, `.val`, `.test` and `.holdout[region]`.
 
     Raises:
-        ValueError: Unknown name, region or band, or a region without chips.
-        FileNotFoundError: The files are not on this machine.
+        ValueError: Unknown name, option, region or band, a region without chips, or a place on
+            two sides that the data set claims to keep apart.
+        FileNotFoundError: The files are not on this machine and cannot be downloaded.
     """
     if name not in LOADERS:
         raise unknown_name("data set", name, LOADERS)
@@ -53,9 +75,83 @@ def load_data(
     for argument, regions in (("train", train_regions), ("holdout", holdout_regions)):
         if isinstance(regions, str):
             raise ValueError(f"{argument}_regions must be a list, for example [{regions!r}].")
+    if unreadable not in ("error", "skip"):
+        raise ValueError(f"unreadable must be 'error' or 'skip', got {unreadable!r}.")
     _, loader = LOADERS[name]
+    own = [
+        parameter.name
+        for parameter in inspect.signature(loader).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in own:
+            listed = ", ".join(own) or "none"
+            raise ValueError(f"{name} has no option {option!r}. Its own options: {listed}.")
     folder = os.fspath(root) if root is not None else None
-    return loader(folder, bands, size, train_regions, holdout_regions, seed)
+    request = Request(folder, bands, size, train_regions, holdout_regions, download, seed, cache)
+    data = loader(request, **options)
+    return _without_unreadable(data) if unreadable == "skip" else data
+
+
+def leave_one_region_out(
+    name: str,
+    regions: Sequence[str] | None = None,
+    **arguments: Any,  # noqa: ANN401 - those of load_data
+) -> Iterator[tuple[str, GeoData]]:
+    """Load a data set once for each region, which is held out while the others are home.
+
+    Args:
+        name: A name that `gp.datasets()` lists.
+        regions: Regions to take; None takes all of the data set's.
+        **arguments: Of `load_data`, except train_regions and holdout_regions.
+
+    Yields:
+        The name of the region that is held out, and the data.
+
+    Raises:
+        ValueError: Fewer than two regions, or see `load_data`.
+
+    Example:
+        >>> for away, data in leave_one_region_out("scenes"):
+        ...     print(away, len(data.train), len(data.holdout[away]))
+        virginia 44 225
+        brandenburg 136 72
+    """
+    if name not in LOADERS:
+        raise unknown_name("data set", name, LOADERS)
+    everywhere = tuple(regions) if regions is not None else LOADERS[name][0].regions
+    if len(everywhere) < 2:
+        raise ValueError(
+            f"To leave one region out takes at least two, and {name} is asked for "
+            f"{', '.join(everywhere) or 'none'}."
+        )
+    for away in everywhere:
+        home = [region for region in everywhere if region != away]
+        yield away, load_data(name, train_regions=home, holdout_regions=[away], **arguments)
+
+
+def _without_unreadable(data: GeoData) -> GeoData:
+    """Read every chip once, and leave out those that fail."""
+    skipped: dict[str, str] = {}
+
+    def readable(part: ChipDataset) -> ChipDataset:
+        kept = []
+        for index, chip in enumerate(part.chips):
+            try:
+                part[index]
+                kept.append(chip)
+            except ValueError as error:
+                skipped[chip.name] = str(error)
+        return ChipDataset(kept, part.classes, part.ignore_index, part.kind)
+
+    return replace(
+        data,
+        train=readable(data.train),
+        val=readable(data.val),
+        test=readable(data.test),
+        holdout={region: readable(part) for region, part in data.holdout.items()},
+        skipped=skipped,
+    )
 
 
 def datasets() -> pd.DataFrame:

@@ -5,19 +5,17 @@ Two Sentinel-2 L1C scenes at 20 m with derived water masks; see `data/scenes/REA
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioIOError
-from rasterio.windows import Window
-from rasterio.windows import bounds as window_bounds
 
-from geopeft_nb.bands import HLS_BANDS, band_indices
-from geopeft_nb.datasets.base import Chip, DataCard, GeoData
-from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets.base import Chip
+from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.regions import block_places, split_regions
 from geopeft_nb.files import data_path
 
 CARD = DataCard(
@@ -36,30 +34,25 @@ CARD = DataCard(
     citation="data/scenes/README.md of this toolkit",
 )
 
+#: Days of acquisition; that of Virginia is not known.
+DATES = {"brandenburg": datetime.date(2017, 2, 16)}
 #: Chips within one square of this many chips a side share a place.
 BLOCK = 2
 
 
-def load_scenes(
-    root: str | None,
-    bands: Sequence[str] | None,
-    size: int | None,
-    train_regions: Sequence[str] | None,
-    holdout_regions: Sequence[str] | None,
-    seed: int,
-) -> GeoData:
-    """Load the shipped scenes; arguments as in `load_data`."""
-    folder = Path(root) if root is not None else data_path("scenes")
-    chosen = tuple(bands) if bands is not None else CARD.bands
-    indices = band_indices(chosen, CARD.bands)
-    side = size or CARD.size
+def load_scenes(request: Request) -> GeoData:
+    """Load the shipped scenes; see `load_data`."""
+    folder = Path(request.root) if request.root is not None else data_path("scenes")
+    indices, names = choose_bands(request.bands, CARD)
+    side = request.size or CARD.size
     chips = [
         chip
         for region in CARD.regions
         for chip in scene_chips(folder / f"{region}.tif", region, side, tuple(indices))
     ]
-    names = tuple(CARD.bands[index] for index in indices)
-    return split_regions(chips, CARD, names, side, train_regions, holdout_regions, seed)
+    return split_regions(
+        chips, CARD, names, side, request.train_regions, request.holdout_regions, request.seed
+    )
 
 
 def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) -> list[Chip]:
@@ -78,6 +71,11 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
         FileNotFoundError: Scene or mask is not there.
         ValueError: The scene cannot be read, or lacks bands or a coordinate reference system.
     """
+    import rasterio
+    from rasterio.errors import RasterioIOError
+    from rasterio.windows import Window
+    from rasterio.windows import bounds as window_bounds
+
     mask_path = path.with_name(f"{path.stem}_water.tif")
     for file in (path, mask_path):
         if not file.is_file():
@@ -94,7 +92,7 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
             f"{', '.join(CARD.bands)} and a coordinate reference system."
         )
 
-    def chip(row: int, column: int) -> Chip:
+    def chip(row: int, column: int, block: str) -> Chip:
         top, left = row * size, column * size
 
         def read() -> tuple[np.ndarray, np.ndarray]:
@@ -105,14 +103,18 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
             return image[(list(indices), *window)].astype(np.float32) / 10_000, labels
 
         bounds = window_bounds(Window(left, top, size, size), transform)
-        block = f"{region}-{row // BLOCK}-{column // BLOCK}"
         name = f"{region}-{row:02d}-{column:02d}"
-        return Chip(name, region, block, read, crs, bounds)
+        return Chip(name, region, block, read, crs, bounds, DATES.get(region))
 
-    return [chip(row, column) for row in range(height // size) for column in range(width // size)]
+    rows, columns = height // size, width // size
+    places = block_places(region, rows, columns, BLOCK)
+    cells = [(row, column) for row in range(rows) for column in range(columns)]
+    return [chip(*cell, place) for cell, place in zip(cells, places, strict=True)]
 
 
 @lru_cache(maxsize=4)
 def _read_scene(path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import rasterio
+
     with rasterio.open(path) as raster, rasterio.open(mask_path) as labels:
         return raster.read(), labels.read(1)

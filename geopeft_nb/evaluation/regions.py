@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from geopeft_nb.datasets.base import ChipDataset, GeoData
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import expect
 from geopeft_nb.evaluation.metrics import (
     bootstrap_scores,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geopeft_nb.datasets.pictures import COMPOSITES
 from geopeft_nb.errors import unknown_name
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
-from geopeft_nb.maps import layers
 from geopeft_nb.maps.region import RegionView, region_view
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def map_regions(
         _check_run(name, run, data)
     if chips < 1:
         raise ValueError(f"chips must be at least 1, got {chips}.")
-    if composite not in layers.COMPOSITES:
-        raise unknown_name("composite", composite, layers.COMPOSITES)
+    if composite not in COMPOSITES:
+        raise unknown_name("composite", composite, COMPOSITES)
     known = [*data.regions, *data.holdout]
     wanted = [regions] if isinstance(regions, str) else list(known if regions is None else regions)
     if not wanted:

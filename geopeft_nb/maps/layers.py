@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.bands import band_indices, band_name
 from geopeft_nb.maps.grid import Grid
 
 #: Colours of what a prediction gets wrong (Okabe-Ito, told apart with any colour vision).
@@ -26,41 +25,8 @@ GAP = 255
 #: Colour per code of a difference layer. A veil over what is right lets single errors stand out.
 DIFFERENCE_COLOURS = ("#FFFFFF99", MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR)
 
-#: Band combinations that can be shown, each as red, green, blue.
-COMPOSITES: dict[str, tuple[str, str, str]] = {
-    "true_colour": ("RED", "GREEN", "BLUE"),
-    "false_colour": ("SWIR_1", "NIR_NARROW", "RED"),
-}
-
 _Bounds = tuple[tuple[float, float], tuple[float, float]]
-_GAMMA = 0.75  # brightens the dark majority of a scene with a few bright clouds or beaches
 _WEB_SIDE = 1400  # longest side in pixels of a layer in the interactive map
-
-
-def stretch(image: NDArray[np.float32], bands: Sequence[str], composite: str) -> NDArray[np.uint8]:
-    """Turn reflectance into a picture: each band from its 2nd to its 98th percentile, brightened.
-
-    Args:
-        image: Reflectance (C, H, W), NaN where there is no chip.
-        bands: Names of the C bands.
-        composite: A key of `COMPOSITES`.
-
-    Returns:
-        Picture (3, H, W) with values 1-255, and 0 where there is no chip.
-    """
-    chosen = image[band_indices(COMPOSITES[composite], bands)]
-    usable = np.isfinite(chosen).all(axis=0)
-    if not usable.any():
-        return np.zeros(chosen.shape, np.uint8)
-    low, high = np.percentile(chosen[:, usable], [2, 98], axis=1)[:, :, None, None]
-    scaled = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1) ** _GAMMA
-    return np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)
-
-
-def composites_of(bands: Sequence[str]) -> list[str]:
-    """List the composites that the given bands allow."""
-    present = {band_name(name) for name in bands}
-    return [name for name, wanted in COMPOSITES.items() if present >= set(wanted)]
 
 
 def class_codes(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.maps import layers
+from geopeft_nb.datasets.pictures import composites_of, stretch
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
 
 
@@ -95,14 +95,14 @@ def region_view(
 
     image = grid.paste([_array(chip["image"], np.float32) for chip in [*samples, *around]], np.nan)
     masks = [_array(chip["mask"], np.int64) for chip in samples]
-    available = layers.composites_of(data.bands)
+    available = composites_of(data.bands)
     names = [composite, *(name for name in available if name != composite)]
     return RegionView(
         region=region,
         home=home,
         note=note,
         grid=grid,
-        pictures={name: layers.stretch(image, data.bands, name) for name in names},
+        pictures={name: stretch(image, data.bands, name) for name in names},
         valid=grid.paste([np.ones(mask.shape, bool) for mask in masks], False),
         label=grid.paste(masks, data.ignore_index),
         predictions={

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geopeft_nb.datasets.base import GeoData, Sample
+from geopeft_nb.datasets.base import Sample
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes

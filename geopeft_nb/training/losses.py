@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from geopeft_nb.datasets.base import TARGETS, ChipDataset, GeoData
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.cards import TARGETS
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import expect, unknown_name
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS

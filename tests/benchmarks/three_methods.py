@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.base import ChipDataset, GeoData
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 
 #: Label -> (method to attach, weights of the backbone).

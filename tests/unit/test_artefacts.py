@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.evaluation.regions import Report
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.artefacts import trained_tensors

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.datasets.base import Chip, ChipDataset, GeoData
+from geopeft_nb.datasets.base import Chip, ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.decoders.load import CARDS, build_decoder
 from geopeft_nb.models import SegmentationModel

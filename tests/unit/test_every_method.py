@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel, part_of
 from geopeft_nb.training.memory import training_bytes
 from geopeft_nb.tuning.lora import LeanLora

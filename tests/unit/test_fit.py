@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.base import Chip, ChipDataset, GeoData
+from geopeft_nb.datasets.base import Chip, ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.training.fit import Run, turn_and_mirror
 from geopeft_nb.widgets.dashboard import Dashboard

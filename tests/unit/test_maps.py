@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import geopeft_nb as gp
+from geopeft_nb.datasets.pictures import stretch
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps import figure, grid, layers
 
@@ -182,7 +183,7 @@ def test_class_layer_survives_its_data_address() -> None:
 def test_picture_is_stretched_and_its_gaps_are_transparent() -> None:
     image = np.random.default_rng(0).random((6, 30, 30)).astype(np.float32)
     image[:, :10] = np.nan
-    picture = layers.stretch(image, BANDS, "false_colour")
+    picture = stretch(image, BANDS, "false_colour")
     assert (picture[:, :10] == 0).all() and (picture[:, 10:] > 0).all()
     assert picture[:, 10:].min() == 1 and picture.max() == 255
     pixels = decode(layers.picture_address(picture))

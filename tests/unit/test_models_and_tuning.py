@@ -9,7 +9,7 @@ from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.datasets.base import GeoData
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel
 
 

@@ -1,0 +1,144 @@
+"""A loaded data set: training, validation, test, and the regions that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from geopeft_nb.datasets.base import ChipDataset, Sample
+from geopeft_nb.datasets.cards import DataCard, choose_bands
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GeoData:
+    """A data set, split by place within the home regions, with whole regions held out.
+
+    Attributes:
+        train: Training chips.
+        val: Validation chips, from other places of the same regions.
+        test: Test chips at home, from other places again.
+        holdout: Region -> chips of a region that training never sees.
+        card: Facts about the data set.
+        bands: Bands of the images, in order.
+        regions: The home regions.
+        size: Chip side in pixels.
+        ignore_index: Mask value that counts for nothing.
+        task: The kind of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
+            ``"multilabel"``.
+        notes: What the loader has to say about these files.
+        skipped: Name of each chip that was left out -> why.
+    """
+
+    train: ChipDataset
+    val: ChipDataset
+    test: ChipDataset
+    holdout: Mapping[str, ChipDataset]
+    card: DataCard
+    bands: tuple[str, ...]
+    regions: tuple[str, ...]
+    size: int
+    ignore_index: int = -1
+    notes: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    task: str = field(init=False)
+    classes: tuple[str, ...] = field(init=False)
+    colours: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take task, class names and colours from the card."""
+        object.__setattr__(self, "task", self.card.kind)
+        object.__setattr__(self, "classes", self.card.classes)
+        object.__setattr__(self, "colours", self.card.colours)
+
+    @property
+    def parts(self) -> dict[str, ChipDataset]:
+        """All sides by name: train, val, test, and ``holdout:<region>`` for each held-out one."""
+        away = {f"holdout:{region}": chips for region, chips in self.holdout.items()}
+        return {"train": self.train, "val": self.val, "test": self.test, **away}
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per band, each (C,), in the image's units.
+
+        The published ones where the card has them, else those of at most 512 training chips.
+        """
+        if self.card.mean:
+            indices, _ = choose_bands(self.bands, self.card)
+            mean, std = torch.tensor(self.card.mean), torch.tensor(self.card.std)
+            return mean[indices], std[indices]
+        return band_statistics(self.train)
+
+    def plot(self, sample: Sample, prediction: np.ndarray | None = None) -> Figure:
+        """Draw the image of a sample, its labels, and a prediction if one is given.
+
+        Args:
+            sample: From one of the parts, for example ``data.train[0]``.
+            prediction: (H, W) classes, or None.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from geopeft_nb.datasets.pictures import plot_sample
+
+        return plot_sample(self, sample, prediction)
+
+    def check_apart(self) -> None:
+        """Check that no place of training is on a side that the card claims to keep apart.
+
+        Raises:
+            ValueError: Some are; the message names a few.
+        """
+        trained = {chip.place for chip in self.train.chips}
+        for name, chips in self.parts.items():
+            both = trained & {chip.place for chip in chips.chips}
+            if both and name != "train" and name.partition(":")[0] in self.card.claims:
+                raise ValueError(
+                    f"{len(both)} places of {self.card.name} are in training and in {name}: "
+                    f"{', '.join(sorted(both)[:3])}. A score there would be too good: give each "
+                    "place to one side only."
+                )
+
+    def __repr__(self) -> str:
+        """Say in a few lines what is where."""
+        away = ", ".join(f"{name} {len(chips)}" for name, chips in self.holdout.items()) or "none"
+        kind = "SYNTHETIC " if self.card.synthetic else ""
+        kind = "" if "SYNTHETIC" in self.card.title else kind
+        lines = [
+            f"{kind}{self.card.title}: {self.size} x {self.size} px chips of {len(self.bands)} "
+            f"bands, classes {', '.join(self.classes)}",
+            f"  home ({', '.join(self.regions)}): train {len(self.train)}, val {len(self.val)}, "
+            f"test {len(self.test)}",
+            f"  held out: {away}",
+            f"  labels: {self.card.labels}",
+        ]
+        if self.skipped:
+            lines.append(f"  left out, unreadable: {len(self.skipped)} ({min(self.skipped)}, …)")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def band_statistics(dataset: ChipDataset, at_most: int = 512) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per band over the pixels of a data set, each (C,).
+
+    Args:
+        dataset: Chips.
+        at_most: From a larger data set so many are read, evenly spread.
+    """
+    chosen = np.linspace(0, len(dataset) - 1, min(at_most, len(dataset))).round().astype(int)
+    bands = len(dataset[0]["image"])
+    count, total, square = 0, torch.zeros(bands).double(), torch.zeros(bands).double()
+    for index in chosen:  # one at a time: no stack of all chips, and they may differ in size
+        pixels = dataset[int(index)]["image"].double().flatten(1)
+        count += pixels.shape[1]
+        total += pixels.sum(1)
+        square += (pixels**2).sum(1)
+    mean = total / count
+    variance = (square / count - mean**2).clamp(min=0) * count / max(1, count - 1)
+    return mean.float(), variance.sqrt().float()

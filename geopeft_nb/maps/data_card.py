@@ -1,0 +1,192 @@
+"""The data card: what a data set is, how its classes are balanced, and where its chips lie."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.cards import TARGETS, DataCard
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.load import LOADERS, load_data
+from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.maps.figure import lines, outlines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Chips of each side that are read to count classes and to place them on the map.
+AT_MOST = 200
+_LOOKS = {
+    "train": ("o", "#0072B2"), "val": ("s", "#E69F00"), "test": ("D", "#009E73"),
+    "holdout": ("^", "#D55E00"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """A data card that was filled in from the files.
+
+    Attributes:
+        card: The facts that are known without the files.
+        facts: The same as a table, one row per fact.
+        balance: Per side: chips, chips that were read, and the share of each class in the labelled
+            pixels, 0-1; for labels of whole images the share of the images. None without files.
+        places: Per chip that was read: side, region, latitude and longitude in degrees, NaN where
+            they are not known. None without files.
+    """
+
+    card: DataCard
+    facts: pd.DataFrame
+    balance: pd.DataFrame | None = None
+    places: pd.DataFrame | None = None
+
+    def map(self) -> Figure | None:
+        """Draw where the chips lie on the world, one mark per chip; None if no place is known."""
+        if self.places is None or not self.places["latitude"].notna().any():
+            return None
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.collections import LineCollection
+        from matplotlib.figure import Figure
+
+        known = self.places.dropna(subset=["latitude"])
+        figure = Figure(figsize=(9, 4.4), facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        drawn = list(lines(outlines()))
+        axes.add_collection(LineCollection(drawn, colors="#9A9A9A", linewidths=0.6))
+        for side, (marker, colour) in _LOOKS.items():
+            here = known[known["side"] == side]
+            if len(here):
+                axes.scatter(
+                    here["longitude"], here["latitude"], s=22, marker=marker, c=colour,
+                    edgecolors="white", linewidths=0.4, label=f"{side} ({len(here)})", zorder=3,
+                )  # fmt: skip
+        west, east = known["longitude"].min(), known["longitude"].max()
+        south, north = known["latitude"].min(), known["latitude"].max()
+        around = max(8.0, 0.15 * (east - west), 0.3 * (north - south))
+        axes.set_xlim(max(-180, west - around), min(180, east + around))
+        axes.set_ylim(max(-60, south - around), min(85, north + around))
+        axes.set_aspect("equal")
+        axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
+        invented = ", SYNTHETIC: these places are invented" if self.card.synthetic else ""
+        axes.set_title(f"{self.card.title}: where the chips lie{invented}", fontsize=11, loc="left")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="chips")
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Show the facts, the balance and the map in a notebook."""
+        parts = [self.facts.to_html(header=False, index_names=False, escape=True)]
+        if self.balance is not None:
+            caption = f"Share of each class (of at most {AT_MOST} chips a side, 0-1)"
+            parts.append(self.balance.style.format(precision=3).set_caption(caption).to_html())
+        if figure := self.map():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=90)
+            encoded = base64.b64encode(buffer.getvalue()).decode()
+            words = escape(f"Map of where the chips of {self.card.title} lie.", quote=True)
+            style = "max-width:100%;height:auto;background:white"
+            parts.append(
+                f'<img alt="{words}" style="{style}" src="data:image/png;base64,{encoded}">'
+            )
+        return "".join(parts)
+
+
+def data_card(data: str | GeoData) -> DataSheet:
+    """Show what a data set is: licence, citation, split, class balance, map of its chips.
+
+    Args:
+        data: A name that `gp.datasets()` lists, whose files are used if they are on this machine
+            (nothing is downloaded); or what `load_data` returned.
+
+    Returns:
+        A sheet, which a notebook shows as tables and a map.
+
+    Raises:
+        ValueError: Unknown name.
+
+    Example:
+        >>> data_card("scenes").card.licence[:7]
+        'CC0-1.0'
+    """
+    if isinstance(data, str):
+        if data not in LOADERS:
+            raise unknown_name("data set", data, LOADERS)
+        card = LOADERS[data][0]
+        try:
+            data = load_data(data, download=False)
+        except (FileNotFoundError, ValueError) as error:
+            return DataSheet(card, _facts(card, missing=str(error)))
+    expect(data, "holdout", "a name, or the data that load_data returned")
+    balance, places = {}, []
+    for side, chips in data.parts.items():
+        balance[side], read = _look(side, chips, data)
+        places += read
+    return DataSheet(
+        data.card,
+        _facts(data.card, data),
+        pd.DataFrame(balance).T.rename_axis("side"),
+        pd.DataFrame(places, columns=["chip", "side", "region", "latitude", "longitude"]),
+    )
+
+
+def _facts(card: DataCard, data: GeoData | None = None, missing: str = "") -> pd.DataFrame:
+    """List the facts of a card, those that are empty left out."""
+    claims = {"val": "validation", "test": "test", "holdout": "held-out regions"}
+    apart = [words for side, words in claims.items() if side in card.claims]
+    rows = {
+        "name": card.name,
+        "title": card.title,
+        "synthetic": "yes: no pixel was ever seen by a satellite" if card.synthetic else "",
+        "task": f"{card.task} ({card.kind})",
+        "classes": ", ".join(card.classes),
+        "bands": ", ".join(card.bands),
+        "units": "reflectance 0-1" if card.reflectance else "not reflectance",
+        "pixel": f"{card.resolution:g} m",
+        "chip": f"{card.size} x {card.size} px",
+        "regions": ", ".join(card.regions),
+        "home": ", ".join(card.home),
+        "labels": card.labels,
+        "split": card.split,
+        "no place shared with training": ", ".join(apart) or "not claimed",
+        "known leaks": card.leaks,
+        "statistics": card.statistics_source,
+        "download": card.download,
+        "licence": card.licence,
+        "citation": card.citation,
+        "homepage": card.homepage,
+        "notes": " ".join(data.notes) if data is not None else "",
+        "not loaded": f"balance and map need the files. {missing}" if missing else "",
+    }
+    return pd.DataFrame({"": {name: words for name, words in rows.items() if words}})
+
+
+def _look(
+    side: str, chips: ChipDataset, data: GeoData
+) -> tuple[dict[str, float], list[tuple[str, str, str, float, float]]]:
+    """Read some chips of a side, evenly spread: count their classes and note where they lie."""
+    chosen = np.linspace(0, len(chips) - 1, min(AT_MOST, len(chips))).round().astype(int)
+    counts, labelled = np.zeros(len(data.classes)), 0.0
+    places = []
+    for index in chosen:
+        sample = chips[int(index)]
+        target = sample[TARGETS[data.task][0]].numpy()
+        if data.task == "multilabel":
+            counts += target
+            labelled += 1
+        elif data.task != "regression":
+            known = target[target != data.ignore_index]
+            counts += np.bincount(np.atleast_1d(known).ravel(), minlength=len(counts))
+            labelled += known.size
+        here = sample["location"].tolist() if "location" in sample else [float("nan")] * 2
+        places.append((sample["name"], side.partition(":")[0], sample["region"], *here))
+    shares = dict(zip(data.classes, counts / max(1.0, labelled), strict=True))
+    if data.task == "regression":
+        shares = {}
+    return {"chips": float(len(chips)), "read": float(len(chosen)), **shares}, places

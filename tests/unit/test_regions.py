@@ -1,0 +1,209 @@
+"""Regions: published splits, leave-one-region-out, places on two sides, and skipped chips."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import geopeft_nb as gp
+from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets import load, scenes
+from geopeft_nb.datasets.base import Chip, Reading
+from geopeft_nb.datasets.cards import Request
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.regions import block_places, published_split, shared_places, split_regions
+
+CARD = replace(
+    scenes.CARD, name="toy", regions=("north", "south", "far"), home=("north", "south"), size=8
+)
+IMAGE, MASK = np.full((6, 8, 8), 0.1, np.float32), np.zeros((8, 8), np.int64)
+
+
+def chip(name: str, region: str, place: str | None = None) -> Chip:
+    return Chip(name, region, place or name, lambda: (IMAGE, MASK))
+
+
+SIDES = {
+    "train": [chip("n1", "north"), chip("n2", "north"), chip("s1", "south")],
+    "val": [chip("n3", "north"), chip("s2", "south")],
+    "test": [chip("n4", "north"), chip("s3", "south")],
+    "holdout": [chip("f1", "far"), chip("f2", "far")],
+}
+
+
+def names(data: GeoData) -> dict[str, list[str]]:
+    return {side: [chip.name for chip in part.chips] for side, part in data.parts.items()}
+
+
+def test_a_published_split_stays_as_published() -> None:
+    assert names(published_split(SIDES, CARD, HLS_BANDS, 8)) == {
+        "train": ["n1", "n2", "s1"], "val": ["n3", "s2"], "test": ["n4", "s3"],
+        "holdout:far": ["f1", "f2"],
+    }  # fmt: skip
+
+
+def test_a_published_split_can_hold_out_a_region_of_its_own() -> None:
+    data = published_split(SIDES, CARD, HLS_BANDS, 8, train_regions=["north"])
+    assert names(data) == {
+        "train": ["n1", "n2"], "val": ["n3"], "test": ["n4"],
+        "holdout:south": ["s1", "s2", "s3"], "holdout:far": ["f1", "f2"],
+    }  # fmt: skip
+    assert data.regions == ("north",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_regions": ["nord"]}, "Did you mean 'north'"),
+        ({"train_regions": ["far"]}, "no train and no val and no test chips of region far"),
+        ({"train_regions": ["north", "north"]}, "names a region twice"),
+        ({"holdout_regions": ["south"]}, "trained on and held out"),
+    ],
+)
+def test_published_splits_refuse_regions_that_cannot_be(
+    arguments: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        published_split(SIDES, CARD, HLS_BANDS, 8, **arguments)
+
+
+def test_a_place_on_two_sides_is_refused_where_the_card_claims_there_is_none() -> None:
+    leaking = SIDES | {"test": [chip("n4", "north", place="n1"), chip("s3", "south")]}
+    with pytest.raises(ValueError, match="1 places of toy are in training and in test: n1"):
+        published_split(leaking, CARD, HLS_BANDS, 8)
+    honest = replace(CARD, claims=("val", "holdout"))
+    table = shared_places(published_split(leaking, honest, HLS_BANDS, 8))
+    assert table.loc["test", ["shared_places", "shared_chips", "claims"]].tolist() == [1, 1, False]
+    assert table.loc["val", ["shared_places", "claims"]].tolist() == [0, True]
+
+
+def test_leaving_one_region_out_goes_through_all_of_them() -> None:
+    seen = dict(gp.leave_one_region_out("scenes"))
+    assert list(seen) == ["virginia", "brandenburg"]
+    assert seen["virginia"].regions == ("brandenburg",)
+    assert {chip.region for chip in seen["virginia"].train.chips} == {"brandenburg"}
+    assert len(seen["virginia"].holdout["virginia"]) == 225
+    with pytest.raises(ValueError, match="at least two"):
+        next(gp.leave_one_region_out("scenes", regions=["virginia"]))
+
+
+def test_blocks_keep_neighbouring_chips_of_a_scene_together() -> None:
+    places = np.array(block_places("delta", 5, 7, 2)).reshape(5, 7)
+    assert (places[:2, :2] == "delta-0-0").all() and places[2, 0] == "delta-1-0"
+    assert len(set(places.ravel())) == 3 * 4
+
+
+def broken() -> tuple[np.ndarray, np.ndarray]:
+    raise OSError("the file ends too early")
+
+
+def unknown_class() -> tuple[np.ndarray, np.ndarray]:
+    return IMAGE, MASK + 7
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"), [(broken, "ends too early"), (unknown_class, r"unknown classes \[7\]")]
+)
+def test_unreadable_chips_are_named_or_skipped_and_counted(
+    read: Callable[[], tuple[np.ndarray, np.ndarray]],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chips = [chip(f"c{i}", "north") for i in range(9)]
+    chips[4] = replace(chips[4], read=read)
+
+    def loader(request: Request) -> GeoData:
+        return split_regions(chips, CARD, HLS_BANDS, 8, ["north"], [], request.seed)
+
+    monkeypatch.setitem(load.LOADERS, "toy", (CARD, loader))
+    data = gp.load_data("toy")
+    with pytest.raises(ValueError, match=f"'c4'.*{reason}"):
+        [part[i] for part in data.parts.values() for i in range(len(part))]
+    skipping = gp.load_data("toy", unreadable="skip")
+    assert sum(map(len, skipping.parts.values())) == 8
+    assert list(skipping.skipped) == ["c4"] and "1 (c4, …)" in repr(skipping)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unreadable": "ignore"}, "'error' or 'skip'"),
+        ({"subset": "mini"}, "scenes has no option 'subset'. Its own options: none"),
+    ],
+)
+def test_bad_options_are_refused(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.load_data("scenes", **arguments)
+
+
+def test_a_sample_says_when_and_where_as_far_as_that_is_known() -> None:
+    data = gp.load_data("scenes")
+    home, away = data.train[0], data.holdout["brandenburg"][0]
+    assert "temporal" not in home  # nobody knows the day of the scene of Virginia
+    assert away["temporal"].tolist() == [[2017.0, 47.0]]  # 16 February
+    latitude, longitude = home["location"].tolist()
+    assert 37.5 < latitude < 37.8 and -75.8 < longitude < -75.5
+
+
+def test_what_reading_finds_goes_before_what_the_chip_states() -> None:
+    found = Reading(
+        IMAGE, MASK, "EPSG:32633", (0.0, 0.0, 1.0, 1.0), (12.5, -7.25), datetime.date(2020, 12, 31)
+    )
+    data = split_regions(
+        [replace(chip(f"c{i}", "north"), read=lambda: found) for i in range(3)],
+        CARD, HLS_BANDS, 8, ["north"], [], seed=0,
+    )  # fmt: skip
+    sample = data.train[0]
+    assert sample["temporal"].tolist() == [[2020.0, 366.0]]
+    assert sample["location"].tolist() == [12.5, -7.25] and sample["crs"] == "EPSG:32633"
+
+
+def test_statistics_are_those_of_the_training_pixels_or_the_published_ones() -> None:
+    data = gp.load_data("scenes", bands=["RED", "BLUE"])
+    pixels = torch.stack([data.train[i]["image"] for i in range(len(data.train))]).double()
+    mean, std = data.statistics
+    torch.testing.assert_close(mean, pixels.mean(dim=(0, 2, 3)).float())
+    torch.testing.assert_close(std, pixels.std(dim=(0, 2, 3)).float())
+    published = replace(data.card, mean=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), std=(1, 2, 3, 4, 5, 6))
+    mean, std = replace(data, card=published).statistics
+    assert mean.tolist() == pytest.approx([0.3, 0.1]) and std.tolist() == [3, 1]
+
+
+def test_a_sample_is_drawn_with_label_and_prediction() -> None:
+    data = gp.load_data("scenes")
+    sample = data.train[0]
+    figure = data.plot(sample, sample["mask"].clamp(min=0).numpy())
+    assert [axes.get_title(loc="left") for axes in figure.axes][1:] == ["label", "prediction"]
+    assert [text.get_text() for text in figure.axes[-1].get_legend().texts][:2] == ["land", "water"]
+    with pytest.raises(ValueError, match=r"run\.predict"):
+        data.plot(sample, np.zeros((3, 3), np.int64))
+
+
+def test_a_data_card_counts_classes_and_places_chips() -> None:
+    sheet = gp.data_card("scenes")
+    assert sheet.balance is not None and sheet.places is not None
+    shares = sheet.balance[["land", "water"]]
+    assert np.allclose(shares.sum(axis=1), 1)
+    # The card of the scenes says 6.6 % of all pixels, the ignored ones included.
+    assert 0.05 < shares.loc["holdout:brandenburg", "water"] < 0.09
+    away = sheet.places[sheet.places["region"] == "brandenburg"]
+    assert away["latitude"].between(52.4, 52.6).all() and (away["side"] == "holdout").all()
+    figure = sheet.map()
+    assert figure is not None and "chips lie" in figure.axes[0].get_title(loc="left")
+    html = sheet._repr_html_()
+    assert "CC0-1.0" in html and "<img alt=" in html
+    with pytest.raises(ValueError, match="Did you mean 'scenes'"):
+        gp.data_card("scene")
+
+
+def test_a_data_card_without_files_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path_factory.mktemp("empty")))
+    sheet = gp.data_card("hls_water")
+    assert sheet.balance is None and sheet.map() is None
+    assert "balance and map need the files" in sheet._repr_html_()
