@@ -7,9 +7,11 @@ mirror, a file of the Hugging Face hub may also lie as the hub's own tools lay i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ class FileEntry:
         hub_path: Path inside that repository; empty if it is the file's name.
         revision: Commit or branch of that repository.
         licence: SPDX name of the licence.
+        md5: Checksum in hexadecimal, where only that one is published.
     """
 
     path: str
@@ -37,6 +40,7 @@ class FileEntry:
     hub_path: str = ""
     revision: str = "main"
     licence: str = ""
+    md5: str | None = None
 
     @property
     def name(self) -> str:
@@ -128,17 +132,75 @@ def find_folder(name: str, what: str) -> Path:
     )
 
 
-def fetch(entry: FileEntry) -> Path:
+def find_dataset(name: str, root: str | None = None) -> Path | None:
+    """Find a data set's folder: `root` itself, or the first mirror or cache that has one.
+
+    Args:
+        name: Folder name, for example ``"sen1floods11"``.
+        root: Folder that the user named; it must exist.
+
+    Returns:
+        The folder, or None if it has to be downloaded.
+
+    Raises:
+        FileNotFoundError: `root` is no folder.
+    """
+    if root is not None:
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(f"root={root!r} is no folder. Give the folder of the files.")
+        return folder
+    places = [folder / name for folder in [*mirror_folders(), cache_folder()]]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -> list[Path]:
+    """Fetch files that come one by one, a few at a time.
+
+    Args:
+        entries: What is wanted.
+        what: What they are together, for messages.
+        download: False refuses to download, and says how many are missing.
+
+    Returns:
+        Their paths, in order. Files of an earlier time are taken by size alone.
+
+    Raises:
+        FileNotFoundError: Some are nowhere and may not or cannot be downloaded.
+        OSError: The disk has too little room for all of them.
+        ValueError: One has the wrong size or checksum.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from geopeft_nb.downloads import check_space
+
+    found = [_find(entry) for entry in entries]
+    missing = [entry for entry, path in zip(entries, found, strict=True) if path is None]
+    if missing and not download:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(entries)} files of {what} are not on this machine, "
+            f"{missing[0].path!r} among them, and download=False. Looked in "
+            f"{', '.join(map(str, [*mirror_folders(), cache_folder()]))}."
+        )
+    if missing:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(fetch, missing))
+    return [path or fetch(entry) for entry, path in zip(entries, found, strict=True)]
+
+
+def fetch(entry: FileEntry, download: bool = True) -> Path:
     """Return a local, checked copy of a file, downloading it if it has an address.
 
     What ships comes first, then mirrors (see `FileEntry.layouts`), then the cache, then a download:
-    from the hub into the hub's own cache, where an interrupted download goes on; from other
-    addresses into the toolkit's cache, where it starts anew. One process downloads while others
-    that want the same file wait. Downloading weights that are not for commercial use gives a
-    warning.
+    from the hub into the hub's own cache, from other addresses into the toolkit's. An interrupted
+    download goes on where it ended. One process downloads while others that want the same file
+    wait. Downloading weights that are not for commercial use gives a warning.
 
     Args:
         entry: What is wanted.
+        download: False never downloads.
 
     Returns:
         Path of the file.
@@ -148,19 +210,19 @@ def fetch(entry: FileEntry) -> Path:
             message says why and what to do.
         ValueError: The file that was found or downloaded has the wrong size or checksum.
     """
-    cached = cache_folder() / entry.path
-    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
-    for place in [data_folder() / entry.path, *mirrored, cached]:
-        if place.is_file():
-            return check_file(place, size=entry.size, sha256=entry.sha256)
+    if place := _find(entry):
+        return check_file(place, size=entry.size, sha256=entry.sha256, md5=entry.md5)
     if not entry.source:
         raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
+    if not download:
+        raise FileNotFoundError(_missing(entry, "it was not asked, because of download=False"))
     from filelock import FileLock  # only a download needs it
 
+    cached = cache_folder() / entry.path
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cached}.lock"):
         if cached.is_file():  # another process fetched it while this one waited
-            return check_file(cached, size=entry.size, sha256=entry.sha256)
+            return check_file(cached, size=entry.size, sha256=entry.sha256, md5=entry.md5)
         if "-NC" in entry.licence.upper():
             message = f"{entry.name} is not for commercial use: {entry.licence}."
             warnings.warn(message, stacklevel=4)  # the line that asked for the backbone
@@ -186,18 +248,27 @@ def _from_hub(entry: FileEntry) -> Path:
 
 def _from_url(entry: FileEntry, target: Path) -> Path:
     """Download to a temporary name, check, and only then give the file its own name."""
-    import pooch
+    from geopeft_nb import downloads
 
-    part = target.with_name(f"{target.name}.part")
     try:
-        try:
-            pooch.HTTPDownloader(progressbar=True)(entry.url, str(part), None)
-        except Exception as error:
-            raise FileNotFoundError(_missing(entry, _reason(error))) from error
-        check_file(part, size=entry.size, sha256=entry.sha256)
-        return part.replace(target)
+        part = downloads.download(entry.url, target, size=entry.size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise FileNotFoundError(_missing(entry, _reason(error))) from error
+    try:
+        check_file(part, size=entry.size, sha256=entry.sha256, md5=entry.md5)
+        part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        downloads.forget(target)
+    return target
+
+
+def _find(entry: FileEntry) -> Path | None:
+    """Return where a file lies on this machine: what ships, then mirrors, then the cache."""
+    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
+    places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _reason(error: Exception) -> str:
@@ -216,17 +287,20 @@ def _missing(entry: FileEntry, reason: str) -> str:
         f"{entry.path!r}{about} is not on this machine, and {asked}{reason}. Looked in {folders}. "
         "Set the environment variable GEOPEFT_MIRROR to a folder that has it as "
         f"{' or '.join(entry.layouts)}. For weights you can also give a path with weights=..., or "
-        "weights=None for a random initialisation."
+        "weights=None for a random initialisation; for data a folder with root=..."
     )
 
 
-def check_file(path: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
+def check_file(
+    path: Path, *, size: int | None = None, sha256: str | None = None, md5: str | None = None
+) -> Path:
     """Return the path if the file has the stated size and checksum.
 
     Args:
         path: An existing file.
         size: Expected bytes, or None.
         sha256: Expected checksum in hexadecimal, or None.
+        md5: The same, for what was published with that one only.
 
     Returns:
         The same path.
@@ -240,15 +314,16 @@ def check_file(path: Path, *, size: int | None = None, sha256: str | None = None
             f"{path} is corrupt or incomplete: {found} bytes instead of {size}. Delete it and "
             "fetch it again."
         )
-    if sha256 is not None and not (actual := sha256_of(path)).startswith(sha256):
-        raise ValueError(
-            f"{path} is corrupt: its sha256 is {actual[:16]}… instead of {sha256[:16]}…. Delete it "
-            "and fetch it again."
-        )
+    for kind, expected in (("sha256", sha256), ("md5", md5)):
+        if expected is not None and not (actual := checksum_of(path, kind)).startswith(expected):
+            raise ValueError(
+                f"{path} is corrupt: its {kind} is {actual[:16]}… instead of {expected[:16]}…. "
+                "Delete it and fetch it again."
+            )
     return path
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 checksum of a file in hexadecimal."""
+def checksum_of(path: Path, kind: str = "sha256") -> str:
+    """Return a checksum of a file in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()

@@ -18,7 +18,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
 from geopeft_nb.bands import band_name, nearest_band
-from geopeft_nb.files import fetch, sha256_of
+from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it.
 FAMILIES = {
@@ -94,7 +94,7 @@ def load_backbone(
         raise ValueError(f"{path} does not fit {card.name}: {error}.") from error
     load_exactly(backbone, translated, path)
     backbone.provenance = {
-        "weights": str(path), "sha256": sha256_of(path), "licence": card.licence
+        "weights": str(path), "sha256": checksum_of(path), "licence": card.licence
     }  # fmt: skip
     if notes := [*adapted, *backbone.notes]:
         backbone.provenance["adapted"] = "; ".join(notes)

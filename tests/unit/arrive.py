@@ -1,0 +1,47 @@
+"""What the tests kill half-way: a download, an extraction, a cache of chips. Run as a program."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import requests  # noqa: F401 - so that the kill does not come while it is imported
+import tqdm.auto  # noqa: F401
+
+from geopeft_nb import archives, downloads
+from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.files import FileEntry, fetch
+
+CHIPS = 200
+
+
+def chip(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A chip that is large enough to be caught half-written."""
+    time.sleep(0.001)
+    pixels = np.random.default_rng(number).integers(0, 9999, (6, 64, 64))
+    return pixels.astype(np.uint16), np.full((64, 64), number, np.int16)
+
+
+def main(what: str, *arguments: str) -> None:
+    """Do one of them; `started` on standard output says that it has begun."""
+    if what == "download":
+        url, digest, size = arguments
+        FileEntry.source = property(lambda self: self.url)  # type: ignore[method-assign, assignment]
+        downloads.refuse_plain = lambda response: None  # the server of the test has no certificate
+        print("started", flush=True)
+        fetch(FileEntry("big.bin", url=url, sha256=digest, size=int(size)))
+    elif what == "extract":
+        print("started", flush=True)
+        archives.extract(Path(arguments[0]), Path(arguments[1]))
+    elif what == "chips":
+        cache = ChipCache("killed", "key")
+        print("started", flush=True)
+        for number in range(CHIPS):
+            cache.read(f"chip/{number}", lambda number=number: chip(number))
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

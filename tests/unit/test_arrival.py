@@ -1,0 +1,411 @@
+"""How files arrive: resumed, checked, extracted safely; killed at any moment, right in the end."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from arrive import CHIPS, chip
+from trickling_server import Trickle, trickling
+
+from geopeft_nb import downloads
+from geopeft_nb.archives import extract
+from geopeft_nb.datasets import chip_cache
+from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
+
+HERE = Path(__file__).parent
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickle]:
+    # The server on this machine has no certificate; that https is asked for has its own test.
+    monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
+    monkeypatch.setattr(downloads, "refuse_plain", lambda response: None)
+    with trickling(CONTENT) as server:
+        yield server
+
+
+def entry(server: Trickle, **changes: object) -> FileEntry:
+    facts = {"url": server.url, "size": len(CONTENT), "sha256": DIGEST} | changes
+    return FileEntry("big.bin", **facts)  # type: ignore[arg-type]
+
+
+def only_the_file(cache: Path) -> bool:
+    return {path.name for path in cache.iterdir()} == {"big.bin", "big.bin.lock"}
+
+
+def test_a_broken_connection_is_taken_up_where_it_ended(server: Trickle, cache: Path) -> None:
+    server.breaks_after = 1_000_000
+    assert fetch(entry(server)).read_bytes() == CONTENT
+    starts = [int(asked[6:-1] or 0) if asked else 0 for asked in server.asked]
+    assert len(starts) == 3 and starts == sorted(starts) and starts[1] > 500_000
+    assert only_the_file(cache)
+
+
+def leave_half(server: Trickle, cache: Path) -> None:
+    """Leave what a killed download leaves: the first half, and the server's word for the file."""
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "big.bin.part").write_bytes(CONTENT[: len(CONTENT) // 2])
+    (cache / "big.bin.part-tag").write_text(server.etag)
+
+
+def test_the_next_try_fetches_only_what_is_missing(server: Trickle, cache: Path) -> None:
+    leave_half(server, cache)
+    assert fetch(entry(server)).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT) // 2}-"]
+
+
+@pytest.mark.parametrize("change", ["changed", "no ranges", "too much", "no tag"])
+def test_a_part_that_cannot_be_continued_is_fetched_anew(
+    server: Trickle, cache: Path, change: str
+) -> None:
+    leave_half(server, cache)
+    (cache / "big.bin.part").write_bytes(b"x" * (len(CONTENT) // 2))  # of another file, if kept
+    if change == "changed":
+        server.etag = '"two"'
+    elif change == "no ranges":
+        server.ranges = False
+    elif change == "too much":
+        (cache / "big.bin.part").write_bytes(b"x" * (len(CONTENT) + 1))
+    else:
+        (cache / "big.bin.part-tag").unlink()
+    assert fetch(entry(server)).read_bytes() == CONTENT
+    assert only_the_file(cache)
+
+
+def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: Path) -> None:
+    with pytest.raises(ValueError, match=f"its sha256 is {DIGEST[:16]}… instead of 0{{16}}"):
+        fetch(entry(server, sha256="0" * 64))
+    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+    with pytest.raises(ValueError, match=r"its md5 is .* instead of"):
+        fetch(entry(server, sha256=None, md5="0" * 32))
+    with pytest.raises(ValueError, match="3000000 bytes instead of 3000001"):
+        fetch(entry(server, size=3_000_001))
+
+
+def test_a_connection_that_keeps_breaking_keeps_what_came(server: Trickle, cache: Path) -> None:
+    server.breaks_after = 200_000
+    with pytest.raises(FileNotFoundError, match=r"have arrived and are kept"):
+        fetch(entry(server))
+    assert 500_000 < (cache / "big.bin.part").stat().st_size < len(CONTENT)
+    server.breaks_after = None
+    assert fetch(entry(server)).read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(
+    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=0, used=0, free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"takes 3 MB in .* where 1 MB are free.*GEOPEFT_CACHE"):
+        fetch(entry(server))
+    assert not (cache / "big.bin.part").exists()
+    with pytest.raises(OSError, match="chips of a set takes 3 MB"):
+        fetch_many([entry(server)], "chips of a set")
+
+
+def test_a_disk_that_fills_up_keeps_what_came(
+    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, real = Path.open, shutil.disk_usage
+    written = 0
+
+    def limited(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
+        file = whole(self, mode, *rest, **more)  # type: ignore[call-overload]
+        if "b" in mode and self.name.endswith(".part"):
+            write = file.write
+
+            def fill(chunk: bytes) -> int:
+                nonlocal written
+                if written > 1_000_000:
+                    usage = SimpleNamespace(total=0, used=0, free=1000)
+                    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                written += len(chunk)
+                return int(write(chunk))
+
+            return _Filling(file, fill)
+        return file
+
+    monkeypatch.setattr(Path, "open", limited)
+    with pytest.raises(OSError, match=r"takes 2 MB in .* where 0 MB are free"):
+        fetch(entry(server))
+    monkeypatch.setattr(Path, "open", whole)
+    monkeypatch.setattr(shutil, "disk_usage", real)
+    assert (cache / "big.bin.part").stat().st_size > 1_000_000
+    assert fetch(entry(server)).read_bytes() == CONTENT
+
+
+class _Filling:
+    """A file whose writing is replaced."""
+
+    def __init__(self, file: io.BufferedWriter, write: object) -> None:
+        self.file, self.write = file, write
+
+    def __enter__(self) -> _Filling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def test_only_https_is_asked(cache: Path) -> None:
+    for url in ("http://example.org/big.bin", "file:///etc/hostname", "ftp://example.org/x"):
+        with pytest.raises(FileNotFoundError, match="no address to download it from"):
+            fetch(FileEntry("big.bin", url=url))
+
+
+def test_an_https_address_that_leads_elsewhere_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trickling(CONTENT) as server:
+        monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
+        with pytest.raises(FileNotFoundError, match="not an https address"):
+            fetch(entry(server))
+
+
+def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="download=False"):
+        fetch(entry(server), download=False)
+    with pytest.raises(FileNotFoundError, match="1 of the 1 files of the set"):
+        fetch_many([entry(server)], "the set", download=False)
+    assert server.asked == []
+
+
+def run(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "arrive.py"), *arguments], stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_first_downloads_at_the_same_time_ask_once(server: Trickle, cache: Path) -> None:
+    server.pause = 0.01
+    arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
+    together = [run(*arguments) for _ in range(6)]
+    assert [process.wait() for process in together] == [0] * 6
+    assert server.asked == [""]
+    assert (cache / "big.bin").read_bytes() == CONTENT
+
+
+def kill_at(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Kill some seconds after the program has begun; say whether it was still at work."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(seconds)
+    process.kill()
+    return process.wait() != 0
+
+
+@pytest.mark.slow
+def test_a_download_killed_at_ten_random_moments_is_right_in_the_end(
+    server: Trickle, cache: Path
+) -> None:
+    server.pause = 0.008  # 46 pieces: the whole takes about 0.4 s
+    moments = np.random.default_rng(1).uniform(0, 0.25, 10)
+    arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
+    caught = 0
+    for moment in moments:
+        if (cache / "big.bin").exists():  # a kill came too late: begin again
+            shutil.rmtree(cache)
+        caught += kill_at(run(*arguments), float(moment))
+        assert not (cache / "big.bin").exists() or (cache / "big.bin").read_bytes() == CONTENT
+    assert caught >= 8
+    server.pause = 0
+    assert run(*arguments).wait() == 0
+    assert (cache / "big.bin").read_bytes() == CONTENT and only_the_file(cache)
+    assert any(asked for asked in server.asked)  # at least one went on instead of beginning anew
+
+
+@pytest.mark.slow
+def test_an_extraction_killed_at_ten_random_moments_is_right_in_the_end(tmp_path: Path) -> None:
+    archive, target = tmp_path / "set.tar.gz", tmp_path / "set"
+    files = {f"part{i}/chip{j}.bin": CONTENT[i : i + 60_000] for i in range(10) for j in range(40)}
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+    caught = 0
+    for moment in np.random.default_rng(2).uniform(0, 0.3, 10):
+        shutil.rmtree(target, ignore_errors=True)
+        caught += kill_at(run("extract", str(archive), str(target)), float(moment))
+        assert not target.exists() or len(list(target.rglob("*.bin"))) == len(files)
+    assert caught >= 5
+    assert run("extract", str(archive), str(target)).wait() == 0
+    assert all((target / name).read_bytes() == content for name, content in files.items())
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"set", "set.tar.gz", "set.lock"}
+
+
+@pytest.mark.slow
+def test_a_cache_of_chips_killed_at_ten_random_moments_is_right_in_the_end(cache: Path) -> None:
+    caught = 0
+    for moment in np.random.default_rng(3).uniform(0, 0.06, 10):
+        caught += kill_at(run("chips"), float(moment))
+    assert caught >= 5
+    kept = ChipCache("killed", "key")
+
+    def never() -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("this chip had been kept")
+
+    names = [path for path in kept.folder.glob("*.npy") if ".target" not in path.name]
+    assert 0 < len(names)
+    for path in names:  # what is there is whole
+        number = int(path.stem.rpartition("_")[2])
+        image, target = kept.read(f"chip/{number}", never)
+        assert (image == chip(number)[0]).all() and (target == number).all()
+    assert run("chips").wait() == 0
+    assert len([p for p in kept.folder.glob("*.npy") if ".target" not in p.name]) == CHIPS
+
+
+def pack(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
+    with tarfile.open(path, "w") as packed:
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, 0 if kind != tarfile.REGTYPE else 5
+        member.linkname = "/etc/passwd"
+        packed.addfile(member, io.BytesIO(b"right"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside", "c:/x"])
+def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="lies outside of it"):
+        extract(pack(tmp_path / "bad.tar", name), tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
+        packed.writestr(name, b"right")
+    with pytest.raises(ValueError, match="lies outside of it"):
+        extract(tmp_path / "bad.zip", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", "out.lock"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        extract(pack(tmp_path / "bad.tar", "link", kind), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_that_swells_beyond_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("zeros", bytes(300_000_000))
+    usage = SimpleNamespace(total=0, used=0, free=200_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"bomb\.zip takes 300 MB .* where 200 MB are free"):
+        extract(tmp_path / "bomb.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("length", [0, 1000, 200_000])
+def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path, length: int) -> None:
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as packed:
+        member = tarfile.TarInfo("chip.bin")
+        member.size = len(CONTENT)
+        packed.addfile(member, io.BytesIO(CONTENT))
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"cut\.tar\.gz cannot be extracted"):
+        extract(tmp_path / "cut.tar.gz", tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_parts_of_an_archive_are_read_as_one(tmp_path: Path) -> None:
+    pack(tmp_path / "whole.tar", "chip.txt")
+    content = (tmp_path / "whole.tar").read_bytes()
+    parts = [tmp_path / "set.tar.aa", tmp_path / "set.tar.ab"]
+    for part, cut in zip(parts, (content[:700], content[700:]), strict=True):
+        part.write_bytes(cut)
+    assert (extract(parts, tmp_path / "out") / "chip.txt").read_bytes() == b"right"
+
+
+def test_decoded_chips_come_back_from_disk_until_their_source_changes(
+    cache: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "chip.tif"
+    source.write_bytes(b"")
+    os.utime(source, (1000, 1000))
+    decoded = 0
+
+    def decode() -> tuple[np.ndarray, np.ndarray]:
+        nonlocal decoded
+        decoded += 1
+        return chip(7)
+
+    kept = ChipCache("toy", "key")
+    for _ in range(3):
+        image, target = kept.read("chip", decode, source)
+        assert (image == chip(7)[0]).all() and (target == 7).all()
+    assert decoded == 1
+    (kept.folder / "chip.npy").write_bytes((kept.folder / "chip.npy").read_bytes()[:500])
+    assert (kept.read("chip", decode, source)[0] == chip(7)[0]).all() and decoded == 2
+    os.utime(source, (time.time() + 60,) * 2)
+    kept.read("chip", decode, source)
+    assert decoded == 3
+    assert ChipCache("toy", "other key").folder != kept.folder
+
+
+def test_a_full_disk_turns_the_cache_off_with_one_warning(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chip_cache, "RESERVE", 10**18)
+    kept = ChipCache("toy", "key")
+    with pytest.warns(UserWarning, match=r"Decoded chips are not kept .* GEOPEFT_CACHE"):
+        kept.read("chip", lambda: chip(7))
+    assert (kept.read("chip", lambda: chip(7))[1] == 7).all()  # and no second warning
+    assert not list(kept.folder.glob("*"))
+
+
+def test_a_root_that_is_no_folder_is_refused(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        find_dataset("toy", str(tmp_path / "nowhere"))
+    assert find_dataset("toy") is None
+    (cache / "toy").mkdir(parents=True)
+    assert find_dataset("toy") == cache / "toy"
+
+
+def test_many_readers_of_one_read_only_mirror(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "big.bin").write_bytes(CONTENT)
+    before = (mirror / "big.bin").stat()
+    for path in (mirror / "big.bin", mirror):
+        path.chmod(0o555)
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(mirror))
+    arguments = ("download", "https://example.org/never", DIGEST, str(len(CONTENT)))
+    with ThreadPoolExecutor(10) as pool:  # thirty in all, ten at a time on small machines
+        ends = list(pool.map(lambda _: run(*arguments).wait(), range(30)))
+    assert ends == [0] * 30
+    assert os.listdir(mirror) == ["big.bin"] and not cache.exists()
+    assert (mirror / "big.bin").stat().st_mtime_ns == before.st_mtime_ns
+    mirror.chmod(0o755)
