@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,12 @@ from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.inputs import (
+    choose_metadata,
+    choose_scaling,
+    convert_metadata,
+    warn_of_other_pixels,
+)
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
@@ -36,6 +42,7 @@ class SegmentationModel(nn.Module):
         task: ``"segmentation"``, ``"classification"``, ``"multilabel"`` or ``"regression"``.
         decoder_name: Name of the decoder, for `new_decoder`.
         decoder_options: Options of the decoder that were given, for `new_decoder`.
+        metadata: What it uses besides the image: some of ``"time"`` and ``"location"``.
 
     Attributes:
         method: Name of the attached method, or None before `attach`.
@@ -61,11 +68,12 @@ class SegmentationModel(nn.Module):
         task: str = "segmentation",
         decoder_name: str = "linear",
         decoder_options: dict[str, Any] | None = None,
+        metadata: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.backbone, self.decoder, self.classes = backbone, decoder, classes
         self.task, self.decoder_name = task, decoder_name
-        self.decoder_options = dict(decoder_options or {})
+        self.decoder_options, self.metadata = dict(decoder_options or {}), metadata
         self.method: str | None = None
         self.pad = pad
         self.method_options: dict[str, object] = {}
@@ -166,21 +174,32 @@ class SegmentationModel(nn.Module):
                 self.decoder_name, self.backbone, len(self.classes), **self.decoder_options
             )
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> Tensor:
         """Score every pixel, or every image.
 
         Args:
             image: (B, C, H, W) reflectance 0-1; H and W need not be multiples of the patch.
+            temporal: (B, 1, 2) year and day of year from 1, as samples have it.
+            location: (B, 2) latitude and longitude in degrees.
 
         Returns:
             Logits (B, K, H, W), or values of K targets; (B, K) of a decoder for whole images.
+
+        Raises:
+            ValueError: An image of other bands, or metadata that the model uses are not given.
+                What it does not use may be given and changes nothing.
         """
         if image.ndim != 4 or image.shape[1] != len(self.bands):
             raise ValueError(
                 f"image must be (B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}, "
                 f"got shape {tuple(image.shape)}."
             )
-        features = self.backbone((image - self.mean) / self.std)
+        more = {}
+        if self.metadata:
+            more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
+        features = self.backbone((image - self.mean) / self.std, **more)
         logits = self.decoder(features)
         if logits.ndim == 2:
             return logits
@@ -196,9 +215,10 @@ def build_model(
     backbone: Backbone,
     data: GeoData,
     decoder: str = "linear",
-    normalise: str = "pretraining",
+    normalise: str | None = None,
     pad: bool = False,
     seed: int = 0,
+    metadata: bool | str | Sequence[str] | None = None,
     **options: Any,  # noqa: ANN401 - each decoder has its own
 ) -> SegmentationModel:
     """Put a decoder for the classes of `data` on a backbone.
@@ -210,9 +230,14 @@ def build_model(
         decoder: A name that `gp.decoders()` lists: ``"linear"``, ``"fcn"``, ``"unet"`` or
             ``"upernet"`` for pixels; ``"classify"`` for whole images.
         normalise: ``"pretraining"`` scales the input as the backbone saw it when it was pretrained;
-            ``"dataset"`` by mean and standard deviation of the training chips, as the paper does.
+            ``"dataset"`` by the data set's published mean and standard deviation, or those of the
+            training chips, as the paper does. None takes the first for reflectance, else the other.
         pad: Allow chips that patches do not fill, by repeating their border.
         seed: Seed of the decoder's random weights.
+        metadata: Whether day and place of acquisition are an input, for backbones that take them:
+            True insists, False leaves them out, ``"time"`` or ``"location"`` takes one of them;
+            None takes all that the backbone takes if all of it is known of all chips, else
+            nothing. arXiv 2504.17397 compared and recommends to leave them out.
         **options: Options of the decoder, see `gp.decoders()`. Their defaults are those of arXiv
             2504.17397, except that no layer is wider than the backbone's deepest map.
 
@@ -221,7 +246,8 @@ def build_model(
 
     Raises:
         ValueError: Unknown decoder, option or normalisation, a decoder for another task, too few
-            feature maps, bands that differ, or chips that the patch size does not divide.
+            feature maps, bands that differ, chips that the patch size does not divide, numbers that
+            are not reflectance where it is needed, or metadata that are not there.
     """
     expect(backbone, "patch_size", "the backbone that load_backbone returned")
     expect(data, "holdout", "the data that load_data returned")
@@ -244,22 +270,14 @@ def build_model(
             f"Chips of {data.size} px are not divisible by the patch of {patch} px. Use "
             f"load_data(..., size={sizes}), or build_model(..., pad=True) to repeat the border."
         )
-    if normalise == "pretraining":
-        mean, std = backbone.scaling()
-    elif normalise == "dataset" and backbone.card.scheme == "inside":
-        raise ValueError(
-            f"{backbone.card.name} scales reflectance by itself, because it also computes an index "
-            "from it. Use normalise='pretraining'."
-        )
-    elif normalise == "dataset":
-        mean, std = backbone.card.scale_by(*data.statistics)
-    else:
-        raise unknown_name("normalisation", normalise, ["pretraining", "dataset"])
+    normalise, mean, std = choose_scaling(backbone, data, normalise)
+    used = choose_metadata(backbone, data, metadata)
+    warn_of_other_pixels(backbone, data)
     choose_maps(card, backbone)
     with seeded(seed):
         head = build_decoder(decoder, backbone, len(data.classes), **options)
     model = SegmentationModel(
-        backbone, head, mean, std, data.classes, pad, data.task, decoder, options
+        backbone, head, mean, std, data.classes, pad, data.task, decoder, options, used
     )
     model.built_for = {
         "data": data.card, "size": data.size, "regions": list(data.regions),

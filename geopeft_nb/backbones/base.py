@@ -191,14 +191,28 @@ class Backbone(nn.Module):
                 "location must be (latitude, longitude) in degrees, with latitudes between -90 and "
                 "90."
             )
+        first = self.card.first_day
         if temporal is not None and not bool(
-            ((temporal[..., 1] >= 1) & (temporal[..., 1] <= 366) & (temporal[..., 0] >= 1)).all()
+            (
+                (temporal[..., 1] >= first) & (temporal[..., 1] <= 366) & (temporal[..., 0] >= 1)
+            ).all()
         ):
-            raise ValueError("time must be (year, day of year) with days from 1 to 366.")
+            raise ValueError(f"time must be (year, day of year) with days from {first} to 366.")
         return tuple(  # type: ignore[return-value]
             None if value is None else value.to(image.device, torch.float32)
             for value in (temporal, location)
         )
+
+    def own_time(self, temporal: Tensor) -> Tensor:
+        """Turn times as samples have them, days from 1, into those that `forward` takes.
+
+        Args:
+            temporal: (B, T, 2) year and day of year from 1.
+
+        Returns:
+            The same with days from `card.first_day`.
+        """
+        return temporal - temporal.new_tensor([0.0, 1.0 - self.card.first_day])
 
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
@@ -207,8 +221,7 @@ class Backbone(nn.Module):
 
         Args:
             image: (B, C, H, W) or (B, C, T, H, W), normalised (see `normalise`).
-            temporal: (B, T, 2) year and day of year, for models that take time. Days count from 1,
-                as in the inference code of Prithvi-EO; arXiv 2504.17397 counted from 0.
+            temporal: (B, T, 2) year and day of year, for models that take time; see `own_time`.
             location: (B, 2) latitude and longitude in degrees, for models that take location.
 
         Returns:

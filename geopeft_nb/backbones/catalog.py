@@ -49,6 +49,7 @@ class BackboneCard:
         citation: Paper or card to cite.
         takes_time: Whether acquisition dates are an input.
         takes_location: Whether coordinates are an input.
+        first_day: Number of 1 January in the times that it takes.
         takes_gsd: Whether metres per pixel are an input.
         extra: What only this family needs.
         note: What a user should know besides.
@@ -77,6 +78,7 @@ class BackboneCard:
     takes_time: bool = False
     takes_location: bool = False
     takes_gsd: bool = False
+    first_day: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -200,6 +202,8 @@ def _prithvi_2(
         parameters=parameters,
         takes_time=with_metadata,
         takes_location=with_metadata,
+        # As arXiv 2504.17397 fine-tuned them. Their own model card counts from 1.
+        first_day=0 if with_metadata else 1,
         weights=FileEntry(file, hub=hub, size=file_bytes, sha256=sha256, licence="Apache-2.0"),
         **changes,
     )

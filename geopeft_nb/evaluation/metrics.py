@@ -1,8 +1,8 @@
-"""Scores from confusion matrices, and how sure we may be of them."""
+"""Scores from counts of single chips, and how sure we may be of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,9 +36,8 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
     Returns:
         (..., K); NaN for a class that is neither in the labels nor in the prediction.
     """
-    hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
-    union = matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits
-    return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return ratio(hits, matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits)
 
 
 def mean_iou(matrix: np.ndarray) -> np.ndarray:
@@ -50,15 +49,27 @@ def mean_iou(matrix: np.ndarray) -> np.ndarray:
     Returns:
         (...); the mean over the classes that occur, NaN if there is no pixel.
     """
-    scores = class_iou(matrix)
-    counted = np.isfinite(scores)
-    total = np.where(counted, scores, 0.0).sum(axis=-1)
-    number = counted.sum(axis=-1)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return mean_of_known(class_iou(matrix))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide; NaN where the whole is not above zero, so that there is nothing to score."""
+    empty = np.full(np.shape(part), np.nan)
+    return np.divide(part, whole, out=empty, where=np.asarray(whole) > 0)
+
+
+def mean_of_known(scores: np.ndarray) -> np.ndarray:
+    """Return the mean of (..., J) scores over those that are not NaN; NaN if all are."""
+    known = np.isfinite(scores)
+    return ratio(np.where(known, scores, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
 def bootstrap_scores(
-    matrices: np.ndarray, places: Sequence[str], repeats: int = 1000, seed: int = 0
+    counts: np.ndarray,
+    places: Sequence[str],
+    repeats: int = 1000,
+    seed: int = 0,
+    parts: Callable[[np.ndarray], np.ndarray] = class_iou,
 ) -> np.ndarray:
     """Score many draws of places with replacement.
 
@@ -66,26 +77,28 @@ def bootstrap_scores(
     interval too narrow. It covers which places were looked at, not the randomness of training.
 
     Args:
-        matrices: (N, K, K) confusion counts per chip.
+        counts: (N, ...) counts per chip, such as (N, K, K) confusion counts; they may be added.
         places: The place of each chip.
         repeats: Number of draws R.
         seed: Seed of the draws; the same seed and places give the same draws.
+        parts: Turns counts (R, ...) into scores (R, J), whose mean is the score of a draw.
 
     Returns:
-        (R,) mIoU of each draw, 0-1; NaN for a draw that misses a class, and with fewer than two
-        places.
+        (R,) score of each draw; NaN for a draw that misses a class, and with fewer than two places.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993).
     """
     names, group = np.unique(np.asarray(places, dtype=str), return_inverse=True)
     if len(names) < 2:
         return np.full(repeats, np.nan)
-    by_place = np.zeros((len(names), *matrices.shape[1:]), dtype=np.int64)
-    np.add.at(by_place, group, matrices)
+    by_place = np.zeros((len(names), *counts.shape[1:]), dtype=counts.dtype)
+    np.add.at(by_place, group, counts)
     drawn = np.random.default_rng(seed).integers(len(names), size=(repeats, len(names)))
-    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    scores = class_iou(np.einsum("rn,nij->rij", counts, by_place))  # (R, K)
-    present = np.isfinite(class_iou(by_place.sum(axis=0)))
+    times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    scores = parts(np.tensordot(times, by_place, axes=1))  # (R, J)
+    present = np.isfinite(parts(by_place.sum(axis=0)))
+    if not present.any():
+        return np.full(repeats, np.nan)
     # A draw that misses a class says nothing about the mean over all of them.
     return scores[:, present].mean(axis=1)
 

@@ -9,15 +9,11 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import expect
-from geopeft_nb.evaluation.metrics import (
-    bootstrap_scores,
-    class_iou,
-    confusion,
-    mean_iou,
-    percentile_interval,
-)
+from geopeft_nb.evaluation.measures import MEASURES, Measure
+from geopeft_nb.evaluation.metrics import bootstrap_scores, percentile_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,17 +21,25 @@ if TYPE_CHECKING:
     from geopeft_nb.training.fit import Run
 
 
+#: Chips that are read and predicted at once.
+AT_ONCE = 16
+
+
 @dataclass(frozen=True)
 class Report:
     """Scores per region.
 
     Attributes:
-        table: One row per region: method, role (home or away), chips, places, mIoU with the ends of
-            its 95 % interval, pixel accuracy, and the IoU of each class; all 0-1.
+        table: One row per region: method, role (home or away), chips, places, the score with the
+            ends of its 95 % interval, and more by task. Segmentation: mIoU, pixel accuracy, and the
+            IoU of each class. Classification: accuracy, and F1 of each class. Multilabel: F1, its
+            mean and of each label. All these 0-1. Regression: R² and RMSE, in the target's unit.
         title: What was judged on what.
-        draws: Region -> mIoU of each bootstrap draw, (R,).
+        draws: Region -> score of each bootstrap draw, (R,).
         scored: Region -> names of the chips that were scored.
         seed: Seed of the draws; the same seed and chips give the same draws.
+        score: Column of the score: ``"mIoU"``, ``"accuracy"``, ``"F1"`` or ``"R²"``.
+        limits: Range of the score, in words.
     """
 
     table: pd.DataFrame
@@ -43,6 +47,8 @@ class Report:
     draws: dict[str, np.ndarray] = field(default_factory=dict)
     scored: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seed: int = 0
+    score: str = "mIoU"
+    limits: str = "0-1"
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""
@@ -59,12 +65,13 @@ class Report:
             other: From `evaluate`, on the same data and with the same seed.
 
         Returns:
-            Per region: difference in mIoU, and `low` and `high`, the ends of its 95 % interval.
+            Per region: difference in score, and `low` and `high`, the ends of its 95 % interval.
 
         Raises:
-            ValueError: The reports are of different chips or seeds, so their draws do not pair.
+            ValueError: The reports are of different chips, seeds or scores, so that their draws do
+                not pair.
         """
-        if (self.scored, self.seed) != (other.scored, other.seed):
+        if (self.scored, self.seed, self.score) != (other.scored, other.seed, other.score):
             raise ValueError(
                 f"{self.title!r} and {other.title!r} were not scored on the same chips and draws. "
                 "Evaluate both with the same data and seed."
@@ -72,12 +79,12 @@ class Report:
         rows = {}
         for region, draws in self.draws.items():
             low, high = percentile_interval(draws - other.draws[region])
-            difference = self.table.loc[region, "mIoU"] - other.table.loc[region, "mIoU"]
+            difference = self.table.loc[region, self.score] - other.table.loc[region, self.score]
             rows[region] = {"difference": difference, "low": low, "high": high}
         return pd.DataFrame(rows).T.rename_axis("region")
 
     def plot(self) -> Figure:
-        """Draw the mIoU of each region with its 95 % interval.
+        """Draw the score of each region with its 95 % interval.
 
         Returns:
             A matplotlib figure.
@@ -90,22 +97,21 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
 
     Args:
         run: From `fit`.
-        data: From `load_data`, with the same classes and bands.
+        data: From `load_data`, with the same task, classes and bands.
         seed: Seed of the bootstrap.
 
     Returns:
         A report; its 95 % intervals say how much the score depends on which places were looked at.
 
     Raises:
-        ValueError: Other classes or bands than the model's, chips that the run was trained on, or
-            nothing to score.
+        ValueError: Another task, other classes or bands than the model's, chips that the run was
+            trained on, or nothing to score.
     """
     expect(run, "history", "the run that fit returned")
     expect(data, "holdout", "the data that load_data returned")
-    if data.task != "segmentation":
+    if run.model.task != data.task:
         raise ValueError(
-            f"evaluate scores segmentations, and {data.card.title} is for {data.task}. Its "
-            "validation score is in run.history and run.best."
+            f"The model is for {run.model.task}, and {data.card.title} is for {data.task}."
         )
     if run.model.classes != data.classes or run.model.bands != tuple(data.bands):
         raise ValueError(
@@ -120,64 +126,67 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         )
     groups = [("home", name, data.test) for name in data.regions]
     groups += [("away", name, chips) for name, chips in data.holdout.items()]
+    measure = MEASURES[data.task](len(data.classes), data.ignore_index)
     draws: dict[str, np.ndarray] = {}
     rows = []
     for role, name, chips in groups:
-        row, draws[name] = _score(run, data, role, name, chips, seed)
+        row, draws[name] = _score(run, data, measure, role, name, chips, seed)
         rows.append(row)
     table = pd.DataFrame(rows).set_index("region")
     names = {
         name: tuple(chip.name for chip in chips.chips if chip.region == name)
         for _, name, chips in groups
     }
-    return Report(table, f"{run.method} on {data.card.title}", draws, names, seed)
+    title = f"{run.method} on {data.card.title}"
+    return Report(table, title, draws, names, seed, measure.title, measure.limits)
 
 
 def _score(
-    run: Run, data: GeoData, role: str, region: str, chips: ChipDataset, seed: int
+    run: Run, data: GeoData, measure: Measure, role: str, region: str, chips: ChipDataset, seed: int
 ) -> tuple[dict[str, object], np.ndarray]:
-    samples = [chips[index] for index in range(len(chips)) if chips.chips[index].region == region]
-    if not samples:
+    members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
+    if not members:
         raise ValueError(f"Region {region!r} has no chips to score.")
-    matrices = np.stack(
-        [
-            confusion(sample["mask"].numpy(), predicted, len(data.classes), data.ignore_index)
-            for sample, predicted in zip(samples, run.predict(samples), strict=True)
-        ]
-    )  # (N, K, K)
-    places = [sample["place"] for sample in samples]
-    total = matrices.sum(axis=0)
-    draws = bootstrap_scores(matrices, places, seed=seed)
+    key, counts = TARGETS[data.task][0], []
+    for start in range(0, len(members), AT_ONCE):
+        samples = [chips[index] for index in members[start : start + AT_ONCE]]
+        for sample, predicted in zip(samples, run.predict(samples), strict=True):
+            counts.append(measure.count(sample[key].numpy()[None], predicted[None]))
+    places = [chips.chips[index].place for index in members]
+    total = np.sum(counts, axis=0)
+    draws = bootstrap_scores(np.stack(counts), places, seed=seed, parts=measure.parts)
     low, high = percentile_interval(draws)
     row = {
         "region": region,
         "method": run.method,
         "role": role,
-        "chips": len(samples),
+        "chips": len(members),
         "places": len(set(places)),
-        "mIoU": float(mean_iou(total)),
+        measure.title: measure.score(total),
         "low": low,
         "high": high,
-        "accuracy": float(np.trace(total) / max(1, total.sum())),
-        **{
-            f"IoU {label}": float(score)
-            for label, score in zip(data.classes, class_iou(total), strict=True)
-        },
+        **measure.columns(total, data.classes),
     }
     return row, draws
 
 
 def plot_reports(reports: list[Report]) -> Figure:
-    """Draw the mIoU of several runs side by side, one row per region.
+    """Draw the scores of several runs side by side, one row per region.
 
     Args:
         reports: From `evaluate`, on the same data.
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        ValueError: The reports are of different scores.
     """
     from matplotlib.figure import Figure
 
+    if len(scores := {report.score for report in reports}) != 1:
+        raise ValueError(f"One figure shows one score, and these have {', '.join(sorted(scores))}.")
+    score = reports[0].score
     regions = list(reports[0].table.index)
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
     figure = Figure(figsize=(7, 0.9 + 0.55 * len(regions) * max(2, len(reports)) ** 0.5))
@@ -186,7 +195,7 @@ def plot_reports(reports: list[Report]) -> Figure:
         table = report.table.loc[regions]
         shift = (number - (len(reports) - 1) / 2) * 0.22
         rows = np.arange(len(regions)) + shift
-        middle = table["mIoU"].to_numpy()
+        middle = table[score].to_numpy()
         ends = np.stack([middle - table["low"], table["high"] - middle]).clip(min=0)
         axes.errorbar(
             middle, rows, xerr=ends, fmt="o", capsize=3, color=colours[number % len(colours)],
@@ -195,7 +204,7 @@ def plot_reports(reports: list[Report]) -> Figure:
     names = [f"{name} ({reports[0].table.loc[name, 'role']})" for name in regions]
     axes.set_yticks(np.arange(len(regions)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("mIoU (0-1), bars: 95 % interval over places")
+    axes.set_xlabel(f"{score} ({reports[0].limits}), bars: 95 % interval over places")
     axes.grid(axis="x", alpha=0.3)
     axes.set_title("Scores region by region")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

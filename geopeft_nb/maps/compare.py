@@ -51,9 +51,15 @@ def map_regions(
         `.save(path)` give its parts.
 
     Raises:
-        ValueError: No run, a run for other classes than the data's, an unknown region or composite,
-            a region without chips, or bands that the composite needs are missing.
+        ValueError: Data for another task than segmentation, no run, a run for other classes than
+            the data's, an unknown region or composite, a region without chips, or bands that the
+            composite needs are missing.
     """
+    if (task := getattr(data, "task", "segmentation")) != "segmentation":
+        raise ValueError(
+            f"map_regions shows a class for each pixel, and {data.card.title} is for {task}. Use "
+            "evaluate(run, data).plot() for its scores, and data.plot(sample) for single chips."
+        )
     runs = _name_runs(run_or_runs)
     for name, run in runs.items():
         _check_run(name, run, data)

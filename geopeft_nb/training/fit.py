@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
@@ -77,15 +78,19 @@ def predict_classes(
     """Return the predicted class of each pixel, one (H, W) int64 array per sample.
 
     For other tasks than segmentation: one class (), one label or none for each class (K,) bool, or
-    the values of K targets (K, H, W) float32.
+    the values of K targets (K, H, W) float32. Time and location are taken from the samples if the
+    model uses them; a sample without is an error.
     """
     device = next(model.parameters()).device
     model.eval()
     maps: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, len(samples), batch_size):
-            image = torch.stack([sample["image"] for sample in samples[start : start + batch_size]])
-            maps.extend(predicted(model(image.to(device)), model.task).cpu().numpy())
+            part = samples[start : start + batch_size]
+            image = torch.stack([sample["image"] for sample in part])
+            more = stack_metadata(part, model.metadata)
+            output = model(image.to(device), **{key: x.to(device) for key, x in more.items()})
+            maps.extend(predicted(output, model.task).cpu().numpy())
     return maps
 
 
@@ -215,15 +220,19 @@ class _Task(lightning.LightningModule):
         super().__init__()
         self.model, self.lr, self.objective = model, lr, objective
 
+    def output(self, batch: dict[str, Tensor]) -> Tensor:
+        """Call the model on images and what is known of them."""
+        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
+
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         image, target = turn_and_mirror(batch["image"], batch["target"])
-        return self.objective.loss(self.model(image), target)
+        return self.objective.loss(self.output({**batch, "image": image}), target)
 
     def on_validation_epoch_start(self) -> None:
         self.objective.counts[:] = 0
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        output, target = self.model(batch["image"]), batch["target"]
+        output, target = self.output(batch), batch["target"]
         loss = self.objective.loss(output, target)
         self.log("val_loss", loss, batch_size=len(output))
         self.objective.count(output, target)
@@ -267,7 +276,7 @@ def _turn(chip: Tensor, turns: int, mirror: bool) -> Tensor:
 def _collate(samples: list[Sample]) -> dict[str, Tensor]:
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
-    return {"image": image, "target": target}
+    return {"image": image, "target": target, **stack_metadata(samples)}
 
 
 def _step_memory(
@@ -275,6 +284,7 @@ def _step_memory(
 ) -> dict[str, int]:
     """Measure the bytes of one training step in float32, by part."""
     batch = _collate([data.train[index] for index in range(batch_size)])
-    image, target = batch["image"].to(device), batch["target"].to(device)
+    batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    loss, target = task.objective.loss, batch["target"]
     task.model.train()
-    return training_bytes(task.model, lambda: task.objective.loss(task.model(image), target))
+    return training_bytes(task.model, lambda: loss(task.output(batch), target))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.inputs import METADATA, without
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 
@@ -15,6 +17,8 @@ DEVICES = ("auto", "cpu", "gpu")
 #: What Lightning calls the precisions.
 LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 PRECISIONS = (*LIGHTNING_NAMES, "auto")
+#: From a larger part of the data so many chips are read before training, evenly spread.
+CHECKED_AT_MOST = 512
 
 
 def check_fit(
@@ -24,8 +28,8 @@ def check_fit(
     """Refuse what would fail later, before any work; arguments as in `fit`.
 
     Raises:
-        ValueError: Nothing is attached, a bad setting, data that do not belong to the model, or an
-            unfit chip in any part of the data.
+        ValueError: Nothing is attached, a bad setting, data that do not belong to the model, an
+            unfit chip in any part of the data, or one without the metadata that the model uses.
     """
     expect(model, "method_options", "the model that build_model returned")
     expect(data, "holdout", "the data that load_data returned")
@@ -69,27 +73,37 @@ def check_fit(
     for name, chips in parts.items():
         if not len(chips):
             raise ValueError(f"data.{name} has no chips.")
-        if not check_chips(chips, (len(data.bands), data.size, data.size)):
+        for kind in model.metadata:
+            check_metadata(name, kind, without(chips, kind))
+        if not check_chips(chips, (len(data.bands), data.size, data.size), name, model.metadata):
             ignored = "NaN" if data.task == "regression" else data.ignore_index
             unit = "pixel" if TARGETS[data.task][0] == "mask" else "chip"
             raise ValueError(f"data.{name} has no labelled {unit}: all are {ignored}.")
 
 
-def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
-    """Read every chip once, so that an unfit one is named before training and not in its middle.
+def check_chips(
+    chips: ChipDataset, shape: tuple[int, int, int], part: str = "train", used: tuple[str, ...] = ()
+) -> int:
+    """Read chips once, so that an unfit one is named before training and not in its middle.
 
     Args:
-        chips: What to read.
+        chips: What to read: all chips, or `CHECKED_AT_MOST` of more. What is not read now is
+            checked when training comes to it.
         shape: (C, H, W) that every image must have.
+        part: What the chips are in the data, for messages.
+        used: Metadata that the model uses.
 
     Returns:
         The number of pixels, or of chips, with a label.
 
     Raises:
-        ValueError: Another shape or type; and see `geopeft_nb.datasets.base.check_chip`.
+        ValueError: Another shape or type, or no metadata; and see
+            `geopeft_nb.datasets.base.check_chip`.
     """
     labelled, (key, dtype) = 0, TARGETS[chips.kind]
-    for sample in (chips[index] for index in range(len(chips))):
+    count = min(CHECKED_AT_MOST, len(chips))
+    for index in np.linspace(0, len(chips) - 1, count).round().astype(int):
+        sample = chips[int(index)]
         image, target = sample["image"], sample[key]
         if tuple(image.shape) != shape:
             raise ValueError(
@@ -100,6 +114,17 @@ def check_chips(chips: ChipDataset, shape: tuple[int, int, int]) -> int:
                 f"Chip {sample['name']!r} has an image of {image.dtype} and a {key} of "
                 f"{target.dtype}; float32 and {str(dtype).removeprefix('torch.')} are needed."
             )
+        for kind in used:
+            check_metadata(part, kind, None if METADATA[kind] in sample else sample["name"])
         counted = target.isfinite() if dtype.is_floating_point else target != chips.ignore_index
         labelled += int(counted.sum())
     return labelled
+
+
+def check_metadata(part: str, kind: str, chip: str | None) -> None:
+    """Refuse a chip, if there is one, of which metadata that the model uses are not known."""
+    if chip is not None:
+        raise ValueError(
+            f"The model uses {kind}, and that of chip {chip!r} in data.{part} is not known. Use "
+            "build_model(..., metadata=False), or leave such chips out."
+        )

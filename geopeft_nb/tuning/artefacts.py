@@ -184,7 +184,7 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     if not file.is_file():
         raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
     try:
-        about = json.loads(file.read_text())
+        about = {"metadata": [], **json.loads(file.read_text())}  # without it: none
         lacking = {*REMEDIES, "method", "options", "adapter"} - set(about)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}.") from error

@@ -12,19 +12,25 @@ import torch
 from geopeft_nb.errors import expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.tuning.model_card import units
 
 
-def check_merged(model: SegmentationModel, what: str) -> None:
-    """Refuse a model whose adapter could be merged and is not.
+def check_export(model: SegmentationModel, what: str) -> None:
+    """Refuse a model whose adapter could be merged and is not, or that takes more than images.
 
     Raises:
-        ValueError: It is not merged.
+        ValueError: It is not merged, or it uses metadata.
     """
     expect(model, "method_options", "the model that build_model returned")
     if model.method in CARDS and CARDS[model.method].merges:
         raise ValueError(
             f"{what} takes plain weights, and this model carries {model.method} beside them. Call "
             "gp.merge(model) first; save_adapter before that, to keep the adapter."
+        )
+    if model.metadata:
+        raise ValueError(
+            f"{what} is written for models that take an image alone, and this one also uses "
+            f"{' and '.join(model.metadata)}. Train one with build_model(..., metadata=False)."
         )
 
 
@@ -43,10 +49,11 @@ def export_onnx(
         bands and classes in their order.
 
     Raises:
-        ValueError: An adapter that should be merged first, or a size that is no size.
+        ValueError: An adapter that should be merged first, a model that uses metadata, or a size
+            that is no size.
         ImportError: The packages of the extra `export` are not installed.
     """
-    check_merged(model, "ONNX")
+    check_export(model, "ONNX")
     target = Path(file).expanduser().resolve()
     if target.suffix != ".onnx":
         raise ValueError(f"The name of the file must end in .onnx, got {target.name!r}.")
@@ -70,7 +77,7 @@ def export_onnx(
         model.train(training)
     program.model.metadata_props.update(
         bands=", ".join(model.bands), classes=", ".join(model.classes), task=model.task,
-        input="reflectance 0-1", backbone=model.plain_backbone.card.name,
+        input=units(model.built_for.get("data")), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as folder:  # nothing half-written under its name

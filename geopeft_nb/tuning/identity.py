@@ -19,6 +19,7 @@ REMEDIES = {
     "channels": "Use load_backbone(...) as it was when it was trained.",
     "grid": "Use load_backbone(..., img_size=...) with the patch side times this.",
     "gsd": "Use load_backbone(..., gsd={!r}).",
+    "metadata": "Use build_model(..., metadata={!r}).",
     "mean": "Use build_model(..., normalise=...) and the data as when it was trained.",
     "std": "Use build_model(..., normalise=...) and the data as when it was trained.",
 }
@@ -36,6 +37,7 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "channels": list(backbone.channels),
         "grid": backbone.trained_grid,
         "gsd": backbone.gsd,
+        "metadata": list(model.metadata),
         "decoder": model.decoder_name,
         "task": model.task,
         "bands": list(backbone.bands),
@@ -78,4 +80,4 @@ def _difference(key: str, saved: Any, own: Any) -> str:  # noqa: ANN401 - any va
 
 
 def _words(value: Any) -> str:  # noqa: ANN401
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -58,8 +58,9 @@ def write_card(
         *([f"Adapted: {weights['adapted']}."] if "adapted" in weights else []),
         "",
         "## Input",
-        "Reflectance 0-1. Each band, in this order, is scaled by (x - offset) / divisor "
+        f"{units(data)}. Each band, in this order, is scaled by (x - offset) / divisor "
         f"(normalise={facts.get('normalise', 'unknown')!r}).",
+        f"Metadata: {' and '.join(model.metadata) or 'none'}.",
         "",
         *["| band | offset | divisor |", "|---|---|---|", *scaling],
         "",
@@ -86,6 +87,13 @@ def write_card(
     path.write_text("\n".join(lines))
 
 
+def units(data: Any) -> str:  # noqa: ANN401 - a DataCard or None
+    """Say what the numbers of the images are."""
+    if data is None or data.reflectance:
+        return "Reflectance 0-1"
+    return f"The numbers of {data.title}, which are not reflectance"
+
+
 def _data(data: Any, facts: dict[str, Any]) -> list[str]:  # noqa: ANN401 - a DataCard or None
     if data is None:
         return ["Unknown: the model was not made by build_model."]
@@ -105,12 +113,13 @@ def _scores(model_or_run: SegmentationModel | Run, report: Report | None) -> lis
         lines = [f"On the validation chips, which chose the weights that are kept: {values}.", ""]
     if report is None:
         return [*lines, "Not evaluated: there are no scores on test chips or held-out regions."]
+    score = report.score
     lines += [
-        "| region | role | chips | places | mIoU | 95 % interval |",
+        f"| region | role | chips | places | {score} | 95 % interval |",
         "|---|---|---|---|---|---|",
     ]
     return lines + [
-        f"| {region} | {row['role']} | {row['chips']} | {row['places']} | {row['mIoU']:.3f} | "
+        f"| {region} | {row['role']} | {row['chips']} | {row['places']} | {row[score]:.3f} | "
         f"{row['low']:.3f} to {row['high']:.3f} |"
         for region, row in report.table.iterrows()
     ]
@@ -134,6 +143,8 @@ def _code(name: str, model: SegmentationModel) -> list[str]:
         given["gsd"] = backbone.gsd
     head = {"decoder": model.decoder_name, "normalise": facts.get("normalise", "pretraining")}
     head |= {"pad": True} if model.pad else {}
+    if backbone.card.takes_time or backbone.card.takes_location:
+        head["metadata"] = list(model.metadata)
     head |= model.decoder_options
     bands, load = list(model.bands), "data = ...  # your data, with the bands and classes above"
     if data and data.name in LOADERS:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geopeft_nb.decoders.load import MapDecoder
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.export import check_merged
+from geopeft_nb.tuning.export import check_export
 
 #: Our decoders in TerraTorch. Its LinearDecoder has a head of its own, but the factory of release
 #: 1.2.13 always appends a 1×1 convolution: an identity there makes the two equal.
@@ -41,9 +41,10 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         of the model that its EncoderDecoderFactory builds from them.
 
     Raises:
-        ValueError: An adapter that should be merged first, or another backbone, decoder or task.
+        ValueError: An adapter that should be merged first, a model that uses metadata, or another
+            backbone, decoder or task.
     """
-    check_merged(model, "TerraTorch")
+    check_export(model, "TerraTorch")
     card = model.plain_backbone.card
     able = model.method not in ("vpt", "adapter", "vit_adapter")
     if card.family != "prithvi" or not able or model.task != "segmentation":

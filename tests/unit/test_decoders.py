@@ -1,10 +1,12 @@
 """Decoders: sizes, gradients, options; and the tasks besides segmentation."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_score
 from torch import Tensor, nn
 
 import geopeft_nb as gp
@@ -289,12 +291,58 @@ def test_predictions_of_each_task_have_its_shape(trained: tuple[str, GeoData, Ru
     assert [(answer.shape, str(answer.dtype)) for answer in answers] == 2 * [(shape, dtype)]
 
 
-def test_evaluate_says_where_the_score_of_other_tasks_is(
+def test_each_task_is_evaluated_in_its_own_columns(trained: tuple[str, GeoData, Run]) -> None:
+    task, data, run = trained
+    column, more, limits = {
+        "classification": ("accuracy", ["F1 none", "F1 one", "F1 both"], "0-1"),
+        "multilabel": ("F1", ["F1 dark", "F1 bright"], "0-1"),
+        "regression": ("R²", ["RMSE"], "1 at best"),
+    }[task]
+    report = gp.evaluate(run, data)
+    first = ["method", "role", "chips", "places"]
+    assert list(report.table) == [*first, column, "low", "high", *more]
+    row = report.table.loc["virginia"]
+    assert row["low"] <= row[column] <= row["high"] and row["places"] == 8
+    # The scores of the report are those of all chips put together, by scikit-learn.
+    samples = [data.test[index] for index in range(len(data.test))]
+    truth = np.stack([s["mask" if task == "regression" else "label"].numpy() for s in samples])
+    guess = np.stack(run.predict(samples)).reshape(truth.shape)
+    if task == "regression":
+        known = np.isfinite(truth)
+        truth, guess = truth[known], guess[known]
+        expected = [r2_score(truth, guess), mean_squared_error(truth, guess) ** 0.5]
+    else:
+        each = f1_score(truth, guess, average=None)
+        mean = accuracy_score(truth, guess) if task == "classification" else each.mean()
+        expected = [mean, *each]
+    assert row[[column, *more]].tolist() == pytest.approx(expected, abs=1e-5)
+    assert report.plot().axes[0].get_xlabel().startswith(f"{column} ({limits})")
+    same = report.compare(report).loc["virginia"]
+    assert same.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_run_is_not_scored_on_data_for_another_task(trained: tuple[str, GeoData, Run]) -> None:
+    task, data, run = trained
+    other = replace(data, card=replace(data.card, kind="segmentation"))
+    with pytest.raises(ValueError, match=f"The model is for {task}, and .* is for segmentation"):
+        gp.evaluate(run, other)
+
+
+def test_what_has_no_class_for_each_pixel_is_not_mapped(
     trained: tuple[str, GeoData, Run],
 ) -> None:
     task, data, run = trained
-    with pytest.raises(ValueError, match=rf"is for {task}\. Its validation score is in run\.his"):
-        gp.evaluate(run, data)
+    with pytest.raises(ValueError, match=f"shows a class for each pixel, and .* is for {task}"):
+        gp.map_regions(run, data)
+
+
+def test_the_model_card_of_each_task_has_its_score(
+    trained: tuple[str, GeoData, Run], tmp_path: Path
+) -> None:
+    _, data, run = trained
+    report = gp.evaluate(run, data)
+    card = gp.save_adapter(run, tmp_path / "adapter", report) / "model_card.md"
+    assert f"| {report.score} | 95 % interval |" in card.read_text()
 
 
 def test_several_targets_get_an_output_each() -> None:

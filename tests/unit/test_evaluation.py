@@ -5,9 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import confusion_matrix, jaccard_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    mean_squared_error,
+    r2_score,
+)
 
 import geopeft_nb as gp
+from geopeft_nb.evaluation.measures import MEASURES
 from geopeft_nb.evaluation.metrics import (
     bootstrap_scores,
     class_iou,
@@ -115,3 +123,75 @@ def test_a_paired_difference_is_surer_than_its_two_scores() -> None:
     for unpaired in (replace(b, scored=others), replace(b, seed=1)):
         with pytest.raises(ValueError, match="not scored on the same chips and draws"):
             a.compare(unpaired)
+
+
+def answers(task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Make truth and prediction of 60 chips, the prediction right more often than not."""
+    rng = np.random.default_rng(3)
+    if task == "regression":
+        truth = rng.normal(40, 10, (60, 2, 3, 3))
+        guess = truth + rng.normal(1, 5, truth.shape)
+        truth[rng.random(truth.shape) < 0.1] = np.nan
+        return truth, guess
+    classes, shape = (2, (60, 3)) if task == "multilabel" else (3, (60,))
+    truth = rng.integers(0, classes, shape)
+    return truth, np.where(rng.random(shape) < 0.7, truth, rng.integers(0, classes, shape))
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_counts_of_single_chips_add_up_to_the_score_of_all(task: str) -> None:
+    truth, guess = answers(task)
+    outputs = 2 if task == "regression" else 3
+    measure = MEASURES[task](outputs, -1)
+    assert np.isnan(measure.score(measure.zeros()))
+    counts = np.stack([measure.count(truth[i, None], guess[i, None]) for i in range(60)])
+    total = counts.sum(axis=0)
+    assert np.allclose(total, measure.count(truth, guess))
+    columns = measure.columns(total, "abc"[:outputs])
+    if task == "regression":
+        pairs = [(t[np.isfinite(t)], g[np.isfinite(t)]) for t, g in zip(*(
+            values.transpose(1, 0, 2, 3) for values in (truth, guess)
+        ), strict=True)]  # fmt: skip
+        each = [r2_score(*pair) for pair in pairs]
+        errors = [mean_squared_error(*pair) ** 0.5 for pair in pairs]
+        expected = dict(zip(["R² a", "R² b", "RMSE a", "RMSE b"], each + errors, strict=True))
+        score = sum(each) / 2
+    else:
+        each = f1_score(truth, guess, average=None)
+        expected = dict(zip(["F1 a", "F1 b", "F1 c"], each, strict=True))
+        score = accuracy_score(truth, guess) if task == "classification" else each.mean()
+    assert columns == pytest.approx(expected)
+    assert measure.score(total) == pytest.approx(score)
+    # The interval is that of drawing places and scoring them anew, here by hand.
+    places = [f"p{i // 2:02d}" for i in range(60)]
+    draws = bootstrap_scores(counts, places, repeats=50, seed=7, parts=measure.parts)
+    picks = np.random.default_rng(7).integers(30, size=(50, 30))
+    by_hand = [
+        measure.score(measure.count(truth[index], guess[index]))
+        for index in (np.concatenate([[2 * p, 2 * p + 1] for p in row]) for row in picks)
+    ]
+    assert draws == pytest.approx(by_hand)
+
+
+def test_an_image_without_a_known_class_counts_for_nothing() -> None:
+    measure = MEASURES["classification"](2, -1)
+    assert measure.score(measure.count(np.array([-1, 1]), np.array([0, 1]))) == 1.0
+
+
+def test_a_target_that_never_changes_has_no_share_to_explain() -> None:
+    measure = MEASURES["regression"](2, -1)
+    truth = np.stack([np.full((1, 4), 5.0), np.arange(4.0)[None]], axis=1)
+    counts = measure.count(truth, truth)
+    assert np.isnan(measure.parts(counts)[0]) and measure.score(counts) == 1.0
+
+
+def test_scores_of_different_kinds_are_neither_compared_nor_drawn_together() -> None:
+    ours, other = report("lora", 0.8), report("full", 0.7)
+    table = other.table.rename(columns={"mIoU": "accuracy"})
+    other = replace(other, table=table, score="accuracy")
+    with pytest.raises(ValueError, match="One figure shows one score, and these have accuracy, mI"):
+        gp.plot_reports([ours, other])
+    with pytest.raises(ValueError, match="not scored on the same chips and draws"):
+        ours.compare(other)
+    assert other.plot().axes[0].get_xlabel() == "accuracy (0-1), bars: 95 % interval over places"
+    assert ours.plot().axes[0].get_xlabel() == "mIoU (0-1), bars: 95 % interval over places"

@@ -1,0 +1,180 @@
+"""What goes into a model: pixels in its own scale, and when and where they were taken."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from geopeft_nb.errors import unknown_name
+
+if TYPE_CHECKING:
+    from geopeft_nb.backbones.base import Backbone
+    from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
+    from geopeft_nb.datasets.geodata import GeoData
+
+#: Kind of metadata -> its key in a sample.
+METADATA = {"time": "temporal", "location": "location"}
+NORMALISATIONS = ("pretraining", "dataset")
+
+
+def choose_scaling(
+    backbone: Backbone, data: GeoData, normalise: str | None
+) -> tuple[str, Tensor, Tensor]:
+    """Choose how pixels are scaled; see `build_model`.
+
+    Returns:
+        The name of the normalisation, and offset and divisor per band, each (C,).
+
+    Raises:
+        ValueError: An unknown name, or a scaling that the backbone or the data rule out.
+    """
+    card, reflectance = backbone.card, data.card.reflectance
+    if normalise is None:
+        normalise = "pretraining" if reflectance else "dataset"
+    if normalise not in NORMALISATIONS:
+        raise unknown_name("normalisation", normalise, NORMALISATIONS)
+    if card.scheme == "inside" and not reflectance:
+        raise ValueError(
+            f"{card.name} scales reflectance by itself, and the numbers of {data.card.name} are "
+            "not reflectance. Use another backbone for them."
+        )
+    if card.scheme == "inside" and normalise == "dataset":
+        raise ValueError(
+            f"{card.name} scales reflectance by itself, because it also computes an index from "
+            "it. Use normalise='pretraining'."
+        )
+    if normalise == "pretraining" and not reflectance:
+        raise ValueError(
+            f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data.card.name} "
+            "are not reflectance. Use normalise='dataset'."
+        )
+    if normalise == "pretraining":
+        return normalise, *backbone.scaling()
+    return normalise, *card.scale_by(*data.statistics)
+
+
+def choose_metadata(
+    backbone: Backbone, data: GeoData, wanted: bool | str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Choose which metadata a model uses; see `build_model`.
+
+    Returns:
+        Some of ``"time"`` and ``"location"``.
+
+    Raises:
+        ValueError: An unknown kind, one that the backbone does not take, or one that is not known
+            of a training chip.
+    """
+    card = backbone.card
+    taken = {"time": card.takes_time, "location": card.takes_location}
+    takes = tuple(kind for kind, yes in taken.items() if yes)
+    if wanted is None:
+        known = all(without(part, kind) is None for kind in takes for part in data.parts.values())
+        return takes if known else ()
+    if wanted is False:
+        return ()
+    if wanted is True:
+        kinds: Sequence[str] = takes or tuple(METADATA)
+    else:
+        kinds = [wanted] if isinstance(wanted, str) else list(wanted)
+    for kind in kinds:
+        if kind not in METADATA:
+            raise unknown_name("metadata", kind, METADATA)
+        if kind not in takes:
+            raise ValueError(
+                f"{card.name} takes {' and '.join(takes) or 'neither time nor location'}, and not "
+                f"{kind}. Use metadata=False, or a backbone that gp.backbones() lists with {kind}."
+            )
+        if (name := without(data.train, kind)) is not None:
+            raise ValueError(
+                f"The {kind} of training chip {name!r} of {data.card.name} is not known. Use "
+                "metadata=False, or only what is known of all chips."
+            )
+    return tuple(kind for kind in METADATA if kind in kinds)
+
+
+def without(part: ChipDataset, kind: str) -> str | None:
+    """Return the name of a chip of which a kind of metadata is not known, or None.
+
+    What chips state is taken at its word. Of those that state nothing only the first is read, since
+    the files of a data set are alike: to read them all would take long.
+    """
+    silent = [index for index, chip in enumerate(part.chips) if not _states(chip, kind)]
+    if not silent:
+        return None
+    sample = part[silent[0]]
+    return None if METADATA[kind] in sample else str(sample["name"])
+
+
+def _states(chip: Chip, kind: str) -> bool:
+    if kind == "time":
+        return chip.date is not None
+    return chip.location is not None or None not in (chip.crs, chip.bounds)
+
+
+def convert_metadata(
+    backbone: Backbone, used: Sequence[str], temporal: Tensor | None, location: Tensor | None
+) -> dict[str, Tensor]:
+    """Turn the metadata that a model uses into what its backbone takes; see its `forward`.
+
+    Args:
+        backbone: Says from which number it counts days.
+        used: Kinds that the model uses; the others are left out.
+        temporal: (B, T, 2) year and day of year from 1, or None.
+        location: (B, 2) latitude and longitude in degrees, or None.
+
+    Raises:
+        ValueError: One that is used is None.
+    """
+    given = {"time": temporal, "location": location}
+    if missing := [kind for kind in used if given[kind] is None]:
+        raise ValueError(
+            f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal, "
+            "location) with those of the samples, or use build_model(..., metadata=False)."
+        )
+    found = {METADATA[kind]: x for kind, x in given.items() if kind in used and x is not None}
+    if "temporal" in found:
+        found["temporal"] = backbone.own_time(found["temporal"])
+    return found
+
+
+def stack_metadata(samples: Sequence[Sample], used: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Stack the metadata of samples.
+
+    Args:
+        samples: A batch.
+        used: Kinds that a model uses.
+
+    Returns:
+        `temporal` (B, 1, 2) and `location` (B, 2), each only if all samples have it.
+
+    Raises:
+        ValueError: A sample lacks a kind that is used.
+    """
+    stacked = {}
+    for kind, key in METADATA.items():
+        lacking = [sample.get("name") for sample in samples if key not in sample]
+        if not lacking:
+            stacked[key] = torch.stack([sample[key] for sample in samples])
+        elif kind in used:
+            raise ValueError(
+                f"The model uses {kind}, and that of chip {lacking[0]!r} is not known. Build the "
+                "model with metadata=False, or leave such chips out."
+            )
+    return stacked
+
+
+def warn_of_other_pixels(backbone: Backbone, data: GeoData) -> None:
+    """Warn if the pixels are of another size than the one that the backbone was told."""
+    told, found = backbone.gsd, data.card.resolution
+    if told is not None and found > 0 and abs(told - found) > 0.01 * found:
+        warnings.warn(
+            f"{backbone.card.name} was told pixels of {told:g} m, and those of {data.card.name} "
+            f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
+            RuntimeWarning,
+            stacklevel=3,  # the line that calls build_model
+        )
