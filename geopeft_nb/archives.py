@@ -8,20 +8,23 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from geopeft_nb.downloads import check_space
 
 
-def extract(archives: Path | Sequence[Path], folder: Path) -> Path:
+def extract(
+    archives: Path | Sequence[Path], folder: Path, wanted: Callable[[str], bool] | None = None
+) -> Path:
     """Extract an archive into a new folder, all of it or nothing.
 
     Args:
         archives: A tar (also compressed) or zip file; or its parts, in order, of one that was cut
             into several files.
         folder: Where its content shall lie. If it exists it is complete, and nothing is done.
+        wanted: Says by its name, with forward slashes, whether a file is extracted; None takes all.
 
     Returns:
         The folder.
@@ -44,9 +47,9 @@ def extract(archives: Path | Sequence[Path], folder: Path) -> Path:
         partial.mkdir()
         try:
             if len(parts) == 1 and zipfile.is_zipfile(parts[0]):
-                _unzip(parts[0], partial)
+                _unzip(parts[0], partial, wanted)
             else:
-                _untar(parts, partial)
+                _untar(parts, partial, wanted)
             return partial.rename(folder)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -60,20 +63,22 @@ def extract(archives: Path | Sequence[Path], folder: Path) -> Path:
                 shutil.rmtree(partial)
 
 
-def _unzip(archive: Path, folder: Path) -> None:
+def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool] | None) -> None:
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             _check_name(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ValueError(f"{archive} holds a link, {member.filename!r}: not extracted.")
-        check_space(folder, sum(member.file_size for member in packed.infolist()), archive.name)
-        packed.extractall(folder)
+        chosen = [each for each in packed.infolist() if wanted is None or wanted(each.filename)]
+        check_space(folder, sum(member.file_size for member in chosen), archive.name)
+        packed.extractall(folder, chosen)
 
 
-def _untar(parts: Sequence[Path], folder: Path) -> None:
+def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] | None) -> None:
     """Extract member by member: a compressed archive is read once, and its sizes checked then."""
-    # Compressed imagery hardly shrinks: twice the archive is a fair guess of what it will take.
-    check_space(folder, 2 * sum(part.stat().st_size for part in parts), parts[0].name)
+    if wanted is None:
+        # Compressed imagery hardly shrinks: twice the archive is a fair guess of what it will take.
+        check_space(folder, 2 * sum(part.stat().st_size for part in parts), parts[0].name)
     source = cast("IO[bytes]", io.BufferedReader(_Joined(parts), 1 << 20))
     with tarfile.open(fileobj=source, mode="r|*") as packed:
         for member in packed:
@@ -83,6 +88,8 @@ def _untar(parts: Sequence[Path], folder: Path) -> None:
                     f"{parts[0]} holds {member.name!r}, which is neither a file nor a folder: not "
                     "extracted."
                 )
+            if wanted is not None and not (member.isfile() and wanted(member.name)):
+                continue
             check_space(folder, member.size, member.name)
             packed.extract(member, folder, filter="data")
 

@@ -62,13 +62,18 @@ def forget(target: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_space(folder: Path, needed: int, what: str) -> None:
+#: What a user can do about a full disk.
+_ELSEWHERE = "set the environment variable GEOPEFT_CACHE to a folder on a larger disk"
+
+
+def check_space(folder: Path, needed: int, what: str, remedy: str = _ELSEWHERE) -> None:
     """Refuse what would fill the disk, before any of it is written.
 
     Args:
         folder: An existing folder on the disk in question.
         needed: Bytes that will be written.
         what: What they are, for the message.
+        remedy: What to do besides making room, for the message.
 
     Raises:
         OSError: Fewer are free.
@@ -78,8 +83,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
         raise OSError(
             errno.ENOSPC,
             f"{what} takes {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free "
-            f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or set the environment "
-            "variable GEOPEFT_CACHE to a folder on a larger disk",
+            f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or {remedy}",
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
 
     from geopeft_nb.downloads import check_space
 
-    found = [_find(entry) for entry in entries]
+    found = [find_file(entry) for entry in entries]
     missing = [entry for entry, path in zip(entries, found, strict=True) if path is None]
     if missing and not download:
         raise FileNotFoundError(
@@ -185,9 +186,16 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     if missing:
         cache_folder().mkdir(parents=True, exist_ok=True)
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(fetch, missing))
-    return [path or fetch(entry) for entry, path in zip(entries, found, strict=True)]
+        from tqdm.auto import tqdm
+
+        shown = len(missing) > 8 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        with ThreadPoolExecutor(4) as pool, tqdm(missing, what, disable=not shown) as bar:
+            for _ in pool.map(fetch, missing):
+                bar.update()
+    return [
+        check_file(path, size=entry.size) if path else fetch(entry)
+        for entry, path in zip(entries, found, strict=True)
+    ]
 
 
 def fetch(entry: FileEntry, download: bool = True) -> Path:
@@ -210,7 +218,7 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
             message says why and what to do.
         ValueError: The file that was found or downloaded has the wrong size or checksum.
     """
-    if place := _find(entry):
+    if place := find_file(entry):
         return check_file(place, size=entry.size, sha256=entry.sha256, md5=entry.md5)
     if not entry.source:
         raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
@@ -219,8 +227,13 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
     from filelock import FileLock  # only a download needs it
 
     cached = cache_folder() / entry.path
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cached}.lock"):
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        locked = FileLock(f"{cached}.lock").acquire()
+    except OSError as error:
+        reason = f"the cache cannot be written to ({_reason(error)}): set GEOPEFT_CACHE to a folder"
+        raise FileNotFoundError(_missing(entry, reason)) from error
+    with locked:
         if cached.is_file():  # another process fetched it while this one waited
             return check_file(cached, size=entry.size, sha256=entry.sha256, md5=entry.md5)
         if "-NC" in entry.licence.upper():
@@ -232,11 +245,20 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
 def _from_hub(entry: FileEntry) -> Path:
     """Download from the Hugging Face hub into its cache; a file that fails the check is removed."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from geopeft_nb.downloads import check_space
 
     inside = entry.hub_path or entry.name
     try:
+        if entry.size:
+            folder = Path(HF_HUB_CACHE)
+            folder.mkdir(parents=True, exist_ok=True)
+            check_space(folder, entry.size, entry.name, "set HF_HOME to a folder on a larger disk")
         path = Path(hf_hub_download(entry.hub, inside, revision=entry.revision))
     except Exception as error:  # offline, no such file, no access: each its own kind
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise FileNotFoundError(_missing(entry, _reason(error))) from error
     try:
         return check_file(path, size=entry.size, sha256=entry.sha256)
@@ -264,11 +286,25 @@ def _from_url(entry: FileEntry, target: Path) -> Path:
     return target
 
 
-def _find(entry: FileEntry) -> Path | None:
-    """Return where a file lies on this machine: what ships, then mirrors, then the cache."""
+def find_file(entry: FileEntry) -> Path | None:
+    """Return where a file lies on this machine, unchecked, or None.
+
+    What ships comes first, then mirrors, then the cache, then the cache of the hub's own tools,
+    which is looked into without asking the hub: without a network that would take many seconds.
+    """
     mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
     places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
-    return next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if place.is_file()), None)
+    if found or not entry.hub:
+        return found
+    from huggingface_hub import try_to_load_from_cache
+
+    inside = entry.hub_path or entry.name
+    cached = try_to_load_from_cache(entry.hub, inside, revision=entry.revision)
+    if not isinstance(cached, str) or not Path(cached).is_file():
+        return None
+    # Of another size, it is an older version: the hub has the one that is meant.
+    return Path(cached) if entry.size in (None, Path(cached).stat().st_size) else None
 
 
 def _reason(error: Exception) -> str:

@@ -94,6 +94,8 @@ class Request:
         download: Whether files may be downloaded.
         seed: Seed of the split by place, or of a generator.
         cache: Whether decoded chips are kept on disk.
+        unreadable: ``"skip"`` to leave out files that cannot even be opened, and name them in
+            `skipped`; else ``"error"``.
     """
 
     root: str | None = None
@@ -104,6 +106,7 @@ class Request:
     download: bool = True
     seed: int = 0
     cache: bool = True
+    unreadable: str = "error"
 
 
 def choose_bands(wanted: Sequence[str] | None, card: DataCard) -> tuple[list[int], tuple[str, ...]]:

@@ -10,7 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from geopeft_nb.datasets import hls_water, scenes
+from geopeft_nb.datasets import (
+    burn_scars,
+    eurosat,
+    folder,
+    geobench,
+    hls_water,
+    reben,
+    sandbox,
+    scenes,
+    sen1floods11,
+)
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
@@ -20,7 +30,15 @@ from geopeft_nb.errors import unknown_name
 #: the data set's own options.
 LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
     "scenes": (scenes.CARD, scenes.load_scenes),
+    "sandbox": (sandbox.CARD, sandbox.load_sandbox),
+    "folder": (folder.CARD, folder.load_folder),
+    "eurosat": (eurosat.CARD, eurosat.load_eurosat),
     "hls_water": (hls_water.CARD, hls_water.load_hls_water),
+    "sen1floods11": (sen1floods11.CARD, sen1floods11.load_sen1floods11),
+    "burn_scars": (burn_scars.CARD, burn_scars.load_burn_scars),
+    "reben_7k": (reben.CARD, reben.load_reben),
+    "m_cashew_plantation": (geobench.CASHEW, geobench.load_cashew_plantation),
+    "m_sa_crop_type": (geobench.SA_CROP, geobench.load_sa_crop_type),
 }
 
 
@@ -88,7 +106,9 @@ def load_data(
             listed = ", ".join(own) or "none"
             raise ValueError(f"{name} has no option {option!r}. Its own options: {listed}.")
     folder = os.fspath(root) if root is not None else None
-    request = Request(folder, bands, size, train_regions, holdout_regions, download, seed, cache)
+    request = Request(
+        folder, bands, size, train_regions, holdout_regions, download, seed, cache, unreadable
+    )
     data = loader(request, **options)
     return _without_unreadable(data) if unreadable == "skip" else data
 
@@ -150,7 +170,7 @@ def _without_unreadable(data: GeoData) -> GeoData:
         val=readable(data.val),
         test=readable(data.test),
         holdout={region: readable(part) for region, part in data.holdout.items()},
-        skipped=skipped,
+        skipped={**data.skipped, **skipped},
     )
 
 

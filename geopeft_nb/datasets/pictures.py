@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,8 @@ def plot_sample(data: GeoData, sample: Sample, prediction: NDArray[np.int64] | N
         title += f"\n{_words(data, sample)}"
     elif maps:
         _legend(axes[-1], data, maps)
+    letters = int(10 * figure.get_figwidth())
+    title = "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
 
@@ -118,7 +121,8 @@ def _legend(panel: Axes, data: GeoData, maps: dict[str, NDArray[np.int64]]) -> N
     if data.ignore_index in present:
         entries.append((_IGNORED, "no label"))
     patches = [
-        Patch(facecolor=colour, edgecolor="#555555", label=label) for colour, label in entries
+        Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(label, 30))
+        for colour, label in entries
     ]
     panel.legend(
         handles=patches, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9

@@ -7,12 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import requests  # noqa: F401 - so that the kill does not come while it is imported
-import tqdm.auto  # noqa: F401
-
-from geopeft_nb import archives, downloads
-from geopeft_nb.datasets.chip_cache import ChipCache
-from geopeft_nb.files import FileEntry, fetch
 
 CHIPS = 200
 
@@ -26,16 +20,27 @@ def chip(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main(what: str, *arguments: str) -> None:
     """Do one of them; `started` on standard output says that it has begun."""
+    # Each imports what it needs before it begins, so that no kill comes while it is imported.
     if what == "download":
+        import requests  # noqa: F401
+        import tqdm.auto  # noqa: F401
+
+        from geopeft_nb import downloads
+        from geopeft_nb.files import FileEntry, fetch
+
         url, digest, size = arguments
         FileEntry.source = property(lambda self: self.url)  # type: ignore[method-assign, assignment]
         downloads.refuse_plain = lambda response: None  # the server of the test has no certificate
         print("started", flush=True)
         fetch(FileEntry("big.bin", url=url, sha256=digest, size=int(size)))
     elif what == "extract":
+        from geopeft_nb import archives
+
         print("started", flush=True)
         archives.extract(Path(arguments[0]), Path(arguments[1]))
     elif what == "chips":
+        from geopeft_nb.datasets.chip_cache import ChipCache
+
         cache = ChipCache("killed", "key")
         print("started", flush=True)
         for number in range(CHIPS):

@@ -13,7 +13,6 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -390,22 +389,3 @@ def test_a_root_that_is_no_folder_is_refused(cache: Path, tmp_path: Path) -> Non
     assert find_dataset("toy") is None
     (cache / "toy").mkdir(parents=True)
     assert find_dataset("toy") == cache / "toy"
-
-
-def test_many_readers_of_one_read_only_mirror(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    (mirror / "big.bin").write_bytes(CONTENT)
-    before = (mirror / "big.bin").stat()
-    for path in (mirror / "big.bin", mirror):
-        path.chmod(0o555)
-    monkeypatch.setenv("GEOPEFT_MIRROR", str(mirror))
-    arguments = ("download", "https://example.org/never", DIGEST, str(len(CONTENT)))
-    with ThreadPoolExecutor(10) as pool:  # thirty in all, ten at a time on small machines
-        ends = list(pool.map(lambda _: run(*arguments).wait(), range(30)))
-    assert ends == [0] * 30
-    assert os.listdir(mirror) == ["big.bin"] and not cache.exists()
-    assert (mirror / "big.bin").stat().st_mtime_ns == before.st_mtime_ns
-    mirror.chmod(0o755)

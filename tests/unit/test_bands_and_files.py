@@ -1,12 +1,15 @@
 """Names of bands, and how files are found and checked."""
 
+import errno
 import hashlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -15,7 +18,7 @@ import requests
 from geopeft_nb import downloads
 from geopeft_nb.bands import HLS_BANDS, band_indices, band_name
 from geopeft_nb.errors import unknown_name
-from geopeft_nb.files import FileEntry, fetch, find_folder
+from geopeft_nb.files import FileEntry, fetch, fetch_many, find_folder
 
 
 def test_sentinel2_and_landsat_numbers_name_the_same_band() -> None:
@@ -168,6 +171,48 @@ def test_a_hub_that_refuses_or_is_out_of_reach_is_explained(
     ):  # fmt: skip
         assert part in message
     assert "More lines" not in message
+
+
+def test_what_the_hub_gave_once_is_found_without_asking_it(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = mirror / "kept.pt"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(kept))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake_hub(mirror, b"newer"))
+    kept.write_bytes(b"right")
+    assert fetch(HUB, download=False) == kept
+    kept.write_bytes(b"an older version")  # of another size: the hub is asked
+    assert fetch(HUB).read_bytes() == b"newer"
+
+
+def test_a_full_disk_is_seen_before_the_hub_is_asked(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(mirror / "hub"))
+    usage = SimpleNamespace(total=0, used=0, free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"encoder\.pt takes 0 MB in .*hub.* set HF_HOME") as caught:
+        fetch(HUB)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_cache_that_cannot_be_written_to_is_explained(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mirror / "file").write_bytes(b"")
+    monkeypatch.setenv("GEOPEFT_CACHE", str(mirror / "file/cache"))
+    with pytest.raises(FileNotFoundError, match=r"cache cannot be written to .* GEOPEFT_CACHE"):
+        fetch(HUB)
+
+
+def test_one_truncated_file_of_many_is_refused(mirror: Path) -> None:
+    for name in ("a", "b"):
+        (mirror / name).write_bytes(b"right")
+    entries = [FileEntry(name, size=5) for name in ("a", "b")]
+    assert fetch_many(entries, "letters") == [mirror / "a", mirror / "b"]
+    (mirror / "b").write_bytes(b"rig")
+    with pytest.raises(ValueError, match=r"b is corrupt or incomplete: 3 bytes instead of 5"):
+        fetch_many(entries, "letters")
 
 
 class Server(ThreadingHTTPServer):

@@ -34,7 +34,10 @@ def test_listing_rooms_can_be_called_in_any_order() -> None:
         "import geopeft_nb.datasets.load; "
         "print(gp.backbones().index[0], *gp.datasets().index, gp.methods().index[0])"
     )
-    assert run(code) == "geopeft_tiny scenes hls_water linear_probe"
+    assert run(code) == (
+        "geopeft_tiny scenes sandbox folder eurosat hls_water sen1floods11 burn_scars reben_7k "
+        "m_cashew_plantation m_sa_crop_type linear_probe"
+    )
 
 
 def test_every_public_name_can_be_imported() -> None:

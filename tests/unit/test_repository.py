@@ -19,7 +19,7 @@ CONDA_NAMES = {
     "huggingface-hub": "huggingface_hub", "matplotlib": "matplotlib-base", "torch": "pytorch-cpu",
 }  # fmt: skip
 # Binder has 2 GB of memory; the lessons on the default path do without these.
-NOT_ON_BINDER = {"ipyvuetify", "leafmap", "rioxarray", "torchgeo", "xarray"}
+NOT_ON_BINDER = {"duckdb", "h5py", "ipyvuetify", "leafmap", "rioxarray", "torchgeo", "xarray"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,71 @@
+"""What each lesson needs besides the toolkit, for rooms without network; see `mirror`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+
+from geopeft_nb.backbones.catalog import CARDS
+from geopeft_nb.errors import unknown_name
+from geopeft_nb.files import FileEntry
+
+#: Lesson -> the backbones and data sets that it takes or names.
+LESSONS: dict[str, tuple[str, ...]] = {
+    "01": ("geopeft_tiny", "scenes"),
+    "02": ("geopeft_tiny", "scenes", "galileo_nano"),
+    "04": ("geopeft_tiny", "scenes", "prithvi_eo_v1_100"),
+    "05": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
+    "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
+}
+#: Data sets without files of their own: one is computed, the other is the user's.
+NO_FILES = ("sandbox", "folder")
+
+
+def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Say what is wanted.
+
+    Args:
+        lessons: ``"all"``, ``"none"``, or numbers with commas, such as ``"01,04"``.
+        also: More backbones or data sets.
+
+    Returns:
+        Name of a backbone or data set -> numbers of the lessons that need it.
+
+    Raises:
+        ValueError: No such lesson, backbone or data set; the message lists all.
+
+    Example:
+        >>> choose("01")
+        {'geopeft_tiny': ('01',), 'scenes': ('01',)}
+    """
+    given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
+    numbers = {"all": list(LESSONS), "none": []}.get(lessons, given)
+    for number in numbers:
+        if number not in LESSONS:
+            raise unknown_name("lesson", number, ["all", "none", *LESSONS])
+    if not numbers and not also:
+        raise ValueError("Nothing is asked for: give --lessons all, their numbers, or --also NAME.")
+    if not CARDS.keys() >= set(also):
+        from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
+
+        for name in also:
+            if name not in CARDS and name not in LOADERS:
+                raise unknown_name("backbone or data set", name, [*CARDS, *LOADERS])
+    names = [*(name for number in numbers for name in LESSONS[number]), *also]
+    return {name: tuple(n for n in numbers if name in LESSONS[n]) for name in names}
+
+
+def published_files(name: str) -> Sequence[FileEntry]:
+    """Return the files of a data set that comes file by file, with their addresses.
+
+    That is what the function `mirror_files` of its module returns; in a module of several data sets
+    it takes the name. Of others there is none: they are a folder that is somewhere already.
+    """
+    from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
+
+    module = sys.modules[LOADERS[name][1].__module__]
+    files = getattr(module, "mirror_files", None)
+    if files is None:
+        return []
+    return files(name) if inspect.signature(files).parameters else files()

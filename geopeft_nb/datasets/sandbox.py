@@ -1,0 +1,162 @@
+"""The sandbox planet: made-up chips in six climates, whose difference is yours to choose.
+
+Nothing here was ever photographed. A place has terrain, rivers and fields, its climate says what
+grows there and when, each pixel mixes published reflectance spectra, and light, haze and a sensor
+add theirs: see `sandbox_ground`, `sandbox_climates` and `sandbox_scene`. With `shift` all numbers
+of a climate move from the mean of the six, where all regions are alike, to the climate's own.
+
+Shares of the classes over the pixels of a region of 80 chips, in every climate at every shift
+(`tests/unit/test_sandbox.py`): flooded 30-50 %, burnt 17-35 %, each crop 12-25 % and the water
+between the fields 4-12 %, each land cover 4-42 %. Of the chips, 10-95 % have a given label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets.base import Chip, Reading
+from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.datasets.sandbox_climates import CLIMATES, Climate, climate_of
+from geopeft_nb.datasets.sandbox_scene import SCALE, WINDOWS, Scene, make_place
+from geopeft_nb.errors import unknown_name
+
+_LAND = {
+    "water": "#0072B2", "forest": "#117733", "grassland": "#B5BD4C",
+    "bare ground": "#D9CFB8", "built-up": "#CC3311", "cropland": "#EE9A3A",
+}  # fmt: skip
+_CROPS = {
+    "cereal": "#E6C229", "maize": "#117733", "rice": "#44AA99",
+    "pasture": "#B5BD4C", "fallow": "#A08060", "water": "#0072B2",
+}  # fmt: skip
+_FLOOD = {"land": "#D9CFB8", "water": "#0072B2"}
+_BURN = {"unburnt": "#B5BD4C", "burn scar": "#CC3311"}
+#: Task -> what is predicted, the kind of target, and each class with its colour.
+TASKS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "flood": ("water or land, per pixel", "segmentation", _FLOOD),
+    "burn": ("burn scar or not, per pixel", "segmentation", _BURN),
+    "crops": ("crop, per pixel", "segmentation", _CROPS),
+    "landcover": ("land cover, per pixel", "segmentation", _LAND),
+    "multilabel": ("which land covers are in the chip", "multilabel", _LAND),
+}
+#: Chips in a place: a square of neighbours, of one day.
+CHIPS_PER_PLACE = WINDOWS**2
+#: A land cover is there, for multi-label, if it has this share of the pixels.
+PRESENT = 0.1
+
+CARD = DataCard(
+    name="sandbox",
+    title="Sandbox planet (SYNTHETIC)",
+    task="choose with task=: " + ", ".join(TASKS),
+    classes=tuple(TASKS["flood"][2]),
+    colours=tuple(TASKS["flood"][2].values()),
+    bands=HLS_BANDS,
+    regions=tuple(CLIMATES),
+    home=("temperate",),
+    size=64,
+    resolution=30.0,
+    labels="known exactly: the generator drew them; days and places are invented",
+    licence="CC0-1.0",
+    citation="made by this toolkit; the sources of the spectra are in datasets/sandbox_climates.py",
+    synthetic=True,
+    download="nothing: the chips are computed when they are first asked for",
+)
+
+
+def load_sandbox(
+    request: Request, *, task: str = "flood", shift: float = 1.0, chips: int = 160
+) -> GeoData:
+    """Make chips of the sandbox planet; see `load_data`.
+
+    The same arguments give the same bytes. Place for place, only the climate changes with `shift`:
+    the terrain keeps its pattern, so that a slider shows what the climate does.
+
+    Args:
+        request: What `load_data` was asked for.
+        task: A key of `TASKS`.
+        shift: How much the regions differ: 0 not at all, 1 as much as the climates do.
+        chips: Chips of each region; four neighbours share a place.
+
+    Returns:
+        The data, on a card of the task.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if task not in TASKS:
+        raise unknown_name("task of sandbox", task, TASKS)
+    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 <= shift <= 1:
+        raise ValueError(
+            f"shift must be a number from 0 (all regions alike) to 1 (each its own climate), got "
+            f"{shift!r}."
+        )
+    fewest = 3 * CHIPS_PER_PLACE
+    if isinstance(chips, bool) or not isinstance(chips, int) or chips < fewest:
+        raise ValueError(
+            f"chips of each region must be a whole number of at least {fewest}, three places of "
+            f"{CHIPS_PER_PLACE} for training, validation and test; got {chips!r}."
+        )
+    size = request.size or CARD.size
+    if size % 8 or not 16 <= size <= 512:
+        raise ValueError(f"size of sandbox must be a multiple of 8 from 16 to 512, got {size}.")
+    if request.seed < 0:
+        raise ValueError(f"seed of sandbox must be 0 or more, got {request.seed}.")
+    if request.root is not None:
+        raise ValueError("sandbox is computed and has no files; leave root out.")
+    words, kind, colours = TASKS[task]
+    card = replace(
+        CARD, task=words, kind=kind, classes=tuple(colours), colours=tuple(colours.values())
+    )
+    indices, names = choose_bands(request.bands, card)
+    listed = []
+    for number, region in enumerate(CLIMATES):
+        climate = climate_of(region, shift)
+        for first in range(0, chips, CHIPS_PER_PLACE):
+            place = first // CHIPS_PER_PLACE
+            label = f"{region}-{place:04d}"
+            # Each region has its own longitudes; steps of the golden ratio never meet again.
+            longitude = (60 * number + 24 * (place * 0.618034 % 1) + 180) % 360 - 180
+            scenes = _remember(task, climate, size, longitude, [request.seed, number, place])
+            # A chip of another shift is another chip: what trained on one may be tested on it.
+            name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}"
+            for window in range(min(CHIPS_PER_PLACE, chips - first)):
+                read = _reader(scenes, window, indices, kind)
+                listed.append(Chip(f"{name}-{window}", region, label, read))
+    return split_regions(
+        listed, card, names, size, request.train_regions, request.holdout_regions, request.seed
+    )
+
+
+def _remember(
+    task: str, climate: Climate, size: int, longitude: float, seed: list[int]
+) -> Callable[[], list[Scene]]:
+    """Return a function that makes the chips of a place once: 53 kB for each of 64 x 64 pixels."""
+    kept: list[Scene] = []
+    ground = "landcover" if task == "multilabel" else task
+
+    def scenes() -> list[Scene]:
+        if not kept:
+            kept[:] = make_place(ground, climate, size, longitude, seed)
+        return kept
+
+    return scenes
+
+
+def _reader(
+    scenes: Callable[[], list[Scene]], window: int, indices: list[int], kind: str
+) -> Callable[[], Reading]:
+    def read() -> Reading:
+        scene = scenes()[window]
+        image = scene.image[indices].astype(np.float32) / SCALE
+        target = scene.mask.astype(np.int64)
+        if kind == "multilabel":
+            shares = np.bincount(target.ravel(), minlength=len(_LAND)) / target.size
+            target = (shares >= PRESENT).astype(np.int64)
+        return Reading(image, target, location=scene.location, date=scene.date)
+
+    return read

@@ -1,0 +1,921 @@
+"""Somebody's own files: three odd inputs end to end, and what is handled or refused, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+import geopeft_nb as gp
+from geopeft_nb.bands import SENTINEL2_BANDS
+from geopeft_nb.datasets.geodata import GeoData
+
+RGB_NIR = ("BLUE", "GREEN", "RED", "NIR")
+L2A = tuple(band for band in SENTINEL2_BANDS if band != "CIRRUS")
+UTM = "EPSG:32633"
+
+
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    crs: str | None = UTM,
+    origin: tuple[float, float] = (500_000.0, 5_000_000.0),
+    step: float = 10.0,
+    names: tuple[str, ...] = (),
+    **options: Any,  # noqa: ANN401 - of rasterio
+) -> Path:
+    """Write a GeoTIFF; pixels (C, H, W) or (H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    count, height, width = pixels.shape
+    where = {"crs": crs, "transform": from_origin(*origin, step, step)} if crs else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width,
+        dtype=pixels.dtype, **where, **options,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+        for number, name in enumerate(names, start=1):
+            raster.set_band_description(number, name)
+    return path
+
+
+def reflectance(shape: tuple[int, ...], seed: int = 0, top: int = 4000) -> np.ndarray:
+    return np.random.default_rng(seed).integers(200, top, shape).astype(np.uint16)
+
+
+def two_classes(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2, (height, width)).astype(np.uint8)
+
+
+def write_pairs(
+    root: Path, count: int = 8, side: int = 32, bands: int = 4, names: tuple[str, ...] = RGB_NIR
+) -> Path:
+    """Write images/ and masks/ of chips far from each other."""
+    for number in range(count):
+        origin = (500_000.0 + 20_000 * number, 5_000_000.0)
+        image = reflectance((bands, side, side), number)
+        write(root / "images" / f"chip{number}.tif", image, origin=origin, names=names)
+        write(root / "masks" / f"chip{number}.tif", two_classes(side, side, number), origin=origin)
+    return root
+
+
+def load(root: Path, **options: Any) -> GeoData:  # noqa: ANN401 - of load_data
+    return gp.load_data("folder", root=root, **options)
+
+
+def chips_of(data: GeoData) -> dict[str, Any]:
+    """All samples by name."""
+    return {
+        part.chips[index].name: part[index]
+        for part in data.parts.values()
+        for index in range(len(part))
+    }
+
+
+def places_of(data: GeoData) -> dict[str, set[str]]:
+    return {name: {chip.place for chip in part.chips} for name, part in data.parts.items()}
+
+
+def noted(data: GeoData, words: str) -> bool:
+    return any(words in note for note in data.notes)
+
+
+def train_once(data: GeoData, normalise: str) -> float:
+    """Go all the way and return the mean mIoU at home."""
+    backbone = gp.load_backbone("geopeft_tiny", bands=data.bands)
+    model = gp.build_model(backbone, data, normalise=normalise)
+    gp.attach(model, "lora")
+    run = gp.fit(model, data, epochs=1, batch_size=4, device="cpu", dashboard=False)
+    assert run.state == "finished" and np.isfinite(run.history["train_loss"]).all()
+    table = gp.evaluate(run, data).table
+    assert table.loc[list(data.regions), "chips"].sum() == len(data.test)
+    return float(table["mIoU"].mean())
+
+
+# One 4-band 3-metre scene in EPSG:3857 with a GeoPackage of polygons.
+
+SCENE_ORIGIN = (1_500_000.0, 6_900_000.0)
+POND = (1_500_300.0, 6_899_100.0, 1_500_600.0, 6_899_700.0)  # left, bottom, right, top
+
+
+def planet_scene(root: Path, crs: str = "EPSG:4326") -> tuple[Path, np.ndarray]:
+    """A scene of 400 x 400 pixels; everything is grass but a pond and a forest."""
+    geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
+    from shapely.geometry import box
+
+    pixels = reflectance((4, 400, 400))
+    write(root / "scene.tif", pixels, "EPSG:3857", SCENE_ORIGIN, 3.0, tiled=True,
+          blockxsize=128, blockysize=128)  # fmt: skip
+    whole = (SCENE_ORIGIN[0], SCENE_ORIGIN[1] - 1200, SCENE_ORIGIN[0] + 1200, SCENE_ORIGIN[1])
+    forest = box(SCENE_ORIGIN[0] + 600, whole[1], whole[2], whole[3])
+    pond = box(*POND)
+    shapes = {"forest": forest, "grass": box(*whole).difference(forest).difference(pond)}
+    frame = geopandas.GeoDataFrame(
+        {"landcover": [*shapes, "pond"], "area": [1.0, 2.0, 3.0]},
+        geometry=[*shapes.values(), pond], crs="EPSG:3857",
+    )  # fmt: skip
+    frame.to_crs(crs).to_file(root / "fields.gpkg")
+    return root, pixels
+
+
+def test_a_planet_scene_with_polygons_trains_and_is_judged(tmp_path: Path) -> None:
+    root, _ = planet_scene(tmp_path)
+    data = load(root, band_names=RGB_NIR)
+    assert data.classes == ("forest", "grass", "pond")
+    assert data.bands == ("BLUE", "GREEN", "RED", "NIR_NARROW")
+    assert (data.size, data.card.resolution) == (64, 3.0)
+    for words in (
+        "EPSG:3857 (1); pixels of 3 m", "on the ground a pixel is about 1.82 m", "number / 10,000",
+        "Classes are the values of landcover", "narrower",
+    ):  # fmt: skip
+        assert noted(data, words), words
+    assert 0 <= train_once(data, "pretraining") <= 1
+
+
+def test_windows_of_a_scene_are_its_pixels_and_polygons_lie_where_they_lie(tmp_path: Path) -> None:
+    root, pixels = planet_scene(tmp_path)
+    samples = chips_of(load(root, band_names=RGB_NIR, bands=["NIR", "RED"]))
+    assert len(samples) == 7 * 7  # 400 = 6 x 64 + 16, and 16 is a quarter of a chip
+    for name, sample in samples.items():
+        row, column = (int(part) for part in name.split("-")[1:])
+        top, left = 64 * row, 64 * column
+        window = pixels[[3, 2], top : top + 64, left : left + 64].astype(np.float32) / 10_000
+        height, width = window.shape[1:]
+        assert torch.equal(sample["image"][:, :height, :width], torch.from_numpy(window))
+        assert sample["crs"] == "EPSG:3857"
+        assert sample["bounds"] == (
+            SCENE_ORIGIN[0] + 3 * left, SCENE_ORIGIN[1] - 3 * (top + 64),
+            SCENE_ORIGIN[0] + 3 * (left + 64), SCENE_ORIGIN[1] - 3 * top,
+        )  # fmt: skip
+        truth = np.ones((64, 64), np.int64)
+        x = sample["bounds"][0] + 3 * (np.arange(64) + 0.5)
+        y = sample["bounds"][3] - 3 * (np.arange(64) + 0.5)
+        truth[:, x > SCENE_ORIGIN[0] + 600] = 0
+        inside = ((y > POND[1]) & (y < POND[3]))[:, None] & ((x > POND[0]) & (x < POND[2]))
+        truth[inside] = 2
+        truth[height:], truth[:, width:] = -1, -1
+        assert np.array_equal(sample["mask"].numpy(), truth), name
+
+
+def test_what_pads_a_chip_is_ignored_and_has_its_mean(tmp_path: Path) -> None:
+    root, _ = planet_scene(tmp_path)
+    corner = chips_of(load(root, band_names=RGB_NIR))["scene-006-006"]
+    assert (corner["mask"][:16, :16] >= 0).all() and (corner["mask"][16:] == -1).all()
+    mean = corner["image"][:, :16, :16].mean(dim=(1, 2))
+    assert torch.allclose(corner["image"][:, 40, 40], mean, atol=1e-5)  # float32 sums
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32633"])
+def test_polygons_may_have_any_reference_system(tmp_path: Path, crs: str) -> None:
+    pond = chips_of(load(planet_scene(tmp_path, crs)[0], band_names=RGB_NIR))["scene-003-002"]
+    assert (pond["mask"] == 2).sum() == 64 * 64  # x from 384 to 576 m, y from 576 to 768 m
+
+
+def test_a_side_of_the_scene_can_be_held_out(tmp_path: Path) -> None:
+    root, _ = planet_scene(tmp_path)
+    data = load(
+        root, band_names=RGB_NIR, train_regions=["north-west", "south-west"],
+        holdout_regions=["north-east", "south-east"],
+    )  # fmt: skip
+    assert data.regions == ("north-west", "south-west") and len(data.holdout) == 2
+    east = [chip.bounds[0] for part in data.holdout.values() for chip in part.chips if chip.bounds]
+    west = [chip.bounds[0] for part in (data.train, data.val, data.test) for chip in part.chips]
+    assert max(west) < min(east)
+    with pytest.raises(ValueError, match="Did you mean 'north-west'"):
+        load(root, band_names=RGB_NIR, train_regions=["northwest"])
+
+
+# Chips of different sizes with a -9999 no-data.
+
+
+def uneven_chips(root: Path) -> Path:
+    """Float chips beside their masks; a corner of one, and the whole of another, has no data."""
+    sides = [
+        (40, 56),
+        (64, 64),
+        (100, 30),
+        (64, 64),
+        (20, 20),
+        (70, 70),
+        (64, 48),
+        (33, 64),
+        (64, 64),
+    ]
+    for number, (height, width) in enumerate(sides):
+        image = reflectance((6, height, width), number).astype(np.float32) / 10_000
+        if number == 3:
+            image[2, :10, :20] = -9999
+        if number == 8:
+            image[:] = -9999
+        origin = (400_000.0 + 5_000 * number, 4_000_000.0)
+        names = ("B02", "B03", "B04", "B8A", "B11", "B12")
+        write(root / f"site{number}.tif", image, origin=origin, names=names, nodata=-9999)
+        write(root / f"site{number}_mask.tif", two_classes(height, width, number), origin=origin)
+    return root
+
+
+def test_uneven_chips_with_no_data_train_and_are_judged(tmp_path: Path) -> None:
+    data = load(uneven_chips(tmp_path), classes=["land", "water"])
+    for words in (
+        "No-data (-9999)", "1 chips without any data are left out", "reflectance = number.",
+        "are padded with ignored pixels",
+    ):  # fmt: skip
+        assert noted(data, words), words
+    assert data.bands == ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
+    samples = chips_of(data)
+    assert {tuple(sample["image"].shape) for sample in samples.values()} == {(6, 64, 64)}
+    assert not any("site8" in name for name in samples)
+    sample, mask = samples["site3"], two_classes(64, 64, 3)
+    assert (sample["mask"][:10, :20] == -1).all()
+    assert np.array_equal(sample["mask"].numpy()[10:], mask[10:])
+    valid = sample["image"][:, sample["mask"] != -1]
+    assert torch.allclose(sample["image"][:, 4, 4], valid.mean(dim=1), atol=1e-5)  # float32 sums
+    assert 0 < sample["image"].min() and sample["image"].max() < 0.5
+    assert 0 <= train_once(data, "dataset") <= 1
+
+
+def test_no_data_of_one_band_spares_dark_pixels_if_it_is_zero(tmp_path: Path) -> None:
+    write_pairs(tmp_path, names=RGB_NIR)
+    path = tmp_path / "images" / "chip0.tif"
+    with rasterio.open(path, "r+") as raster:
+        pixels = raster.read()
+        pixels[0, 0, 0], pixels[:, 0, 1] = 0, 0
+        raster.write(pixels)
+    mask = chips_of(load(tmp_path, nodata=0))["chip0"]["mask"]
+    assert mask[0, 0] >= 0 and mask[0, 1] == -1
+
+
+def test_nan_is_no_data_without_being_told(tmp_path: Path) -> None:
+    for number in range(6):
+        image = reflectance((4, 32, 32), number).astype(np.float32) / 10_000
+        image[1, 5] = np.nan
+        origin = (400_000.0 + 5_000 * number, 4_000_000.0)
+        write(tmp_path / f"a{number}.tif", image, origin=origin, names=RGB_NIR)
+        write(tmp_path / f"a{number}_label.tif", two_classes(32, 32, number), origin=origin)
+    sample = chips_of(load(tmp_path))["a0"]
+    assert (sample["mask"][5] == -1).all() and (sample["mask"][6] >= 0).all()
+    assert sample["image"].isfinite().all()
+
+
+# 12-band Sentinel-2 chips without statistics.
+
+
+def test_sentinel2_chips_without_statistics_train_and_are_judged(tmp_path: Path) -> None:
+    data = load(write_pairs(tmp_path, 10, 32, 12, names=()))
+    assert data.bands == L2A and data.size == 32 and not data.card.mean
+    assert noted(data, "GUESSED") and noted(data, "Sentinel-2 L2A") and noted(data, "offset=-1000")
+    mean, std = data.statistics
+    pixels = torch.cat(
+        [data.train[index]["image"].flatten(1) for index in range(len(data.train))], 1
+    )
+    assert torch.allclose(mean, pixels.mean(dim=1), atol=1e-5)
+    assert torch.allclose(std, pixels.std(dim=1), atol=1e-5)
+    with pytest.warns(UserWarning, match="never saw COASTAL_AEROSOL"):
+        assert 0 <= train_once(data, "dataset") <= 1
+
+
+def test_thirteen_bands_are_those_of_l1c_and_an_offset_is_taken_off(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path, 6, 32, 13, names=())
+    assert load(root).bands == SENTINEL2_BANDS
+    plain, shifted = (chips_of(load(root, offset=offset))["chip0"] for offset in (0, -1000))
+    assert torch.allclose(plain["image"] - shifted["image"], torch.tensor(0.1))
+
+
+# Reading is lazy.
+
+
+def test_opening_a_scene_reads_a_few_chips_of_the_image_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "scene.tif", reflectance((4, 960, 960)), names=RGB_NIR)
+    write(tmp_path / "scene_mask.tif", two_classes(960, 960))
+    read, original = [], rasterio.io.DatasetReader.read
+
+    def count(raster: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        read.append(raster.name)
+        return original(raster, *arguments, **options)
+
+    monkeypatch.setattr(rasterio.io.DatasetReader, "read", count)
+    data = load(tmp_path, size=32)
+    assert len(chips_of(data)) == 900
+    opening = read[: len(read) - 2 * 900]  # each sample read its image and its mask
+    assert sum(name.endswith("scene.tif") for name in opening) <= 49 < 900
+    assert sum(name.endswith("scene_mask.tif") for name in opening) == 900
+    assert noted(data, "Chips, and the places")
+
+
+def test_of_many_masks_a_sample_is_looked_at_and_the_rest_is_checked_when_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geopeft_nb.datasets.folder_labels.AT_MOST", 4)
+    mask = two_classes(256, 256)
+    mask[70:90, 140:160] = 9  # in a chip that is not among the four
+    write(tmp_path / "scene.tif", reflectance((4, 256, 256)), names=RGB_NIR)
+    write(tmp_path / "scene_mask.tif", mask)
+    data = load(tmp_path, size=64, block=1)
+    assert noted(data, "Only 4 of 16 masks were looked at")
+    with pytest.raises(ValueError, match=r"scene_mask\.tif has values 9"):
+        chips_of(data)
+
+
+# Places.
+
+
+def test_no_ground_is_on_two_sides_even_if_files_overlap(tmp_path: Path) -> None:
+    pixels, mask = reflectance((4, 600, 64)), two_classes(600, 64)
+    for number in range(17):  # chips of 64 px, each half over the next
+        top = 32 * number
+        origin = (500_000.0, 5_000_000.0 - 10 * top)
+        image = np.ascontiguousarray(pixels[:, top : top + 64])
+        write(tmp_path / "images" / f"{number:02d}.tif", image, origin=origin, names=RGB_NIR)
+        write(tmp_path / "masks" / f"{number:02d}.tif", mask[top : top + 64], origin=origin)
+    data = load(tmp_path)
+    assert noted(data, "overlap with a chip of another side")
+    sides = {
+        name: [(chip.bounds[1], chip.bounds[3]) for chip in part.chips if chip.bounds]
+        for name, part in data.parts.items()
+    }
+    pairs = (("train", "val"), ("train", "test"), ("val", "test"))
+    shared = [
+        (low, high)
+        for one, two in pairs
+        for low, high in sides[one]
+        if any(low < top and high > bottom for bottom, top in sides[two])
+    ]
+    assert not shared and all(sides.values())
+
+
+def test_overlap_is_noticed_across_reference_systems(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 6)
+    for number in range(6):  # the same ground once more, in degrees
+        with rasterio.open(tmp_path / "images" / f"chip{number}.tif") as raster:
+            west, _, east, north = rasterio.warp.transform_bounds(
+                raster.crs, "EPSG:4326", *raster.bounds
+            )
+            image = raster.read()
+        step = (east - west) / 32
+        for folder, pixels in (("images", image), ("masks", two_classes(32, 32))):
+            path = tmp_path / folder / f"degrees{number}.tif"
+            names = RGB_NIR if folder == "images" else ()
+            write(path, pixels, "EPSG:4326", (west, north), step, names)
+    data = load(tmp_path, resolution=10)
+    sides = {name: {c.name[-1] for c in part.chips} for name, part in data.parts.items()}
+    assert not sides["train"] & sides["test"] and not sides["train"] & sides["val"]
+    assert noted(data, "are left out")
+
+
+def test_places_are_squares_and_larger_blocks_make_fewer(tmp_path: Path) -> None:
+    write(tmp_path / "scene.tif", reflectance((4, 512, 512)), names=RGB_NIR)
+    write(tmp_path / "scene_mask.tif", two_classes(512, 512))
+    counts = {}
+    for block in (1, 2, 4):
+        places = places_of(load(tmp_path, size=32, block=block))
+        assert not places["train"] & (places["val"] | places["test"])
+        counts[block] = len(set().union(*places.values()))
+    assert counts[1] == 256 > counts[2] > counts[4] >= 16
+    with pytest.raises(ValueError, match="Take a smaller size= or block="):
+        load(tmp_path, size=256, block=8)
+
+
+def test_subfolders_are_regions(tmp_path: Path) -> None:
+    for number, region in enumerate(("kenya", "peru")):
+        write_pairs(tmp_path / region, 5)
+        for path in (tmp_path / region).rglob("*.tif"):  # other ground than the other region's
+            with rasterio.open(path, "r+") as raster:
+                left, top = raster.transform.c, raster.transform.f + 1_000_000 * number
+                raster.transform = from_origin(left, top, 10, 10)
+    data = load(tmp_path)
+    assert data.regions == ("kenya", "peru") and noted(data, "holdout_regions=['peru']")
+    away = load(tmp_path, train_regions=["kenya"])
+    assert {chip.region for chip in away.holdout["peru"].chips} == {"peru"}
+    assert len(away.holdout["peru"]) == 5
+
+
+def test_files_without_coordinates_are_places_themselves(tmp_path: Path) -> None:
+    for number in range(5):
+        image = reflectance((4, 128, 128), number)
+        write(tmp_path / f"{number}.tif", image, crs=None, names=RGB_NIR)
+        write(tmp_path / f"{number}_mask.tif", two_classes(128, 128, number), crs=None)
+    data = load(tmp_path, size=64)
+    assert noted(data, "5 images have no coordinates")
+    sample = data.train[0]
+    assert sample["crs"] is None and sample["bounds"] is None and "location" not in sample
+    assert sum(len(places) for places in places_of(data).values()) == 5
+    with pytest.raises(ValueError, match="has no coordinates, so it has no north-west"):
+        load(tmp_path, train_regions=["north-west"])
+
+
+# Masks.
+
+
+def test_a_mask_in_another_reference_system_is_laid_onto_its_image(tmp_path: Path) -> None:
+    size, origin = 256, (500_000.0, 5_000_000.0)
+    write(tmp_path / "scene.tif", reflectance((4, size, size)), origin=origin, names=RGB_NIR)
+    left, bottom, right, top = rasterio.warp.transform_bounds(
+        UTM, "EPSG:4326", origin[0], origin[1] - 10 * size, origin[0] + 10 * size, origin[1]
+    )
+    step = (right - left) / 1000
+    mask = np.zeros((int((top - bottom) / step) + 1, 900), np.uint8)
+    mask[:, 500:] = 1  # the east; the last tenth is not covered
+    write(tmp_path / "scene_mask.tif", mask, "EPSG:4326", (left, top), step)
+    data = load(tmp_path, size=64, block=1)
+    assert noted(data, "1 masks lie on another grid")
+    found = np.block(
+        [
+            [chips_of(data)[f"scene-{row:03d}-{column:03d}"]["mask"].numpy() for column in range(4)]
+            for row in range(4)
+        ]
+    )
+    longitude = np.empty((size, size))
+    for row in range(size):
+        x = origin[0] + 10 * (np.arange(size) + 0.5)
+        y = np.full(size, origin[1] - 10 * (row + 0.5))
+        longitude[row] = rasterio.warp.transform(UTM, "EPSG:4326", x, y)[0]
+    truth = np.select([longitude < left + 500 * step, longitude < left + 900 * step], [0, 1], -1)
+    assert (found != truth).mean() < 0.002  # GDAL's reprojection is exact to an eighth of a pixel
+
+
+def test_values_of_masks_become_classes_by_name(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            values = np.array([10, 40], np.uint8)[raster.read(1)]
+            values[0], values[1] = 255, 40
+            raster.write(values, 1)
+    data = load(tmp_path)
+    assert data.classes == ("class 10", "class 40") and noted(data, "255 is taken for unlabelled")
+    mask = data.train[0]["mask"]
+    assert (mask[0] == -1).all() and (mask[1] == 1).all()
+    named = load(tmp_path, classes={40: "trees", 10: "bare"}, unlabelled=255)
+    assert named.classes == ("trees", "bare") and (named.train[0]["mask"][1] == 0).all()
+    assert load(tmp_path, unlabelled=[]).classes == ("class 10", "class 40", "class 255")
+    with pytest.raises(
+        ValueError, match=r"chip\d\.tif has values 10, 40, 255, which the class list"
+    ):
+        load(tmp_path, classes=["land", "water"])
+
+
+def test_chips_without_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    for number in (1, 2):
+        with rasterio.open(tmp_path / "masks" / f"chip{number}.tif", "r+") as raster:
+            raster.write(np.full((1, 32, 32), 7, np.uint8))
+    data = load(tmp_path, unlabelled=7)
+    assert noted(data, "2 chips without any label are left out")
+    assert set(chips_of(data)) == {f"chip{number}" for number in (0, 3, 4, 5, 6, 7)}
+
+
+def test_a_raster_or_a_folder_of_labels_can_be_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", reflectance((4, 256, 256)), names=RGB_NIR)
+    write(tmp_path / "cover.tif", two_classes(256, 256))
+    by_folder = load(tmp_path, labels="cover.tif", block=1)
+    by_file = gp.load_data("folder", root=tmp_path / "a.tif", labels="cover.tif", block=1)
+    assert set(chips_of(by_folder)) == set(chips_of(by_file)) and len(chips_of(by_file)) == 1 * 16
+    root = write_pairs(tmp_path / "other")
+    (root / "masks").rename(root / "drawn")
+    assert len(chips_of(load(root, labels="drawn"))) == 8
+
+
+@pytest.mark.parametrize("layout", ["suffix", "same folder per region", "two trees"])
+def test_usual_layouts_are_found(tmp_path: Path, layout: str) -> None:
+    for region in ("north", "south"):
+        for number in range(4):
+            image, mask = {
+                "suffix": (f"{region}_{number}_merged.tif", f"{region}_{number}.mask.tif"),
+                "same folder per region": (f"{region}/{number}.tif", f"{region}/{number}_gt.tif"),
+                "two trees": (f"images/{region}/{number}.tif", f"labels/{region}/{number}.tif"),
+            }[layout]
+            origin = (500_000.0 + 9_000 * number, 5_000_000.0 + 90_000 * (region == "north"))
+            write(tmp_path / image, reflectance((4, 32, 32)), origin=origin, names=RGB_NIR)
+            write(tmp_path / mask, two_classes(32, 32), origin=origin)
+    data = load(tmp_path)
+    assert len(chips_of(data)) == 8
+    assert data.regions == (("all",) if layout == "suffix" else ("north", "south"))
+
+
+# Polygons.
+
+
+def polygons(root: Path, shapes: list[Any], names: list[Any]) -> Path:
+    geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
+    frame = geopandas.GeoDataFrame({"label": names}, geometry=shapes, crs=UTM)
+    frame.to_file(root / "p.geojson")
+    return root
+
+
+def small_scene(root: Path) -> Path:
+    """A scene of 256 x 256 pixels of 10 m whose lower left corner is (0, 0) plus its origin."""
+    write(
+        root / "s.tif", reflectance((4, 256, 256)), origin=(500_000.0, 5_000_000.0), names=RGB_NIR
+    )
+    return root
+
+
+def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shapely has no types
+    """A square in pixels of the small scene."""
+    from shapely.geometry import box
+
+    x, y = 500_000 + 10 * left, 5_000_000 - 10 * top
+    return box(x, y - 10 * side, x + 10 * side, y)
+
+
+def test_ground_outside_polygons_is_unlabelled_or_a_class(tmp_path: Path) -> None:
+    shapes = [square(column, row, 20) for row in (10, 140) for column in (10, 140)]
+    root = polygons(small_scene(tmp_path), shapes, ["lake", "wood", "wood", "lake"])
+    inside = load(root, block=1)
+    assert inside.classes == ("lake", "wood") and noted(inside, "12 chips that no polygon touches")
+    mask = chips_of(inside)["s-000-000"]["mask"]
+    assert (mask[10:30, 10:30] == 0).all() and (mask == -1).sum() == 64 * 64 - 400
+    around = load(root, block=1, background="land")
+    assert around.classes == ("land", "lake", "wood") and len(chips_of(around)) == 16
+    assert (chips_of(around)["s-000-000"]["mask"] == 0).sum() == 64 * 64 - 400
+
+
+def test_crossed_and_overlapping_polygons_are_mended_and_counted(tmp_path: Path) -> None:
+    polygon = pytest.importorskip("shapely.geometry").Polygon
+    x, y = 500_000, 5_000_000
+    bow = polygon([(x, y), (x + 640, y - 640), (x + 640, y), (x, y - 640)])
+    shapes = [square(64, 64, 192), square(100, 100, 20), bow, square(0, 70, 20)]
+    root = polygons(small_scene(tmp_path), shapes, ["wood", "lake", "lake", None])
+    data = load(root, block=1)
+    assert noted(data, "1 polygons crossed themselves") and noted(data, "400 pixels lie in")
+    assert noted(data, "1 polygons without a class")
+    samples = chips_of(data)
+    assert (samples["s-001-001"]["mask"][36:56, 36:56] == -1).all()
+    assert (samples["s-001-001"]["mask"] == 1).sum() == 64 * 64 - 400
+    # Both wings of the bow are there, and what it leaves open is not.
+    bow_mask = samples["s-000-000"]["mask"]
+    assert bow_mask[32, 5] == 0 and bow_mask[32, 58] == 0 and bow_mask[5, 32] == -1
+
+
+def refuse_polygons(root: Path, message: str, **options: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match=message):
+        load(root, block=1, **options)
+
+
+def test_polygons_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    point = pytest.importorskip("shapely.geometry").Point
+    root, here = small_scene(tmp_path), square(10, 10, 100)
+    away = square(5_000, 10, 100)
+    cases: list[tuple[list[Any], list[Any], str, dict[str, Any]]] = [
+        ([away, away], ["a", "b"], "no polygon on any image: the polygons lie in", {}),
+        ([here], ["a"], "one class only: a.*background=", {}),
+        ([here, here], ["a", "b"], "label b, which the class list lacks", {"classes": ["a", "c"]}),
+        ([here, here], ["a", "b"], "Did you mean 'label'", {"label_field": "labl"}),
+        ([point(1, 1), point(2, 2)], ["a", "b"], "2 features and no polygon among them", {}),
+        ([here, here], ["a", "b"], "unlabelled is for masks", {"unlabelled": 0}),
+    ]
+    for shapes, names, message, options in cases:
+        refuse_polygons(polygons(root, shapes, names), message, **options)
+    (root / "p.geojson").write_text("{}")
+    refuse_polygons(root, r"p\.geojson cannot be read")
+
+
+def test_polygons_need_a_class_a_reference_system_and_an_image_with_one(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
+    root = small_scene(tmp_path)
+    shapes = [square(10, 10, 100), square(120, 120, 100)]
+    frame = geopandas.GeoDataFrame({"one": [1, 2], "two": [3, 3]}, geometry=shapes, crs=UTM)
+    frame.to_file(root / "p.gpkg")
+    refuse_polygons(root, r"label_field=, from one \(2 values\), two \(1 values\)")
+    assert load(root, block=1, label_field="one").classes == ("1", "2")
+    (root / "p.gpkg").unlink()
+    frame.set_crs(None, allow_override=True).to_file(root / "p.shp")
+    refuse_polygons(root, "has no coordinate reference system", label_field="one")
+    frame.to_file(root / "p.shp")
+    write(root / "s.tif", reflectance((4, 256, 256)), crs=None, names=RGB_NIR)
+    refuse_polygons(root, "nobody knows where the polygons lie", label_field="one")
+
+
+# Scales.
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor", "options", "expected"),
+    [
+        ("uint16", 1.0, {}, 1e-4),
+        ("int16", 1.0, {}, 1e-4),
+        ("float32", 1.0, {}, 1e-4),
+        ("float32", 1e-4, {}, 1e-4),
+        ("float64", 1e-2, {"scale": 100}, 1e-4),
+    ],
+)
+def test_numbers_become_reflectance(
+    tmp_path: Path, dtype: str, factor: float, options: dict[str, Any], expected: float
+) -> None:
+    root = write_pairs(tmp_path)
+    raw = reflectance((4, 32, 32), 0)
+    for path in (root / "images").iterdir():
+        with rasterio.open(path) as raster:
+            pixels, profile = raster.read(), raster.profile
+        with rasterio.open(path, "w", **profile | {"dtype": dtype}) as raster:
+            raster.write((pixels * factor).astype(dtype))
+    data = load(root, band_names=RGB_NIR, **options)
+    image = chips_of(data)["chip0"]["image"].numpy()
+    assert np.allclose(image, raw * expected, atol=1e-6) and data.card.reflectance
+
+
+def test_a_scale_that_the_files_state_is_taken(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    for path in (root / "images").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            raster.scales, raster.offsets = [2.75e-5] * 4, [-0.2] * 4
+            raster.write((raster.read() + 8000).astype(np.uint16))
+    data = load(root)
+    raw = (reflectance((4, 32, 32), 0) + 8000).astype(float)
+    image = chips_of(data)["chip0"]["image"].numpy()
+    assert np.allclose(image, raw * 2.75e-5 - 0.2, atol=1e-6)
+    assert noted(data, "as the files state")
+
+
+def test_eight_bit_pictures_go_on_as_no_reflectance(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    for path in (root / "images").iterdir():
+        with rasterio.open(path) as raster:
+            pixels, profile = raster.read(), raster.profile
+        with rasterio.open(path, "w", **profile | {"dtype": "uint8"}) as raster:
+            raster.write((pixels // 20).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"8-bit numbers.*scale=255"):
+        load(root, band_names=RGB_NIR)
+    assert not load(root, band_names=RGB_NIR, scale=255).card.reflectance
+
+
+# What is refused, and why.
+
+
+def other_resolution(root: Path) -> None:
+    path = root / "images" / "chip3.tif"
+    with rasterio.open(path, "r+") as raster:
+        raster.transform = from_origin(raster.transform.c, raster.transform.f, 20, 20)
+
+
+def other_scale(root: Path) -> None:
+    path = root / "images" / "chip3.tif"
+    with rasterio.open(path) as raster:
+        pixels, profile, names = raster.read(), raster.profile, raster.descriptions
+    with rasterio.open(path, "w", **profile | {"dtype": "float32"}) as raster:
+        raster.write(pixels.astype(np.float32) / 10_000)
+        raster.descriptions = names
+
+
+def no_masks(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        path.unlink()
+
+
+def nothing(root: Path) -> None:
+    no_masks(root)
+    for path in (root / "images").iterdir():
+        path.unlink()
+
+
+def mask_elsewhere(root: Path) -> None:
+    with rasterio.open(root / "masks" / "chip3.tif", "r+") as raster:
+        raster.transform = from_origin(0, 0, 10, 10)
+
+
+def mask_of_another_size(root: Path) -> None:
+    write(root / "masks" / "chip3.tif", two_classes(20, 20), crs=None)
+
+
+def picture_of_a_mask(root: Path) -> None:
+    write(root / "masks" / "chip3.tif", np.zeros((3, 32, 32), np.uint8))
+
+
+def fractions_in_a_mask(root: Path) -> None:
+    with rasterio.open(root / "masks" / "chip3.tif") as raster:
+        profile = raster.profile
+    with rasterio.open(
+        root / "masks" / "chip3.tif", "w", **profile | {"dtype": "float32"}
+    ) as raster:
+        raster.write(np.full((1, 32, 32), 0.5, np.float32))
+
+
+def another_band(root: Path) -> None:
+    write(root / "images" / "chip3.tif", reflectance((5, 32, 32)), names=(*RGB_NIR, "B11"))
+
+
+def other_order(root: Path) -> None:
+    with rasterio.open(root / "images" / "chip3.tif", "r+") as raster:
+        raster.descriptions = RGB_NIR[::-1]
+
+
+def no_names(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            raster.descriptions = (None,) * 4
+
+
+def odd_names(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            raster.descriptions = ("Band one", "GREEN", "RED", "NIR")
+
+
+def doubled(root: Path) -> None:
+    write(root / "images" / "chip3.tiff", reflectance((4, 32, 32)), names=RGB_NIR)
+
+
+def unreadable(root: Path) -> None:
+    (root / "images" / "chip3.tif").write_bytes(b"II*\x00 and no more")
+
+
+def turned(root: Path) -> None:
+    with rasterio.open(root / "images" / "chip3.tif", "r+") as raster:
+        raster.transform = raster.transform @ raster.transform.rotation(20)
+
+
+def one_class(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            raster.write(np.ones((1, 32, 32), np.uint8))
+
+
+def no_labels(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        with rasterio.open(path, "r+") as raster:
+            raster.write(np.zeros((1, 32, 32), np.uint8))
+            raster.nodata = 0
+
+
+def no_change(root: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (
+            other_resolution,
+            {},
+            r"chip0\.tif has pixels of 10 m and .*chip3\.tif of 20 m.*resolution=",
+        ),
+        (other_scale, {}, r"mixed scales: .*chip3\.tif up to 0\.39"),
+        (no_masks, {}, r"No image in .* has a mask: found 8 GeoTIFFs \(images/chip0\.tif.*labels="),
+        (nothing, {}, "has no images: it is empty"),
+        (mask_elsewhere, {}, r"masks/chip3\.tif .* does not cover any of .*images/chip3\.tif"),
+        (mask_of_another_size, {}, r"\(20, 20\) pixels.*without coordinates in both"),
+        (picture_of_a_mask, {}, r"masks/chip3\.tif has 3 bands; a mask has one"),
+        (fractions_in_a_mask, {}, r"masks/chip3\.tif has values that are no class.*0\.5"),
+        (another_band, {}, r"has 4 bands .*chip3\.tif has 5"),
+        (other_order, {}, r"chip3\.tif has 4 \(NIR, RED, GREEN, BLUE\).*same order"),
+        (no_names, {}, r"4 bands without names.*band_names=\['BLUE'"),
+        (odd_names, {}, r"\(Band one, GREEN, RED, NIR\).*Unknown band 'Band one'.*band_names="),
+        (doubled, {}, r"chip3\.tif and .*chip3\.tiff have the same name 'chip3'"),
+        (unreadable, {}, r"chip3\.tif cannot be read"),
+        (turned, {}, r"chip3\.tif has a grid that is turned"),
+        (one_class, {}, "fewer than two classes: class 1"),
+        (no_labels, {}, "fewer than two classes: none.*no-data"),
+        (no_labels, {"classes": ["a", "b"]}, "No chip has a label"),
+        (no_change, {"classes": ["a"]}, r"has values 1, which the class list lacks \(0\)"),
+        (no_change, {"classes": ["a", "a"]}, "a name twice"),
+        (no_change, {"classes": "ab"}, "classes is a list"),
+        (no_change, {"band_names": ["RED"]}, "has 4 bands, and band_names 1"),
+        (no_change, {"band_names": ["B8A", "NIR", "RED", "BLUE"]}, "NIR_NARROW occurs twice"),
+        (no_change, {"bands": ["SWIR_1"]}, "SWIR_1 is not available here; choose from BLUE"),
+        (no_change, {"scale": 0}, "scale must be above 0"),
+        (no_change, {"block": 1.5}, "a whole number"),
+        (no_change, {"background": "land"}, "are for polygons, and these are masks"),
+        (no_change, {"colour": "red"}, "folder has no option 'colour'.*label_field"),
+        (no_change, {"holdout_regions": ["mars"]}, "Unknown region 'mars'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reason(
+    tmp_path: Path, spoil: Callable[[Path], None], options: dict[str, Any], message: str
+) -> None:
+    spoil(write_pairs(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, **options)
+
+
+@pytest.mark.parametrize(("dtype", "low", "message"), [
+    ("uint16", 8_000, "Landsat Collection 2.*offset=-7273"),
+    ("uint16", 30_000, "scale of the numbers is not clear"),
+    ("float32", 20, "for example scale=100 for per cent"),
+])  # fmt: skip
+def test_a_scale_that_is_not_clear_is_refused(
+    tmp_path: Path, dtype: str, low: int, message: str
+) -> None:
+    for number in range(4):
+        origin = (400_000.0 + 5_000 * number, 4_000_000.0)
+        image = (low + np.random.default_rng(number).random((4, 32, 32)) * low / 2).astype(dtype)
+        write(tmp_path / f"{number}.tif", image, origin=origin, names=RGB_NIR)
+        write(tmp_path / f"{number}_mask.tif", two_classes(32, 32), origin=origin)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+def test_images_of_other_pixels_are_resampled_if_asked(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path, names=RGB_NIR)
+    coarse = root / "images" / "chip3.tif"
+    image = np.kron(reflectance((4, 16, 16)), np.ones((1, 2, 2), np.uint16)).astype(np.uint16)
+    origin = (560_000.0, 5_000_000.0)
+    write(
+        coarse, np.kron(image, np.ones((1, 2, 2), np.uint16)), origin=origin, step=5, names=RGB_NIR
+    )
+    data = load(root, resolution=10)
+    assert noted(data, "1 images are resampled to 10 m")
+    assert noted(data, "1 masks lie on another grid") is False
+    sample = chips_of(data)["chip3"]  # each 10-metre pixel is the mean of four alike
+    assert np.allclose(sample["image"].numpy(), image / 10_000, atol=1e-4)
+    assert np.array_equal(sample["mask"].numpy(), two_classes(32, 32, 3))
+
+
+def test_pixels_in_degrees_are_told_in_metres(tmp_path: Path) -> None:
+    for number in range(4):
+        origin = (10.0 + number, 60.0)
+        image = reflectance((4, 32, 32), number)
+        write(tmp_path / f"{number}.tif", image, "EPSG:4326", origin, 0.0001, RGB_NIR)
+        write(tmp_path / f"{number}_mask.tif", two_classes(32, 32), "EPSG:4326", origin, 0.0001)
+    data = load(tmp_path)
+    # 11.13 m from south to north, 5.57 m from west to east: as large as 7.87 m squared.
+    assert data.card.resolution == pytest.approx(7.87, abs=0.01)
+    assert noted(data, "pixels of about 7.87")
+
+
+def test_a_damaged_chip_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path, 8, names=())
+    path = root / "images" / "chip3.tif"
+    path.write_bytes(path.read_bytes()[:-3000])  # the header is whole, the last rows are gone
+    with pytest.raises(ValueError, match=r"Chip 'chip3' cannot be read"):
+        chips_of(load(root, band_names=RGB_NIR))
+    path = root / "masks" / "chip6.tif"
+    path.write_bytes(path.read_bytes()[:-500])
+    assert noted(load(root, band_names=RGB_NIR), "1 masks cannot be read (chip6, …)")
+    (root / "masks" / "chip5.tif").write_bytes(b"no header")
+    with pytest.raises(ValueError, match=r"masks/chip5\.tif cannot be read"):
+        load(root, band_names=RGB_NIR)
+    data = load(root, band_names=RGB_NIR, unreadable="skip")
+    assert set(data.skipped) == {"chip3", "chip5", "chip6"} and len(chips_of(data)) == 5
+    assert "chip5.tif cannot be read" in data.skipped["chip5"]
+
+
+def test_unmatched_files_are_left_out_and_named(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    (root / "masks" / "chip2.tif").unlink()
+    (root / "images" / "chip5.tif").unlink()
+    data = load(root)
+    assert noted(data, "image without mask: 1 (chip2.tif)")
+    assert noted(data, "mask without image: 1 (chip5.tif)")
+    assert len(chips_of(data)) == 6
+
+
+def test_folders_of_an_earlier_split_are_no_regions(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    for number in range(8):
+        for kind in ("images", "masks"):
+            target = root / ("train" if number < 6 else "val") / kind / f"chip{number}.tif"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (root / kind / f"chip{number}.tif").rename(target)
+    data = load(root)
+    assert data.regions == ("all",) and noted(data, "Folders train, val were put together")
+    assert len(chips_of(data)) == 8
+
+
+def test_own_files_have_a_card_a_map_and_a_picture(tmp_path: Path) -> None:
+    data = load(write_pairs(tmp_path), classes=["land", "water"])
+    sheet = gp.data_card(data)
+    assert (
+        sheet.facts.loc["licence", ""] == "yours" and "reflectance" in sheet.facts.loc["notes", ""]
+    )
+    assert sheet.balance is not None and sheet.map() is not None
+    shares = sheet.balance[["land", "water"]]
+    assert np.allclose(shares.sum(axis=1), 1) and (abs(shares - 0.5) < 0.05).all(axis=None)
+    assert len(data.plot(data.train[0]).axes) >= 2
+    where = data.train[0]["location"]  # UTM zone 33 north, just east of its middle meridian
+    assert 15 < where[1] < 17 and 45 < where[0] < 45.2
+
+
+def test_polygons_without_geopandas_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small_scene(tmp_path) / "p.geojson").write_text("{}")
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    with pytest.raises(ImportError, match="pip install geopandas"):
+        load(tmp_path)
+
+
+def test_each_region_of_own_files_is_left_out_in_turn(tmp_path: Path) -> None:
+    write(tmp_path / "scene.tif", reflectance((4, 512, 512)), names=RGB_NIR)
+    write(tmp_path / "scene_mask.tif", two_classes(512, 512))
+    quarters = ["north-west", "north-east", "south-west", "south-east"]
+    turns = list(gp.leave_one_region_out("folder", quarters, root=tmp_path, size=32))
+    assert [away for away, _ in turns] == quarters
+    for away, data in turns:
+        places = places_of(data)
+        assert not places["train"] & places[f"holdout:{away}"] and len(data.holdout[away]) >= 49
+
+
+def test_folder_is_listed_and_says_what_it_wants() -> None:
+    assert "folder" in gp.datasets().index
+    with pytest.raises(ValueError, match="root='…'"):
+        gp.load_data("folder")
+    with pytest.raises(FileNotFoundError, match="not there"):
+        load(Path("nowhere"))

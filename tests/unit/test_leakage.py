@@ -1,0 +1,175 @@
+"""No place on two sides, where a data set claims it; where a published split leaks, by how much.
+
+Every data set of `gp.datasets()` is here. Loading opens no chip, so that files of the large ones
+are empty; their names, and so their places, are those of the published lists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+import geopeft_nb as gp
+from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets import burn_scars, geobench, reben, sen1floods11
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.load import LOADERS
+from geopeft_nb.datasets.regions import shared_places
+from geopeft_nb.datasets.splits import split_list
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+
+
+def listed(lists: Iterable[str]) -> list[str]:
+    return [chip for name in lists for chip in split_list(name)]
+
+
+def flood_files(folder: Path) -> None:
+    for part in ("S2Hand", "LabelHand"):
+        files = folder / sen1floods11._HAND / part
+        files.mkdir(parents=True)
+        for chip in listed(sen1floods11.LISTS.values()):
+            (files / f"{chip}_{part}.tif").touch()
+
+
+def burn_files(folder: Path) -> None:
+    for chip in listed(burn_scars.LISTS.values()):
+        for ending in ("_merged.tif", ".mask.tif"):
+            (folder / f"subsetted_512x512_HLS.S30.{chip}.4{ending}").touch()
+
+
+def reben_files(folder: Path) -> None:
+    chips = listed(f"reBEN/reBEN_7k/{side}" for side in ("train", "val", "test", "ood"))
+    for name in ("BigEarthNet-S2", "Reference_Maps"):
+        (folder / name).mkdir()
+    with duckdb.connect() as database:
+        file = folder / "metadata.parquet"
+        rows = "select unnest(?) patch_id, 'Finland' country"
+        database.execute(f"copy ({rows}) to '{file}' (format parquet)", [chips])
+
+
+def geobench_files(folder: Path, names: dict[str, list[str]]) -> None:
+    (folder / "default_partition.json").write_text(json.dumps(names))
+    for chip in [chip for chips in names.values() for chip in chips]:
+        (folder / f"{chip}.hdf5").touch()
+
+
+def cashew_files(folder: Path) -> None:
+    """Number the chips as the published converter does; GEO-Bench's own split is not known here."""
+    squares = np.random.default_rng(0).permutation(72)
+    sides = {"train": squares[:54], "valid": squares[54:70], "test": squares[70:]}
+    names = {
+        side: [f"sample_{square * 25 + day}" for square in chosen for day in range(25)]
+        for side, chosen in sides.items()
+    }
+    geobench_files(folder, names)
+
+
+def crop_files(folder: Path) -> None:
+    names = {
+        side: [f"tile_{tile:04d}_{day}" for tile in range(first, first + 3) for day in range(2)]
+        for side, first in (("train", 0), ("valid", 10), ("test", 20))
+    }
+    geobench_files(folder, names)
+
+
+def own_files(folder: Path) -> None:
+    for number in range(12):
+        corner = from_origin(500_000 + 5_000 * number, 5_000_000, 10, 10)
+        for name, bands, value in (("image", 6, 1000), ("mask", 1, number % 2)):
+            path = folder / f"{name}s" / f"chip_{number}.tif"
+            path.parent.mkdir(exist_ok=True)
+            with rasterio.open(
+                path, "w", driver="GTiff", count=bands, height=16, width=16, dtype="uint16",
+                crs="EPSG:32632", transform=corner,
+            ) as raster:  # fmt: skip
+                raster.write(np.full((bands, 16, 16), value, np.uint16))
+
+
+MIRROR = pytest.mark.mirror
+#: Each data set as it comes, and its own splits: what makes its files, and options.
+CASES = [
+    pytest.param("scenes", None, {}, id="scenes"),
+    *(pytest.param("sandbox", None, {"task": task}, id=f"sandbox-{task}")
+      for task in ("flood", "burn", "crops", "landcover", "multilabel")),
+    pytest.param("folder", own_files, {"band_names": list(HLS_BANDS)}, id="folder"),
+    pytest.param("hls_water", None, {}, id="hls_water", marks=MIRROR),
+    pytest.param("eurosat", None, {"subset": "sample"}, id="eurosat", marks=MIRROR),
+    pytest.param("sen1floods11", flood_files, {}, id="sen1floods11", marks=MIRROR),
+    pytest.param("burn_scars", burn_files, {}, id="burn_scars", marks=MIRROR),
+    pytest.param("burn_scars", burn_files, {"split": "by_tile"}, id="by_tile", marks=MIRROR),
+    pytest.param("reben_7k", reben_files, {}, id="reben_7k", marks=MIRROR),
+    pytest.param("m_cashew_plantation", cashew_files, {}, id="m_cashew_plantation"),
+    pytest.param("m_sa_crop_type", crop_files, {}, id="m_sa_crop_type"),
+]  # fmt: skip
+
+
+def load(name: str, make: object, folder: Path, **options: object) -> GeoData:
+    if callable(make):
+        folder.mkdir()
+        make(folder)
+        options["root"] = folder
+    return gp.load_data(name, **options)
+
+
+def test_every_data_set_is_here() -> None:
+    assert {case.values[0] for case in CASES} == set(LOADERS)
+
+
+@pytest.mark.parametrize(("name", "make", "options"), CASES)
+def test_no_place_is_on_two_sides_where_the_data_set_claims_it(
+    name: str, make: object, options: dict[str, object], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(reben._Files, "missing", lambda *_: None)
+    data = load(name, make, tmp_path / "files", **options)
+    table = shared_places(data)
+    assert set(table.index) == {"val", "test", *(f"holdout:{region}" for region in data.holdout)}
+    claimed = table[table["claims"].astype(bool)]
+    assert claimed["shared_places"].sum() == 0 and (table["chips"] > 0).all()
+    assert {side.partition(":")[0] for side in claimed.index} == {
+        side for side in data.card.claims if side != "holdout" or data.holdout
+    }
+    if set(data.card.claims) < {"val", "test", "holdout"}:
+        assert len(data.card.leaks) > 40  # what is not claimed is explained
+
+
+@pytest.mark.mirror
+def test_how_far_the_published_splits_leak(tmp_path: Path) -> None:
+    burn = shared_places(load("burn_scars", burn_files, tmp_path / "burn"))
+    columns = ["places", "shared_places", "chips", "shared_chips"]
+    assert burn.loc["val", columns].tolist() == [104, 43, 160, 62]
+    assert burn.loc["test", columns].tolist() == [71, 28, 120, 55]
+
+    floods = load("sen1floods11", flood_files, tmp_path / "floods")
+    events = {chip.region for chip in floods.train.chips}
+    for part, number in ((floods.val, 89), (floods.test, 90)):
+        assert sum(chip.region in events for chip in part.chips) == len(part) == number
+    assert not events & {chip.region for chip in floods.holdout["Bolivia"].chips}
+
+
+def test_how_far_a_split_of_cashew_as_it_was_cut_leaks(tmp_path: Path) -> None:
+    data = load("m_cashew_plantation", cashew_files, tmp_path / "cashew")
+    assert (shared_places(data)["shared_places"] == 0).all()  # of squares; but these overlap
+    shared = geobench._overlapping({
+        side: [chip.name for chip in part.chips] for side, part in data.parts.items()
+    })  # fmt: skip
+    assert shared is not None and (shared["val"], shared["test"]) == (400, 50)
+
+
+@pytest.mark.mirror
+def test_a_region_that_is_held_out_shares_no_tile_with_the_others(tmp_path: Path) -> None:
+    burn_files(tmp_path)
+    for away, data in gp.leave_one_region_out("burn_scars", root=tmp_path):
+        table = shared_places(data)
+        assert table.loc[f"holdout:{away}", "shared_places"] == 0

@@ -1,0 +1,251 @@
+"""The sandbox planet: same seed, same bytes; stated class balance; and shift does what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.regions import shared_places
+from geopeft_nb.datasets.sandbox import CARD, CHIPS_PER_PLACE, PRESENT, TASKS
+from geopeft_nb.datasets.sandbox_climates import (
+    CLIMATES,
+    SPECTRA,
+    climate_of,
+    greenness,
+    snow_cover,
+    sun_elevation,
+)
+from geopeft_nb.datasets.sandbox_scene import make_place
+from geopeft_nb.evaluation.metrics import confusion, mean_iou
+
+REGIONS = tuple(CLIMATES)
+
+
+def everything(data: GeoData) -> dict[str, tuple[bytes, bytes]]:
+    """Image and target of each chip by name, as bytes."""
+    key = "label" if data.task == "multilabel" else "mask"
+    samples = [part[index] for part in data.parts.values() for index in range(len(part))]
+    return {s["name"]: (s["image"].numpy().tobytes(), s[key].numpy().tobytes()) for s in samples}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_seed_gives_the_same_bytes_in_any_order(task: str) -> None:
+    first = gp.load_data("sandbox", task=task, chips=12, size=32)
+    again = gp.load_data("sandbox", task=task, chips=12, size=32)
+    for region in reversed(again.holdout):  # backwards, and the second window before the first
+        for index in reversed(range(len(again.holdout[region]))):
+            again.holdout[region][index]
+    assert everything(first) == everything(again)
+    other = gp.load_data("sandbox", task=task, chips=12, size=32, seed=1)
+    assert not set(everything(other).values()) & set(everything(first).values())
+
+
+def test_a_chip_is_computed_once_and_not_changed_by_who_reads_it() -> None:
+    data = gp.load_data("sandbox", chips=12, size=32)
+    sample = data.train[0]
+    kept = sample["image"].clone()
+    sample["image"] += 1
+    sample["mask"] += 1
+    assert torch.equal(data.train[0]["image"], kept)
+    assert set(data.train[0]["mask"].unique().tolist()) <= {0, 1}
+
+
+def test_it_says_everywhere_that_it_is_synthetic() -> None:
+    data = gp.load_data("sandbox", task="burn", chips=12, size=32)
+    assert data.card.synthetic and gp.datasets().loc["sandbox", "synthetic"]
+    assert "SYNTHETIC" in repr(data) and "SYNTHETIC" in gp.datasets().loc["sandbox", "title"]
+    figure = data.plot(data.train[0])
+    texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    assert any("SYNTHETIC" in text for text in texts)
+
+
+def test_a_sample_looks_like_one_of_a_real_sensor() -> None:
+    data = gp.load_data("sandbox", chips=12)
+    sample = data.holdout["desert"][0]
+    image = sample["image"]
+    assert image.shape == (6, 64, 64) and image.dtype == torch.float32
+    assert 0 <= image.min() and image.max() <= 1
+    stored = image.double() * 10_000  # whole numbers, as in the products of HLS
+    assert (stored - stored.round()).abs().max() < 1e-3
+    assert sample["mask"].shape == (64, 64) and sample["mask"].dtype == torch.int64
+    latitude, longitude = sample["location"].tolist()
+    assert 25 < latitude < 33 and -65 < longitude < -30  # the belt of the deserts
+    year, day = sample["temporal"][0].tolist()
+    assert 2017 <= year <= 2023 and 75 <= day <= 116  # a flood about day 95
+    few = gp.load_data("sandbox", chips=12, bands=["SWIR_1", "BLUE"])
+    assert torch.equal(few.holdout["desert"][0]["image"], image[[4, 0]])
+
+
+def test_neighbours_share_a_place_and_look_alike() -> None:
+    data = gp.load_data("sandbox", task="landcover", chips=80, shift=1.0)
+    parts = [data.train, data.val, data.test]
+    chips = [(s["place"], s["image"].mean((1, 2)).numpy()) for p in parts for s in p]
+    places = sorted({place for place, _ in chips})
+    means = np.stack([[m for place, m in chips if place == name] for name in places])
+    assert means.shape == (20, CHIPS_PER_PLACE, 6)
+    within, between = means.var(axis=1).mean(axis=0), means.mean(axis=1).var(axis=0)
+    assert (within < between).all()
+    table = shared_places(data)
+    assert table["claims"].all() and not table["shared_places"].any()
+
+
+def test_no_two_places_lie_on_the_same_ground() -> None:
+    data = gp.load_data("sandbox", chips=40, size=16, shift=0.0)
+    samples = [s for part in data.parts.values() for s in part]
+    corners = {s["place"]: s["location"].numpy() for s in samples}
+    where = np.stack(list(corners.values()))
+    apart = np.abs(where[:, None] - where[None]).max(axis=2) + np.eye(len(where))
+    assert apart.min() > 2 * 64 * 30 / 111_000  # degrees: wider than a place
+
+
+def test_climates_meet_in_their_mean_and_part_in_a_straight_line() -> None:
+    assert len({climate_of(region, 0.0) for region in REGIONS}) == 1
+    assert len({climate_of(region, 1.0) for region in REGIONS}) == 6
+    for region in REGIONS:
+        near, middle, far = (vars(climate_of(region, shift)) for shift in (0.0, 0.5, 1.0))
+        for name, value in middle.items():
+            assert value == pytest.approx((near[name] + far[name]) / 2)
+        assert far == pytest.approx(vars(CLIMATES[region]))
+
+
+def test_shift_changes_the_climate_and_keeps_the_place() -> None:
+    near, far = (make_place("flood", climate_of("savanna", s), 64, 0, [5]) for s in (0.4, 0.6))
+    same = np.mean([a.mask == b.mask for a, b in zip(near, far, strict=True)])
+    other = make_place("flood", climate_of("savanna", 0.4), 64, 0, [6])
+    assert (
+        same > 0.95 > 0.75 > np.mean([a.mask == b.mask for a, b in zip(near, other, strict=True)])
+    )
+    assert not np.array_equal(near[0].image, far[0].image)
+
+
+# What the module's docstring states, in its order.
+BOUNDS = {
+    "flood": [(0.50, 0.70), (0.30, 0.50)],
+    "burn": [(0.65, 0.83), (0.17, 0.35)],
+    "crops": [(0.12, 0.25)] * 5 + [(0.04, 0.12)],
+    "landcover": [(0.04, 0.42)] * 6,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.parametrize("task", BOUNDS)
+def test_classes_have_their_stated_shares_in_every_region(task: str, shift: float) -> None:
+    bounds = np.array(BOUNDS[task])
+    for number, region in enumerate(REGIONS):
+        climate = climate_of(region, shift)
+        scenes = [s for p in range(20) for s in make_place(task, climate, 64, 0, [0, number, p])]
+        masks = np.stack([scene.mask for scene in scenes])
+        shares = np.bincount(masks.ravel(), minlength=len(bounds)) / masks.size
+        assert len(shares) == len(bounds) == len(TASKS[task][2])
+        assert ((bounds[:, 0] <= shares) & (shares <= bounds[:, 1])).all(), (region, shares)
+        if task == "landcover":
+            there = np.stack([(masks == k).mean(axis=(1, 2)) >= PRESENT for k in range(6)])
+            assert (0.10 <= there.mean(axis=1)).all() and (there.mean(axis=1) <= 0.95).all(), region
+
+
+def test_labels_of_a_chip_are_the_land_covers_that_are_there() -> None:
+    label = gp.load_data("sandbox", task="multilabel", chips=12)
+    mask = gp.load_data("sandbox", task="landcover", chips=12)
+    assert label.task == "multilabel" and label.classes == mask.classes
+    for one, other in zip(label.train, mask.train, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        shares = [(other["mask"] == k).float().mean() for k in range(6)]
+        assert one["label"].tolist() == [int(share >= PRESENT) for share in shares]
+
+
+def pixels(task: str, region: str, shift: float, places: range) -> tuple[np.ndarray, np.ndarray]:
+    """Every 13th pixel of the chips of some places: reflectance (N, 6) and class (N,)."""
+    number = REGIONS.index(region)
+    scenes = [
+        scene
+        for place in places
+        for scene in make_place(task, climate_of(region, shift), 64, 0, [0, number, place])
+    ]
+    images = [scene.image.reshape(6, -1).T[::13] / 10_000 for scene in scenes]
+    return np.concatenate(images), np.concatenate([s.mask.ravel()[::13] for s in scenes])
+
+
+def test_water_is_dark_forest_green_and_a_burn_scar_neither() -> None:
+    def means(task: str) -> np.ndarray:
+        image, mask = pixels(task, "temperate", 1.0, range(10))
+        return np.stack([image[mask == k].mean(axis=0) for k in range(len(TASKS[task][2]))])
+
+    cover = means("landcover")  # water, forest, grassland, bare ground, built-up, cropland
+    ndvi = (cover[:, 3] - cover[:, 2]) / (cover[:, 3] + cover[:, 2])
+    assert ndvi[1] > 0.6 > 0.4 > ndvi[3] > ndvi[0]
+    assert (cover[0, 4:] < cover[1:, 4:].min(axis=0) / 2).all()  # water is dark beyond the visible
+    burn = means("burn")
+    ratio = (burn[:, 3] - burn[:, 5]) / (burn[:, 3] + burn[:, 5])  # the Normalised Burn Ratio
+    assert ratio[0] > ratio[1] + 0.15
+
+
+def test_seasons_and_the_sun_follow_the_calendar() -> None:
+    boreal, desert = CLIMATES["boreal"], CLIMATES["desert"]
+    assert greenness(boreal, 200) == pytest.approx(boreal.high_green)
+    assert greenness(boreal, 200 + 365 / 2) == pytest.approx(boreal.low_green)
+    assert snow_cover(boreal, 60) > 0.9 > 0.2 < snow_cover(boreal, 120)
+    assert snow_cover(boreal, 200) == snow_cover(desert, 60) == 0
+    # Berlin at half past ten solar time: NOAA's calculator gives 56 and 11 degrees.
+    degrees = [np.degrees(sun_elevation(52.5, day)) for day in (172, 355)]
+    assert degrees == pytest.approx([56, 11], abs=1.5)
+    assert all(
+        len(values) == 6 and 0 < min(values) < max(values) < 1 for values in SPECTRA.values()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", BOUNDS)
+def test_what_was_learnt_at_home_holds_away_only_while_regions_are_alike(task: str) -> None:
+    """A random forest on single pixels, so that it is quick; benchmarks/sandbox_shift.py trains."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    def difference(shift: float) -> float:
+        forest = RandomForestClassifier(20, min_samples_leaf=5, random_state=0)
+        forest.fit(*pixels(task, "temperate", shift, range(12)))
+
+        def score(region: str) -> float:
+            image, mask = pixels(task, region, shift, range(12, 22))
+            count = len(TASKS[task][2])
+            return float(mean_iou(confusion(mask.astype(int), forest.predict(image), count, -1)))
+
+        return float(np.mean([score(region) for region in REGIONS[1:]]) - score(REGIONS[0]))
+
+    assert abs(difference(0.0)) <= 0.05  # 10 places leave a spread of about two points
+    assert difference(1.0) <= -0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "floods"}, "Unknown task of sandbox 'floods'. Did you mean 'flood'"),
+        ({"shift": 1.5}, "shift must be a number from 0 .* to 1 .*got 1.5"),
+        ({"shift": -0.1}, "got -0.1"),
+        ({"shift": "1"}, "got '1'"),
+        ({"shift": True}, "got True"),
+        ({"chips": 11}, "at least 12, three places of 4 .*got 11"),
+        ({"chips": 20.0}, "whole number"),
+        ({"size": 50}, "multiple of 8 from 16 to 512, got 50"),
+        ({"size": 8}, "multiple of 8 from 16"),
+        ({"seed": -1}, "0 or more, got -1"),
+        ({"root": "here"}, "has no files"),
+        ({"climate": "boreal"}, "no option 'climate'. Its own options: task, shift, chips"),
+        ({"train_regions": ["arctic"]}, "Unknown region of sandbox 'arctic'"),
+        ({"bands": ["CIRRUS"]}, "CIRRUS is not available"),
+    ],
+)
+def test_bad_requests_say_what_would_work(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.load_data("sandbox", **arguments)
+
+
+def test_the_card_of_each_task_names_its_classes() -> None:
+    assert CARD.regions == REGIONS and CARD.home == ("temperate",)
+    for task, (words, kind, classes) in TASKS.items():
+        data = gp.load_data("sandbox", task=task, chips=12, size=16)
+        assert (data.card.task, data.task, data.classes) == (words, kind, tuple(classes))
+        assert data.colours == tuple(classes.values()) and len(data.train) == 4
+        assert list(data.holdout) == list(REGIONS[1:])
