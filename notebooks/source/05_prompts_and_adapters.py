@@ -466,6 +466,7 @@ gp.show(figure, alt=f"Maps per block of the attention that patches give to promp
 # %%
 evenly = n / (n + count)
 print(f"if attention were spread evenly, prompts would get {evenly:.0%}")
+untrained = states = None  # frees networks that are not needed any more
 
 # %% [markdown]
 # Compare the rows, and each with an even spread. Which blocks listen more to their prompts after training, which less? Do land and water listen alike? Attention says what is *collected*, not what it does to the result, so read such maps as a hint.
@@ -531,6 +532,7 @@ for kind, network in kinds.items():
     weights = gp.parameter_table(network).loc["adapter", "trainable"]
     kept = activations(network.train(), image, label) / 1e6
     print(f"{kind}: {weights:,} weights, one step of {batch_size} chips keeps {kept:.0f} MB")
+serial = kinds = network = None  # frees networks that are not needed any more
 
 # %% [markdown]
 # Twice as many places, twice the weights. What a step keeps grows by much less, because most of it belongs to the frozen layers through which the error travels back. Train the parallel one:
@@ -608,6 +610,7 @@ wide = gp.load_data(data, size=128)
 scenes = [*wide.test, *wide.holdout[away]]
 kinds = torch.stack([sample["mask"] for sample in scenes])
 creek = scenes[int(thin_water(kinds).sum(dim=(1, 2)).argmax())]  # the chip with most thin water
+scenes = kinds = None
 
 
 def component(features: torch.Tensor, stride: int) -> torch.Tensor:
@@ -714,6 +717,7 @@ even = 1 / weights[0].numel()
 print(f"weights: {weights.min():.3f} to {weights.max():.3f}; all equal would be {even:.3f}")
 gates = [step.injector.gamma.detach().abs().mean() for step in network.backbone.interactions]
 print("mean size of the injectors' gates:", ", ".join(f"{gate:.3f}" for gate in gates))
+states = beside = untouched = network = part = parts = None  # frees what is not needed any more
 
 # %% [markdown]
 # Be honest with such figures. A star that hardly changed means that a short training had little use for choosing; a small gate means that little of what is read reaches the tokens. On chips of 64 pixels, moreover, the coarsest map has 2 × 2 cells: most of its points fall outside, where a query reads zeros. The picture above is from a larger chip than the network was trained on.
@@ -745,6 +749,7 @@ for name in order:  # fresh ones: a step in training mode would move the batch n
     fresh = make_network(attached, decoder=unet if slim else linear).train()
     pair = seconds({"full": full, name: fresh}, image, label, rounds=1 if FAST else 3)
     ratios[name] = pair[name] / pair["full"]
+full = fresh = pair = None  # frees networks that are not needed any more
 reports = {name: gp.evaluate(runs[name], chips) for name in order}
 
 # %%
