@@ -1,0 +1,325 @@
+"""Filling a shared drive for a classroom, and thirty machines that read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+from trickling_server import trickling
+
+import geopeft_nb as gp
+from geopeft_nb import downloads
+from geopeft_nb.__main__ import main
+from geopeft_nb.backbones.catalog import CARDS
+from geopeft_nb.classroom.needs import LESSONS, NO_FILES
+from geopeft_nb.datasets.load import LOADERS
+from geopeft_nb.files import FileEntry, data_folder, fetch, find_dataset
+
+HERE = Path(__file__).parent
+WEIGHTS = np.random.default_rng(0).bytes(500_000)
+DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+CHIPS = {
+    f"{part}/chip{i}.bin": np.random.default_rng(i).bytes(20_000)
+    for part in ("train", "test")
+    for i in range(60)
+}
+ENTRY = FileEntry("toy/encoder.pt", hub="owner/toy", size=len(WEIGHTS), sha256=DIGEST)
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """When each file was changed."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
+
+
+def holds_all(folder: Path) -> bool:
+    chips = all((folder / "chips" / name).read_bytes() == data for name, data in CHIPS.items())
+    return chips and (folder / "toy/encoder.pt").read_bytes() == WEIGHTS
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror that has a backbone `toy` and a data set `chips`, which lesson 01 needs."""
+    folder = tmp_path / "source"
+    for name, content in CHIPS.items():
+        (folder / "chips" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "chips" / name).write_bytes(content)
+    (folder / "toy").mkdir()
+    (folder / "toy/encoder.pt").write_bytes(WEIGHTS)
+    monkeypatch.setitem(CARDS, "toy", replace(CARDS["galileo_nano"], name="toy", weights=ENTRY))
+    monkeypatch.setitem(LOADERS, "chips", LOADERS["hls_water"])
+    monkeypatch.setitem(LESSONS, "01", ("geopeft_tiny", "scenes", "toy", "chips"))
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(folder))
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
+    return folder
+
+
+@pytest.fixture
+def dest(source: Path, tmp_path: Path) -> Path:
+    return tmp_path / "dest"
+
+
+def copy(dest: Path, *more: str) -> int:
+    return main(["mirror", str(dest), "--lessons", "01", *more])
+
+
+def test_every_lesson_and_what_it_names_is_in_the_table(root: Path) -> None:
+    sources = {path.name[:2]: path for path in (root / "notebooks/source").glob("[0-9]*.py")}
+    assert LESSONS.keys() == sources.keys()
+    wanted = re.compile(r'(?:(?:model|data|compare) = (?:None  # )?|load_\w+\()"(\w+)"')
+    for number, path in sources.items():
+        named = set(wanted.findall(path.read_text(encoding="utf-8")))
+        named &= CARDS.keys() | LOADERS.keys()
+        assert named - {*NO_FILES} <= {*LESSONS[number]}, number
+        assert {*LESSONS[number]} <= CARDS.keys() | LOADERS.keys()
+
+
+def test_what_was_copied_is_a_mirror_of_its_own(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert copy(dest) == 0
+    assert set(listing(dest)) == {*listing(source), ".mirror.lock"}
+    shutil.rmtree(source)
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(dest))
+    assert fetch(ENTRY, download=False) == dest / "toy/encoder.pt"
+    assert find_dataset("chips") == dest / "chips"
+    assert holds_all(dest)
+    shown = capsys.readouterr().out
+    assert re.search(r"^3 MB to copy, 0 MB of it to download; [\d,]+ MB are free in", shown)
+    assert re.search(r"toy +01 +1 +0\.5 +copied +\S+source/toy\n", shown)
+    assert re.search(r"chips +01 +120 +2\.4 +copied", shown)
+    assert re.search(r"geopeft_tiny +01 +1 +6\.5 +ships, no copy", shown)
+    assert f"Set the environment variable GEOPEFT_MIRROR to {dest}" in shown
+
+
+def test_what_ships_is_not_looked_for(dest: Path) -> None:
+    assert copy(dest) == 0
+    assert not (dest / "scenes").exists() and not (dest / "models").exists()
+    assert (data_folder() / "scenes").is_dir()
+
+
+def test_a_second_time_changes_nothing(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy(dest)
+    before = listing(dest)
+    capsys.readouterr()
+    assert copy(dest) == 0
+    assert listing(dest) == before
+    shown = capsys.readouterr().out
+    assert shown.startswith("0 MB to copy") and shown.count("there already") == 2
+
+
+def test_a_list_copies_nothing(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert copy(dest, "--list") == 0
+    assert not dest.exists()
+    assert capsys.readouterr().out.count("to copy  ") == 2
+
+
+def test_what_cannot_be_had_is_named_and_the_rest_copied(
+    dest: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "toy/encoder.pt").unlink()
+    monkeypatch.setitem(LOADERS, "absent", LOADERS["hls_water"])
+    assert copy(dest, "--also", "absent") == 1
+    assert (dest / "chips").is_dir()
+    shown = capsys.readouterr()
+    assert re.search(r"toy .* missing", shown.out) and "Set the environment" not in shown.out
+    first, second = shown.err.splitlines()
+    assert first.startswith("geopeft_nb: toy is missing: 'toy/encoder.pt' (500,000 bytes) is not")
+    assert "ConnectionError: no network" in first
+    assert second.startswith("geopeft_nb: absent is missing: no folder 'absent' on this machine")
+
+
+@pytest.mark.parametrize("also_a_source", [False, True])
+def test_a_damaged_copy_is_replaced(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch, also_a_source: bool
+) -> None:
+    copy(dest)
+    (dest / "toy/encoder.pt").write_bytes(bytes(len(WEIGHTS)))
+    (dest / "chips/test/chip7.bin").write_bytes(b"cut")
+    if also_a_source:
+        monkeypatch.setenv("GEOPEFT_MIRROR", os.pathsep.join([str(dest), str(source)]))
+    assert copy(dest) == 0
+    assert holds_all(dest)
+
+
+def test_a_damaged_source_is_named_and_not_copied(
+    dest: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "toy/encoder.pt").write_bytes(bytes(len(WEIGHTS)))
+    assert copy(dest) == 1
+    assert not (dest / "toy").exists() and (dest / "chips").is_dir()
+    assert f"toy is missing: {source}/toy/encoder.pt is corrupt" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_seen_before_anything_is_copied(
+    dest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = SimpleNamespace(total=0, used=0, free=downloads.SPARE + 1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert copy(dest) == 1
+    assert [path.name for path in dest.iterdir()] == [".mirror.lock"]
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "The mirror takes 3 MB in" in error and "choose a folder on a larger disk" in error
+
+
+def test_a_disk_that_fills_up_leaves_no_piece(
+    dest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copyfile = shutil.copyfile
+
+    def fill(source: Path, target: Path) -> Path:
+        if source.name == "chip50.bin":
+            target.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(target))
+        return copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    assert copy(dest) == 1
+    assert not (dest / "chips").exists() and (dest / "toy/encoder.pt").is_file()
+    assert not (dest / ".mirror.part").exists()
+    assert "chips is missing: " in (shown := capsys.readouterr().err) and "No space" in shown
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    assert copy(dest) == 0
+    assert holds_all(dest)
+
+
+def test_weights_come_from_the_hub_where_there_is_a_network(
+    dest: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_hub = (source / "toy/encoder.pt").rename(tmp_path / "blob")
+    unknown = replace(CARDS["toy"], weights=replace(ENTRY, size=None))
+    monkeypatch.setitem(CARDS, "toy", unknown)
+    facts = SimpleNamespace(size=len(WEIGHTS))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: facts)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(on_hub))
+    assert copy(dest) == 0
+    assert holds_all(dest)
+    shown = capsys.readouterr().out  # the hub was asked for the size beforehand
+    assert "at least" not in shown and re.search(r"toy +01 +1 +0\.5 +copied +https://", shown)
+
+
+def test_a_data_set_that_comes_file_by_file_is_downloaded(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
+    monkeypatch.setattr(downloads, "refuse_plain", lambda response: None)
+    with trickling(WEIGHTS) as server:
+        names = [f"parts/chip{i}.bin" for i in range(5)]
+        files = [
+            FileEntry(name, url=server.url, size=len(WEIGHTS), sha256=DIGEST) for name in names
+        ]
+        loader = SimpleNamespace(__module__="toy_set")
+        monkeypatch.setitem(sys.modules, "toy_set", SimpleNamespace(mirror_files=lambda: files))
+        monkeypatch.setitem(LOADERS, "parts", (LOADERS["hls_water"][0], loader))
+        assert copy(dest, "--also", "parts") == 0
+        assert all((dest / name).read_bytes() == WEIGHTS for name in names)
+        shutil.rmtree(tmp_path / "cache")
+        assert copy(dest, "--also", "parts") == 0
+        assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--lessons", "1,99"], 2, "Unknown lesson '99'"),
+        (["--lessons", "none"], 2, "Nothing is asked for"),
+        (["--lessons", "1", "--also", "galileo_nono"], 2, "Did you mean 'galileo_nano'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    dest: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str
+) -> None:
+    assert main(["mirror", str(dest), *arguments]) == status
+    (error,) = capsys.readouterr().err.splitlines()
+    assert said in error and not dest.exists()
+
+
+def test_a_file_is_no_place_for_a_mirror(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest.write_bytes(b"")
+    assert copy(dest) == copy(dest / "below") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "is a file. Give a folder" in first and "Not a directory" in second
+
+
+def test_without_a_command_it_helps() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "geopeft_nb"], capture_output=True, text=True, check=True
+    )
+    assert "mirror" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.mirror
+def test_a_classroom_loads_real_weights_and_chips_from_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--lessons", "none", "--also", "galileo_nano", "hls_water"]
+    assert main(["mirror", str(tmp_path / "dest"), *arguments]) == 0
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(tmp_path / "dest"))
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+    assert gp.load_backbone("galileo_nano").provenance["weights"].startswith(str(tmp_path))
+    data = gp.load_data("hls_water", size=64, download=False)
+    assert data.train[0]["image"].shape == (6, 64, 64)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_copying_killed_at_ten_random_moments_is_right_in_the_end(dest: Path) -> None:
+    arguments = [sys.executable, str(HERE / "fill_again.py"), str(dest), "chips"]
+    caught = 0
+    for moment in np.random.default_rng(4).uniform(0, 0.3, 10):
+        shutil.rmtree(dest / "chips", ignore_errors=True)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        time.sleep(float(moment))
+        process.kill()
+        caught += process.wait() != 0
+        assert not (dest / "chips").exists() or len(listing(dest / "chips")) == len(CHIPS)
+    assert caught >= 5
+    assert copy(dest) == 0
+    assert holds_all(dest)
+    assert {path.name for path in dest.iterdir()} == {"toy", "chips", ".mirror.lock"}
+
+
+@pytest.mark.slow
+def test_thirty_machines_read_one_read_only_mirror_at_once(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(dest)
+    for path in [*dest.rglob("*"), dest]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = listing(dest)
+    monkeypatch.setenv("GEOPEFT_MIRROR", str(dest))
+    reader = [sys.executable, str(HERE / "read_mirror.py"), ENTRY.path, DIGEST, "chips"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    readers = [subprocess.Popen(reader, **pipes) for _ in range(30)]  # type: ignore[call-overload]
+    assert [process.stdout.readline() for process in readers] == ["ready\n"] * 30
+    for process in readers:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [process.communicate()[0].strip() for process in readers]
+    right = hashlib.sha256(WEIGHTS + b"".join(CHIPS[name] for name in sorted(CHIPS))).hexdigest()
+    assert ends == [right] * 30
+    assert listing(dest) == before and not (tmp_path / "cache").exists()
+    for path in [dest, *dest.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
