@@ -532,12 +532,12 @@ for kind, network in kinds.items():
     weights = gp.parameter_table(network).loc["adapter", "trainable"]
     kept = activations(network.train(), image, label) / 1e6
     print(f"{kind}: {weights:,} weights, one step of {batch_size} chips keeps {kept:.0f} MB")
-serial = kinds = network = None  # frees networks that are not needed any more
 
 # %% [markdown]
 # Twice as many places, twice the weights. What a step keeps grows by much less, because most of it belongs to the frozen layers through which the error travels back. Train the parallel one:
 
 # %%
+serial = kinds = network = None  # frees networks that are not needed any more
 runs["adapter"] = gp.fit(make_network("adapter"), chips, **settings)
 
 # %% [markdown]

@@ -128,7 +128,7 @@ def test_check_mode_names_what_differs_and_writes_nothing(
     [
         ("# {{ bagdes }}", "badges"),
         ('gp.check("01/trainable_shares", 1)', "01/trainable_share"),
-        ('gp.quiz("O1")', "01"),
+        ('gp.quiz("011")', "01"),
     ],
 )
 def test_a_misspelt_name_in_a_lesson_stops_the_build(checkout: Path, line: str, near: str) -> None:
