@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "OutOfMemory": "training.out_of_memory",
     "attach": "tuning.methods",
     "build_model": "models",
     "check": "classroom.check",
@@ -21,19 +22,25 @@ _WHERE = {
     "evaluate": "evaluation.regions",
     "export_onnx": "tuning.export",
     "export_terratorch": "tuning.terratorch",
+    "find_lr": "training.search",
     "fit": "training.fit",
     "leave_one_region_out": "datasets.load",
     "load_adapter": "tuning.artefacts",
     "load_backbone": "backbones.load",
     "load_data": "datasets.load",
     "map_regions": "maps.compare",
+    "measure_memory": "training.plan",
+    "memory_plan": "training.plan",
+    "memory_widget": "widgets.anatomy",
     "merge": "tuning.merging",
     "methods": "tuning.methods",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
     "push_adapter": "tuning.sharing",
     "quiz": "classroom.quiz",
+    "recipes": "training.frugal",
     "save_adapter": "tuning.artefacts",
+    "search_lr": "training.search",
     "show": "widgets.figures",
 }
 
@@ -48,15 +55,21 @@ if TYPE_CHECKING:
     from geopeft_nb.maps.data_card import data_card
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
+    from geopeft_nb.training.frugal import recipes
+    from geopeft_nb.training.out_of_memory import OutOfMemory
+    from geopeft_nb.training.plan import measure_memory, memory_plan
+    from geopeft_nb.training.search import find_lr, search_lr
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
     from geopeft_nb.tuning.export import export_onnx
     from geopeft_nb.tuning.merging import merge
     from geopeft_nb.tuning.methods import attach, methods, parameter_table
     from geopeft_nb.tuning.sharing import push_adapter
     from geopeft_nb.tuning.terratorch import export_terratorch
+    from geopeft_nb.widgets.anatomy import memory_widget
     from geopeft_nb.widgets.figures import show
 
 __all__ = [
+    "OutOfMemory",
     "attach",
     "backbones",
     "build_model",
@@ -67,19 +80,25 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_terratorch",
+    "find_lr",
     "fit",
     "leave_one_region_out",
     "load_adapter",
     "load_backbone",
     "load_data",
     "map_regions",
+    "measure_memory",
+    "memory_plan",
+    "memory_widget",
     "merge",
     "methods",
     "parameter_table",
     "plot_reports",
     "push_adapter",
     "quiz",
+    "recipes",
     "save_adapter",
+    "search_lr",
     "show",
 ]
 

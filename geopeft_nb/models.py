@@ -196,19 +196,33 @@ class SegmentationModel(nn.Module):
                 f"image must be (B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}, "
                 f"got shape {tuple(image.shape)}."
             )
+        scaled, more = self.scale(image, temporal, location)
+        return self.decode(self.backbone(scaled, **more), image.shape[-2:])
+
+    def scale(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the image and those of its metadata that are used as the backbone takes them."""
         more = {}
         if self.metadata:
             more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
-        features = self.backbone((image - self.mean) / self.std, **more)
+        return (image - self.mean) / self.std, more
+
+    def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
+        """Turn the backbone's maps of an image of that height and width into what `forward` does.
+
+        Of a decoder that reads only the deepest map the others may be left out.
+        """
         logits = self.decoder(features)
         if logits.ndim == 2:
             return logits
         # The ground that the decoder's map covers, in pixels: the image with its padding.
-        stride = self.backbone.strides[self.decoder.covers]
-        padded = tuple(side * stride for side in features[self.decoder.covers].shape[-2:])
+        covers: Any = self.decoder.covers
+        stride = self.backbone.strides[covers]
+        padded = tuple(side * stride for side in features[covers].shape[-2:])
         if logits.shape[-2:] != padded:
             logits = functional.interpolate(logits, padded, mode="bilinear", align_corners=False)
-        return logits[..., : image.shape[-2], : image.shape[-1]]
+        return logits[..., : size[0], : size[1]]
 
 
 def build_model(

@@ -32,6 +32,20 @@ def after(before: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     return layer(before(x)) if both is None else both(before, x)
 
 
+def full_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Write out a weight that is held in fewer bytes.
+
+    Args:
+        weight: (out, in) in any type.
+        scale: Factor of each row (out, 1), if the weight is held as whole numbers.
+        dtype: Type to compute in.
+
+    Returns:
+        (out, in); the weight itself if it has that type already.
+    """
+    return weight.to(dtype) if scale is None else (weight * scale).to(dtype)
+
+
 class SelfAttention(Attention):
     """timm's attention, with a backward pass that writes the gradient of `qkv` once, not twice.
 
@@ -109,7 +123,11 @@ def make_block(
 
 
 def run_blocks(
-    blocks: nn.ModuleList, norm: nn.Module, layers: Sequence[int], tokens: Tensor
+    blocks: nn.ModuleList,
+    norm: nn.Module,
+    layers: Sequence[int],
+    tokens: Tensor,
+    first: int = 0,
 ) -> list[Tensor]:
     """Run a transformer up to the last chosen block and keep the outputs of the chosen ones.
 
@@ -118,14 +136,15 @@ def run_blocks(
         norm: Its final layer norm, which only the output of its last block passes.
         layers: Indices of the chosen blocks, ascending.
         tokens: (B, N, D).
+        first: Index of the block that takes the tokens; those before it have run.
 
     Returns:
-        One (B, N, D) tensor per chosen block, without the prompts that a PEFT method may have put
-        at the end of the tokens.
+        One (B, N, D) tensor per chosen block from `first` on, without the prompts that a PEFT
+        method may have put at the end of the tokens.
     """
     kept, count = [], tokens.shape[1]
-    for index, block in enumerate(blocks[: layers[-1] + 1]):
-        tokens = block(tokens)
+    for index in range(first, layers[-1] + 1):
+        tokens = blocks[index](tokens)
         if index in layers:
             own = tokens[:, :count]
             kept.append(norm(own) if index == len(blocks) - 1 else own)

@@ -71,17 +71,17 @@ def plot_sample(data: GeoData, sample: Sample, prediction: NDArray[np.int64] | N
     figure = Figure(figsize=(3.3 * panels + 2.2, 3.9), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    picture, caption = _picture(sample["image"].numpy(), data.bands)
+    picture, caption = picture_of(sample["image"].numpy(), data.bands)
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].set_title(caption, fontsize=10, loc="left")
     for name, panel in zip(maps, axes[1:], strict=True):
-        panel.imshow(_coloured(maps[name], data), interpolation="nearest")
+        panel.imshow(coloured(maps[name], data), interpolation="nearest")
         panel.set_title(name, fontsize=10, loc="left")
     for panel in axes:
         panel.set(xticks=[], yticks=[])
     title = f"{data.card.title}: {sample['name']} ({sample['region']})"
     if data.task != "segmentation":
-        title += f"\n{_words(data, sample)}"
+        title += f"\n{label_in_words(data, sample)}"
     elif maps:
         _legend(axes[-1], data, maps)
     letters = int(10 * figure.get_figwidth())
@@ -90,7 +90,7 @@ def plot_sample(data: GeoData, sample: Sample, prediction: NDArray[np.int64] | N
     return figure
 
 
-def _picture(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
+def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
     """Return (H, W, 3) and a caption: true colour where the bands allow it, else one band."""
     possible = composites_of(bands)
     if possible:
@@ -104,7 +104,8 @@ def _picture(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2), f"band {bands[0]}"
 
 
-def _coloured(mask: NDArray[np.int64], data: GeoData) -> NDArray[np.uint8]:
+def coloured(mask: NDArray[np.int64], data: GeoData) -> NDArray[np.uint8]:
+    """Paint a class map (H, W) in the colours of the data set, (H, W, 3); grey is no label."""
     table = np.array([list(bytes.fromhex(c[1:7])) for c in (*data.colours, _IGNORED)], np.uint8)
     return table[np.where(mask == data.ignore_index, len(data.colours), mask)]
 
@@ -129,7 +130,7 @@ def _legend(panel: Axes, data: GeoData, maps: dict[str, NDArray[np.int64]]) -> N
     )
 
 
-def _words(data: GeoData, sample: Sample) -> str:
+def label_in_words(data: GeoData, sample: Sample) -> str:
     """Say in words what a sample that has no label map is labelled with."""
     if data.task == "classification":
         return data.classes[int(sample["label"])]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,20 @@ from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.checkpoints import prepare
+from geopeft_nb.training.features import CachedFeatures
+from geopeft_nb.training.frugal import applied, normalise
 from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
+from geopeft_nb.training.order import Order
+from geopeft_nb.training.out_of_memory import explain, is_shortage, release
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
+from geopeft_nb.training.views import turn_and_mirror
 from geopeft_nb.tuning.artefacts import check_target, save_adapter
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard
+from geopeft_nb.widgets.strip import Strip
 
 
 @dataclass
@@ -101,10 +111,16 @@ def fit(
     batch_size: int = 8,
     lr: float | None = None,
     precision: str = "auto",
+    frugal: str | Sequence[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     dashboard: bool = True,
+    resume: bool | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    accumulate: int = 1,
+    strategy: str = "auto",
+    devices: int = 1,
+    save_seconds: float = 60,
 ) -> Run:
     """Train the model on `data.train`, watched on `data.val`.
 
@@ -118,70 +134,132 @@ def fit(
         model: With a method attached.
         data: From `load_data`.
         epochs: Passes over the training chips.
-        batch_size: Chips per step.
+        batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 on a GPU that has it.
-        seed: Seed of the order of chips and of augmentation.
+        frugal: Recipes that save memory or time, see `gp.recipes()`: a name, a list, or ``"all"``.
+        seed: Seed of the order of chips, of augmentation and of dropout.
         device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
         dashboard: Show the live view.
-        out: Folder to write the adapter and the history to when done.
+        resume: Go on with a run that was killed or stopped: its `out`; or True, which goes on if
+            there is something of `out` to go on with, and begins if not. More `epochs` prolong it.
+            On a CPU the weights become the very ones that a run without a break has.
+        out: Folder to write the adapter and the history to when done. While it trains, checkpoints
+            of what changes are written beside it, to `<out>.checkpoint`.
+        accumulate: Batches whose gradients are added up for one step, as if they were one batch
+            of this times `batch_size`, in the memory of one.
+        strategy: How several devices share the work, a name of Lightning's: ``"auto"`` or one that
+            begins with ``"ddp"``, which needs a script instead of a notebook.
+        devices: Number of GPUs, or of processes on a CPU. Each takes its share of the chips; a step
+            sees batch_size x accumulate x devices of them.
+        save_seconds: Time between two checkpoints within an epoch. Every epoch ends with one.
 
     Returns:
         The run, with the best weights in `run.model`.
 
     Raises:
-        ValueError: Nothing is attached, an empty data set, unfit chips or a bad setting; raised
-            before training starts.
+        ValueError: Nothing is attached, an empty data set, unfit chips, a bad setting, or a run to
+            go on with that was begun otherwise; raised before training starts. Or the loss became
+            infinite or NaN.
+        OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
-    check_fit(model, data, epochs, batch_size, lr, precision, device)
-    if out is not None:
-        check_target(out)
-    rate = CARDS[str(model.method)].lr if lr is None else lr
+    check_fit(
+        model, data, epochs, batch_size, lr, precision, device,
+        seed=seed, accumulate=accumulate, strategy=strategy, devices=devices,
+    )  # fmt: skip
+    recipes = normalise(frugal, model)
     cuda = torch.cuda.is_available() and device != "cpu"
     if precision == "auto":
         # From the Ampere generation on; older GPUs only emulate bf16, slowly.
         precision = "bf16" if cuda and torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    size = min(batch_size, len(data.train))
-    batches = len(data.train) // size
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": min(batch_size, len(data.train) // devices),
+        "lr": CARDS[str(model.method)].lr if lr is None else lr,
+        "precision": precision,
+        "seed": seed,
+        "accumulate": accumulate,
+        "frugal": recipes,
+        "devices": devices,
+    }
+    if out is None and not isinstance(resume, bool):
+        out = resume
+    if out is not None:
+        check_target(out)
+    try:
+        run = _train(model, data, settings, device, strategy, dashboard, out, resume, save_seconds)
+        gc.collect()  # trainer and callbacks hold each other, and through each other the batches
+        return run
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        said = release(error)
+    # Only now: an error raised above would hold the one that it handles, and so the memory.
+    raise explain(said, model, data.size, settings, torch.device("cuda" if cuda else "cpu"))
+
+
+def _train(
+    model: SegmentationModel, data: GeoData, settings: dict[str, Any], device: str, strategy: str,
+    dashboard: bool, out: str | os.PathLike[str] | None,
+    resume: bool | str | os.PathLike[str] | None, save_seconds: float,
+) -> Run:  # fmt: skip
+    """Train as `fit` was told; all that is large dies with this call, but the model.
+
+    Callbacks are large too: Lightning lets each hold on to the trainer.
+    """
+    checkpoints = prepare(model, data, settings, out, resume, save_seconds)
+    size, seed, epochs = settings["batch_size"], settings["seed"], settings["epochs"]
+    order = Order(len(data.train), size, seed)
+    order.world = settings["devices"]
     view = Dashboard(
-        total_steps=epochs * batches,
+        total_steps=epochs * -(-order.batches // settings["accumulate"]),
         total_epochs=epochs,
         title=f"{CARDS[str(model.method)].title} on {data.card.title}",
         enabled=dashboard,
         score=make_objective(data).title,
+        group=data.card.name,
+        strip=Strip(data),
     )
     lightning.seed_everything(seed, verbose=False)
-    task = _Task(model, rate, make_objective(data))
+    task = _Task(model, settings["lr"], make_objective(data))
     recorder = Recorder(view, model, task.objective)
-    with quiet(), interrupt_stops(recorder):
+    stopper = EarlyStopping("val_loss", patience=15)
+    checkpoints.follow(order, recorder, stopper)
+    with quiet(), interrupt_stops(recorder), ExitStack() as stack:
+        done = stack.enter_context(applied(model, settings["frugal"]))
+        over = checkpoints.restore(model, epochs)
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
-            max_epochs=epochs,
-            precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
+            max_epochs=max(0, epochs - order.epoch),
+            precision=LIGHTNING_NAMES[settings["precision"]],  # type: ignore[arg-type]
             accelerator=device,
-            devices=1,
-            callbacks=[recorder, EarlyStopping("val_loss", patience=15)],
+            devices=settings["devices"],
+            strategy=strategy,
+            use_distributed_sampler=False,  # the order shares the chips out
+            accumulate_grad_batches=settings["accumulate"],
+            callbacks=[recorder, order, stopper, checkpoints],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+        order.rank = trainer.global_rank
+        view.enabled = dashboard and trainer.is_global_zero
         place = trainer.strategy.root_device
         state, used, memory, before = "stopped", {}, {}, 0
         try:
+            train, val = _loaders(task, data, order, "cached" in settings["frugal"], stack)
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, size, place)
+            view.step_memory(memory)
             reset_peak(place)
-            before = 0 if cuda else process_memory()
+            before = 0 if place.type == "cuda" else process_memory()
             view.start()
-            trainer.fit(
-                task,
-                DataLoader(data.train, size, shuffle=True, drop_last=True, collate_fn=_collate),  # type: ignore[arg-type]
-                DataLoader(data.val, size, collate_fn=_collate),  # type: ignore[arg-type]
-            )
-            state = "stopped" if recorder.stopping else "finished"
+            if not over:
+                trainer.fit(task, train, val)
+            state = "stopped" if recorder.stopping else over or "finished"
         except (KeyboardInterrupt, SystemExit):
             # A second interrupt, which Lightning turns into SystemExit: the best is still kept.
             # Without an interrupt somebody wants the program to end, and it does.
@@ -203,12 +281,10 @@ def fit(
         seconds=recorder.seconds,
         best=recorder.best,
         state=state,
-        settings={
-            "epochs": epochs, "batch_size": size, "lr": rate, "precision": precision, "seed": seed
-        },
+        settings={**settings, "frugal": done},
         seen=frozenset(chip.name for chip in data.train.chips),
-    )  # fmt: skip
-    if out is not None:
+    )
+    if out is not None and trainer.is_global_zero:
         run.save(out)
     return run
 
@@ -219,23 +295,36 @@ class _Task(lightning.LightningModule):
     def __init__(self, model: SegmentationModel, lr: float, objective: Objective) -> None:
         super().__init__()
         self.model, self.lr, self.objective = model, lr, objective
+        #: Of training and of validation, if the recipe "cached" is applied.
+        self.features: tuple[CachedFeatures, CachedFeatures] | None = None
 
     def output(self, batch: dict[str, Tensor]) -> Tensor:
         """Call the model on images and what is known of them."""
         return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
 
+    def on_train_epoch_start(self) -> None:
+        if self.features is not None:  # in the first epoch, so that its seconds count
+            with self.trainer.precision_plugin.forward_context():
+                self.features[0].fill()
+
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        if self.features is not None:
+            return self.objective.loss(*self.features[0].look(batch))
         image, target = turn_and_mirror(batch["image"], batch["target"])
         return self.objective.loss(self.output({**batch, "image": image}), target)
 
     def on_validation_epoch_start(self) -> None:
         self.objective.counts[:] = 0
 
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        output, target = self.output(batch), batch["target"]
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        if self.features is not None:
+            output, target = self.features[1].look(batch)
+        else:
+            output, target = self.output(batch), batch["target"]
         loss = self.objective.loss(output, target)
-        self.log("val_loss", loss, batch_size=len(output))
+        self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
         self.objective.count(output, target)
+        return output  # for the live view
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
         trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -247,36 +336,28 @@ class _Task(lightning.LightningModule):
         }
 
 
-def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply one of the eight symmetries of the square to each chip, at random.
-
-    Args:
-        image: (B, C, H, W). Chips that are not square are mirrored and turned by 180 degrees only.
-        target: Masks (B, H, W) or (B, K, H, W), which are turned alike; labels (B,) or (B, K),
-            which stay as they are.
-
-    Returns:
-        Image and target.
-    """
-    images, targets = [], []
-    step = 1 if image.shape[-1] == image.shape[-2] else 2
-    for one, truth in zip(image, target, strict=True):
-        turns = int(torch.randint(4 // step, ())) * step
-        mirror = bool(torch.rand(()) < 0.5)
-        images.append(_turn(one, turns, mirror))
-        targets.append(_turn(truth, turns, mirror) if truth.ndim >= 2 else truth)
-    return torch.stack(images), torch.stack(targets)
-
-
-def _turn(chip: Tensor, turns: int, mirror: bool) -> Tensor:
-    turned = chip.rot90(turns, dims=(-2, -1))
-    return turned.flip(-1) if mirror else turned
-
-
 def _collate(samples: list[Sample]) -> dict[str, Tensor]:
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
     return {"image": image, "target": target, **stack_metadata(samples)}
+
+
+def _loaders(
+    task: _Task, data: GeoData, order: Order, cached: bool, stack: ExitStack
+) -> list[DataLoader[Any]]:
+    """Return the loaders of training and validation, of images or of cached features."""
+    parts: list[Any] = [data.train, data.val]
+    if cached:
+        parts = [
+            stack.enter_context(CachedFeatures(task.model, chips, augment=chips is data.train))
+            for chips in parts
+        ]
+        task.features = (parts[0], parts[1])
+    collate = CachedFeatures.collate if cached else _collate
+    return [
+        DataLoader(parts[0], batch_sampler=order, collate_fn=collate),
+        DataLoader(parts[1], order.size, collate_fn=collate),
+    ]
 
 
 def _step_memory(

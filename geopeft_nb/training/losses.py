@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,7 +99,9 @@ class Regression(Objective):
         """Return the mean squared error; see `Objective.loss`."""
         target = target.view_as(output)
         known = target.isfinite()
-        return (output.float()[known] - target[known]).square().sum() / known.sum().clamp(min=1)
+        # Not by picking: what is kept for the backward pass must not depend on the values.
+        error = torch.where(known, output.float() - target, 0)
+        return error.square().sum() / known.sum().clamp(min=1)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -13,9 +13,10 @@ import ctypes
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -169,32 +170,17 @@ def training_bytes(
     import torch
 
     trainable = [p for p in model.parameters() if p.requires_grad]
-    own = _storages([*model.parameters(), *model.buffers()])
-    saved: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        # Kept until counted: a freed address could be given out again. Detached: with its history
-        # it would hold the graph that holds it, in a circle that nothing collects.
-        tensor = tensor.detach()
-        saved.append(tensor)
-        return tensor
-
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch statistics move
+    own = [*model.parameters(), *model.buffers()]
+    kept = KeptTensors(own)
     devices = {p.device for p in model.parameters() if p.is_cuda}
-    try:
-        with torch.random.fork_rng(devices):
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                loss = compute_loss()  # held until counted: the graph dies with it
-    finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-    activations = {key: size for key, size in _storages(saved).items() if key not in own}
+    with unmoved(model), torch.random.fork_rng(devices), kept.watching():
+        loss = compute_loss()  # held until counted: the graph dies with it
+    activations = kept.count()
     del loss
 
-    gradients = sum(p.numel() * p.element_size() for p in trainable)
+    gradients = sum(tensor_bytes(p) for p in trainable)
     parts = {
-        "weights": sum(own.values()),
+        "weights": sum(_storages(own).values()),
         "gradients": gradients,
         "optimiser": moments * gradients,
         "activations": sum(activations.values()),
@@ -202,7 +188,84 @@ def training_bytes(
     return {**parts, "total": sum(parts.values())}
 
 
-def _storages(tensors: Iterable[torch.Tensor]) -> dict[tuple[str, int], int]:
-    """Return the bytes of each storage behind the tensors, by device and address."""
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    return {(str(s.device), s.data_ptr()): s.nbytes() for s in storages}
+class KeptTensors:
+    """Counts what autograd saves for the backward pass, real tensors and torch's fake ones alike.
+
+    Args:
+        own: Weights and buffers, which are not counted again.
+        part: Says at any time which part of the model computes; a storage belongs to the part that
+            saved it first.
+    """
+
+    def __init__(self, own: Iterable[torch.Tensor], part: Callable[[], str] = str) -> None:
+        self._own, self._part = set(_storages(own)), part
+        self._saved: list[tuple[str, torch.Tensor]] = []
+
+    def watching(self) -> torch.autograd.graph.saved_tensors_hooks:
+        """Return the context in which to run the forward pass."""
+        import torch
+
+        def keep(tensor: torch.Tensor) -> tuple[torch.Tensor, bool]:
+            # Kept until counted: a freed address could be given out again. Detached: with its
+            # history it would hold the graph that holds it, in a circle that nothing collects.
+            detached = tensor.detach()
+            self._saved.append((self._part(), detached))
+            return detached, tensor.requires_grad
+
+        def give_back(kept: tuple[torch.Tensor, bool]) -> torch.Tensor:
+            # Checkpointing computes again from what it saved, with the same gradients wanted.
+            return kept[0].requires_grad_(kept[1])
+
+        return torch.autograd.graph.saved_tensors_hooks(keep, give_back)
+
+    def count(self) -> dict[str, int]:
+        """Return the bytes kept, by part, and hold on to nothing from then on."""
+        parts: dict[str, int] = {}
+        seen = set(self._own)
+        for part, tensor in self._saved:
+            for key, size in _storages([tensor]).items():
+                if key not in seen:
+                    seen.add(key)
+                    parts[part] = parts.get(part, 0) + size
+        self._saved.clear()
+        return parts
+
+
+@contextmanager
+def unmoved(model: torch.nn.Module) -> Iterator[None]:
+    """Leave buffers, such as running batch statistics, as they were before."""
+    import torch
+
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor's values; of a quantised one those of its parts."""
+    return sum(part.numel() * part.element_size() for part in plain_tensors(tensor))
+
+
+def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the tensor, or those that it is made of, as a quantised one is of numbers and scales.
+
+    Source: PyTorch's protocol for tensor subclasses, `__tensor_flatten__`.
+    """
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    if not is_traceable_wrapper_subclass(made := cast(Any, tensor)):
+        yield tensor
+        return
+    for name in made.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(made, name))
+
+
+def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+    """Return the bytes of each storage behind the tensors, by its identity while it lives."""
+    plain = (part for tensor in tensors for part in plain_tensors(tensor))
+    storages = (tensor.untyped_storage() for tensor in plain)
+    return {s._cdata: s.nbytes() for s in storages}

@@ -14,6 +14,8 @@ from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 
 DEVICES = ("auto", "cpu", "gpu")
+#: Lightning's other strategies split the weights, or train in processes that give no history back.
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 #: What Lightning calls the precisions.
 LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 PRECISIONS = (*LIGHTNING_NAMES, "auto")
@@ -23,7 +25,8 @@ CHECKED_AT_MOST = 512
 
 def check_fit(
     model: SegmentationModel, data: GeoData, epochs: int, batch_size: int, lr: float | None,
-    precision: str, device: str,
+    precision: str, device: str, *, seed: int = 0, accumulate: int = 1, strategy: str = "auto",
+    devices: int = 1,
 ) -> None:  # fmt: skip
     """Refuse what would fail later, before any work; arguments as in `fit`.
 
@@ -40,9 +43,14 @@ def check_fit(
         )
     if model.method not in CARDS:
         raise ValueError(f"This is a {model.method} model. Build a new one to train it.")
-    for label, value in (("epochs", epochs), ("batch_size", batch_size)):
+    numbers = {
+        "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "devices": devices
+    }  # fmt: skip
+    for label, value in numbers.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
     if lr is not None and not 0 < lr < 1:
         raise ValueError(f"lr must lie between 0 and 1, got {lr!r}.")
     if precision not in PRECISIONS:
@@ -51,6 +59,7 @@ def check_fit(
         raise unknown_name("device", device, DEVICES)
     if device == "gpu" and not torch.cuda.is_available():
         raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+    check_devices(strategy, devices, device)
     if model.classes != data.classes or model.bands != tuple(data.bands):
         raise ValueError(
             f"The model was built for classes {model.classes} and bands {model.bands}, the data "
@@ -79,6 +88,23 @@ def check_fit(
             ignored = "NaN" if data.task == "regression" else data.ignore_index
             unit = "pixel" if TARGETS[data.task][0] == "mask" else "chip"
             raise ValueError(f"data.{name} has no labelled {unit}: all are {ignored}.")
+    if devices > len(data.train):
+        raise ValueError(f"devices={devices}, but there are only {len(data.train)} training chips.")
+    batches = len(data.train) // (min(batch_size, len(data.train) // devices) * devices)
+    if accumulate > batches:
+        raise ValueError(
+            f"accumulate={accumulate} batches for one step, but an epoch has only {batches}. Use "
+            "fewer, or a smaller batch_size."
+        )
+
+
+def check_devices(strategy: str, devices: int, device: str) -> None:
+    """Refuse strategies whose history and weights stay in other processes, and absent devices."""
+    if strategy not in STRATEGIES:
+        raise unknown_name("strategy", strategy, STRATEGIES)
+    there = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else None
+    if there is not None and devices > there:
+        raise ValueError(f"devices={devices}, but there are {there} GPUs.")
 
 
 def check_chips(

@@ -10,18 +10,24 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from geopeft_nb.models import SegmentationModel, moving_state
-from geopeft_nb.training.losses import Objective
+from geopeft_nb.training.losses import Objective, predicted
 from geopeft_nb.training.memory import device_memory, process_memory
 from geopeft_nb.widgets.dashboard import Dashboard
+
+
+class Diverged(ValueError):
+    """The training loss is no longer a number."""
 
 
 class Recorder(Callback):
@@ -49,6 +55,30 @@ class Recorder(Callback):
         self.kept: dict[str, Tensor] = {}
         self.interrupted = threading.Event()
         self.start = self.seconds = 0.0
+        self.validated = 0  # chips of the validation under way
+        self.steps_before = self.epochs_before = 0  # of the run that this one goes on with
+        self.losses: list[float] = []  # of the batches whose gradients one step adds up
+        self.images = 0
+
+    def go_on(
+        self, rows: list[dict[str, float]], best: dict[str, float], kept: dict[str, Tensor]
+    ) -> None:
+        """Take over what an earlier part of the run has recorded.
+
+        Args:
+            rows: Its `rows`.
+            best: Its `best`.
+            kept: The weights that belong to it.
+        """
+        self.rows, self.best, self.kept = rows, best, kept
+        if rows:
+            self.steps_before, self.seconds = int(rows[-1]["step"]), rows[-1]["seconds"]
+        self.view.state["train"] = [(row["step"], row["train_loss"]) for row in rows]
+        self.view.state["validation"] = [
+            (row["step"], row["val_loss"], row[self.objective.column])
+            for row in rows
+            if "val_loss" in row
+        ]
 
     @property
     def stopping(self) -> bool:
@@ -56,36 +86,63 @@ class Recorder(Callback):
         return self.interrupted.is_set() or bool(self.view.should_stop)
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        """Start the clock."""
-        self.start = time.perf_counter()
+        """Start the clock, or let it go on."""
+        self.start = time.perf_counter() - self.seconds
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule,
         outputs: Any, batch: dict[str, Tensor], index: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Note the step, feed the view, and ask to end when somebody wants it."""
-        self.seconds = time.perf_counter() - self.start
+        # Lightning divides the loss by the number of batches whose gradients are added up.
+        self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        self.images += len(batch["target"])
+        step = self.steps_before + trainer.global_step
+        if step == (self.rows[-1]["step"] if self.rows else 0):
+            return  # more batches belong to this step
+        self.seconds = self._elapsed()
         row = {
-            "step": trainer.global_step,
-            "epoch": trainer.current_epoch + 1,
+            "step": step,
+            "epoch": self.epochs_before + trainer.current_epoch + 1,
             "seconds": self.seconds,
-            "train_loss": float(outputs["loss"]),
+            "train_loss": sum(self.losses) / len(self.losses),
             "memory_bytes": memory_now(task.device),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if not math.isfinite(row["train_loss"]):
-            raise ValueError(
+            raise Diverged(
                 f"The training loss became {row['train_loss']} in step {row['step']}. Lower the "
                 f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
             )
         self.rows.append(row)
         self.view.update(
             step=row["step"], epoch=row["epoch"], train_loss=row["train_loss"],
-            images=len(batch["image"]), memory=lambda: device_memory(task.device),
+            images=self.images * trainer.world_size, memory=lambda: device_memory(task.device),
             learning_rate=row["lr"],
         )  # fmt: skip
-        if self.stopping:
+        self.losses, self.images = [], 0
+        self.view.wait_while_paused(self.interrupted.is_set)
+        # A stop of one process is a stop of all of them.
+        if trainer.strategy.reduce_boolean_decision(self.stopping, all=False):
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
+
+    def on_validation_start(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule
+    ) -> None:
+        """Count the chips from the first."""
+        self.validated = 0
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule,
+        outputs: Any, batch: dict[str, Tensor], index: int,  # noqa: ANN401 - Lightning's type
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Keep what is predicted for the few chips that the live view shows."""
+        # Several processes share the chips out among them: none then knows their numbers.
+        if self.view.strip is not None and self.view.shows_strip and trainer.world_size == 1:
+            answer = partial(_answer, outputs, self.objective.task)
+            self.view.strip.watch(self.validated, batch["target"], answer)
+            self.validated += len(batch["target"])
 
     def on_validation_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
@@ -94,14 +151,21 @@ class Recorder(Callback):
         loss, score = float(trainer.callback_metrics["val_loss"]), self.objective.score()
         scores = {"val_loss": loss, self.objective.column: score}
         self.rows[-1].update(scores)
-        self.seconds = time.perf_counter() - self.start
-        self.view.validation(trainer.current_epoch + 1, trainer.global_step, loss, score)
-        if not self.best or score > self.best[self.objective.column]:
-            self.best = {"epoch": trainer.current_epoch + 1, **scores}
+        self.seconds = self._elapsed()
+        epoch = self.epochs_before + trainer.current_epoch + 1
+        self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score)
+        better = not self.best or score > self.best[self.objective.column]
+        self.view.show_strip(epoch, better)
+        if better:
+            self.best = {"epoch": epoch, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
             self.kept = {
                 name: value.to("cpu", copy=True) for name, value in moving_state(self.model).items()
             }
+
+    def _elapsed(self) -> float:
+        """Return the seconds of training so far, without those for which it was paused."""
+        return time.perf_counter() - self.start - self.view.paused_seconds
 
     def restore_best(self, model: SegmentationModel) -> None:
         """Put the best weights back; without a validation yet, the last ones stay."""
@@ -114,6 +178,11 @@ class Recorder(Callback):
             return "Stopped before the first validation: the last weights are kept."
         score = f"{self.objective.title} {self.best[self.objective.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
+
+
+def _answer(outputs: Tensor, task: str, offset: int) -> np.ndarray:
+    """Return what is predicted for one chip of a batch of outputs."""
+    return predicted(outputs[offset : offset + 1], task)[0].cpu().numpy()
 
 
 def memory_now(device: torch.device) -> int:

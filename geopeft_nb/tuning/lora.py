@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.backbones.vit import FusedQKV
+from geopeft_nb.backbones.vit import FusedQKV, full_weight
 from geopeft_nb.errors import unknown_name
 from geopeft_nb.tuning.registry import register
 from geopeft_nb.tuning.targets import block_names, layer_names
@@ -55,14 +55,17 @@ class LeanLora(Linear):
             (..., out_features); the same numbers as `self(before(x))`, to rounding.
         """
         known = type(before) in (nn.LayerNorm, nn.GELU)
-        if not known or not self._is_plain() or any(p.requires_grad for p in before.parameters()):
+        if not known or not self.is_plain() or any(p.requires_grad for p in before.parameters()):
             return self(before(x))
         name = self.active_adapters[0]
         base, scale = self.get_base_layer(), self.scaling[name]
         down, up, starts = self._matrices(name)
-        return _BeforeAndLora.apply(x, down, up, base.weight, base.bias, before, starts, scale)
+        held = getattr(base, "weight_scale", None)  # of a weight that is held as whole numbers
+        return _BeforeAndLora.apply(
+            x, down, up, base.weight, base.bias, before, starts, scale, held
+        )
 
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Say whether exactly one LoRA without dropout or variant acts on a frozen layer."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or len(names) != 1:
@@ -147,25 +150,27 @@ class _BeforeAndLora(torch.autograd.Function):
         before: nn.Module,
         starts: tuple[int, ...],
         scale: float,
+        held: Tensor | None,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         h = before(x).to(dtype)
         with torch.autocast(kind, enabled=False):
-            y = functional.linear(h, weight.to(dtype), None if bias is None else bias.to(dtype))
+            full = full_weight(weight, held, dtype)
+            y = functional.linear(h, full, None if bias is None else bias.to(dtype))
             low = functional.linear(h, down.to(dtype))  # (..., n r)
             flat, rows = low.flatten(0, -2), y.flatten(0, -2)
             pieces = zip(up.to(dtype), flat.chunk(len(up), 1), starts, strict=True)
             for part, piece, start in pieces:
                 rows[:, start : start + len(part)].addmm_(piece, part.T, alpha=scale)
-        ctx.save_for_backward(x, low, down, up, weight)
+        ctx.save_for_backward(x, low, down, up, weight, held)
         ctx.before, ctx.starts, ctx.scale = before, starts, scale
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x, low, down, up, weight = ctx.saved_tensors
+        x, low, down, up, weight, held = ctx.saved_tensors
         rows, flat = gradient.flatten(0, -2), low.flatten(0, -2)
         pieces = list(zip(up.to(rows.dtype), flat.chunk(len(up), 1), ctx.starts, strict=True))
         outputs = [rows[:, start : start + len(part)] for part, _, start in pieces]
@@ -177,10 +182,11 @@ class _BeforeAndLora(torch.autograd.Function):
         d_down = d_low.T @ h
         if ctx.needs_input_grad[0]:
             # h has served: its memory takes its own gradient, and the GELU's takes its place.
-            d_h = torch.mm(rows, weight.to(rows.dtype), out=h).addmm_(d_low, down.to(rows.dtype))
+            full = full_weight(weight, held, rows.dtype)
+            d_h = torch.mm(rows, full, out=h).addmm_(d_low, down.to(rows.dtype))
             d_x = backward(d_h.view(x.shape).to(x.dtype))
         d_up = d_up.mul_(ctx.scale).to(up.dtype)
-        return d_x, d_down.to(down.dtype), d_up, None, None, None, None, None
+        return d_x, d_down.to(down.dtype), d_up, None, None, None, None, None, None
 
 
 def _again(before: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

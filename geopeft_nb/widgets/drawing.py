@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 # Okabe-Ito: apart for the colour-blind too
-BLUE, SKY, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
+BLUE, SKY, ORANGE, GREEN, AMBER = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
 GREY = "#7F7F7F"  # readable on white and on black alike
 WIDTH, HEIGHT = 900, 220  # of the drawing, in its own units; on the page it takes the width it gets
 TOP, BOTTOM = 84, 192  # of the plots
-POINTS = 200  # most points drawn per curve
+POINTS = 100  # most points drawn per curve
 GRID = 'stroke="currentColor" stroke-width=".6" opacity=".25"'
 LINE = 'fill="none" stroke-width="1.8" stroke-linejoin="round"'
 
@@ -119,14 +119,15 @@ class Panel:
 
     def curve(self, points: Sequence[Point], colour: str, label: str = "", style: str = "") -> None:
         """Draw a line with a gap at every value that is not finite, and a dot at its end."""
-        drawn, path, pen = None, "", "M"
+        drawn, path, down = None, "", False
         for step, value in points:
             if not math.isfinite(value):
-                pen = "M"
+                down = False
                 continue
-            drawn = (self.x(step), self.y(value))
-            path += f"{pen}{drawn[0]:.1f} {drawn[1]:.1f}"
-            pen = "L"
+            x, y = round(self.x(step), 1), round(self.y(value), 1)
+            # steps from point to point are written in half as many letters as places
+            path += f"l{x - drawn[0]:.4g} {y - drawn[1]:.4g}" if down and drawn else f"M{x} {y}"
+            drawn, down = (x, y), True
         if drawn is None:
             return
         self.parts.append(f'<path d="{path}" stroke="{colour}" {LINE} {style}/>')
@@ -143,5 +144,10 @@ class Panel:
         overflow = max(0.0, heights[-1] - BOTTOM + 2) if heights else 0.0
         for (x, y, colour, label), height in zip(ends, heights, strict=True):
             self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            self.parts.append(text_element(right + 7, height - overflow, label))
+            beside = right + 7
+            if right - x > 12:  # the label is far from its curve: repeat the colour
+                y = height - overflow - 4
+                self.parts.append(f'<circle cx="{beside}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+                beside += 7
+            self.parts.append(text_element(beside, height - overflow, label))
         return "".join(self.parts)

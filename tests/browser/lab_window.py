@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,3 +40,24 @@ def take(page: Page, selector: str, target: Path) -> None:
     if element.count():
         element.scroll_into_view_if_needed()
         element.screenshot(path=target)
+
+
+@contextmanager
+def dark(page: Page) -> Iterator[None]:
+    """Show JupyterLab in its dark theme for a while."""
+    _choose_theme(page, "JupyterLab Dark")
+    try:
+        yield
+    finally:
+        _choose_theme(page, "JupyterLab Light")
+
+
+def _choose_theme(page: Page, name: str) -> None:
+    page.keyboard.press("Control+Shift+c")  # the command palette
+    page.keyboard.type(f"Theme: {name}")
+    entry = page.locator(".lm-CommandPalette-item.lm-mod-active")
+    entry.get_by_text(name.removeprefix("JupyterLab ")).wait_for(timeout=MINUTE)
+    page.keyboard.press("Enter")
+    light = str(name.endswith("Light")).lower()
+    page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached", timeout=MINUTE)
+    page.wait_for_timeout(500)  # until the style sheet has arrived

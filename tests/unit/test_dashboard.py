@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
+from geopeft_nb.widgets import controls, drawing, static
 from geopeft_nb.widgets import dashboard as module
-from geopeft_nb.widgets import drawing, static, stop_button
+from geopeft_nb.widgets import earlier as earlier_runs
 from geopeft_nb.widgets.dashboard import Dashboard
+from geopeft_nb.widgets.memory_panel import bands
 from geopeft_nb.widgets.static import State
+from geopeft_nb.widgets.static_png import static_png
 
 GIB = 2**30
 ROOT = Path(__file__).parents[2]
@@ -61,8 +66,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Output:
     monkeypatch.setattr("IPython.display.display", output.display)
     monkeypatch.setattr(
         module,
-        "stop_button",
-        lambda _: stop_button.StopButton(cast(Any, Kernel()), Output().display),
+        "controls",
+        lambda _: controls.Controls(cast(Any, Kernel()), Output().display),
     )
     return output
 
@@ -104,6 +109,28 @@ def test_it_draws_at_most_five_times_a_second(shown: Output) -> None:
         view.update(step=step, train_loss=1.0)
     assert 48 <= view.renders <= 50
     assert len(view.state["train"]) == 1000  # every step is kept, drawn or not
+
+
+@pytest.mark.parametrize(("cost", "drawn"), [(0.0, 50), (0.004, 10), (1.0, 3)])
+def test_costly_pictures_are_drawn_less_often(
+    shown: Output, monkeypatch: pytest.MonkeyPatch, cost: float, drawn: int
+) -> None:
+    clock = Clock()
+
+    def draw(state: State) -> str:
+        clock.now += cost
+        return ""
+
+    monkeypatch.setattr(module, "static_html", draw)
+    view = Dashboard(1000, "LoRA", clock=clock)
+    view.start()
+    end = clock.now + 10
+    step = 0
+    while clock.now < end:
+        step += 1
+        clock.now += 0.01
+        view.update(step=step)
+    assert abs(view.renders - drawn) <= 1
 
 
 def test_memory_is_measured_only_when_a_picture_is_due(shown: Output) -> None:
@@ -168,8 +195,8 @@ def test_the_stop_button_asks_the_loop_to_stop_and_then_goes_away(shown: Output)
     view = Dashboard(10, "LoRA", clock=clock)
     view.start()
     before = view.should_stop
-    assert view._button
-    button = view._button.button
+    assert view._controls
+    button = view._controls.buttons["stop"]
     assert "■" in button.tooltip
     button.click()
     assert view.should_stop and not before
@@ -179,6 +206,150 @@ def test_the_stop_button_asks_the_loop_to_stop_and_then_goes_away(shown: Output)
     assert view.should_stop  # also once the button is gone
     assert button.comm is None
     assert not any("widget" in key for bundle in shown.bundles for key in bundle)
+
+
+def test_the_clock_stands_still_while_paused_and_the_buttons_say_what_can_be_done(
+    shown: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    view = Dashboard(10, "LoRA", clock=clock)
+    view.start()
+    clock.now += 1
+    view.update(step=1, images=8)
+    view.wait_while_paused()  # nobody asked
+    assert view.paused_seconds == 0
+    assert view._controls
+    buttons = view._controls.buttons
+    assert [name for name, button in buttons.items() if not button.disabled] == ["pause", "stop"]
+    buttons["pause"].click()
+    seen = []
+
+    def a_minute_passes(_: float) -> None:
+        seen.append([name for name, button in buttons.items() if not button.disabled])
+        assert 'data-state="paused"' in shown.bundles[-1]["text/html"]
+        assert view._controls and "Paused" in view._controls.status.value
+        clock.now += 60
+        buttons["resume"].click()
+
+    monkeypatch.setattr("time.sleep", a_minute_passes)
+    view.wait_while_paused()
+    assert seen == [["resume", "stop"]]
+    assert view.paused_seconds == 60
+    assert 'data-state="running"' in shown.bundles[-1]["text/html"]
+    clock.now += 1
+    view.update(step=2, images=8)
+    assert view.state["seconds"] == pytest.approx(2)
+    assert view.state["images_per_second"] == pytest.approx(8)
+    assert view.state["seconds_left"] == pytest.approx(8)
+
+
+@pytest.mark.parametrize("way", ["stop button", "kernel interrupt"])
+def test_a_paused_run_can_be_stopped(
+    shown: Output, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    view, interrupted = Dashboard(10, "LoRA"), threading.Event()
+    view.start()
+    assert view._controls
+    controls = view._controls
+    controls.buttons["pause"].click()
+    press = controls.buttons["stop"].click if way == "stop button" else interrupted.set
+    monkeypatch.setattr("time.sleep", lambda _: press())
+    view.wait_while_paused(interrupted.is_set)  # would never return
+    assert view.should_stop == (way == "stop button")
+
+
+def test_the_line_for_screen_readers_changes_at_most_every_ten_seconds(shown: Output) -> None:
+    clock = Clock()
+    view = Dashboard(100, "LoRA", clock=clock)
+    view.start()
+    assert view._controls
+    said = []
+    for epoch in range(1, 31):  # one validation a second
+        clock.now += 1
+        view.validation(epoch, epoch, 0.5, epoch / 100)
+        said.append(view._controls.status.value)
+    assert len(set(said)) == 3
+    assert 'role="status" aria-live="polite">Epoch 21: validation mIoU 0.210.' in said[-1]
+
+
+def test_a_resumed_run_keeps_its_curves_and_counts_its_own_speed() -> None:
+    clock = Clock()
+    view = Dashboard(100, "LoRA", enabled=False, clock=clock)
+    view.resume(a_history())
+    view.start()
+    clock.now += 2
+    view.update(step=51, train_loss=0.1)
+    assert view.state["train"] == [(1, 1.0), (2, 0.5), (51, 0.1)]
+    assert view.state["validation"] == [(2, 0.4, 0.8)]
+    assert view.state["seconds_left"] == pytest.approx(2 * 49)  # two seconds for the one step
+
+
+def a_history() -> pd.DataFrame:
+    rows = [{"step": 1, "train_loss": 1.0}, {"step": 2, "train_loss": 0.5, "val_loss": 0.4}]
+    return pd.DataFrame(rows).assign(val_miou=[math.nan, 0.8])
+
+
+def test_the_last_three_runs_on_the_same_data_are_drawn_faintly() -> None:
+    earlier_runs._watched.clear()
+    for number in range(5):
+        view = Dashboard(10, f"run {number}", group="scenes")
+        view.update(step=1, train_loss=0.5)
+        view.validation(1, 1, 0.4, number / 10)
+        view.finish()
+    other = Dashboard(10, "other data", group="burn_scars")
+    silent = Dashboard(10, "not watched", group="scenes", enabled=False)
+    silent.update(step=1, train_loss=0.5)
+    silent.finish()
+    view = Dashboard(10, "now", group="scenes")
+    assert "earlier" not in other.state
+    assert [run["title"] for run in view.state["earlier"]] == ["run 2", "run 3", "run 4"]
+    svg = parse(static.static_html(view.state))
+    assert "earlier runs: 1 run 2, best mIoU 0.200" in " ".join(words(svg))
+    assert "earlier" not in Dashboard(10, "now", group="scenes", compare=[]).state
+
+
+def test_a_given_run_is_compared_step_by_step_as_far_as_this_one_goes() -> None:
+    history = pd.DataFrame({"step": range(1, 101), "train_loss": 1.0, "val_loss": math.nan})
+    history["val_miou"] = math.nan
+    history.loc[[9, 99], ["val_loss", "val_miou"]] = 0.5
+    view = Dashboard(50, "now", compare=[("before", history)])
+    view.update(step=1, train_loss=0.5)
+    svg = parse(static.static_html(view.state))
+    faint = [e for e in svg.iter() if e.get("class") == "gp-earlier"]
+    assert len(faint) == 2  # its loss, and its only score up to step 50
+    across = re.findall(r"[Ml]([-\d.]+) ", faint[0].get("d", ""))
+    assert 250 < sum(map(float, across)) <= 274  # where the panel ends
+    assert static_png(view.state).startswith(b"\x89PNG")
+
+
+STEP = {"weights": 100, "gradients": 20, "optimiser": 40, "activations": 200, "total": 360}
+
+
+def test_the_measured_peak_is_split_into_bands() -> None:
+    assert bands({"peak": 1000}, STEP) == [
+        ("weights", 100), ("gradients", 20), ("optimiser", 40), ("activations", 200),
+        ("other", 640),
+    ]  # fmt: skip
+    assert dict(bands({"peak": 300}, STEP))["other"] == 0  # the parts are not all there at once
+    assert bands({"peak": 1000}, {}) == []
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_bands_are_drawn_to_scale_named_and_told_in_words(gpu: bool) -> None:
+    memory = {"process": GIB // 2, "peak": GIB, "limit": 4 * GIB}
+    if gpu:
+        memory |= {"allocated": GIB // 2, "total": 4 * GIB}
+    step = {"weights": GIB // 2, "gradients": 0, "optimiser": 0, "activations": GIB // 4}
+    state = a_run(memory=memory, step_memory=step)
+    svg = parse(static.static_html(state))
+    drawn = [e for e in svg.iter() if e.get("class") == "gp-band"]
+    widths = [float(e.get("width", 0)) for e in drawn]
+    assert widths == pytest.approx([24.75, 12.38, 12.38, 99, 49.5, 49.5], abs=0.02)  # of 198
+    assert len({e.get("fill") for e in drawn}) == 3
+    for text in ("512 MiB", "256 MiB", "activations", "GPU peak" if gpu else "process peak"):
+        assert text in words(svg)
+    assert "weights 512 MiB" in svg.get("aria-label", "")
+    assert re.search(r"activations +256 MiB", static.static_text(state))
 
 
 def test_stop_can_be_asked_for_without_a_button() -> None:
@@ -203,13 +374,12 @@ def click(comm_id: str, event: str = "click", kind: str = "comm_msg") -> list[by
     return session.serialize(session.msg(kind, content), ident=b"front end")
 
 
-def test_only_a_click_on_this_button_counts() -> None:
-    assert stop_button.is_click(click("ours"), "ours")
-    assert not stop_button.is_click(click("another"), "ours")
-    assert not stop_button.is_click(click("ours", event="focus"), "ours")
-    assert not stop_button.is_click(click("ours", kind="execute_request"), "ours")
-    assert not stop_button.is_click([b"no", b"message"], "ours")
-    assert not stop_button.is_click([b"<IDS|MSG>", b"", b"{broken"], "ours")
+def test_only_a_click_counts() -> None:
+    assert controls.clicked_button(click("ours")) == "ours"
+    assert controls.clicked_button(click("ours", event="focus")) is None
+    assert controls.clicked_button(click("ours", kind="execute_request")) is None
+    assert controls.clicked_button([b"no", b"message"]) is None
+    assert controls.clicked_button([b"<IDS|MSG>", b"", b"{broken"]) is None
 
 
 def test_polling_looks_through_the_waiting_messages_and_leaves_them_in_order() -> None:
@@ -221,14 +391,23 @@ def test_polling_looks_through_the_waiting_messages_and_leaves_them_in_order() -
         shell_stream = type("Stream", (), {"flush": staticmethod(lambda: None)})
 
     kernel = Kernel6()
-    button = stop_button.StopButton(cast(Any, kernel), Output().display)
+    buttons = controls.Controls(cast(Any, kernel), Output().display)
+    ids = {asked: button.model_id for asked, button in buttons.buttons.items()}
     kernel.msg_queue.put((0, "dispatch", (click("", kind="execute_request"),)))
     kernel.msg_queue.put((1, "dispatch", ()))
-    assert not button.poll()
-    kernel.msg_queue.put((2, "dispatch", (click(button.button.model_id),)))
-    kernel.msg_queue.put((3, "dispatch", (click("", kind="execute_request"),)))
-    assert button.poll()
-    assert [kernel.msg_queue.get()[0] for _ in range(4)] == [0, 1, 2, 3]
+    buttons.poll()
+    assert not buttons.stopped.is_set() and not buttons.paused.is_set()
+    kernel.msg_queue.put((2, "dispatch", (click(ids["pause"]),)))
+    for _ in range(2):  # seen again at every look, and still the same
+        buttons.poll()
+        assert buttons.paused.is_set() and buttons.buttons["pause"].disabled
+    kernel.msg_queue.put((3, "dispatch", (click(ids["resume"]),)))
+    buttons.poll()
+    assert not buttons.paused.is_set() and buttons.buttons["resume"].disabled
+    kernel.msg_queue.put((4, "dispatch", (click(ids["stop"]),)))
+    buttons.poll()
+    assert buttons.stopped.is_set()
+    assert [kernel.msg_queue.get()[0] for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
 CELL = """
@@ -241,6 +420,7 @@ for step in range(1, 1 + {steps}):
     if dashboard.should_stop:
         break
     dashboard.update(step=step, epoch=1, train_loss=1 / step, images=8)
+    dashboard.wait_while_paused()
     time.sleep(0.02)
 dashboard.validation(epoch=1, step=step, val_loss=0.5, val_miou=0.6)
 dashboard.finish("stopped" if dashboard.should_stop else "finished")
@@ -248,7 +428,7 @@ print(dashboard.state["state"])
 """
 
 
-def test_a_click_stops_a_running_cell_of_a_real_kernel() -> None:
+def test_clicks_pause_and_stop_a_running_cell_of_a_real_kernel() -> None:
     """Speaks to the kernel as JupyterLab does, while the cell is running."""
     from jupyter_client.manager import start_new_kernel
 
@@ -256,24 +436,27 @@ def test_a_click_stops_a_running_cell_of_a_real_kernel() -> None:
     try:
         client.execute(CELL.format(steps=1000), allow_stdin=True)  # 20 seconds if nobody stops it
         queued = client.execute("'the next cell'", allow_stdin=True)
-        button, printed, started, answers = "", "", 0.0, []
+        buttons: dict[str, str] = {}
+        to_click = ["Pause", "Resume", "Stop and keep best"]
+        printed, shown, started, answers = "", "", 0.0, []
         while queued not in answers:
             message = client.get_iopub_msg(timeout=60)
             kind, content = message["msg_type"], message["content"]
-            if kind == "display_data" and "application/vnd.jupyter.widget-view+json" in str(
-                content
-            ):
-                view = content["data"]["application/vnd.jupyter.widget-view+json"]
-                button = view["model_id"]
+            if kind == "comm_open":
+                buttons[content["data"]["state"].get("description", "")] = content["comm_id"]
             printed += content.get("text", "") if kind == "stream" else ""
-            if "ready" in printed and not started:
+            shown = str(content["data"]) if kind == "update_display_data" else shown
+            # pressed once each, when the view shows that the one before has taken effect
+            state = "paused" if to_click[:1] == ["Resume"] else "running"
+            if "ready" in printed and to_click and f'data-state="{state}"' in shown:
                 data = {"method": "custom", "content": {"event": "click"}}
-                request = client.session.msg("comm_msg", {"comm_id": button, "data": data})
-                client.shell_channel.send(request)
-                started = time.monotonic()
+                comm = {"comm_id": buttons[to_click.pop(0)], "data": data}
+                client.shell_channel.send(client.session.msg("comm_msg", comm))
+                started, shown = started or time.monotonic(), ""
             if kind == "status" and content["execution_state"] == "idle":
                 answers.append(message["parent_header"]["msg_id"])
         assert printed.split() == ["ready", "stopped"]
+        assert not to_click
         assert time.monotonic() - started < 15  # the picture for PNG imports matplotlib
     finally:
         client.stop_channels()
@@ -399,8 +582,22 @@ def test_unusual_histories_are_drawn_and_named(changes: dict[str, Any], said: st
     assert any(said in text for text in words(svg))
     numbers = [v for e in svg.iter() for k, v in e.items() if k in {"d", "x", "y", "cx", "cy"}]
     assert not any("nan" in number or "inf" in number for number in numbers)
-    assert static.static_png(state).startswith(b"\x89PNG")
+    assert static_png(state).startswith(b"\x89PNG")
     assert static.static_text(state)
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "end"),
+    [
+        ("running", 0, 31),  # 1000 halved until five steps are an eighth to a quarter of it
+        ("running", 50, 250),
+        ("running", 300, 1000),
+        ("running", 1200, 1200),
+        ("stopped", 50, 50),
+    ],
+)
+def test_the_axes_leave_a_short_run_room(state: str, step: int, end: float) -> None:
+    assert static.axis_end(a_run(state=state, step=step, total_steps=1000)) == end
 
 
 def test_labels_at_line_ends_do_not_overlap() -> None:
@@ -415,23 +612,23 @@ def test_labels_at_line_ends_do_not_overlap() -> None:
     assert max(heights) <= drawing.BOTTOM
 
 
-def test_long_curves_are_thinned_to_200_points_without_bending_them() -> None:
+def test_long_curves_are_thinned_to_100_points_without_bending_them() -> None:
     points = [(float(step), 3.0 * step) for step in range(1, 10_001)]
     thin = drawing.decimate(points)
-    assert len(thin) == 200
+    assert len(thin) == 100
     assert thin[-1][0] == 10_000
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(thin)]
-    assert slopes == pytest.approx([3.0] * 199)
+    assert slopes == pytest.approx([3.0] * 99)
     assert len(static.static_html(a_run(train=points, step=10_000))) < 25_000
 
 
 def test_a_gap_in_the_numbers_is_a_gap_in_the_line() -> None:
     panel = drawing.Panel("loss", 0, 100, 3, [0, 1])
     panel.curve([(0, 1), (1, math.nan), (2, 0), (3, 1)], drawing.BLUE)
-    assert re.findall("[ML]", re.findall(' d="(M[^"]*)" stroke="#', panel.svg())[0]) == [
+    assert re.findall("[Ml]", re.findall(' d="(M[^"]*)" stroke="#', panel.svg())[0]) == [
         "M",
         "M",
-        "L",
+        "l",
     ]
 
 
@@ -450,8 +647,8 @@ def test_where_svg_is_removed_the_same_picture_appears_as_an_image() -> None:
     html = static.static_html(a_run(state="finished"), last=True)
     assert html.startswith("<style>.gp-dashboard[data-state] .gp-fallback{display:none}</style>")
     assert '<div style="font-size:0"><svg' in html
-    image = re.search(r'<img class="gp-fallback" alt="([^"]*)"[^>]*base64,([^"]*)"', html)
+    image = re.search(r'<img class="gp-fallback" alt="([^"]*)"[^>]*svg\+xml,([^"]*)"', html)
     assert image and image[1].startswith("Training LoRA on geopeft_tiny: finished, step 40 of 100")
-    picture = parse(base64.b64decode(image[2]).decode())
+    picture = parse(unquote(image[2]))
     assert drawing.GREY in picture.get("style", "")  # an image knows nothing of the page's theme
     assert json.dumps(static.static_bundle(a_run(state="finished")))

@@ -16,8 +16,9 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.decoders.load import CARDS, build_decoder
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.fit import Run, turn_and_mirror
+from geopeft_nb.training.fit import Run
 from geopeft_nb.training.losses import OBJECTIVES
+from geopeft_nb.training.views import turn_and_mirror
 
 PIXELS = [name for name, card in CARDS.items() if "segmentation" in card.tasks]
 #: A plain transformer, whose maps are all of one size, and a network with stages.

@@ -1,7 +1,10 @@
 """Training: it learns, repeats itself, can be stopped, and refuses what cannot work."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
-from geopeft_nb.training.fit import Run, turn_and_mirror
+from geopeft_nb.training.fit import Run
+from geopeft_nb.training.order import Order
+from geopeft_nb.training.views import turn_and_mirror
 from geopeft_nb.widgets.dashboard import Dashboard
 
 
@@ -136,6 +141,11 @@ def test_stop_button_ends_in_the_first_epoch(
         ({"precision": "fp23"}, "Did you mean 'fp32'"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
         ({"device": "cpu", "precision": "fp16"}, "needs a GPU"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"accumulate": 0}, "accumulate must be a whole number above 0"),
+        ({"accumulate": 4}, "an epoch has only 3"),
+        ({"devices": 13}, "only 12 training chips"),
+        ({"strategy": "ddp_spawn"}, "Unknown strategy 'ddp_spawn'"),
     ],
 )
 def test_bad_settings_are_refused_before_training(
@@ -224,3 +234,65 @@ def test_training_on_a_gpu_counts_the_memory_of_the_gpu(data: GeoData) -> None:
     run = train(data, device="gpu")
     assert run.memory["activations"] < run.memory["peak"] < 0.5e9
     assert run.best["val_miou"] > 0.5 and next(run.model.parameters()).device.type == "cpu"
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(
+    data: GeoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without turning, which is drawn anew for each batch.
+    monkeypatch.setattr("geopeft_nb.training.fit.turn_and_mirror", lambda *pair: pair)
+    whole = train(data, batch_size=4)
+    parts = train(data, batch_size=2, accumulate=2)
+    assert list(parts.history.step) == list(whole.history.step)
+    for column in ("train_loss", "val_loss"):
+        # AdamW's first steps divide gradients by themselves, which enlarges their last digits.
+        np.testing.assert_allclose(parts.history[column], whole.history[column], rtol=1e-3)
+    assert parts.settings["accumulate"] == 2
+
+
+def test_the_loss_of_a_step_is_the_mean_of_its_batches(
+    data: GeoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geopeft_nb.training.losses.Segmentation.loss", lambda self, output, target: output.mean() * 0 + 3)  # fmt: skip  # noqa: E501
+    run = train(data, epochs=1, batch_size=1, accumulate=5)  # 12 batches: 5, 5 and 2
+    np.testing.assert_allclose(run.history.train_loss, [3, 3, 3], rtol=1e-6)  # float32
+
+
+def test_what_else_draws_random_numbers_does_not_change_a_run(
+    data: GeoData, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dashboard, "update", lambda self, **more: torch.rand(7))
+    pd.testing.assert_series_equal(train(data).history.train_loss, run.history.train_loss)
+
+
+def test_every_epoch_has_each_chip_once_and_another_order() -> None:
+    order = Order(count=12, size=4, seed=0)
+    first = list(order)
+    order.epoch = 1
+    second = list(order)
+    for epoch in (first, second):
+        assert sorted(chip for batch in epoch for chip in batch) == list(range(12))
+    assert first != second
+    order.epoch, order.batch = 0, 2
+    assert list(order) == first[2:]
+
+
+def test_processes_share_the_chips_of_a_step() -> None:
+    parts = [list(Order(count=13, size=2, seed=0, rank=rank, world=3)) for rank in range(3)]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    seen = [chip for part in parts for batch in part for chip in batch]
+    assert len(set(seen)) == len(seen) == 12
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(data: GeoData, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("two_processes.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    ends = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert sorted(end["rank"] for end in ends) == [0, 1]
+    assert ends[0]["weights"] == ends[1]["weights"]
+    assert {end["steps"] for end in ends} == {6}  # 12 chips, two for each of two, two epochs
+    assert (tmp_path / "run" / "adapter.json").is_file()

@@ -1,19 +1,22 @@
 """Memory is measured in bytes that can be worked out by hand."""
 
+import doctest
 import mmap
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 import torch
 
-from geopeft_nb.training import memory
+from geopeft_nb.training import live, memory, plan
 from geopeft_nb.training.memory import GIB, training_bytes
 
 FLOAT = 4  # bytes
 
 
 def test_process_memory_grows_with_what_is_allocated() -> None:
+    memory.reset_peak()  # hands back what earlier tests left free, so that the block is new
     before = memory.process_memory()
     block = torch.ones(64 * 2**20, dtype=torch.uint8)
     grown = memory.process_memory() - before
@@ -96,6 +99,50 @@ def test_on_a_gpu_measured_activations_are_what_the_allocator_hands_out() -> Non
     assert now["allocated"] <= now["peak"] < now["total"]
     assert now["total"] > GIB
     loss.backward()
+
+
+@pytest.mark.parametrize("module", [memory, live, plan])
+def test_the_examples_run(module: ModuleType) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted and not done.failed
+
+
+def test_a_tensor_made_of_others_counts_with_all_of_them() -> None:
+    from torch.testing._internal.two_tensor import TwoTensor  # stands in for a quantised weight
+
+    both = TwoTensor(torch.zeros(3, 4), torch.zeros(3, 4))
+    assert memory.tensor_bytes(both) == 2 * 12 * FLOAT
+    model = torch.nn.Linear(4, 3, bias=False)
+    model.weight = torch.nn.Parameter(both, requires_grad=False)
+    assert training_bytes(model, lambda: torch.zeros(()))["weights"] == 2 * 12 * FLOAT
+
+
+def test_kept_bytes_belong_to_the_part_that_saves_them_first() -> None:
+    first, second = torch.nn.Linear(8, 3), torch.nn.Linear(8, 4)
+    x, part = torch.randn(5, 8), "first"
+    kept = memory.KeptTensors([*first.parameters(), *second.parameters()], lambda: part)
+    with kept.watching():
+        one = first(x).exp()
+        part = "second"
+        loss = one.sum() + second(x).exp().sum()
+    assert kept.count() == {"first": 5 * (8 + 3) * FLOAT, "second": 5 * 4 * FLOAT}
+    assert kept.count() == {}  # nothing is held on to
+    loss.backward()
+
+
+def test_live_bytes_come_and_go_with_the_tensors() -> None:
+    weight = torch.zeros(100)
+    with live.LiveBytes([weight]) as counted:
+        view = weight[:50]  # no memory of its own
+        assert counted.now == 0
+        doubled = view * 2
+        copy = doubled.clone()
+        assert counted.now == 2 * 50 * FLOAT
+        del doubled
+        assert counted.now == 50 * FLOAT
+        copy += 1
+        del copy
+    assert (counted.now, counted.most) == (0, 2 * 50 * FLOAT)
 
 
 def test_a_linear_layer_keeps_its_input_only_for_its_own_gradient() -> None:

@@ -1,0 +1,316 @@
+"""Cached features: what the frozen beginning of a model makes of a chip is computed only once.
+
+Whatever stands before the first weight that is trained gives the same answer in every epoch: of a
+linear probe that is the whole backbone, of late LoRA three quarters of it. So its answer is kept,
+for each of the eight views in which augmentation may show a chip, and epochs start from there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from geopeft_nb.backbones.base import Transformer
+from geopeft_nb.backbones.vit import run_blocks
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.cards import TARGETS
+from geopeft_nb.decoders.load import CARDS as DECODERS
+from geopeft_nb.files import cache_folder
+from geopeft_nb.inputs import stack_metadata
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.memory import memory_limit, process_memory
+from geopeft_nb.training.recipe_late import why_not_late
+from geopeft_nb.training.views import all_views, draw_views, seen
+
+#: Share of the free memory that features may take; larger ones go to a file.
+MEMORY_SHARE = 0.5
+#: Bytes of the disk that a file of features leaves free.
+RESERVE = 2 * 10**9
+
+#: What the frozen part gives: tokens or maps, each (B, ...), from which the trained part goes on.
+State = list[Tensor]
+
+
+class Split:
+    """A model in two: the frozen part before the first trained weight, and all the rest.
+
+    Args:
+        model: With a method attached, in the mode in which it will be trained.
+
+    Raises:
+        ValueError: Nothing before the first trained weight is frozen, or it is not the same in
+            every epoch; see `why_not_split`.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        if reason := why_not_split(model):
+            raise ValueError(reason)
+        self.model = model
+        #: Index of the first block that is trained, or None if the whole backbone is frozen.
+        self.first = first_trained(model)
+        self.last_only = DECODERS[model.decoder_name].maps == 1
+        self.grid: tuple[int, ...] = ()
+
+    @torch.no_grad()
+    def prefix(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> State:
+        """Run the frozen part; arguments as in `SegmentationModel.forward`.
+
+        Returns:
+            Of a backbone that is frozen as a whole the maps that the decoder reads; else the tokens
+            (B, N, D) for the first trained block, and of chosen blocks before it theirs.
+        """
+        scaled, more = self.model.scale(image, temporal, location)
+        if self.first is None:
+            maps: list[Tensor] = self.model.backbone(scaled, **more)
+            return maps[-1:] if self.last_only else maps
+        backbone: Any = self.model.plain_backbone
+        tokens, self.grid = backbone.begin(scaled, **more)
+        kept = []
+        for index in range(self.first):
+            tokens = backbone.blocks[index](tokens)
+            if index in backbone.layers and not self.last_only:
+                kept.append(tokens)
+        return [tokens, *kept]
+
+    def suffix(self, state: State, size: Sequence[int]) -> Tensor:
+        """Run the rest of the model.
+
+        Args:
+            state: What `prefix` returned.
+            size: Height and width of the image.
+
+        Returns:
+            What the model returns for that image.
+        """
+        if self.first is None:
+            return self.model.decode(state, size)
+        backbone: Any = self.model.plain_backbone
+        tokens, *kept = state
+        kept += run_blocks(backbone.blocks, backbone.norm, backbone.layers, tokens, self.first)
+        return self.model.decode([backbone.to_map(x, self.grid) for x in kept], size)
+
+
+def first_trained(model: SegmentationModel) -> int | None:
+    """Return the index of the first block with a trained weight; None if none in the backbone is.
+
+    A trained final norm counts to the last block; a weight before the blocks, and any weight of a
+    backbone without blocks, to block 0.
+    """
+    trained = {id(p) for p in model.backbone.parameters() if p.requires_grad}
+    if not trained:
+        return None
+    plain: Any = model.plain_backbone
+    if not isinstance(plain, Transformer) or model.method == "vit_adapter":
+        return 0
+    owner = {id(p): plain.layers[-1] for p in plain.norm.parameters()}
+    for index, block in enumerate(plain.blocks):
+        owner |= {id(p): index for p in block.parameters()}
+    return min(owner.get(key, 0) for key in trained)
+
+
+def why_not_split(model: SegmentationModel) -> str:
+    """Say why features cannot be cached; empty if they can."""
+    first = first_trained(model)
+    if first == 0:
+        late = "" if why_not_late(model) else "Take frugal=['late', 'cached'], or attach "
+        return (
+            f"'cached' keeps what comes before the first trained weight, and {model.method} trains "
+            f"from the first block (or before it). {late or 'Attach '}'linear_probe', or 'lora' "
+            "with preset='late'."
+        )
+    plain: Any = model.plain_backbone
+    parts = [model.backbone] if first is None else list(plain.blocks[:first])
+    for part in (module for top in parts for module in top.modules()):
+        # Frozen dropout still draws at random in training, unless the backbone is in eval mode.
+        rate = part.p if isinstance(part, nn.Dropout) else getattr(part, "drop_prob", None)
+        own = getattr(part, "configs", {})
+        rates = [rate or 0.0, *(getattr(config, "dropout", 0.0) for config in own.values())]
+        if first is not None and max(rates) > 0:
+            return (
+                "'cached' needs features that are the same in every epoch, and in the frozen part "
+                f"a dropout of {max(rates):g} is active. Attach {model.method} with dropout=0."
+            )
+    return ""
+
+
+class CachedFeatures(Dataset[dict[str, Any]]):
+    """Chips of which the frozen part of a model is computed once per view.
+
+    As a data set it gives for each chip its index and its target; `look` turns a batch of these
+    into the model's output. Use it in a `with` statement: leaving it lets memory and file go.
+
+    Args:
+        model: As it will be trained, see `Split`.
+        chips: All of one size.
+        augment: Whether chips are shown in eight views, drawn as `turn_and_mirror` draws them; else
+            as they are.
+        place: ``"memory"``, ``"disk"``, or ``"auto"``: memory if they take less than half of what
+            is free, else a file in the cache folder, which the end of the process removes as well.
+
+    Attributes:
+        place: Where the features are, known after the first chip.
+        nbytes: Bytes that they take, likewise.
+
+    Raises:
+        ValueError: See `Split`, and see `fill`.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        chips: ChipDataset,
+        augment: bool = True,
+        place: str = "auto",
+    ) -> None:
+        if place not in ("auto", "memory", "disk"):
+            raise ValueError(f"place must be 'auto', 'memory' or 'disk', got {place!r}.")
+        self.split, self.chips, self.augment, self.place = Split(model), chips, augment, place
+        self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
+        square = self.size[0] == self.size[1]
+        self.views = all_views(square) if augment else all_views()[:1]
+        self.nbytes = 0
+        self.store: State = []
+        self.path: Path | None = None
+        self.there = torch.zeros(len(chips), dtype=torch.bool)
+        self.targets: list[Tensor | None] = [None] * len(chips)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the features go, and remove their file."""
+        self.store = []
+        self.there[:] = False
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            self.path = None
+
+    def __len__(self) -> int:
+        """Return the number of chips."""
+        return len(self.chips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return `index` and `target` of a chip; the first call for a chip reads it."""
+        target = self.targets[index]
+        if target is None:
+            target = self._read(index)["target"][0]
+        return {"index": index, "target": target.long() if target.dtype == torch.int16 else target}
+
+    collate = staticmethod(default_collate)
+
+    def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Compute what is missing of all chips and views; later epochs then find all of it.
+
+        Args:
+            progress: Called after each chip with the number of chips done, and of all.
+
+        Raises:
+            ValueError: The features fit neither into memory nor on the disk.
+        """
+        for index in range(len(self)):
+            self._ensure(index)
+            if progress is not None:
+                progress(index + 1, len(self))
+
+    def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Score a batch, each chip in a view that is drawn at random if they are augmented.
+
+        Args:
+            batch: `index` (B,) and `target` (B, ...), as the data set gives them, on any device.
+
+        Returns:
+            The model's output and the targets in the same views, on the model's device.
+        """
+        indices = batch["index"].cpu()
+        square = self.size[0] == self.size[1]
+        drawn = draw_views(len(indices), square) if self.augment else self.views * len(indices)
+        for index in indices.tolist():
+            self._ensure(index)
+        places = torch.tensor([self.views.index(view) for view in drawn])
+        device = next(self.split.model.parameters()).device
+        state = [kept[indices, places].to(device, non_blocking=True) for kept in self.store]
+        pairs = zip(batch["target"], drawn, strict=True)
+        target = torch.stack([seen(one, view) for one, view in pairs])
+        return self.split.suffix(state, self.size), target.to(device)
+
+    def _read(self, index: int) -> dict[str, Tensor]:
+        """Read a chip as a batch of one, and keep its target."""
+        sample = self.chips[index]
+        target = sample[TARGETS[self.chips.kind][0]]
+        # Class numbers are small: two bytes do, of the eight that they are read in.
+        small = target.dtype == torch.int64 and target.ndim >= 2
+        self.targets[index] = target.to(torch.int16) if small else target
+        metadata = stack_metadata([sample], self.split.model.metadata)
+        return {"image": sample["image"][None], "target": target[None], **metadata}
+
+    @torch.inference_mode(False)  # what validation computes may serve training later
+    def _ensure(self, index: int) -> None:
+        """Compute a chip's features in all views if they are not there."""
+        if self.there[index]:
+            return
+        batch = self._read(index)
+        device = next(self.split.model.parameters()).device
+        image = torch.cat([seen(batch["image"], view) for view in self.views]).to(device)
+        more = {
+            key: value.expand(len(image), *value.shape[1:]).to(device)
+            for key, value in batch.items()
+            if key in ("temporal", "location")
+        }
+        state = self.split.prefix(image, **more)
+        if not self.store:
+            self._allocate(state)
+        for kept, part in zip(self.store, state, strict=True):
+            kept[index] = part.cpu()
+        self.there[index] = True
+
+    def _allocate(self, state: State) -> None:
+        """Make room for all chips, where it is."""
+        self.nbytes = len(self) * sum(part.nbytes for part in state)
+        free = min(psutil.virtual_memory().available, memory_limit() - process_memory())
+        if self.place == "auto":
+            self.place = "memory" if self.nbytes <= MEMORY_SHARE * free else "disk"
+        if self.place == "memory":
+            self.store = [torch.empty(len(self), *p.shape, dtype=p.dtype) for p in state]
+            return
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        room = shutil.disk_usage(folder).free - RESERVE
+        if self.nbytes > room:
+            raise ValueError(
+                f"The features of {len(self)} chips in {len(self.views)} views take "
+                f"{self.nbytes / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are free, and "
+                f"{max(room, 0) / 1e9:.1f} GB on the disk of {folder}. Set GEOPEFT_CACHE to a "
+                "folder with more room, take fewer or smaller chips, or leave 'cached' out."
+            )
+        handle, name = tempfile.mkstemp(prefix="features_", suffix=".tmp", dir=folder)
+        os.close(handle)
+        self.path = Path(name)
+        whole = torch.UntypedStorage.from_file(name, True, self.nbytes)
+        start = 0
+        for part in state:
+            count = len(self) * part.numel()
+            view = torch.empty(0, dtype=part.dtype).set_(  # type: ignore[call-overload]
+                whole, start // part.itemsize, (len(self), *part.shape)
+            )
+            self.store.append(view)
+            start += count * part.itemsize
+        # The mapping outlives the name, so that not even a killed process leaves the file behind.
+        # Windows does not allow it; there `close` removes the file.
+        with suppress(OSError):
+            self.path.unlink()
+            self.path = None

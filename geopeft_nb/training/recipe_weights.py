@@ -1,0 +1,175 @@
+"""Hold frozen weights in two bytes or one instead of four.
+
+A frozen weight is only read, so it need not have the precision that training needs. It is held in
+bfloat16, or as whole numbers from -127 to 127 with one factor per row (Dettmers et al., arXiv
+2208.07339), and written out in full for the moment in which its layer computes. The backward pass
+does that a second time, so that no full copy is kept between the two.
+
+Libraries quantise weights too, but made for inference they let autograd keep the full copy that
+they compute with (torchao 0.18 does), which is just what is to be saved here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from geopeft_nb.backbones.vit import full_weight
+from geopeft_nb.files import cache_folder
+from geopeft_nb.models import SegmentationModel, part_of
+from geopeft_nb.training.blocks import replaced, running_blocks
+
+
+@contextmanager
+def hold(model: SegmentationModel, kind: str, park: str = "disk") -> Iterator[str]:
+    """Hold the frozen linear layers of the blocks in fewer bytes, and restore them bit by bit.
+
+    Args:
+        model: Its weights are changed in place; norms, biases and what is trained stay as they are.
+        kind: ``"bf16"`` or ``"8bit"``.
+        park: Where the originals are meanwhile: ``"disk"`` in a file of the cache folder that has
+            no name, so that nothing of it can be left behind; ``"memory"`` for a look without
+            training, which saves no memory.
+
+    Yields:
+        A sentence that says what was done.
+
+    Raises:
+        ValueError: There is nothing to hold, or the method reads the weights by itself.
+    """
+    if reason := why_not_hold(model, kind):
+        raise ValueError(reason)
+    layers = frozen_layers(model)
+    originals = [layer.weight.data for layer in layers]
+    before = sum(w.nbytes for w in originals)
+    file = _park(originals) if park == "disk" else None
+    with ExitStack() as stack:
+        stack.callback(_restore, layers, originals if file is None else file)
+        del originals
+        for layer in layers:
+            _shrink(layer, kind)
+            stack.callback(layer._buffers.pop, "weight_scale", None)
+            stack.enter_context(replaced(layer, "forward", partial(_forward, layer)))
+        held = [w for layer in layers for w in (layer.weight, layer.weight_scale) if w is not None]
+        after = sum(w.nbytes for w in held)
+        yield (
+            f"holds {len(layers)} frozen layers in {after / 2**20:.0f} MiB instead of "
+            f"{before / 2**20:.0f}"
+        )
+
+
+def frozen_layers(model: SegmentationModel) -> list[Any]:
+    """Return the backbone's own linear layers in its blocks whose weight is frozen, in float32."""
+    inside = {id(part) for block in running_blocks(model) for part in block.modules()}
+    return [
+        layer
+        for name, layer in model.named_modules()
+        if id(layer) in inside
+        and isinstance(layer, nn.Linear)
+        and part_of(f"{name}.weight") == "backbone"
+        and not layer.weight.requires_grad
+        and layer.weight.dtype == torch.float32
+    ]
+
+
+def why_not_hold(model: SegmentationModel, kind: str) -> str:
+    """Say why the frozen weights of a model cannot be held in fewer bytes; empty if they can."""
+    if model.method == "dora" and kind == "8bit":
+        return "DoRA computes with the frozen weights themselves, so take 'bf16' instead of '8bit'."
+    if not frozen_layers(model):
+        return (
+            f"{kind!r} holds frozen linear layers of blocks in fewer bytes, and with "
+            f"{model.method} on {model.plain_backbone.card.name} there are none."
+        )
+    return ""
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row of a weight to whole numbers from -127 to 127 times a factor.
+
+    Args:
+        weight: (out, in).
+
+    Returns:
+        (out, in) int8, and the factors (out, 1).
+    """
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def _shrink(layer: Any, kind: str) -> None:  # noqa: ANN401
+    weight, scale = layer.weight.data, None
+    if kind == "8bit":
+        weight, scale = quantise(weight)
+    else:
+        weight = weight.to(torch.bfloat16)
+    layer.weight.data = weight
+    layer.register_buffer("weight_scale", scale, persistent=False)
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+    return _Held.apply(x, layer.weight, layer.weight_scale, layer.bias)
+
+
+class _Held(torch.autograd.Function):
+    """y = W x + b; keeps W as it is held, and never W in full."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        ctx.save_for_backward(weight, scale)
+        ctx.dtype, ctx.bias = x.dtype, None if bias is None else bias.dtype
+        with torch.autocast(kind, enabled=False):
+            full = full_weight(weight, scale, dtype)
+            return functional.linear(x.to(dtype), full, None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        weight, scale = ctx.saved_tensors
+        d_x = d_bias = None
+        if ctx.needs_input_grad[0]:
+            d_x = (gradient @ full_weight(weight, scale, gradient.dtype)).to(ctx.dtype)
+        if ctx.needs_input_grad[3]:
+            d_bias = gradient.flatten(0, -2).sum(dim=0).to(ctx.bias)
+        return d_x, None, None, d_bias
+
+
+def _park(weights: list[Tensor]) -> IO[bytes]:
+    """Write weights to a file without a name, which vanishes with the process."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = tempfile.TemporaryFile(dir=folder)
+    for weight in weights:
+        file.write(weight.cpu().contiguous().numpy().data)
+    return file
+
+
+def _restore(layers: list[Any], originals: list[Tensor] | IO[bytes]) -> None:
+    """Give layers their weights back, from memory or from the file."""
+    if isinstance(originals, list):
+        for layer, original in zip(layers, originals, strict=True):
+            layer.weight.data = original.to(layer.weight.device)
+        return
+    with originals as file:
+        file.seek(0)
+        for layer in layers:
+            held = layer.weight
+            written = bytearray(file.read(4 * held.numel()))  # of float32, see `frozen_layers`
+            original = torch.frombuffer(written, dtype=torch.float32).view(held.shape)
+            held.data = original.to(held.device)

@@ -1,0 +1,186 @@
+"""Cached features: the same training, without running the frozen part again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training import features
+from geopeft_nb.training.features import CachedFeatures, Split
+from geopeft_nb.training.frugal import applied
+from geopeft_nb.training.views import all_views, draw_views, seen, turn_and_mirror
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    """Every sixth of the shipped scenes."""
+    full = gp.load_data("scenes")
+
+    def some(chips: ChipDataset, count: int) -> ChipDataset:
+        spread = chips.chips[::6][:count]
+        return ChipDataset(spread, chips.classes, chips.ignore_index, chips.kind)
+
+    parts = some(full.train, 20), some(full.val, 6), some(full.test, 2)
+    return GeoData(*parts, {}, full.card, full.bands, full.regions, full.size, full.ignore_index)
+
+
+def build(
+    data: GeoData, method: str, backbone: str = "geopeft_tiny", decoder: str = "linear",
+    **options: object,
+) -> SegmentationModel:  # fmt: skip
+    gsd = data.card.resolution if backbone.startswith("galileo") else 10.0
+    plain = gp.load_backbone(backbone, weights=None, bands=data.bands, gsd=gsd)
+    small = {"channels": [16] * 4} if decoder == "unet" else {}
+    model = gp.build_model(plain, data, decoder, pad=True, **small)
+    return gp.attach(model, method, **options).train()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "decoder", "recipes"),
+    [
+        ("linear_probe", {}, "linear", []),
+        ("lora", {"preset": "late"}, "unet", []),
+        ("lora", {}, "linear", ["late", "bf16"]),
+        ("full", {}, "linear", ["late", "checkpoint"]),
+    ],
+)
+def test_twenty_cached_steps_give_the_same_weights(
+    data: GeoData, method: str, options: dict, decoder: str, recipes: list[str]
+) -> None:
+    weights, losses = [], []
+    for more in ([], ["cached"]):
+        model = build(data, method, decoder=decoder, **options)
+        run = gp.fit(
+            model, data, epochs=4, batch_size=4, dashboard=False, device="cpu",
+            frugal=[*recipes, *more],
+        )  # fmt: skip
+        assert len(run.history) == 20
+        weights.append({key: value.clone() for key, value in model.state_dict().items()})
+        losses.append(run.history.train_loss)
+    # Matrix products may round differently for eight views of a chip than for a mixed batch.
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=1e-5)
+    assert losses[0].iloc[-1] != losses[0].iloc[0]
+    assert (losses[0] - losses[1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("backbone", ["decur_resnet50", "prithvi_eo_v2_tiny_tl", "galileo_nano"])
+def test_both_parts_of_a_split_make_the_whole(data: GeoData, backbone: str) -> None:
+    image = torch.stack([data.train[index]["image"] for index in range(2)])
+    for method in ("linear_probe", "lora"):
+        if (backbone, method) == ("decur_resnet50", "lora"):
+            continue
+        model = build(data, method, backbone).eval()
+        with torch.no_grad(), applied(model, "late" if method == "lora" else None):
+            split = Split(model)
+            state = split.prefix(image)
+            assert torch.equal(split.suffix(state, image.shape[-2:]), model(image))
+            assert (split.first is None) == (method == "linear_probe")
+
+
+def test_only_maps_that_the_decoder_reads_are_kept(data: GeoData) -> None:
+    image = data.train[0]["image"][None]
+    assert len(Split(build(data, "linear_probe", "decur_resnet50")).prefix(image)) == 1
+    assert len(Split(build(data, "linear_probe", "decur_resnet50", "unet")).prefix(image)) == 4
+
+
+def test_the_frozen_part_runs_once_per_chip(data: GeoData) -> None:
+    model = build(data, "linear_probe")
+    calls = []
+    model.backbone.register_forward_hook(lambda *given: calls.append(len(given[1][0])))
+    with CachedFeatures(model, data.train) as cached:
+        cached.fill()
+        assert calls == [8] * len(data.train)
+        batch = cached.collate([cached[index] for index in (3, 1)])
+        logits, target = cached.look(batch)
+        assert calls == [8] * len(data.train)
+        assert logits.shape == (2, 2, data.size, data.size) and target.dtype == torch.int64
+        cached.close()
+        cached.look(batch)  # what is gone is computed again
+        assert calls[len(data.train) :] == [8, 8]
+
+
+def test_cached_views_are_those_of_the_augmentation(data: GeoData) -> None:
+    model = build(data, "linear_probe").eval()
+    mixed = [index for index in range(20) if data.train[index]["mask"].unique().numel() > 1][:4]
+    samples = [data.train[index] for index in mixed]
+    image, mask = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
+    with CachedFeatures(model, data.train) as cached, torch.no_grad():
+        torch.manual_seed(5)
+        logits, target = cached.look(cached.collate([cached[index] for index in mixed]))
+    torch.manual_seed(5)
+    turned, truth = turn_and_mirror(image, mask)
+    assert torch.equal(target, truth) and not torch.equal(truth, mask)
+    with torch.no_grad():
+        # Eight views of one chip, and one of four chips: a matrix product may round differently.
+        torch.testing.assert_close(logits, model(turned), rtol=0, atol=1e-4)
+
+
+def test_a_file_gives_the_same_and_leaves_nothing_behind(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
+    model = build(data, "lora", decoder="unet", preset="late")
+    outputs = []
+    for place in ("memory", "disk"):
+        with CachedFeatures(model, data.val, augment=False, place=place) as cached:
+            cached.fill()
+            assert cached.nbytes == sum(store.nbytes for store in cached.store)
+            batch = cached.collate([cached[index] for index in range(4)])
+            outputs.append(cached.look(batch)[0].detach())
+    assert torch.equal(*outputs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_too_large_for_memory_and_disk_are_refused(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "memory_limit", lambda: 0)
+    with CachedFeatures(build(data, "linear_probe"), data.val) as cached:
+        cached.fill()
+        assert cached.place == "disk"
+    monkeypatch.setattr(features, "RESERVE", 10**18)
+    with (
+        CachedFeatures(build(data, "linear_probe"), data.val) as cached,
+        pytest.raises(ValueError, match="leave 'cached' out"),
+    ):
+        cached.fill()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "reason"),
+    [
+        ("full", {}, "trains from the first block"),
+        ("vit_adapter", {}, "Attach 'linear_probe'"),
+        ("lora", {"preset": "late", "dropout": 0.1}, ""),
+    ],
+)
+def test_a_model_is_refused_with_the_reason(
+    data: GeoData, method: str, options: dict, reason: str
+) -> None:
+    model = build(data, method, **options)
+    if not reason:  # dropout behind the frozen part does no harm
+        assert Split(model).first == 5
+        return
+    with pytest.raises(ValueError, match=reason):
+        Split(model)
+
+
+def test_dropout_in_the_frozen_part_is_refused(data: GeoData) -> None:
+    model = build(data, "lora", dropout=0.1)
+    with applied(model, "late"), pytest.raises(ValueError, match=r"dropout of 0\.1"):
+        Split(model)
+
+
+def test_views_are_eight_and_differ() -> None:
+    chip = torch.arange(9).reshape(1, 3, 3)
+    views = all_views()
+    assert len({tuple(seen(chip, view).flatten().tolist()) for view in views}) == 8
+    torch.manual_seed(0)
+    assert set(draw_views(200)) == set(views)
+    assert set(draw_views(200, square=False)) == set(all_views(square=False))

@@ -1,0 +1,222 @@
+"""Frugal recipes: the same gradients from less memory, and everything as it was afterwards."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.frugal import RECIPES, applied, normalise
+from geopeft_nb.training.memory import training_bytes
+from geopeft_nb.training.recipe_weights import quantise
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return gp.load_data("scenes")
+
+
+@pytest.fixture(scope="module")
+def batch(data: GeoData) -> tuple[torch.Tensor, torch.Tensor]:
+    samples = [data.train[index] for index in range(2)]
+    return tuple(torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))  # type: ignore[return-value]
+
+
+def build(
+    data: GeoData, method: str, backbone: str = "geopeft_tiny", decoder: str = "linear",
+    **options: object,
+) -> SegmentationModel:  # fmt: skip
+    """Attach a method, and move what it trains away from a start at which much is zero."""
+    plain = gp.load_backbone(backbone, weights=None, bands=data.bands)
+    model = gp.attach(gp.build_model(plain, data, decoder, pad=True), method, **options).train()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def loss(model: SegmentationModel, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    torch.manual_seed(1)  # of dropout
+    image, mask = batch
+    return functional.cross_entropy(model(image.to(model.mean.dtype)), mask, ignore_index=-1)
+
+
+def gradients(
+    model: SegmentationModel, batch: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss(model, batch).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def kept(model: SegmentationModel, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, int]:
+    return training_bytes(model, lambda: loss(model, batch))
+
+
+METHODS = [
+    ("full", {}), ("lora", {}), ("lora", {"dropout": 0.1}), ("dora", {}), ("vpt", {}),
+    ("adapter", {"kind": "serial"}), ("vit_adapter", {}), ("bitfit", {}), ("oft", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS)
+@pytest.mark.parametrize("recipe", ["recompute", "checkpoint"])
+def test_computing_again_gives_the_same_gradients_bit_by_bit(
+    data: GeoData, batch: tuple, recipe: str, method: str, options: dict
+) -> None:
+    model = build(data, method, **options)
+    plain, before = gradients(model, batch), kept(model, batch)["activations"]
+    with applied(model, recipe) as done:
+        after = kept(model, batch)["activations"]
+        again = gradients(model, batch)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, again[name]), name
+    if done[recipe].startswith("changes nothing"):
+        assert after == before
+    else:
+        assert after < 0.8 * before
+
+
+def test_recompute_is_exact_in_float64(data: GeoData, batch: tuple) -> None:
+    model = build(data, "full").double()
+    plain = gradients(model, batch)
+    with applied(model, ["recompute", "checkpoint"]):
+        again = gradients(model, batch)
+    assert all(torch.allclose(plain[name], again[name], rtol=0, atol=1e-10) for name in plain)
+
+
+def test_recompute_says_that_lora_does_it_already(data: GeoData, batch: tuple) -> None:
+    with applied(build(data, "lora"), "recompute") as done:
+        assert done["recompute"].startswith("changes nothing: LoRA")
+    with applied(build(data, "dora"), "recompute") as done:
+        assert "18 layers" in done["recompute"]  # three in each of six blocks
+
+
+@pytest.mark.parametrize("backbone", ["decur_resnet50", "unet"])
+def test_checkpointed_batch_norms_count_each_batch_once(
+    data: GeoData, batch: tuple, backbone: str
+) -> None:
+    model = build(data, "full", backbone)
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    plain = gradients(model, batch)
+    moved = {key: value.clone() for key, value in model.state_dict().items()}
+    assert any(not torch.equal(moved[key], start[key]) for key in moved)
+    model.load_state_dict(start)
+    with applied(model, "checkpoint"):
+        again = gradients(model, batch)
+    assert all(torch.equal(value, moved[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_late_trains_the_last_quarter_and_the_decoder_only(data: GeoData, batch: tuple) -> None:
+    model = build(data, "full")
+    before = kept(model, batch)
+    trainable = [p.requires_grad for p in model.parameters()]
+    with applied(model, "late"):
+        trained = {n for n, p in model.named_parameters() if p.requires_grad}
+        after = kept(model, batch)
+    assert all(n.startswith(("backbone.blocks.5.", "backbone.norm.", "decoder.")) for n in trained)
+    assert any(n.startswith("backbone.blocks.5.") for n in trained)
+    assert after["activations"] < before["activations"] / 4  # one block of six, and the ends
+    assert [p.requires_grad for p in model.parameters()] == trainable
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "reason"),
+    [
+        ("vpt", "late", "random values"),
+        ("vit_adapter", "late", "reads the image"),
+        ("linear_probe", "late", "decoder alone"),
+        ("full", "bf16", "there are none"),
+        ("dora", "8bit", "take 'bf16'"),
+        ("lora", "cached", "from the first block"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_changes(
+    data: GeoData, method: str, recipe: str, reason: str
+) -> None:
+    model = build(data, method)
+    before = [(p.requires_grad, p.dtype) for p in model.parameters()]
+    with pytest.raises(ValueError, match=reason), applied(model, [recipe, "checkpoint"]):
+        raise AssertionError("it was applied")
+    assert [(p.requires_grad, p.dtype) for p in model.parameters()] == before
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(("recipe", "share", "error"), [("bf16", 0.5, 0.01), ("8bit", 0.26, 0.03)])
+@pytest.mark.parametrize("method", ["lora", "linear_probe", "bitfit", "vpt", "vera", "ia3"])
+@pytest.mark.parametrize("park", ["disk", "memory"])
+def test_held_weights_are_small_and_come_back_exactly(
+    data: GeoData, batch: tuple, recipe: str, share: float, error: float, method: str, park: str
+) -> None:
+    model = build(data, method)
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    plain, before = gradients(model, batch), kept(model, batch)
+    weights = sum(p.nbytes for n, p in model.named_parameters() if is_block_matrix(n))
+    with applied(model, recipe, park=park):
+        after = kept(model, batch)
+        rounded = gradients(model, batch)
+    # A factor per row is all that comes on top, and no full copy is kept for the backward pass.
+    assert before["weights"] - after["weights"] >= 0.99 * (1 - share) * weights
+    assert after["activations"] <= before["activations"]
+    # bfloat16 has 8 bits of precision, a row of whole numbers as many at its largest value only.
+    off = sum((plain[n] - rounded[n]).square().sum() for n in plain)
+    size = sum(gradient.square().sum() for gradient in plain.values())
+    assert 0 < (off / size).sqrt() < error
+    state = model.state_dict()
+    assert state.keys() == start.keys()
+    assert all(torch.equal(state[key], start[key]) for key in start)
+
+
+def is_block_matrix(name: str) -> bool:
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    names = [layer + middle for layer in layers for middle in (".weight", ".base_layer.weight")]
+    return name.endswith(tuple(names))
+
+
+def test_quantised_rows_are_within_half_a_step() -> None:
+    weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    whole, scale = quantise(weight)
+    assert whole.dtype == torch.int8 and whole.abs().amax() == 127
+    assert bool(((whole * scale - weight).abs() <= 0.5001 * scale).all())
+
+
+def test_all_takes_what_suits_the_method(data: GeoData) -> None:
+    assert normalise("all", build(data, "lora")) == ("late", "bf16", "checkpoint", "cached")
+    assert normalise("all", build(data, "vpt")) == ("bf16", "checkpoint")
+    assert normalise("all", build(data, "linear_probe")) == ("bf16", "cached")
+    assert normalise(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
+    # What is known without a model says the same once there is one.
+    assert normalise(["8bit", "all"]) == ("all", "8bit")
+    assert normalise(normalise(["8bit", "all"]), build(data, "vpt")) == ("8bit", "checkpoint")
+
+
+def test_all_recipes_together_keep_less_than_each_alone(data: GeoData, batch: tuple) -> None:
+    model = build(data, "lora")
+
+    def total(frugal: str | None) -> int:
+        with applied(model, frugal):
+            return kept(model, batch)["total"]
+
+    alone = [total(name) for name in ("late", "bf16", "checkpoint")]
+    assert total("all") < min(alone) < max(alone) < total(None)
+
+
+def test_names_are_checked() -> None:
+    assert normalise(None) == () and normalise("late") == ("late",)
+    assert normalise(["checkpoint", "late"]) == ("late", "checkpoint")
+    with pytest.raises(ValueError, match="Did you mean 'checkpoint'"):
+        normalise("checkpiont")
+    with pytest.raises(ValueError, match="choose one"):
+        normalise(["bf16", "8bit"])
+    with pytest.raises(ValueError, match="a list of names"):
+        normalise(3)  # type: ignore[arg-type]
+
+
+def test_the_table_lists_every_recipe() -> None:
+    assert list(gp.recipes().index) == list(RECIPES)
+    assert {"title", "does", "costs"} <= set(gp.recipes().columns)

@@ -1,0 +1,465 @@
+"""What a step keeps is known before it runs: planned and measured bytes are the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.catalog import CARDS as BACKBONES
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.decoders.classify import ClassificationHead
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.losses import OBJECTIVES
+from geopeft_nb.training.memory import training_bytes
+from geopeft_nb.training.parts import Parts
+from geopeft_nb.training.plan import COLUMNS, DEVICES, MemoryPlan, readable
+from geopeft_nb.tuning.methods import CARDS
+
+FLOAT = 4  # bytes
+SMALL = {"width": 64, "depth": 4, "heads": 4, "img_size": 64}
+#: Small instances of the families of transformers, by the card that they take the place of.
+TRANSFORMERS = ("prithvi_eo_v1_100", "clay_v1_base", "satmae_base")
+DECODERS = ("linear", "unet", "upernet")
+CONVOLUTIONAL = ("linear_probe", "bitfit", "full")
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* was told pixels:RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def small_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in (*TRANSFORMERS, "galileo_nano", "prithvi_eo_v2_tiny_tl"):
+        card = BACKBONES[name]
+        extra = card.extra | ({"group_code": 16} if name == "satmae_base" else {})
+        monkeypatch.setitem(BACKBONES, name, replace(card, **SMALL, extra=extra))
+    yield
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return gp.load_data("scenes")
+
+
+def build(
+    data: GeoData, name: str = "geopeft_tiny", method: str = "lora", decoder: str = "linear",
+    **options: object,
+) -> SegmentationModel:  # fmt: skip
+    backbone = gp.load_backbone(name, None, bands=data.bands)
+    model = gp.build_model(backbone, data, decoder=decoder, pad=True, metadata=False)
+    return gp.attach(model, method, **options)
+
+
+def by_hand(model: SegmentationModel, batch_size: int, height: int, width: int) -> dict[str, int]:
+    """Measure a real step without any of what plans are made with."""
+    objective = OBJECTIVES[model.task](len(model.classes), -1)
+    image = torch.rand(batch_size, len(model.bands), height, width)
+    target = torch.zeros(batch_size, height, width, dtype=torch.int64)
+    model.train()
+    return training_bytes(model, lambda: objective.loss(model(image), target))
+
+
+def check(model: SegmentationModel, batch_size: int, height: int, width: int) -> None:
+    plan = gp.memory_plan(model, batch_size, (height, width))
+    found = by_hand(model, batch_size, height, width)
+    # Shapes decide what is kept, so there is nothing to be off by.
+    assert {name: getattr(plan, name) for name in found} == found
+    assert plan.total <= plan.peak
+
+
+@pytest.mark.parametrize("method", CARDS)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_plan_of_a_transformer_is_what_a_real_step_keeps(
+    data: GeoData, name: str, method: str
+) -> None:
+    # All decoders at both sizes, and networks at their full width: tests/benchmarks/memory_plan.py.
+    check(build(data, name, method, "linear"), 2, 64, 64)
+    check(build(data, name, method, "unet"), 3, 48, 32)
+    check(build(data, name, method, "upernet"), 2, 64, 64)
+
+
+@pytest.mark.parametrize("method", CONVOLUTIONAL)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_plan_of_a_convolutional_network_is_what_a_real_step_keeps(
+    data: GeoData, decoder: str, method: str
+) -> None:
+    model = build(data, "decur_resnet50", method, decoder)
+    check(model, 2, 64, 64)
+    check(model, 3, 32, 96)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lora", {"preset": "late"}), ("lora", {"dropout": 0.1}), ("vpt", {"deep": False}),
+        ("adapter", {"kind": "serial"}),
+    ],
+)  # fmt: skip
+def test_options_of_a_method_are_planned_too(
+    data: GeoData, method: str, options: dict[str, object]
+) -> None:
+    model = build(data, "prithvi_eo_v1_100", method, "fcn", **options)
+    check(model, 2, 40, 40)
+
+
+@pytest.mark.parametrize("name", ["galileo_nano", "unet"])
+def test_other_networks_are_planned_too(data: GeoData, name: str) -> None:
+    check(build(data, name, "full"), 2, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["prithvi_eo_v2_tiny_tl", "clay_v1_base", "galileo_nano"])
+def test_day_and_place_are_part_of_the_plan(data: GeoData, name: str) -> None:
+    model = build(data, name, "full")
+    without = gp.memory_plan(model, 2)
+    card = model.backbone.card
+    model.metadata = tuple(
+        kind
+        for kind, takes in {"time": card.takes_time, "location": card.takes_location}.items()
+        if takes
+    )
+    planned, measured = gp.memory_plan(model, 2), gp.measure_memory(model, 2, device="cpu")
+    assert planned.table.equals(measured.table)
+    # Clay's codes are computed and need nothing; the others learn a scale or have a token more.
+    assert (planned.activations > without.activations) == (name != "clay_v1_base")
+
+
+@pytest.mark.parametrize(
+    ("method", "decoder"),
+    [
+        ("full", "upernet"), ("lora", "linear"), ("dora", "unet"), ("vit_adapter", "upernet"),
+        ("linear_probe", "unet"),
+    ],
+)  # fmt: skip
+def test_plan_and_measurement_agree_part_by_part(data: GeoData, method: str, decoder: str) -> None:
+    model = build(data, "prithvi_eo_v1_100", method, decoder)
+    planned = gp.memory_plan(model, 2, 64)
+    measured = gp.measure_memory(model, 2, 64, device="cpu")
+    assert planned.table.equals(measured.table)
+    assert planned.peak == measured.peak
+    assert "planned" in planned.title and "measured" in measured.title
+
+
+@pytest.mark.parametrize(("method", "decoder"), [("full", "linear"), ("lora", "upernet")])
+def test_half_precision_is_planned_as_it_is_computed(
+    data: GeoData, method: str, decoder: str
+) -> None:
+    model = build(data, "prithvi_eo_v1_100", method, decoder)
+    planned = gp.memory_plan(model, 2, 64, "bf16")
+    measured = gp.measure_memory(model, 2, 64, "bf16", device="cpu")
+    # Batch norms keep their few statistics in another precision than torch's own plan says.
+    assert planned.activations == pytest.approx(measured.activations, rel=0.002)
+    assert gp.memory_plan(model, 2, 64, "fp16").activations == planned.activations
+    # In larger batches the copies of the weights in half precision do not count for much.
+    full, half = (gp.memory_plan(model, 32, 64, precision) for precision in ("fp32", "bf16"))
+    assert 0.5 * full.activations < half.activations < 0.9 * full.activations
+    same = ["weights", "gradients", "optimiser"]
+    assert half.table[same].sum().equals(full.table[same].sum())
+
+
+def test_rows_are_the_parts_in_their_order_and_add_up(data: GeoData) -> None:
+    plan = gp.memory_plan(build(data, "prithvi_eo_v1_100", "full", "unet"), 2, 64)
+    blocks = [f"block {number}" for number in range(1, 5)]
+    assert list(plan.table.index) == [
+        "patch embedding", *blocks, "final norm", "neck", "decoder", "loss"
+    ]  # fmt: skip
+    assert plan.table[list(COLUMNS)].sum(axis=1).equals(plan.table["total"])
+    assert plan.table.loc[blocks[1:]].nunique().eq(1).all()  # blocks are alike
+    assert plan.total == sum(getattr(plan, name) for name in COLUMNS)
+    block = plan.table.loc["block 2"]
+    d, tokens, batch = 64, 1 + 4 * 4, 2
+    assert block["weights"] == (12 * d * d + 13 * d) * FLOAT
+    assert block["optimiser"] == 2 * block["gradients"] == 2 * block["weights"]
+    # Each token: input and norm of both halves (4 d), q, k, v and mixed values (4 d), both sides of
+    # the GELU (8 d); mean and deviation of two norms (4) and the softmax's sum of each head (4).
+    # The block's input is kept by the block before; its output by this one, which makes up for it.
+    assert block["activations"] == batch * tokens * (16 * d + 4 + 4) * FLOAT
+
+
+def test_a_vit_adapter_and_stages_have_rows_of_their_own(data: GeoData) -> None:
+    adapted = gp.memory_plan(build(data, "prithvi_eo_v1_100", "vit_adapter"), 2, 64).table
+    assert list(adapted.index[:5]) == [
+        "patch embedding", "spatial prior", "interaction 1", "block 1", "interaction 2"
+    ]  # fmt: skip
+    assert adapted.loc["block 1", "gradients"] == 0 < adapted.loc["block 1", "activations"]
+    assert (adapted.loc[["interaction 4", "adapter"], "gradients"] > 0).all()
+    stages = gp.memory_plan(build(data, "decur_resnet50", "full", "unet"), 2, 64).table
+    assert list(stages.index) == ["stem", *[f"stage {i}" for i in range(1, 5)], "decoder", "loss"]
+    assert (stages.loc["stem":"decoder", "activations"] > 0).all()
+
+
+def test_adapters_belong_to_their_blocks(data: GeoData) -> None:
+    table = gp.memory_plan(build(data, "prithvi_eo_v1_100", "vpt", prompts=5), 2, 64).table
+    assert (table.loc["block 1":"block 4", "gradients"] == 5 * 64 * FLOAT).all()
+    late = gp.memory_plan(build(data, "prithvi_eo_v1_100", "lora", preset="late"), 2, 64).table
+    trained = late.loc["block 1":"block 4", ["gradients", "activations"]]
+    assert (trained.iloc[:3] == 0).all(axis=None) and (trained.iloc[3] > 0).all()
+
+
+def test_every_weight_is_in_one_part(data: GeoData) -> None:
+    model = build(data, "prithvi_eo_v1_100", "vera", "upernet")
+    weights = [id(tensor) for part in Parts(model).weights().values() for tensor in part]
+    known = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    assert sorted(weights) == sorted(known)
+
+
+def test_the_size_is_that_of_the_data_unless_given(data: GeoData) -> None:
+    model = build(data, "prithvi_eo_v1_100")
+    assert gp.memory_plan(model).size == (data.size, data.size)
+    assert gp.memory_plan(model, size=32).size == (32, 32)
+    assert gp.memory_plan(model, size=(32, 48)).size == (32, 48)
+    assert gp.memory_plan(model).batch_size == 8
+
+
+def test_a_network_without_memory_is_planned_like_a_real_one(data: GeoData) -> None:
+    with torch.device("meta"):
+        nowhere = build(data, "prithvi_eo_v1_100", "lora", "unet")
+    plan = gp.memory_plan(nowhere, 2, 64)
+    assert plan.table.equals(
+        gp.memory_plan(build(data, "prithvi_eo_v1_100", "lora", "unet"), 2, 64).table
+    )
+    two, one = (gp.memory_plan(nowhere, 2, 64, frugal=["all", held]) for held in ("bf16", "8bit"))
+    assert one.weights < two.weights < plan.weights  # a byte or two for a frozen weight, or four
+    assert all(tensor.is_meta for tensor in nowhere.parameters())
+    with pytest.raises(ValueError, match=r"meta device cannot run\. Use memory_plan"):
+        gp.measure_memory(nowhere, 2, 64, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["bf16", "8bit"])
+def test_held_weights_are_planned_without_memory_too(data: GeoData, kind: str) -> None:
+    with torch.device("meta"):
+        nowhere = build(data, "prithvi_eo_v1_100", "lora")
+    plan = gp.memory_plan(nowhere, 2, 64, frugal=kind)
+    real = gp.memory_plan(build(data, "prithvi_eo_v1_100", "lora"), 2, 64, frugal=kind)
+    assert plan.table.equals(real.table)
+    assert plan.weights < 0.8 * gp.memory_plan(nowhere, 2, 64).weights
+    assert all(tensor.dtype is not torch.int8 for tensor in nowhere.parameters())
+
+
+def test_a_large_network_is_planned_within_seconds(data: GeoData) -> None:
+    import time
+
+    with torch.device("meta"):
+        model = build(data, "prithvi_eo_v2_300", "lora", "upernet")
+    start = time.process_time()
+    plan = gp.memory_plan(model, 8, 224)
+    # About 1.2 s of the processor; five times that, so that a slow machine does not fail it.
+    assert time.process_time() - start < 6
+    assert 300e6 * FLOAT < plan.weights < 360e6 * FLOAT
+
+
+@pytest.mark.parametrize("run", [gp.memory_plan, gp.measure_memory])
+def test_planning_and_measuring_leave_everything_as_it_was(data: GeoData, run: object) -> None:
+    model = build(data, "decur_resnet50", "full", "unet")
+    first = next(model.parameters())
+    first.grad = gradient = torch.ones_like(first)
+    model.eval()
+    model.decoder.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    random_state = torch.get_rng_state()
+    assert callable(run)
+    run(model, 2, 64, device="cpu")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(random_state, torch.get_rng_state())
+    others = [p.grad for p in model.parameters() if p is not first]
+    assert first.grad is gradient and all(grad is None for grad in others)
+    assert all(type(p) is nn.Parameter for p in model.parameters())
+    hooks = [hook for m in model.modules() for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
+    assert not hooks
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_other_tasks_are_planned_with_their_own_targets(data: GeoData, task: str) -> None:
+    model = build(data, "prithvi_eo_v1_100", "full")
+    model.task = task
+    if task != "regression":
+        model.decoder = ClassificationHead(model.backbone.channels, 2)
+    planned, measured = gp.memory_plan(model, 2), gp.measure_memory(model, 2, device="cpu")
+    assert planned.table.equals(measured.table) and planned.peak == measured.peak
+    # Kept are: the logarithm of the softmax and labels; logits and labels; errors and what counts.
+    values = {"classification": 2 * 2 * FLOAT + 2 * 8 + 4, "multilabel": 2 * 2 * 2 * FLOAT}
+    values["regression"] = 2 * 2 * 64 * 64 * (FLOAT + 1) + FLOAT
+    assert planned.table.loc["loss", "activations"] == pytest.approx(values[task], abs=32)
+
+
+class Recipes(ModuleType):
+    """A stand-in for `geopeft_nb.training.frugal`: checkpoints blocks, or freezes the decoder."""
+
+    @staticmethod
+    def normalise(frugal: str | Sequence[str]) -> tuple[str, ...]:
+        names = (frugal,) if isinstance(frugal, str) else tuple(frugal)
+        if unknown := set(names) - {"checkpoint", "frozen"}:
+            raise ValueError(f"Unknown recipe {unknown}.")
+        return names
+
+    @staticmethod
+    @contextmanager
+    def applied(model: SegmentationModel, names: tuple[str, ...]) -> Iterator[None]:
+        blocks = list(model.plain_backbone.blocks)
+        if "checkpoint" in names:
+            for block in blocks:
+                plain = block.forward
+                block.forward = lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False)
+        if "frozen" in names:
+            model.decoder.requires_grad_(False)
+        try:
+            yield
+        finally:
+            model.decoder.requires_grad_(True)
+            for block in blocks:
+                block.__dict__.pop("forward", None)
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "geopeft_nb.training.frugal"
+    monkeypatch.setitem(sys.modules, name, Recipes(name))
+
+
+@pytest.mark.usefixtures("recipes")
+@pytest.mark.parametrize("method", ["full", "vpt", "adapter"])
+def test_recipes_change_the_plan_as_they_change_the_step(data: GeoData, method: str) -> None:
+    model = build(data, "prithvi_eo_v1_100", method, "unet")
+    plain = gp.memory_plan(model, 2, 64)
+    planned = gp.memory_plan(model, 2, 64, frugal="checkpoint")
+    measured = gp.measure_memory(model, 2, 64, frugal="checkpoint", device="cpu")
+    assert planned.table.equals(measured.table) and planned.peak == measured.peak
+    assert planned.frugal == ("checkpoint",) and planned.title.endswith(", checkpoint")
+    blocks = [plan.table.loc["block 1":"block 4", "activations"].sum() for plan in (planned, plain)]
+    assert 0 < blocks[0] < blocks[1] / 5
+    both = gp.memory_plan(model, 2, 64, frugal=["checkpoint", "frozen"])
+    assert both.table.loc["decoder", "gradients"] == 0 < planned.table.loc["decoder", "gradients"]
+    assert gp.memory_plan(model, 2, 64).table.equals(plain.table)
+    with pytest.raises(ValueError, match="Unknown recipe"):
+        gp.memory_plan(model, frugal="nothing")
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "vit_adapter"])
+def test_the_peak_is_what_the_profiler_counts_but_for_workspace(data: GeoData, method: str) -> None:
+    # A linear decoder: convolutions take workspace inside, which no plan of tensors can see.
+    model = build(data, "geopeft_tiny", method)
+    plan = gp.memory_plan(model, 4, 64)
+    model.train()
+    image, target = torch.rand(4, 6, 64, 64), torch.zeros(4, 64, 64, dtype=torch.int64)
+    objective = OBJECTIVES["segmentation"](2, -1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        copies = image.clone(), target.clone(), image.clone(), target.clone()
+        objective.loss(model(copies[0]), copies[1]).backward()
+    now = most = 0
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    # The second step is planned, in whose forward pass the gradients of the first are alive.
+    low, high = (plan.weights + plan.optimiser + most + extra for extra in (0, plan.gradients))
+    assert 0.93 * low < plan.peak < 1.02 * high
+
+
+def test_adamw_needs_room_for_all_weights_at_once_on_a_gpu(data: GeoData) -> None:
+    model = build(data, "prithvi_eo_v1_100", "full")
+    cpu, gpu = (gp.memory_plan(model, 1, 16, device=device) for device in ("cpu", "gpu"))
+    assert gpu.peak == gpu.weights + 2 * gpu.gradients + gpu.optimiser
+    assert cpu.table.equals(gpu.table) and cpu.peak < gpu.peak
+
+
+def test_fits_compares_the_peak(data: GeoData) -> None:
+    plan = gp.memory_plan(build(data, "prithvi_eo_v1_100"), 2, 64)
+    assert plan.fits(plan.peak) and not plan.fits(plan.peak - 1)
+    assert list(DEVICES) == ["Binder", "T4", "A100", "H200"] and plan.fits(DEVICES["Binder"])
+
+
+def test_a_plan_shows_itself(data: GeoData) -> None:
+    plan = gp.memory_plan(build(data, "prithvi_eo_v1_100", "full", "unet"), 2, 64)
+    page = plan._repr_html_()
+    for text in ("block 4", "decoder", plan.title, "H200 141 GB: yes", readable(plan.total)):
+        assert text in page
+    assert readable(plan.peak) in str(plan)
+    axes = plan.plot().axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(plan.table.index)
+    widths = sum(bar.get_width() for bar in axes.patches) * 2**20
+    assert widths == pytest.approx(plan.total)
+    assert axes.get_xlabel() == "memory (MiB)" and plan.title in axes.get_title(loc="left")
+
+
+def test_a_plan_that_fits_nowhere_says_so(data: GeoData) -> None:
+    table = gp.memory_plan(build(data, "prithvi_eo_v1_100"), 2, 64).table * 100_000
+    plan = MemoryPlan(table, int(table["total"].sum()), 2, (64, 64), "fp32", (), "huge")
+    assert "T4 16 GB: no" in plan._repr_html_()
+    assert plan.plot().axes[0].get_xlabel() == "memory (GiB)"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bf61"}, "Unknown precision 'bf61'. Did you mean 'bf16'"),
+        ({"device": "tpu"}, "Unknown device 'tpu'"),
+        ({"batch_size": 0}, "batch_size must be a whole number above 0, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number above 0, got 1.5"),
+        ({"size": "wide"}, "size must be pixels, such as 224"),
+        ({"size": (64, 64, 64)}, "size must be pixels"),
+        ({"size": 60}, r"60 × 60 px are not divisible by the patch of 16 px. Use size=64"),
+        ({"size": (64, 60)}, r"Use size=64"),
+        ({"size": (32, 60)}, r"Use size=\(32, 64\)"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    data: GeoData, options: dict[str, object], message: str
+) -> None:
+    model = build(data, "prithvi_eo_v1_100")
+    model.pad = False
+    for run in (gp.memory_plan, gp.measure_memory):
+        with pytest.raises(ValueError, match=message):
+            run(model, **options)
+
+
+def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
+    backbone = gp.load_backbone("geopeft_tiny", None, bands=data.bands)
+    model = gp.build_model(backbone, data)
+    with pytest.raises(ValueError, match="attach"):
+        gp.memory_plan(model)
+    with pytest.raises(ValueError, match="the model that build_model returned"):
+        gp.memory_plan(backbone)
+    merged = gp.merge(gp.attach(model, "lora"))
+    with pytest.raises(ValueError, match="Nothing that trains is attached"):
+        gp.memory_plan(merged)
+
+
+def test_upernet_still_says_that_it_needs_two_chips(data: GeoData) -> None:
+    with pytest.raises(ValueError, match="batch_size of 2 or more"):
+        gp.memory_plan(build(data, "prithvi_eo_v1_100", "lora", "upernet"), 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
+def test_measuring_on_a_gpu_needs_one(data: GeoData) -> None:
+    model = build(data, "prithvi_eo_v1_100")
+    with pytest.raises(ValueError, match="no CUDA device is there"):
+        gp.measure_memory(model, device="gpu")
+    with pytest.raises(ValueError, match="fp16' needs a GPU"):
+        gp.measure_memory(model, precision="fp16")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", ["full", "lora", "vit_adapter"])
+def test_on_a_gpu_the_planned_peak_is_near_the_allocators(
+    data: GeoData, method: str, precision: str
+) -> None:
+    model = gp.attach(
+        gp.build_model(
+            gp.load_backbone("prithvi_eo_v2_300", None, bands=data.bands), data, "upernet", pad=True
+        ),
+        method,
+    )
+    planned = gp.memory_plan(model, 8, 224, precision, device="gpu")
+    measured = gp.measure_memory(model, 8, 224, precision, device="gpu")
+    assert planned.peak == pytest.approx(measured.peak, rel=0.15)
+    assert planned.activations == pytest.approx(measured.activations, rel=0.1)
+    assert next(model.parameters()).device.type == "cpu"

@@ -1,0 +1,258 @@
+"""A run that was killed or stopped goes on exactly where it was, or says why it cannot."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_fit import chips, train
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.training.checkpoints import Checkpoints, latest
+from geopeft_nb.training.fit import Run
+from geopeft_nb.widgets.dashboard import Dashboard
+
+
+@pytest.fixture(scope="module")
+def data() -> GeoData:
+    return GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+
+
+@pytest.fixture(scope="module")
+def run(data: GeoData) -> Run:
+    return train(data)
+
+
+def curve(history: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what a clock and other programs decide."""
+    return history.drop(columns=["seconds", "memory_bytes"])
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    """Press the stop button in a step."""
+    update = Dashboard.update
+
+    def press(self: Dashboard, *, step: int, **more: object) -> None:
+        update(self, step=step, **more)  # type: ignore[arg-type]
+        if step == last:
+            self.stop()
+
+    monkeypatch.setattr(Dashboard, "update", press)
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, data: GeoData, out: Path, last: int) -> None:
+    """Fail in a step, with a checkpoint of the one before."""
+
+    def fail(self: Dashboard, *, step: int, **more: object) -> None:
+        if step == last:
+            raise OSError("the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dashboard, "update", fail)
+        with pytest.raises(OSError, match="the power went"):
+            train(data, out=out, save_seconds=0)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_five_random_steps_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path,
+) -> None:
+    program = Path(__file__).with_name("killed_run.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("killed after step") == 5
+    broken, whole = (latest(tmp_path / f"{name}.checkpoint") for name in ("broken", "whole"))
+    for name in ("weights", "best"):
+        files = [load_file(folder / f"{name}.safetensors") for folder in (broken, whole)]
+        assert files[0].keys() == files[1].keys()
+        assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
+    moments = [
+        torch.load(folder / "state.pt", weights_only=True)["optimiser"]["state"]
+        for folder in (broken, whole)
+    ]
+    torch.testing.assert_close(*moments, rtol=0, atol=0)
+    curves = [curve(pd.read_csv(tmp_path / name / "history.csv")) for name in ("broken", "whole")]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    assert curves[0].lr.nunique() > 1  # the schedule went on too
+    seconds = pd.read_csv(tmp_path / "broken" / "history.csv").seconds
+    assert seconds.is_monotonic_increasing
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
+    data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)  # in the middle of the second epoch
+        stopped = train(data, out=tmp_path / "run")
+    assert stopped.state == "stopped" and len(stopped.history) == 5 and stopped.best
+    again = train(data, resume=tmp_path / "run")
+    assert again.state == "finished" and again.best == run.best
+    pd.testing.assert_frame_equal(curve(again.history), curve(run.history), check_exact=True)
+    assert again.seconds > stopped.seconds
+
+
+def test_the_live_view_shows_the_whole_curve(
+    data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(data, out=tmp_path / "run", epochs=2)
+    views: list[Dashboard] = []
+    start = Dashboard.start
+    monkeypatch.setattr(Dashboard, "start", lambda self: (views.append(self), start(self)))
+    train(data, out=tmp_path / "run", resume=True)
+    assert [step for step, _ in views[0].state["train"]] == list(run.history.step)
+    assert [score for *_, score in views[0].state["validation"]] == run.history.val_miou.dropna().tolist()  # fmt: skip  # noqa: E501
+
+
+def test_a_finished_run_is_prolonged_by_more_epochs(
+    data: GeoData, run: Run, tmp_path: Path
+) -> None:
+    short = train(data, out=tmp_path / "run", epochs=2)
+    assert len(short.history) == 6
+    for epochs in (2, 1):  # nothing is left to do
+        assert train(data, out=tmp_path / "run", resume=True, epochs=epochs).best == short.best
+    longer = train(data, out=tmp_path / "run", resume=True)
+    pd.testing.assert_frame_equal(curve(longer.history), curve(run.history), check_exact=True)
+
+
+def test_a_run_that_no_longer_got_better_is_not_prolonged(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def early(self: object, *arguments: object, **options: object) -> None:
+        original(self, "val_loss", patience=1, min_delta=9.0)
+
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    original = EarlyStopping.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(EarlyStopping, "__init__", early)
+        first = train(data, out=tmp_path / "run", epochs=9)
+    assert len(first.history) == 6 and first.state == "finished"
+    again = train(data, out=tmp_path / "run", resume=True, epochs=9)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    weights = zip(first.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in weights)
+
+
+def test_a_checkpoint_holds_what_is_trained_and_no_more(data: GeoData, tmp_path: Path) -> None:
+    run = train(data, out=tmp_path / "run", epochs=1)
+    folder = latest(tmp_path / "run.checkpoint")
+    assert folder.name == "step-0000003-1-0-finished"
+    kept = load_file(folder / "weights.safetensors")
+    trained = {name for name, weight in run.model.named_parameters() if weight.requires_grad}
+    assert set(kept) == trained
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert not any("checkpoint" in path.name for path in (tmp_path / "run").iterdir())
+
+
+def test_the_best_weights_survive_a_break_after_them(
+    data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(monkeypatch, data, tmp_path / "run", 8)
+    found = latest(tmp_path / "run.checkpoint")
+    assert found.name == "step-0000007-2-1"
+    best = load_file(found / "best.safetensors")
+    # From here on nothing is better: what comes back is what was kept before the break.
+    monkeypatch.setattr("geopeft_nb.training.losses.Objective.score", lambda self: -1.0)
+    again = train(data, out=tmp_path / "run", resume=True)
+    assert again.best["epoch"] <= 2
+    state = again.model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in best.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("lora", {"seed": 1}, "seed was 0 and is 1"),
+        ("lora", {"batch_size": 2}, "batch_size was 4 and is 2"),
+        ("lora", {"precision": "bf16"}, "precision was 'fp32' and is 'bf16'"),
+        ("lora", {"lr": 0.5}, "lr was 0.001 and is 0.5"),
+        ("lora", {"accumulate": 2}, "accumulate was 1 and is 2"),
+        ("vpt", {"lr": 0.001}, "method was 'lora' and is 'vpt'"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_under_other_settings(
+    data: GeoData, finished: Path, method: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        train(data, method, out=finished, resume=True, **options)
+    assert "name another out to begin anew" in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def finished(data: GeoData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(data, out=out, epochs=1)
+    return out
+
+
+def test_a_run_is_not_gone_on_with_on_other_chips_or_another_model(
+    data: GeoData, finished: Path
+) -> None:
+    other = GeoData(chips(12, 5), data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
+    with pytest.raises(ValueError, match="data was 'scenes, 16 px, 12 training and 4 validation"):
+        train(other, out=finished, resume=True)
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="fcn")
+    with pytest.raises(ValueError, match="model decoder was 'linear' and is 'fcn'"):
+        gp.fit(gp.attach(model, "lora"), data, batch_size=4, dashboard=False, resume=finished)
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
+    with torch.no_grad():
+        model.plain_backbone.norm.weight.mul_(1.01)
+    with pytest.raises(ValueError, match="frozen weights was"):
+        gp.fit(model, data, batch_size=4, dashboard=False, resume=finished)
+
+
+def test_a_run_that_was_cut_off_is_not_overwritten_unasked(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(monkeypatch, data, tmp_path / "run", 5)
+    with pytest.raises(ValueError, match=r"cut off after 4 steps, in epoch 2\. Go on with fit"):
+        train(data, out=tmp_path / "run")
+    assert train(data, out=tmp_path / "run", resume=True).state == "finished"
+    assert train(data, out=tmp_path / "run").state == "finished"  # finished ones are replaced
+
+
+def test_what_cannot_be_gone_on_with_is_said_before_training(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="resume=True needs out"):
+        train(data, resume=True)
+    with pytest.raises(ValueError, match=r"nothing\.checkpoint holds no checkpoint"):
+        train(data, resume=tmp_path / "nothing")
+    assert train(data, resume=True, out=tmp_path / "new", epochs=1).state == "finished"
+    cut_off(monkeypatch, data, tmp_path / "run", 5)
+    (latest(tmp_path / "run.checkpoint") / "state.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is damaged: .*Delete .*run\.checkpoint and begin anew"):
+        train(data, out=tmp_path / "run", resume=True)
+
+
+def test_without_out_nothing_is_written(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(data, epochs=1, save_seconds=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_takes_a_small_share_of_the_time(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 10**6, 10))  # each look at the clock is ten seconds later
+    written: list[str] = []
+    write = Checkpoints.write
+
+    def note(self: Checkpoints, *arguments: object) -> None:
+        written.append(f"{self.order.epoch}-{self.order.batch}")
+        write(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Checkpoints, "write", note)
+    monkeypatch.setattr("geopeft_nb.training.checkpoints.monotonic", lambda: float(next(times)))
+    train(data, out=tmp_path / "run", epochs=1, batch_size=1, save_seconds=15)
+    # Writing took ten seconds, so the next one waits for two hundred: no more in this epoch.
+    assert written == ["0-0", "0-2", "1-0"]

@@ -1,0 +1,32 @@
+"""A training that two processes share; Lightning starts the second. Run as a program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+
+import torch
+from test_fit import chips
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.scenes import CARD
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data = GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
+    run = gp.fit(
+        model, data, epochs=2, batch_size=2, device="cpu", strategy="ddp", devices=2,
+        dashboard=False, out=sys.argv[1],
+    )  # fmt: skip
+    digest = hashlib.sha256()
+    for weight in run.model.parameters():
+        digest.update(weight.detach().numpy().tobytes())
+    end = {
+        "rank": int(os.environ.get("LOCAL_RANK", 0)), "steps": len(run.history),
+        "weights": digest.hexdigest(),
+    }  # fmt: skip
+    print(json.dumps(end), flush=True)
