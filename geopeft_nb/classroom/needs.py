@@ -14,8 +14,11 @@ from geopeft_nb.files import FileEntry
 LESSONS: dict[str, tuple[str, ...]] = {
     "01": ("geopeft_tiny", "scenes"),
     "02": ("geopeft_tiny", "scenes", "galileo_nano"),
+    "03": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "04": ("geopeft_tiny", "scenes", "prithvi_eo_v1_100"),
     "05": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
+    "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
+    "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
 }
 #: Data sets without files of their own: one is computed, the other is the user's.
