@@ -330,6 +330,8 @@ def print_training(runs: list[dict[str, Any]]) -> None:
         missed = []
         if 100 * plan.total / whole > MEMORY_TARGET:
             missed.append(f"memory {100 * plan.total / whole:.1f} %")
+        elif with_cache > MEMORY_TARGET:
+            missed.append(f"memory {with_cache:.1f} % with its cache, which fits into memory here")
         if there < len(group):
             missed.append(f"target score reached in {there} of {len(group)}")
         if there and ratio > TIME_TARGET:

@@ -3,8 +3,6 @@
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -182,24 +180,3 @@ def test_other_errors_stay_what_they_are(data: GeoData, monkeypatch: pytest.Monk
     assert not isinstance(raised.value, gp.OutOfMemory)
     assert is_shortage(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
     assert not is_shortage(ValueError("out of memory"))
-
-
-def test_recipes_are_applied_around_training_and_undone(
-    data: GeoData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, during = ModuleType("geopeft_nb.training.frugal"), []
-
-    @contextmanager
-    def applied(model: SegmentationModel, names: tuple[str, ...]) -> Iterator[None]:
-        forward = model.decoder.register_forward_pre_hook(lambda *_: during.append(names))
-        yield
-        forward.remove()
-
-    module.normalise = lambda frugal, model: ("checkpoint", frugal)
-    module.applied = applied
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    run = gp.fit(network(data), data, epochs=1, batch_size=4, dashboard=False, frugal="late")
-    assert run.settings["frugal"] == ("checkpoint", "late")
-    assert set(during) == {("checkpoint", "late")} and len(during) == 1 + 3 + 1  # measured, trained
-    run.predict([data.test[0]])
-    assert len(during) == 5

@@ -98,6 +98,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     assert again.seconds > stopped.seconds
 
 
+def test_a_run_with_every_recipe_goes_on_exactly_too(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(data, frugal="all")
+    assert {"late", "cached"} <= set(whole.settings["frugal"])
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        train(data, frugal="all", out=tmp_path / "run")
+    again = train(data, frugal="all", resume=tmp_path / "run")
+    pd.testing.assert_frame_equal(curve(again.history), curve(whole.history), check_exact=True)
+    weights = zip(again.model.parameters(), whole.model.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in weights)
+
+
 def test_the_live_view_shows_the_whole_curve(
     data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
