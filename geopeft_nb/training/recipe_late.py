@@ -38,6 +38,9 @@ def train_late(model: SegmentationModel) -> Iterator[str]:
     stays = {id(p) for block in blocks[first:] for p in block.parameters()}
     stays |= {id(p) for p in model.plain_backbone.norm.parameters()}  # type: ignore[union-attr]
     early = [p for p in model.backbone.parameters() if p.requires_grad and id(p) not in stays]
+    idle = [layer for block in blocks[:first] for layer in block.modules() if adds_zero(layer)]
+    for layer in idle:  # an update that is zero takes time to compute
+        layer.enable_adapters(False)  # type: ignore[operator]
     for parameter in early:
         parameter.requires_grad_(False)
     try:
@@ -47,8 +50,19 @@ def train_late(model: SegmentationModel) -> Iterator[str]:
             "before them stay as they are"
         )
     finally:
+        for layer in idle:
+            layer.enable_adapters(True)  # type: ignore[operator]
         for parameter in early:
             parameter.requires_grad_(True)
+
+
+def adds_zero(layer: nn.Module) -> bool:
+    """Say whether a layer carries LoRA updates that are all zero still, and so change nothing."""
+    names = getattr(layer, "active_adapters", ())
+    ends = getattr(layer, "lora_B", {})
+    # DoRA scales the rows of the weight besides, which is exact only up to rounding.
+    plain = ends and not getattr(layer, "lora_magnitude_vector", {})
+    return bool(plain) and all(not end.weight.any() for name, end in ends.items() if name in names)
 
 
 def late_count(blocks: list[nn.Module]) -> int:
