@@ -62,7 +62,9 @@ def adds_zero(layer: nn.Module) -> bool:
     ends = getattr(layer, "lora_B", {})
     # DoRA scales the rows of the weight besides, which is exact only up to rounding.
     plain = ends and not getattr(layer, "lora_magnitude_vector", {})
-    return bool(plain) and all(not end.weight.any() for name, end in ends.items() if name in names)
+    weights = [end.weight for name, end in ends.items() if name in names]
+    # Without values, on the meta device, a network is planned as it is before training.
+    return bool(plain) and all(weight.is_meta or not weight.any() for weight in weights)
 
 
 def late_count(blocks: list[nn.Module]) -> int:

@@ -302,7 +302,9 @@ class Recipes(ModuleType):
 
     @staticmethod
     @contextmanager
-    def applied(model: SegmentationModel, names: tuple[str, ...]) -> Iterator[None]:
+    def applied(
+        model: SegmentationModel, names: tuple[str, ...], park: str = "disk"
+    ) -> Iterator[None]:
         blocks = list(model.plain_backbone.blocks)
         if "checkpoint" in names:
             for block in blocks:
