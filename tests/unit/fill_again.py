@@ -15,7 +15,7 @@ def main(dest: str, *names: str) -> None:
     copyfile = shutil.copyfile
 
     def slow(source: Path, target: Path) -> Path:
-        time.sleep(0.001)
+        time.sleep(0.02)
         return copyfile(source, target)
 
     mirror.published_files = lambda name: []  # whether one publishes any takes seconds to find out

@@ -253,8 +253,15 @@ def test_an_extraction_killed_at_ten_random_moments_is_right_in_the_end(tmp_path
             member = tarfile.TarInfo(name)
             member.size = len(content)
             packed.addfile(member, io.BytesIO(content))
+    begun = run("extract", str(archive), str(tmp_path / "once"))
+    assert begun.stdout is not None and begun.stdout.readline() == "started\n"
+    start = time.perf_counter()
+    assert begun.wait() == 0
+    whole = time.perf_counter() - start
+    shutil.rmtree(tmp_path / "once")
+    (tmp_path / "once.lock").unlink()
     caught = 0
-    for moment in np.random.default_rng(2).uniform(0, 0.3, 10):
+    for moment in np.random.default_rng(2).uniform(0, 0.7 * whole, 10):
         shutil.rmtree(target, ignore_errors=True)
         caught += kill_at(run("extract", str(archive), str(target)), float(moment))
         assert not target.exists() or len(list(target.rglob("*.bin"))) == len(files)

@@ -286,7 +286,7 @@ def test_a_classroom_loads_real_weights_and_chips_from_a_copy(
 @pytest.mark.slow
 def test_copying_killed_at_ten_random_moments_is_right_in_the_end(dest: Path) -> None:
     arguments = [sys.executable, str(HERE / "fill_again.py"), str(dest), "chips"]
-    caught = 0
+    caught = 0  # the 120 files take 2.4 s there, all tries together less
     for moment in np.random.default_rng(4).uniform(0, 0.3, 10):
         shutil.rmtree(dest / "chips", ignore_errors=True)
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
@@ -295,7 +295,7 @@ def test_copying_killed_at_ten_random_moments_is_right_in_the_end(dest: Path) ->
         process.kill()
         caught += process.wait() != 0
         assert not (dest / "chips").exists() or len(listing(dest / "chips")) == len(CHIPS)
-    assert caught >= 5
+    assert caught == 10
     assert copy(dest) == 0
     assert holds_all(dest)
     assert {path.name for path in dest.iterdir()} == {"toy", "chips", ".mirror.lock"}
