@@ -14,6 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import expect
 from geopeft_nb.evaluation.measures import MEASURES, Measure
 from geopeft_nb.evaluation.metrics import bootstrap_scores, percentile_interval
+from geopeft_nb.training.memory import hand_back
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Chips that are read and predicted at once.
-AT_ONCE = 16
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         ValueError: Another task, other classes or bands than the model's, chips that the run was
             trained on, or nothing to score.
     """
+    hand_back()  # what training or timing left free is not to add to what predicting takes
     expect(run, "history", "the run that fit returned")
     expect(data, "holdout", "the data that load_data returned")
     if run.model.task != data.task:

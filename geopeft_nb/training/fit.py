@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,7 +25,13 @@ from geopeft_nb.training.checkpoints import prepare
 from geopeft_nb.training.features import CachedFeatures
 from geopeft_nb.training.frugal import applied, normalise
 from geopeft_nb.training.losses import Objective, make_objective, predicted
-from geopeft_nb.training.memory import device_memory, process_memory, reset_peak, training_bytes
+from geopeft_nb.training.memory import (
+    device_memory,
+    hand_back,
+    process_memory,
+    reset_peak,
+    training_bytes,
+)
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.out_of_memory import explain, is_shortage, release
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
@@ -188,7 +193,7 @@ def fit(
         check_target(out)
     try:
         run = _train(model, data, settings, device, strategy, dashboard, out, resume, save_seconds)
-        gc.collect()  # trainer and callbacks hold each other, and through each other the batches
+        hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):

@@ -111,20 +111,25 @@ def reset_peak(device: torch.device | str = "cpu") -> bool:
 
     What earlier work left unused is handed back first, so that the next run does not inherit it.
     """
-    gc.collect()
+    hand_back()
     if str(device).startswith("cuda"):
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
         return True
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
     try:
         # "5" resets the peak resident set size: man 5 proc, clear_refs
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
     return True
+
+
+def hand_back() -> None:
+    """Collect what nothing refers to, and give the system what the allocator holds free."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
 
 
 def _process_peak() -> int | None:
