@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopeft_nb.errors import unknown_name
+from geopeft_nb.training.plan import DEVICES
 from geopeft_nb.widgets.anatomy_drawing import (
-    DEVICES,
     fits_words,
     plan_html,
     plan_text,

@@ -14,8 +14,6 @@ from geopeft_nb.widgets.words import GIB, MIB, in_bytes
 if TYPE_CHECKING:
     from geopeft_nb.widgets.anatomy import Plan
 
-#: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
-DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
 RULER = (1e8, 3e11)  # bytes at its two ends
 LEFT, RIGHT, ROW = 170.0, 790.0, 16.0  # of the bars, and the height of a row
 AXIS = 158.0  # where the bars begin

@@ -1,21 +1,15 @@
-"""The sandbox planet with sliders: turn the shift up and see six climates grow apart.
-
-One figure is redrawn in place. It is a picture and no widget, so its last state stays in a saved
-notebook; the sliders below it need a running kernel.
-"""
+"""The sandbox planet with sliders: turn the shift up and see six climates grow apart."""
 
 from __future__ import annotations
 
-import base64
-import io
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.load import load_data
 from geopeft_nb.errors import unknown_name
+from geopeft_nb.widgets.redrawn import Redrawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +36,7 @@ LOOKS = (
 )  # fmt: skip
 
 
-class Planet:
+class Planet(Redrawn):
     """A chip of each climate with its labels, and how alike the climates are; with sliders.
 
     Args:
@@ -60,6 +54,8 @@ class Planet:
     Raises:
         ValueError: Unknown task, or a shift outside 0-1.
     """
+
+    style, dpi = "gp-planet", 90
 
     def __init__(self, task: str = "flood", shift: float = 0.0, seed: int = 0) -> None:
         if task not in TASKS:
@@ -143,49 +139,23 @@ class Planet:
         )
         return figure, alt
 
-    def show(self) -> None:
-        """Display the figure, and controls for shift, chip and task that redraw it."""
+    def controls(self, **look: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets has no types
+        """Return a control each for shift, chip and task."""
         import ipywidgets as widgets
-        from IPython.display import display
 
-        handle = display(self._bundle(), raw=True, display_id=True)
-        style, layout = {"description_width": "initial"}, widgets.Layout(width="320px")
-        controls = {
+        return {
             "shift": widgets.FloatSlider(
-                self.shift, min=0, max=1, step=0.05, description="Shift:", style=style,
-                layout=layout, continuous_update=False,
+                self.shift, min=0, max=1, step=0.05, description="Shift:",
+                continuous_update=False, **look,
             ),
             "chip": widgets.IntSlider(
-                self.chip, min=0, max=CHIPS - 1, description="Chip:", style=style, layout=layout,
+                self.chip, min=0, max=CHIPS - 1, description="Chip:", **look,
                 continuous_update=False,
             ),
             "task": widgets.Dropdown(
-                options=list(TASKS), value=self.task, description="Task:", style=style,
-                layout=layout,
+                options=list(TASKS), value=self.task, description="Task:", **look,
             ),
         }  # fmt: skip
-
-        def redraw(_: object) -> None:
-            for name, control in controls.items():
-                setattr(self, name, control.value)
-            handle.update(self._bundle(), raw=True)
-
-        for control in controls.values():
-            control.observe(redraw, names="value")
-        display(widgets.HBox([*controls.values()], layout=widgets.Layout(flex_flow="row wrap")))
-
-    def _ipython_display_(self) -> None:
-        self.show()
-
-    def _bundle(self) -> dict[str, str]:
-        figure, alt = self.draw()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
-        png = base64.b64encode(buffer.getvalue()).decode()
-        style = "max-width:100%;height:auto;background:white;border-radius:4px"
-        image = f'<img class="gp-planet" alt="{escape(alt, quote=True)}" style="{style}"'
-        html = f'{image} src="data:image/png;base64,{png}">'
-        return {"text/plain": alt, "text/html": html, "image/png": png}
 
 
 def _picture(axes: Axes, sample: Sample, data: GeoData) -> None:

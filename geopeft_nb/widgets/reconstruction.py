@@ -1,15 +1,8 @@
-"""Masked reconstruction with sliders: hide more of an image, see what the model makes of the rest.
-
-One figure is redrawn in place. It is a picture and no widget, so its last state stays in a saved
-notebook; the sliders below it need a running kernel.
-"""
+"""Masked reconstruction with sliders: hide more of an image, see what a model makes of it."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geopeft_nb.bands import band_indices
+from geopeft_nb.widgets.redrawn import Redrawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +21,7 @@ HIDDEN = 0.55  # grey of a hidden patch
 GAMMA = 0.7  # brightens dark land, which would drown beside a bright beach
 
 
-class Reconstructions:
+class Reconstructions(Redrawn):
     """Input, what the model sees, what it rebuilds, and how wrong that is; with sliders.
 
     Args:
@@ -51,6 +45,8 @@ class Reconstructions:
     Raises:
         ValueError: No sample, or an image whose bands are not the model's.
     """
+
+    style = "gp-reconstruction"
 
     def __init__(
         self,
@@ -127,38 +123,23 @@ class Reconstructions:
         )
         return figure, alt
 
-    def show(self) -> None:
-        """Display the figure, and sliders for share, chip and seed that redraw it."""
+    def controls(self, **look: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets has no types
+        """Return a control each for share, chip and seed."""
         import ipywidgets as widgets
-        from IPython.display import display
 
-        handle = display(self._bundle(), raw=True, display_id=True)
-        style, layout = {"description_width": "initial"}, widgets.Layout(width="320px")
-        controls = {
+        return {
             "mask_ratio": widgets.FloatSlider(
                 self.mask_ratio, min=0.05, max=0.95, step=0.05, readout_format=".0%",
-                description="Hidden:", style=style, layout=layout,
+                description="Hidden:", **look,
             ),
             "chip": widgets.Dropdown(
                 options=[(str(s["name"]), i) for i, s in enumerate(self.samples)], value=self.chip,
-                description="Chip:", style=style, layout=layout,
+                description="Chip:", **look,
             ),
             "seed": widgets.IntSlider(
-                self.seed, min=0, max=20, description="Seed:", style=style, layout=layout
+                self.seed, min=0, max=20, description="Seed:", **look
             ),
         }  # fmt: skip
-
-        def redraw(_: object) -> None:
-            for name, control in controls.items():
-                setattr(self, name, control.value)
-            handle.update(self._bundle(), raw=True)
-
-        for control in controls.values():
-            control.observe(redraw, names="value")
-        display(widgets.HBox([*controls.values()], layout=widgets.Layout(flex_flow="row wrap")))
-
-    def _ipython_display_(self) -> None:
-        self.show()
 
     def _colours(self, image: Tensor) -> Tensor:
         """Return red, green and blue of images (…, C, H, W)."""
@@ -189,16 +170,6 @@ class Reconstructions:
         pictures = [self._colours(image * divisor + offset).movedim(0, -1) for image in images]
         shares = [((part - low) / (high - low).clip(1e-6)).clip(0, 1) for part in pictures]
         return [(part**GAMMA).numpy() for part in shares]
-
-    def _bundle(self) -> dict[str, str]:
-        figure, alt = self.draw()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        png = base64.b64encode(buffer.getvalue()).decode()
-        style = "max-width:100%;height:auto;background:white;border-radius:4px"
-        image = f'<img class="gp-reconstruction" alt="{escape(alt, quote=True)}" style="{style}"'
-        html = f'{image} src="data:image/png;base64,{png}">'
-        return {"text/plain": alt, "text/html": html, "image/png": png}
 
 
 def _rms(values: Tensor) -> float:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import geopeft_nb as gp
+from geopeft_nb.training.plan import DEVICES
 from geopeft_nb.widgets import anatomy as module
 from geopeft_nb.widgets.anatomy import MemoryAnatomy
-from geopeft_nb.widgets.anatomy_drawing import DEVICES
 
 MIB = 2**20
 
