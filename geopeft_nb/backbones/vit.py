@@ -249,3 +249,13 @@ def pad_to_patches(image: Tensor, patch_size: int) -> Tensor:
     if bottom or right:
         image = functional.pad(image, (0, right, 0, bottom, 0, 0), mode="replicate")
     return image
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return a map to be resized, in float32 if it is a half-precision one under autocast.
+
+    On a GPU autocast does so by itself, on a CPU not; so both compute and keep the same.
+    Source: PyTorch, "Autocast Op Reference", ops that autocast to float32.
+    """
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if half and torch.is_autocast_enabled(x.device.type) else x

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geopeft_nb.backbones.vit import widened
+
 
 class UNetDecoder(nn.Module):
     """The blocks of segmentation-models-pytorch's UNet, each brought to the size of its map.
@@ -42,7 +44,7 @@ class UNetDecoder(nn.Module):
         for block in self.decoder.blocks:
             if skips:
                 skip = skips.pop()
-                x = functional.interpolate(x, size=skip.shape[-2:], mode="nearest")
+                x = functional.interpolate(widened(x), size=skip.shape[-2:], mode="nearest")
                 x = torch.cat([x, skip], dim=1)
             x = block.conv2(block.conv1(x))
         return x

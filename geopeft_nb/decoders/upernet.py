@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geopeft_nb.backbones.vit import widened
+
 #: Sides, in cells, of the grids that the coarsest map is averaged to.
 POOLS = (1, 2, 3, 6)
 
@@ -73,4 +75,5 @@ def conv(before: int, after: int, kernel: int) -> nn.Sequential:
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
     """Resize (B, D, h, w) bilinearly to the height and width of `like`."""
-    return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+    size = like.shape[-2:]
+    return functional.interpolate(widened(x), size=size, mode="bilinear", align_corners=True)

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, ignore: int) -> np.ndarray:
+def confusion(
+    truth: np.ndarray | Tensor, predicted: np.ndarray | Tensor, classes: int, ignore: int
+) -> np.ndarray:
     """Count pixels by true class (rows) and predicted class (columns).
 
     Args:
         truth: Labels, any shape.
-        predicted: Predicted classes, same shape.
+        predicted: Predicted classes, same shape and device.
         classes: Number of classes K.
         ignore: Label that is left out.
 
@@ -22,9 +25,13 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, ignore: in
     """
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    return multiclass_confusion_matrix(
-        torch.as_tensor(predicted), torch.as_tensor(truth), classes, ignore_index=ignore
-    ).numpy()
+    return (
+        multiclass_confusion_matrix(
+            torch.as_tensor(predicted), torch.as_tensor(truth), classes, ignore_index=ignore
+        )
+        .cpu()
+        .numpy()
+    )
 
 
 def class_iou(matrix: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from geopeft_nb.training.memory import GIB, device_memory
 #: What PyTorch and its libraries say, besides `torch.OutOfMemoryError`, in lower case.
 WORDS = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
-    "alloc_failed",
+    "alloc_failed", "unable to find an engine to execute",
 )  # fmt: skip
 
 

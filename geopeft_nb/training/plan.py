@@ -31,7 +31,7 @@ from geopeft_nb.tuning.methods import CARDS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Where a plan may have to fit -> bytes.
+#: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
 DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
 COLUMNS = ("weights", "gradients", "optimiser", "activations")
 PLACES = ("auto", "cpu", "gpu")
@@ -331,7 +331,8 @@ class _Step(nn.Module):
         model, device = self.model, batch["image"].device.type
         objective = OBJECTIVES[model.task](len(model.classes), -1)
         dtype = AUTOCAST.get(self.precision)
-        with torch.autocast(device, dtype, enabled=dtype is not None):
+        # Lightning keeps no cast weights from one layer to the next, either.
+        with torch.autocast(device, dtype, enabled=dtype is not None, cache_enabled=False):
             more = {key: batch[key] for key in ("temporal", "location") if key in batch}
             return objective.loss(model(batch["image"], **more), batch["target"])
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Transformer
-from geopeft_nb.backbones.vit import pad_to_patches
+from geopeft_nb.backbones.vit import pad_to_patches, widened
 from geopeft_nb.tuning.targets import block_names
 
 STRIDES = (4, 8, 16, 32)
@@ -283,7 +283,8 @@ class VitAdapter(Backbone):
         norms = (self.norm1, self.norm2, self.norm3, self.norm4)
         outputs = []
         for own, other, norm, stride in zip(maps, seen, norms, STRIDES, strict=True):
-            other = functional.interpolate(other, scale_factor=patch / stride, mode="bilinear")
+            scale = patch / stride
+            other = functional.interpolate(widened(other), scale_factor=scale, mode="bilinear")
             rows, columns = -(-height // stride), -(-width // stride)
             outputs.append(norm(own[..., :rows, :columns] + other[..., :rows, :columns]))
         return outputs

@@ -15,6 +15,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.decoders.load import CARDS, build_decoder
+from geopeft_nb.decoders.upernet import resize
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.fit import Run
 from geopeft_nb.training.losses import OBJECTIVES
@@ -419,3 +420,10 @@ def test_data_of_another_task_are_refused_before_training(data: GeoData) -> None
         gp.fit(model, other)
     with pytest.raises(ValueError, match=r"not for classification\. For these data, take 'classi"):
         gp.build_model(load("geopeft_tiny", data), other)
+
+
+def test_maps_are_resized_in_float32_under_autocast_as_on_a_gpu() -> None:
+    coarse, fine = torch.ones(1, 1, 2, 2, dtype=torch.bfloat16), torch.ones(1, 1, 4, 4)
+    assert resize(coarse, fine).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert resize(coarse, fine).dtype == torch.float32
