@@ -37,6 +37,9 @@ MEMORY_SHARE = 0.5
 #: Bytes of the disk that a file of features leaves free.
 RESERVE = 2 * 10**9
 
+#: Recipe -> where it keeps features, see `CachedFeatures`.
+PLACES = {"cached": "auto", "cached_on_disk": "disk"}
+
 #: What the frozen part gives: tokens or maps, each (B, ...), from which the trained part goes on.
 State = list[Tensor]
 

@@ -22,7 +22,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.checkpoints import prepare
-from geopeft_nb.training.features import CachedFeatures
+from geopeft_nb.training.features import PLACES, CachedFeatures
 from geopeft_nb.training.frugal import applied, normalise
 from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.memory import (
@@ -252,15 +252,17 @@ def _train(
         order.rank = trainer.global_rank
         view.enabled = dashboard and trainer.is_global_zero
         place = trainer.strategy.root_device
-        state, used, memory, before = "stopped", {}, {}, 0
+        state, used, memory = "stopped", {}, {}
+        before = device_memory(place).get("allocated", 0)  # what else is on a GPU
         try:
-            train, val = _loaders(task, data, order, "cached" in settings["frugal"], stack)
+            train, val = _loaders(task, data, order, settings["frugal"], stack)
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, size, place)
             view.step_memory(memory)
             reset_peak(place)
-            before = 0 if place.type == "cuda" else process_memory()
+            if place.type != "cuda":
+                before = process_memory()
             view.start()
             if not over:
                 trainer.fit(task, train, val)
@@ -348,13 +350,14 @@ def _collate(samples: list[Sample]) -> dict[str, Tensor]:
 
 
 def _loaders(
-    task: _Task, data: GeoData, order: Order, cached: bool, stack: ExitStack
+    task: _Task, data: GeoData, order: Order, frugal: Sequence[str], stack: ExitStack
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
     parts: list[Any] = [data.train, data.val]
+    cached = [PLACES[name] for name in frugal if name in PLACES]
     if cached:
         parts = [
-            stack.enter_context(CachedFeatures(task.model, chips, augment=chips is data.train))
+            stack.enter_context(CachedFeatures(task.model, chips, chips is data.train, *cached))
             for chips in parts
         ]
         task.features = (parts[0], parts[1])

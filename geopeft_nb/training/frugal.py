@@ -107,6 +107,11 @@ RECIPES = {
             "once per chip and view", "memory or disk for eight views of each chip; the first "
             "epoch computes all eight", True, True, why_not_split,
         ),
+        Recipe(
+            "cached_on_disk", "Cached features in a file", "as 'cached', but never in memory",
+            "disk for eight views of each chip; the first epoch computes all eight", True, False,
+            why_not_split,
+        ),
     ]
 }  # fmt: skip
 
@@ -129,8 +134,8 @@ def normalise(
             model and method and change something, and a named one that cannot work is refused.
 
     Raises:
-        ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` at once, or a recipe that does not
-            suit the model; the message says why.
+        ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` or both ways to cache at once, or a
+            recipe that does not suit the model; the message says why.
     """
     names = [] if frugal is None else [frugal] if isinstance(frugal, str) else frugal
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -142,13 +147,18 @@ def normalise(
             raise unknown_name("recipe", name, [*RECIPES, "all"])
     if {"bf16", "8bit"} <= set(names):
         raise ValueError("Frozen weights are held either as 'bf16' or as '8bit': choose one.")
+    if {"cached", "cached_on_disk"} <= set(names):
+        raise ValueError(
+            "Features are 'cached' where there is room, or 'cached_on_disk': choose one."
+        )
     if model is None:
         return tuple(name for name in ["all", *RECIPES] if name in names)
     expect(model, "method_options", "the model that build_model returned")
     wanted = set(names)
     if "all" in names:
         general = {name for name, recipe in RECIPES.items() if recipe.in_all}
-        wanted |= general - ({"bf16"} if "8bit" in names else set())
+        general -= {"bf16"} if "8bit" in names else set()
+        wanted |= general - ({"cached"} if "cached_on_disk" in names else set())
     late = "late" in wanted and ("late" in names or not why_not_late(model))
     if "late" in names and (reason := why_not_late(model)):
         raise ValueError(reason)
@@ -169,8 +179,8 @@ def applied(
 ) -> Iterator[dict[str, str]]:
     """Let a model compute by recipes, and undo it at the end.
 
-    ``"cached"`` only says what it would keep: it is about epochs, not steps, so `fit` does it with
-    `CachedFeatures`.
+    ``"cached"`` and ``"cached_on_disk"`` only say what they would keep: they are about epochs, not
+    steps, so `fit` does it with `CachedFeatures`.
 
     Args:
         model: With a method attached. Its trained weights are trained as ever and stay.
@@ -191,6 +201,7 @@ def applied(
         "recompute": lambda: recompute_cheap(model),
         "checkpoint": lambda: checkpoint_blocks(model),
         "cached": lambda: nullcontext("features of the frozen part are kept"),
+        "cached_on_disk": lambda: nullcontext("features of the frozen part are kept in a file"),
     }
     done = {}
     with ExitStack() as stack:

@@ -136,6 +136,30 @@ def test_a_file_gives_the_same_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fit_keeps_features_where_the_recipe_says(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
+    places: list[str] = []
+    close = CachedFeatures.close
+
+    def closed(cached: CachedFeatures) -> None:
+        places.append(cached.place)
+        close(cached)
+
+    monkeypatch.setattr(CachedFeatures, "close", closed)
+    losses = []
+    for recipe in ("cached", "cached_on_disk"):
+        run = gp.fit(
+            build(data, "linear_probe"), data, epochs=2, dashboard=False, device="cpu",
+            frugal=recipe,
+        )  # fmt: skip
+        losses.append(run.history["train_loss"].tolist())
+    assert places == ["memory", "memory", "disk", "disk"]
+    assert losses[0] == losses[1]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_features_too_large_for_memory_and_disk_are_refused(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,10 @@ def test_all_takes_what_suits_the_method(data: GeoData) -> None:
     assert normalise("all", build(data, "linear_probe")) == ("bf16", "cached")
     assert normalise(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
     # What is known without a model says the same once there is one.
+    assert normalise(["cached_on_disk", "all"], build(data, "linear_probe")) == (
+        "bf16",
+        "cached_on_disk",
+    )
     assert normalise(["8bit", "all"]) == ("all", "8bit")
     assert normalise(normalise(["8bit", "all"]), build(data, "vpt")) == ("8bit", "checkpoint")
 
@@ -229,6 +233,8 @@ def test_names_are_checked() -> None:
         normalise("checkpiont")
     with pytest.raises(ValueError, match="choose one"):
         normalise(["bf16", "8bit"])
+    with pytest.raises(ValueError, match="choose one"):
+        normalise(["cached", "cached_on_disk"])
     with pytest.raises(ValueError, match="a list of names"):
         normalise(3)  # type: ignore[arg-type]
 
