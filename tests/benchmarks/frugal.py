@@ -2,14 +2,19 @@ r"""Which recipe saves what? Memory, time to the same score, and the score, of e
 
     python tests/benchmarks/frugal.py                              # geopeft_tiny on this CPU
     python tests/benchmarks/frugal.py --data hls_water --out FOLDER
-    python tests/benchmarks/frugal.py --device cuda --sizes 224 512
+    python tests/benchmarks/frugal.py --device cuda --sizes 224 --chips 24 --weights FILE
 
-Prints Markdown, in four parts:
+Prints Markdown, in five parts:
 
-- kept: bytes that a training step keeps, measured (`measure_memory`), and those of cached features.
-- train: each row is trained with each seed, the rows of a seed one after the other. The target is
-  the best validation score of full fine-tuning with that seed; what never reaches it in the same
-  number of epochs has not reached it. Seconds include validation and the filling of the cache.
+- search: each method's learning rate, late LoRA's too, is chosen from one grid by the validation
+  loss, with a seed of its own, as arXiv 2504.17397 searched one for each method. Without this part
+  each method has its default rate.
+- train: bytes that a training step keeps, measured (`measure_memory`), and those of features that
+  are cached in memory; then each row is trained with each seed. The score to reach is the best
+  validation score of full fine-tuning with the worst of the seeds, so full fine-tuning reaches it
+  with all. A row that has done as many epochs goes on until it has taken as many seconds; what has
+  not reached the score by then has not reached it. Scores home and away are those of the weights
+  with the best validation score. Seconds include validation and the filling of the cache.
 - turns: seconds of a training step for PEFT, bf16 and checkpointing, alone and together; every
   model takes a step in its turn, so that other work on the machine meets all alike.
 - plans: the same for memory at the sizes of published models, by `memory_plan`, and a check of the
@@ -17,7 +22,9 @@ Prints Markdown, in four parts:
 
 The share of a factor is its part of what all three save (or cost) together: the mean over the six
 orders in which they can be added, so that the shares sum to the whole (Shapley 1953). On a CPU
-seconds are processor seconds on one thread; on a GPU they are wall seconds.
+seconds are processor seconds on one thread; on a GPU they are wall seconds, the copy of the best
+weights to the computer's memory included, and products in float32 are not rounded to TF32. bf16 is
+quick on GPUs from Ampere on and on processors with AVX512_BF16 or AMX, and slow on others.
 """
 
 from __future__ import annotations
@@ -45,10 +52,12 @@ from geopeft_nb.training.features import CachedFeatures
 from geopeft_nb.training.frugal import RECIPES, applied, normalise
 from geopeft_nb.training.losses import make_objective
 from geopeft_nb.training.plan import AUTOCAST, COLUMNS, MemoryPlan
-from geopeft_nb.training.recorder import Recorder
+from geopeft_nb.training.recorder import Diverged, Recorder
 
 MIB = 2**20
 MEMORY_TARGET, TIME_TARGET = 28, 35  # % of full fine-tuning in float32
+MOST_EPOCHS = 100  # as in the protocol of arXiv 2504.17397
+RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 PLANNED = [
     (name, size) for name in ("prithvi_eo_v1_100", "prithvi_eo_v2_300") for size in (224, 512)
 ]
@@ -63,26 +72,38 @@ class Row:
     frugal: tuple[str, ...] = ()
     precision: str = "fp32"
 
+    @property
+    def family(self) -> str:
+        """What shares a learning rate with it: recipes but "late" train the same weights."""
+        return self.method + (", late" if {"late", "all"} & set(self.frugal) else "")
+
 
 FULL = "full fine-tuning"
+CACHED = ("late", "cached_on_disk")
 ROWS = {
     FULL: Row("full"),
     "full + checkpoint": Row("full", ("checkpoint",)),
+    "full, bf16": Row("full", precision="bf16"),
     "LoRA": Row("lora"),
     "LoRA + recompute": Row("lora", ("recompute",)),
     "LoRA + checkpoint": Row("lora", ("checkpoint",)),
     "LoRA + bf16 weights": Row("lora", ("bf16",)),
     "LoRA + late": Row("lora", ("late",)),
-    "LoRA + late + cached": Row("lora", ("late", "cached")),
+    "LoRA + late + cached": Row("lora", CACHED),
     "LoRA + all": Row("lora", ("all",)),
-    "linear probe + cached": Row("linear_probe", ("cached",)),
-}
-#: A GPU computes faster in bf16, a CPU without such units does not.
-GPU_ROWS = {
-    "full, bf16": Row("full", precision="bf16"),
     "LoRA, bf16": Row("lora", precision="bf16"),
     "LoRA, bf16 + checkpoint": Row("lora", ("checkpoint",), "bf16"),
+    "LoRA, bf16 + late + cached": Row("lora", CACHED, "bf16"),
     "LoRA, bf16 + all": Row("lora", ("all",), "bf16"),
+    "linear probe + cached": Row("linear_probe", ("cached_on_disk",)),
+    "linear probe, bf16 + cached": Row("linear_probe", ("cached_on_disk",), "bf16"),
+}
+#: Family -> the quickest row that trains the same weights.
+SEARCHED = {
+    "full": Row("full"),
+    "lora": Row("lora"),
+    "lora, late": Row("lora", CACHED),
+    "linear_probe": Row("linear_probe", ("cached_on_disk",)),
 }
 #: The factors of which the shares are wanted -> how each changes a row.
 FACTORS: dict[str, dict[str, Any]] = {
@@ -189,14 +210,22 @@ def bytes_row(label: str, plan: Any, whole: int) -> dict[str, str]:  # noqa: ANN
 class Watch:
     """Notes, while `fit` runs inside it, when each epoch ended with which score.
 
+    Args:
+        now: The clock.
+        epochs: Epochs after which training ends, if it took so many seconds.
+        seconds: These.
+
     Attributes:
         ends: Seconds from the start of training to the end of each epoch's validation.
         scores: Validation score of each epoch.
         cached: Bytes of cached features in memory.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self, now: Callable[[], float], epochs: int = 0, seconds: float = math.inf
+    ) -> None:
         self.now, self.start, self.cached = now, 0.0, 0
+        self.epochs, self.seconds = epochs, seconds
         self.ends: list[float] = []
         self.scores: list[float] = []
 
@@ -213,10 +242,12 @@ class Watch:
             start(recorder, *args)
             self.start = self.now()
 
-        def ended(recorder: Recorder, *args: Any) -> None:  # noqa: ANN401
-            end(recorder, *args)
+        def ended(recorder: Recorder, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+            end(recorder, trainer, *args)
             self.ends.append(self.now() - self.start)
             self.scores.append(recorder.objective.score())
+            if len(self.ends) >= self.epochs and self.ends[-1] >= self.seconds:
+                trainer.should_stop = True
 
         def closed(features: CachedFeatures) -> None:
             self.cached += features.nbytes if features.place == "memory" else 0
@@ -228,11 +259,6 @@ class Watch:
             patch.object(CachedFeatures, "close", closed),
         ):
             yield
-
-    def reached(self, target: float) -> float:
-        """Return the seconds until a score was reached, NaN if it was not."""
-        pairs = zip(self.ends, self.scores, strict=True)
-        return next((end for end, score in pairs if score >= target), math.nan)
 
     @property
     def epoch(self) -> float:
@@ -259,54 +285,103 @@ def changes_nothing(model: SegmentationModel, row: Row) -> str:
     return "; ".join(reasons) if reasons and all(reasons) else ""
 
 
-def train(data: GeoData, size: int, options: Any, rows: dict[str, Row]) -> list[dict[str, Any]]:  # noqa: ANN401
+def search(data: GeoData, size: int, options: Any, rows: dict[str, Row]) -> dict[str, float]:  # noqa: ANN401
+    """Choose each family's learning rate; print what each came to, and return the best."""
+    seed, lines, best = options.seeds, [], {}
+    for family in dict.fromkeys(row.family for row in rows.values()):
+        row = SEARCHED[family]
+        found = gp.search_lr(
+            lambda row=row: build(options.model, size, row, data, options, seed),  # type: ignore[misc]
+            data, options.rates, epochs=options.epochs, batch_size=options.batch, seed=seed,
+            frugal=row.frugal, precision="fp32", device=place_on(options.device),
+        )  # fmt: skip
+        losses = found.table.set_index("lr")["val_loss"]
+        cells = {f"{rate:g}": f"{losses[rate]:.4f}" for rate in options.rates}
+        lines.append({"method": family, **cells, "chosen": f"{found.best:g}"})
+        best[family] = found.best
+        print(f"{family}: {lines[-1]}", file=sys.stderr, flush=True)
+    print("Lowest validation loss for each learning rate:\n")
+    print_table(lines)
+    return best
+
+
+def place_on(device: str) -> str:
+    """Return what `fit` calls a device."""
+    return "gpu" if device == "cuda" else "cpu"
+
+
+def train(
+    data: GeoData,
+    size: int,
+    options: Any,  # noqa: ANN401
+    rows: dict[str, Row],
+    rates: Mapping[str, float],
+) -> list[dict[str, Any]]:
     """Train all rows with all seeds, and return a dictionary for each run."""
     runs: list[dict[str, Any]] = []
-    place = "gpu" if options.device == "cuda" else "cpu"
-    skipped, kept, now = set(), {}, now_on(options.device)
-    for seed in range(options.seeds):
-        target, full_seconds, full_epoch = math.nan, math.nan, math.nan
-        for label, row in rows.items():
-            if label in skipped:
+    place = place_on(options.device)
+    skipped, kept, budget = set(), {}, math.inf
+    # Full fine-tuning comes first, with all seeds: it says what is to be reached, in which time.
+    order = [(FULL, seed) for seed in range(options.seeds)]
+    order += [(label, seed) for seed in range(options.seeds) for label in rows if label != FULL]
+    for label, seed in order:
+        row = rows[label]
+        if label in skipped:
+            continue
+        model = build(options.model, size, row, data, options, seed)
+        if label not in kept:
+            if reason := changes_nothing(model, row):
+                print(f"- {label} is left out, it changes nothing: {reason}", flush=True)
+                skipped.add(label)
                 continue
-            model = build(options.model, size, row, data, options, seed)
-            if label not in kept:
-                if reason := changes_nothing(model, row):
-                    print(f"- {label} is left out, it changes nothing: {reason}", flush=True)
-                    skipped.add(label)
-                    continue
-                kept[label] = gp.measure_memory(
-                    model, options.batch, size, row.precision, row.frugal, device=place
-                )
-            watch = Watch(now)
+            kept[label] = gp.measure_memory(
+                model, options.batch, size, row.precision, row.frugal, device=place
+            )
+        if label != FULL:
+            budget = statistics.mean(run["whole"] for run in runs if run["row"] == FULL)
+        watch = Watch(now_on(options.device), options.epochs, budget)
+        try:
             with watch.watching():
                 run = gp.fit(
-                    model, data, options.epochs, options.batch, precision=row.precision,
-                    frugal=row.frugal, seed=seed, device=place, dashboard=False,
+                    model, data, options.epochs if label == FULL else MOST_EPOCHS, options.batch,
+                    lr=rates.get(row.family), precision=row.precision, frugal=row.frugal,
+                    seed=seed, device=place, dashboard=False,
                 )  # fmt: skip
-            score = gp.evaluate(run, data).table.groupby("role")["mIoU"].mean()
+        except Diverged as error:
             if label == FULL:
-                target = max(watch.scores)
-                full_seconds, full_epoch = watch.reached(target), watch.epoch
-            seconds = watch.reached(target)
-            step = {name: getattr(kept[label], name) for name in (*COLUMNS, "total", "peak")}
-            runs.append({
-                "row": label, "size": size, "seed": seed, "target": target, "first": watch.ends[0],
-                "epoch": watch.epoch, "epoch_ratio": watch.epoch / full_epoch, "seconds": seconds,
-                "ratio": seconds / full_seconds, "val": max(watch.scores), "home": score["home"],
-                "away": score["away"], "cached": watch.cached, **step,
-                "scores": " ".join(f"{value:.4f}" for value in watch.scores),
-            })  # fmt: skip
-            print(f"{label}, seed {seed}: {runs[-1]['scores']}", file=sys.stderr, flush=True)
-            store(runs, options.out, f"train_{size}")
+                raise
+            print(f"- {label}, seed {seed}, is left out: {error}", flush=True)
+            continue
+        model.to(options.device)
+        score = gp.evaluate(run, data).table.groupby("role")["mIoU"].mean()
+        model.cpu()
+        step = {name: getattr(kept[label], name) for name in (*COLUMNS, "total", "peak")}
+        runs.append({
+            "row": label, "size": size, "seed": seed, "lr": run.settings["lr"],
+            "first": watch.ends[0], "epoch": watch.epoch, "epochs": len(watch.ends),
+            "whole": watch.ends[-1], "val": max(watch.scores), "home": score["home"],
+            "away": score["away"], "cached": watch.cached, **step,
+            "ends": " ".join(f"{value:.2f}" for value in watch.ends),
+            "scores": " ".join(f"{value:.4f}" for value in watch.scores),
+        })  # fmt: skip
+        print(f"{label}, seed {seed}: {runs[-1]['scores']}", file=sys.stderr, flush=True)
+        store(runs, options.out, f"train_{size}")
     return runs
+
+
+def reached(run: Any, score: float) -> float:  # noqa: ANN401 - a row of a table
+    """Return the seconds until a run had reached a score, NaN if it did not."""
+    pairs = zip(str(run["ends"]).split(), str(run["scores"]).split(), strict=True)
+    return next((float(end) for end, value in pairs if float(value) >= score), math.nan)
 
 
 def print_training(runs: list[dict[str, Any]]) -> None:
     """Print the tables of kept bytes and of time and score, and which rows meet the target."""
     frame = pd.DataFrame(runs)
     full = frame[frame["row"] == FULL]
-    whole = full["total"].iloc[0]
+    whole, goal = full["total"].iloc[0], round(full["val"].min(), 4)  # as the scores are stored
+    frame["seconds"] = [reached(run, goal) for _, run in frame.iterrows()]
+    full = frame[frame["row"] == FULL]
     kept, timed, verdicts = [], [], []
     for label, group in frame.groupby("row", sort=False):
         plan, cached = group.iloc[0], int(group["cached"].max())
@@ -318,12 +393,14 @@ def print_training(runs: list[dict[str, Any]]) -> None:
         })  # fmt: skip
         there = int(group["seconds"].notna().sum())
         seconds = f"{group['seconds'].mean():.1f}" if there else "not reached"
-        ratio = 100 * group["ratio"].mean()
+        ratio = 100 * group["seconds"].mean() / full["seconds"].mean()
         timed.append({
-            "row": str(label), "first epoch s": f"{group['first'].median():.2f}",
+            "row": str(label), "lr": f"{group['lr'].iloc[0]:g}",
+            "first epoch s": f"{group['first'].median():.2f}",
             "later epochs s": f"{group['epoch'].median():.2f}",
-            "% of full's epoch": f"{100 * group['epoch_ratio'].median():.0f}",
-            "s to target": seconds, "reached": f"{there} of {len(group)}",
+            "% of full's epoch": f"{100 * group['epoch'].median() / full['epoch'].median():.0f}",
+            "epochs": f"{group['epochs'].mean():.0f}", "s to score": seconds,
+            "reached": f"{there} of {len(group)}",
             "% of full's s": f"{ratio:.0f}" if there else "-",
             **{key: spread(group[key]) for key in ("val", "home", "away")},
         })  # fmt: skip
@@ -333,7 +410,7 @@ def print_training(runs: list[dict[str, Any]]) -> None:
         elif with_cache > MEMORY_TARGET:
             missed.append(f"memory {with_cache:.1f} % with its cache, which fits into memory here")
         if there < len(group):
-            missed.append(f"target score reached in {there} of {len(group)}")
+            missed.append(f"score reached in {there} of {len(group)}")
         if there and ratio > TIME_TARGET:
             missed.append(f"time {ratio:.0f} %")
         for key in ("home", "away"):
@@ -346,7 +423,10 @@ def print_training(runs: list[dict[str, Any]]) -> None:
             )
     print("\nKept by a training step (MiB), measured:\n")
     print_table(kept)
-    print("Time and score (mIoU, mean ± standard deviation over seeds):\n")
+    print(
+        f"Time to a validation mIoU of {goal:.4f}, and scores (mIoU, mean ± standard deviation "
+        "over seeds):\n"
+    )
     print_table(timed)
     print(
         f"Target: kept memory at most {MEMORY_TARGET} % and time to the score at most "
@@ -379,7 +459,9 @@ def turns(data: GeoData, size: int, options: Any) -> list[dict[str, Any]]:  # no
         for number in range(options.steps + 1):
             for factors, row in rows.items():
                 start, dtype = now(), AUTOCAST.get(row.precision)
-                with torch.autocast(options.device, dtype, enabled=dtype is not None):
+                with torch.autocast(
+                    options.device, dtype, enabled=dtype is not None, cache_enabled=False
+                ):
                     loss = objective.loss(models[factors](image), mask)
                 optimisers[factors].zero_grad()
                 loss.backward()
@@ -401,7 +483,7 @@ def turns(data: GeoData, size: int, options: Any) -> list[dict[str, Any]]:  # no
 
 def plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     """Print and return the plans of all combinations and recipes."""
-    data, lines = gp.load_data("scenes"), []
+    data, lines = load(options), []
     for name, size in PLANNED:
         found: dict[str, MemoryPlan] = {}
         built = {
@@ -409,8 +491,9 @@ def plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         }
         for label, row in {**{named(k): v for k, v in combinations().items()}, **MORE}.items():
             found[label] = gp.memory_plan(
-                built[row.method], options.batch, size, row.precision, row.frugal or None
-            )
+                built[row.method], options.batch, size, row.precision, row.frugal or None,
+                device=place_on(options.device),
+            )  # fmt: skip
             parts = {
                 column: getattr(found[label], column) for column in (*COLUMNS, "total", "peak")
             }
@@ -433,7 +516,7 @@ def plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
 def check_plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     """Print planned and measured bytes side by side."""
     name, size, batch = CHECKED
-    data = gp.load_data("scenes")
+    data, place = load(options), place_on(options.device)
     lines: list[dict[str, Any]] = []
     rows = {**{named(k): v for k, v in combinations().items()}, **MORE}
     for method in ("full", "lora", "linear_probe"):
@@ -442,18 +525,38 @@ def check_plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         for label, row in rows.items():
             if row.method == method:
                 given = (model, batch, size, row.precision, row.frugal or None)
-                planned, measured = gp.memory_plan(*given), gp.measure_memory(*given, device="cpu")
-                lines.append({"row": label, "planned": planned.total, "measured": measured.total})
-    print(f"### Check: {name}, {batch} x {size} x {size} px, kept MiB planned and measured\n")
+                planned, measured = (
+                    make(*given, device=place) for make in (gp.memory_plan, gp.measure_memory)
+                )
+                line: dict[str, Any] = {"row": label, "planned": planned.total}
+                line |= {"measured": measured.total, "planned peak": planned.peak}
+                line["measured peak"] = measured.peak
+                lines.append(line)
+    print(
+        f"### Check: {name}, {batch} x {size} x {size} px, MiB planned and measured on "
+        f"{options.device}\n"
+    )
     print_table([
-        {
-            "row": line["row"], "planned": f"{line['planned'] / MIB:,.1f}",
-            "measured": f"{line['measured'] / MIB:,.1f}",
-            "planned / measured - 1": f"{100 * (line['planned'] / line['measured'] - 1):+.2f} %",
-        }
+        {"row": line["row"], **compared(line, ""), **compared(line, " peak")}
         for line in lines
     ])  # fmt: skip
     return lines
+
+
+def compared(line: dict[str, Any], what: str) -> dict[str, str]:
+    """Return the cells of planned and measured bytes, and how far they are apart."""
+    planned, measured = line[f"planned{what}"], line[f"measured{what}"]
+    return {
+        f"planned{what}": f"{planned / MIB:,.1f}",
+        f"measured{what}": f"{measured / MIB:,.1f}",
+        f"planned / measured{what} - 1": f"{100 * (planned / measured - 1):+.2f} %",
+    }
+
+
+def load(options: Any, size: int | None = None) -> GeoData:  # noqa: ANN401
+    """Load the data, of the sandbox as few chips as were asked for."""
+    more = {"chips": options.chips} if options.data == "sandbox" else {}
+    return gp.load_data(options.data, size=size, **more)
 
 
 def main() -> None:
@@ -462,16 +565,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--parts", nargs="+", choices=["train", "turns", "plans", "check"],
-                        default=["train", "turns", "plans", "check"])  # fmt: skip
+    parts = ["search", "train", "turns", "plans", "check"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--data", help="scenes, or sandbox on a GPU, which has chips of any size")
+    parser.add_argument("--chips", type=int, default=160, help="of each region of the sandbox")
     parser.add_argument("--model", help="geopeft_tiny, or prithvi_eo_v2_300 on a GPU")
     parser.add_argument("--weights", default="pretrained", help="pretrained, none or a path")
     parser.add_argument("--sizes", type=int, nargs="+", help="pixels; those of the data")
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *GPU_ROWS], metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="the grid to search")
+    parser.add_argument("--lr", nargs="+", metavar="FAMILY=RATE", default=[],
+                        help="rates known already, such as 'lora, late=0.005'")  # fmt: skip
     parser.add_argument("--decoder", default="linear")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=15, help="of each model, in turns")
     parser.add_argument("--out", type=Path, help="folder for the numbers as CSV")
@@ -480,19 +587,22 @@ def main() -> None:
     cuda = options.device == "cuda"
     options.data = options.data or ("sandbox" if cuda else "scenes")
     options.model = options.model or ("prithvi_eo_v2_300" if cuda else "geopeft_tiny")
-    rows = ROWS | GPU_ROWS if cuda else ROWS
-    if options.rows:
-        if FULL not in options.rows:
-            parser.error(f"--rows must include {FULL!r}, with which all are compared")
-        rows = {label: row for label, row in (ROWS | GPU_ROWS).items() if label in options.rows}
-    torch.set_num_threads(1)
+    if options.rows and FULL not in options.rows:
+        parser.error(f"--rows must include {FULL!r}, with which all are compared")
+    rows = {label: row for label, row in ROWS.items() if label in (options.rows or ROWS)}
+    known = {name: float(rate) for name, rate in (pair.rsplit("=", 1) for pair in options.lr)}
+    if strange := known.keys() - SEARCHED.keys():
+        parser.error(f"--lr knows {', '.join(SEARCHED)}; got {', '.join(strange)}")
+    options.rates = [float(rate) for rate in options.rates]
+    if not cuda:
+        torch.set_num_threads(1)
     if options.stored is not None:
         print_training(pd.read_csv(options.stored).to_dict("records"))
         return
     for size in options.sizes or [None]:
-        if not {"train", "turns"} & set(options.parts):
+        if not {"search", "train", "turns"} & set(options.parts):
             break
-        data = gp.load_data(options.data, size=size)
+        data = load(options, size)
         side = size or data.size
         print(
             f"## {options.model} ({options.weights}) on {options.data}, {options.batch} x {side} x "
@@ -500,8 +610,12 @@ def main() -> None:
             f"chips, {options.seeds} seeds, {options.device}\n",
             flush=True,
         )
+        rates = known
+        if "search" in options.parts:
+            wanted = {label: row for label, row in rows.items() if row.family not in known}
+            rates = known | search(data, side, options, wanted)
         if "train" in options.parts:
-            print_training(train(data, side, options, rows))
+            print_training(train(data, side, options, rows, rates))
         if "turns" in options.parts:
             store(turns(data, side, options), options.out, f"turns_{side}")
     if "plans" in options.parts:
