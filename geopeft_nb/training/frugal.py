@@ -84,7 +84,7 @@ RECIPES = {
         ),
         Recipe(
             "bf16", "Frozen weights in two bytes", "holds frozen linear layers of the blocks in "
-            "bfloat16", "weights rounded to 8 bits of precision", False, True,
+            "bfloat16", "weights rounded to eight significant bits", False, True,
             lambda model: why_not_hold(model, "bf16"),
         ),
         Recipe(
@@ -99,8 +99,8 @@ RECIPES = {
         ),
         Recipe(
             "checkpoint", "Checkpoint blocks", "keeps only the input of each block, and runs it "
-            "again in the backward pass", "a quarter more time on one CPU core", True, True,
-            idle=_no_graph,
+            "again in the backward pass", "a quarter to nearly half more time on one CPU core",
+            True, True, idle=_no_graph,
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "

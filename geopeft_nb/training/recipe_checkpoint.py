@@ -3,8 +3,8 @@
 Everything a block computes is kept until the backward pass has used it. One can also keep the
 block's input alone and run the block a second time when the backward pass arrives (Chen et al.,
 arXiv 1604.06174): the memory of a whole network shrinks to that of one block and the inputs of the
-others, for a quarter more time on one CPU core. Or one does so only for layer norms and GELUs: they
-are cheap, and give two fifths of what a block keeps.
+others, for a quarter to nearly half more time on one CPU core. Or one does so only for layer norms
+and GELUs: they are cheap, and give two fifths of what a block keeps.
 """
 
 from __future__ import annotations

@@ -333,7 +333,7 @@ planned = gp.memory_plan(networks["full"], batch_size)
 gp.show(planned.plot(), alt=str(planned))
 
 # %% [markdown]
-# In the next table `precision="bf16"` means *mixed precision*: most of the computing is done with 16-bit floats, while weights, gradients and moments stay in 32 bits.
+# In the next table `precision="bf16"` means *mixed precision*: most of the computing is done with 16-bit floats, while weights, gradients and AdamW's two averages (its *moments*: the optimiser's bytes) stay in 32 bits.
 #
 # **Guess before you look.** A 16-bit float has half the bytes. What does `bf16` save of the total of full fine-tuning? And how far will plan and measurement lie apart?
 
@@ -416,7 +416,7 @@ sizes_224.assign(total=total, **{"saved (%)": 100 * (1 - total / total["full"])}
 # %% [markdown]
 # LoRA took the bars of gradients and optimiser away. What is left of them does not depend on the images; the bar of activations does. Weights, gradients and moments are **fixed**; activations **grow** with every chip and every pixel.
 #
-# And mixed precision, at full size? Its 16-bit copies of the weights are fixed as well, and are there in addition:
+# And mixed precision, at full size? Its 16-bit copies of the weights are fixed as well, and are there in addition; the plan counts them among the activations, because autograd keeps them for the way back:
 
 # %%
 for batch in (1, batch_size):
@@ -513,7 +513,7 @@ gp.show(figure, alt=f"Memory saved, from the smallest to the largest chip: {'; '
 # %% [markdown]
 # **One method, one model, many percentages.** Read the claims against the picture:
 #
-# - **"30 % less"** is the authors' number: *"reducing the memory consumption by 30%"*, in the README of [IBM/peft-geofm](https://github.com/IBM/peft-geofm). It says neither for which model nor for which chips or batch; their published configurations mostly have batches of 8. It lies inside the range of the left panel, as it should. What they read the memory from is not said there, so an exact match is not to be expected.
+# - **"30 % less"** is the authors' number: *"reducing the memory consumption by 30%"*, in the README of [IBM/peft-geofm](https://github.com/IBM/peft-geofm). It says neither for which model nor for which chips or batch; their published configurations mostly have batches of 8. It lies inside the range of the left panel, which is wide: find the chip size at which the line of batch 8 crosses it. What they read the memory from is not said there, so an exact match is not to be expected.
 # - **"72 % less memory and 65 % less time"** is told of the paper in summaries on the web. In the authors' README and tables we find neither. On the left you see at which chip sizes plain LoRA could come near it at all. Compare it with the number that you kept from section 1, which is what comes out if activations are forgotten; whether that is where it comes from, we do not know.
 # - **Time.** The authors' own table of timings, `data/epoch_and_time.csv` there, follows. Frozen weights spare some matrix products on the way back, and detours add some; no large saving stands there.
 
@@ -530,7 +530,7 @@ pd.DataFrame.from_dict(times, orient="index", columns=columns).rename_axis("LoRA
 # (Means over the data sets; the averages are ours.)
 #
 # ## 7 · Does it fit?
-# What counts in the end is not a percentage but whether a step fits. Each of these pictures is a plan: move the sliders, and watch the pointer on the ruler. Which slider moves it most? Which bars stay as they are when you change the batch? The recipes are those of lesson 07.
+# What counts in the end is not a percentage but whether a step fits. (Mind the units: makers sell GPUs in GB of 10⁹ bytes, the plan writes GiB of 2³⁰. A T4 of 16 GB has 14.9 GiB.) Each of these pictures is a plan: move the sliders, and watch the pointer on the ruler. Which slider moves it most? Which bars stay as they are when you change the batch? The recipes are those of lesson 07.
 
 # %%
 gp.memory_widget(
