@@ -104,26 +104,45 @@ _SOURCE = (
 )
 
 
-def _entry(name: str, md5: str) -> FileEntry:
-    return FileEntry(f"eurosat/{name}", url=f"{_SOURCE}/{name}", licence="MIT", md5=md5)
+def _entry(name: str, sha256: str) -> FileEntry:
+    return FileEntry(f"eurosat/{name}", url=f"{_SOURCE}/{name}", licence="MIT", sha256=sha256)
 
 
 #: Subset -> its archive. The sample of 200 chips is in mirrors only.
 ARCHIVES: dict[str, FileEntry] = {
-    "full": _entry("EuroSATallBands.zip", "5ac12b3b2557aa56e1826e981e8e200e"),
-    "100": _entry("EuroSAT100.zip", "c21c649ba747e86eda813407ef17d596"),
+    "full": _entry(
+        "EuroSATallBands.zip", "751f070f9bffa2eed48b24ca2dd0b02959280c08837e8c9a5532a67ba611df59"
+    ),
+    "100": _entry(
+        "EuroSAT100.zip", "2ed4bb4a6808004c98691f64b366827f7783c76a49151e7c2b70423eb77a5b76"
+    ),
 }
 #: Subset -> side -> list of its chips.
 LISTS: dict[str, dict[str, FileEntry]] = {
     "full": {
-        "train": _entry("eurosat-train.txt", "908f142e73d6acdf3f482c5e80d851b1"),
-        "val": _entry("eurosat-val.txt", "95de90f2aa998f70a3b2416bfe0687b4"),
-        "test": _entry("eurosat-test.txt", "7ae5ab94471417b6e315763121e67c5f"),
+        "train": _entry(
+            "eurosat-train.txt", "1c1d2e855f95deee605a3d992f914d113fddbecf422ec61648057d029a37d695"
+        ),
+        "val": _entry(
+            "eurosat-val.txt", "b385741f31daa9f1250cf1e1fe03adfab394e1172e0693df40141af004f60330"
+        ),
+        "test": _entry(
+            "eurosat-test.txt", "cf37948894c12bd953930ff54ee9b7abf0b31478abb8d25fd2c6c721db74c592"
+        ),
     },
     "100": {
-        "train": _entry("eurosat-100-train.txt", "033d0c23e3a75e3fa79618b0e35fe1c7"),
-        "val": _entry("eurosat-100-val.txt", "3e3f8b3c344182b8d126c4cc88f3f215"),
-        "test": _entry("eurosat-100-test.txt", "f908f151b950f270ad18e61153579794"),
+        "train": _entry(
+            "eurosat-100-train.txt",
+            "7f2416377fc379d43197512ef2f7582e87f62c7b2b63ac576bd5c18f110e0a20",
+        ),
+        "val": _entry(
+            "eurosat-100-val.txt",
+            "09e4744d15299c0e5b39a5bb211ce245b8dbaeafc5353ce3372f5db69f6e59d8",
+        ),
+        "test": _entry(
+            "eurosat-100-test.txt",
+            "576738254dffa4fd3cdefed1763ecbd9f6e2b4de0f5ec8a9aa4ff301a6d8e00e",
+        ),
     },
 }
 #: Subset -> where its chips lie below a mirror or the cache.
@@ -235,7 +254,7 @@ def _lists(subset: str, request: Request) -> dict[str, list[str]]:
         entry = LISTS[subset][side]
         own = Path(request.root or "").expanduser() / entry.name
         if request.root is not None and own.is_file():
-            path = check_file(own, md5=entry.md5)
+            path = check_file(own, sha256=entry.sha256)
         else:
             path = fetch(entry, download=request.download)
         # They are those of the coloured pictures, .jpg, of the same names.

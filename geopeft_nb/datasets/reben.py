@@ -115,19 +115,24 @@ _URL = (
 )
 
 
-def _entry(name: str, md5: str) -> FileEntry:
-    return FileEntry(
-        f"reben_7k/{name}", md5=md5, url=f"{_URL}/{name}", licence="CDLA-Permissive-1.0"
-    )
+def _entry(name: str, md5: str | None = None, sha256: str | None = None) -> FileEntry:
+    url, licence = f"{_URL}/{name}", "CDLA-Permissive-1.0"
+    return FileEntry(f"reben_7k/{name}", url=url, licence=licence, md5=md5, sha256=sha256)
 
 
 #: Folder or file of the data set -> what has to be downloaded for it.
 FILES = {
-    "metadata.parquet": [_entry("metadata.parquet", "55687065e77b6d0b0f1ff604a6e7b49c")],
-    "Reference_Maps": [_entry("Reference_Maps.tar.gzaa", "b0cd1f0a31b49fcbfd61d80f963e759d")],
+    "metadata.parquet": [_entry("metadata.parquet", md5="55687065e77b6d0b0f1ff604a6e7b49c")],
+    "Reference_Maps": [_entry("Reference_Maps.tar.gzaa", md5="b0cd1f0a31b49fcbfd61d80f963e759d")],
     "BigEarthNet-S2": [
-        _entry("BigEarthNet-S2.tar.gzaa", "94e8ed32065234d3ab46353d814778d1"),
-        _entry("BigEarthNet-S2.tar.gzab", "24c223d9e36166136c13b24a27debe34"),
+        _entry(
+            "BigEarthNet-S2.tar.gzaa",
+            sha256="a44e4c9d8dde1affd7107640dd0070b811ca848205363f8dd8f75bebccea0ed3",
+        ),
+        _entry(
+            "BigEarthNet-S2.tar.gzab",
+            sha256="e0bfe57038e07ff09add42e5bff108d221da10a6e45533fd2eb4ac05e6d90dc2",
+        ),
     ],
 }
 

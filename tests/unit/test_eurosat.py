@@ -88,8 +88,8 @@ def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
         path = tmp_path / f"mirror/eurosat/eurosat-100-{side}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(f"{chip}.jpg\n" for chip in chips))
-        digest = hashlib.md5(path.read_bytes()).hexdigest()
-        entries[side] = replace(eurosat.LISTS["100"][side], md5=digest)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries[side] = replace(eurosat.LISTS["100"][side], sha256=digest)
     monkeypatch.setitem(eurosat.LISTS, "100", entries)
     return sides
 
@@ -102,8 +102,8 @@ def archive(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     with zipfile.ZipFile(path, "w") as packed:
         for file in sorted(root.rglob("*.tif")):
             packed.write(file, file.relative_to(root))
-    digest = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(eurosat.ARCHIVES, "100", replace(eurosat.ARCHIVES["100"], md5=digest))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(eurosat.ARCHIVES, "100", replace(eurosat.ARCHIVES["100"], sha256=digest))
     return path
 
 
@@ -249,7 +249,7 @@ def test_lists_beside_the_chips_are_taken_if_they_are_the_published_ones(
     assert [chip.name for chip in data.val.chips] == lists["val"]
     with (root / "eurosat-100-val.txt").open("a") as file:
         file.write("River_1.jpg\n")
-    with pytest.raises(ValueError, match=r"eurosat-100-val.txt is corrupt: its md5"):
+    with pytest.raises(ValueError, match=r"eurosat-100-val.txt is corrupt: its sha256"):
         gp.load_data("eurosat", root=root, split="published")
 
 
@@ -325,7 +325,7 @@ def test_an_archive_of_the_mirror_is_extracted_once_into_the_cache(
 def test_a_damaged_archive_is_refused(archive: Path) -> None:
     with archive.open("ab") as file:
         file.write(b"more")
-    with pytest.raises(ValueError, match=r"EuroSAT100\.zip is corrupt: its md5"):
+    with pytest.raises(ValueError, match=r"EuroSAT100\.zip is corrupt: its sha256"):
         gp.load_data("eurosat")
 
 
@@ -357,7 +357,7 @@ def test_a_mirror_needs_the_small_subset_and_its_lists() -> None:
     assert [entry.name for entry in files] == [
         "EuroSAT100.zip", "eurosat-100-train.txt", "eurosat-100-val.txt", "eurosat-100-test.txt",
     ]  # fmt: skip
-    assert all(entry.md5 and entry.source for entry in files)
+    assert all(entry.sha256 and entry.source for entry in files)
 
 
 def test_the_card_can_be_read_with_and_without_files(archive: Path, cache: Path) -> None:
