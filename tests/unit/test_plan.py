@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import geopeft_nb as gp
@@ -18,6 +19,7 @@ from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.classify import ClassificationHead
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training import plan as planning
 from geopeft_nb.training.losses import OBJECTIVES
 from geopeft_nb.training.memory import training_bytes
 from geopeft_nb.training.parts import Parts
@@ -446,6 +448,84 @@ def test_measuring_on_a_gpu_needs_one(data: GeoData) -> None:
         gp.measure_memory(model, device="gpu")
     with pytest.raises(ValueError, match="fp16' needs a GPU"):
         gp.measure_memory(model, precision="fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("backbone", "method", "decoder"),
+    [
+        ("prithvi_eo_v1_100", "full", "linear"),
+        ("prithvi_eo_v1_100", "lora", "upernet"),
+        ("prithvi_eo_v1_100", "vit_adapter", "unet"),
+        ("clay_v1_base", "lora", "unet"),
+        ("satmae_base", "adapter", "upernet"),
+        ("decur_resnet50", "linear_probe", "upernet"),
+        ("decur_resnet50", "full", "unet"),
+    ],
+)
+def test_a_plan_keeps_what_the_operators_of_a_gpu_would(
+    data: GeoData, monkeypatch: pytest.MonkeyPatch, backbone: str, method: str, decoder: str,
+    precision: str,
+) -> None:  # fmt: skip
+    model = build(data, backbone, method, decoder)
+    planned = forward_of(model, precision, monkeypatch)
+    pretend_a_gpu(precision, monkeypatch)
+    kept, most = forward_of(model, precision, monkeypatch)
+    # Attention pads a small tensor there, and softmax keeps more under autocast.
+    assert planned[0] == pytest.approx(kept, rel=0.03)
+    assert planned[1] == pytest.approx(most, rel=0.03)
+
+
+def forward_of(
+    model: SegmentationModel, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, int]:
+    """Return what a planned forward pass keeps, and the most that it takes at once."""
+    seen: list[tuple[int, int]] = []
+
+    class Step(planning._Step):
+        def forward(self) -> None:
+            try:
+                super().forward()
+            finally:
+                seen.append((sum(self.kept.values()), self.forward_most))
+
+    def backward(*args: object) -> None:
+        raise Reached  # autograd has no thread for a device that is not there
+
+    with monkeypatch.context() as patch, pytest.raises(Reached):
+        patch.setattr(planning, "_Step", Step)
+        patch.setattr(torch.Tensor, "backward", backward)
+        gp.memory_plan(model, 4, 224, precision)
+    return seen[0]
+
+
+class Reached(Exception):
+    """The end of the forward pass."""
+
+
+def pretend_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors without numbers on a GPU, with its rules of autocast and its attention."""
+    fake = planning._fake
+
+    def on_gpu(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode
+        tensor = fake(mode, tensor)
+        with mode:
+            return torch.empty_like(tensor, device="cuda", requires_grad=tensor.requires_grad)
+
+    def attention(*given: Any, **options: object) -> Tensor:  # noqa: ANN401 - Clay says more
+        qkv = given[:3]
+        # Without a GPU the dispatcher would take the slow kernel, which keeps the weights.
+        if precision == "fp32":
+            return aten._scaled_dot_product_efficient_attention(*qkv, None, True)[0]
+        half = (part.to(torch.bfloat16) for part in qkv)
+        return aten._scaled_dot_product_flash_attention(*half)[0]
+
+    aten = torch.ops.aten
+    monkeypatch.setattr(planning, "_fake", on_gpu)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    common = "torch.cuda.amp.common.amp_definitely_not_available"
+    monkeypatch.setattr(common, lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **options: True)
 
 
 @pytest.mark.gpu
