@@ -129,7 +129,7 @@ class Planet(Redrawn):
         _lines(axes, means, data, what)
         title = (
             f"SYNTHETIC: the sandbox planet at shift {self.shift:.2f}, task {self.task}, "
-            f"chip {self.chip + 1}"
+            f"chip {self.chip}"
         )
         figure.suptitle(title, fontsize=12, y=0.99)
         alt = (

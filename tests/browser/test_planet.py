@@ -38,7 +38,7 @@ def test_sliders_redraw_the_planet_in_place_by_keyboard(
     expect(picture).to_have_attribute("alt", re.compile("shift 0.95"), timeout=MINUTE)
     chip.focus()
     chip.press("ArrowRight")
-    expect(picture).to_have_attribute("alt", re.compile("chip 2"), timeout=MINUTE)
+    expect(picture).to_have_attribute("alt", re.compile("chip 1"), timeout=MINUTE)
     page.locator(".widget-dropdown select").select_option("crops")
     expect(picture).to_have_attribute("alt", re.compile("task crops"), timeout=MINUTE)
     expect(picture).to_have_count(1)
