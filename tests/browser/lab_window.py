@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 MINUTE = 60_000  # milliseconds
+TRIES = 10
 
 
 class Lab(NamedTuple):
@@ -35,11 +36,22 @@ def open_and_run(page: Page, url: str) -> None:
 
 
 def take(page: Page, selector: str, target: Path) -> None:
-    """Keep a picture of the first element that matches, if there is one."""
+    """Keep a picture of the first element that matches, if there is one.
+
+    A live view that is redrawn meanwhile is another element, of which the picture is taken anew.
+    """
     element = page.locator(selector).first
-    if element.count():
-        element.scroll_into_view_if_needed()
-        element.screenshot(path=target)
+    for left in reversed(range(TRIES)):
+        if not element.count():
+            return
+        try:
+            element.scroll_into_view_if_needed()
+            element.screenshot(path=target)
+        except Error as error:
+            if not left or "not attached" not in error.message:
+                raise
+        else:
+            return
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_sliders_redraw_the_one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(output.bundles) == 4  # the first picture and one for each change
     first, *_, last = output.bundles
     assert "shift 0.00" in first["text/plain"] and "shift 0.75" in last["text/plain"]
-    assert "chip 4" in last["text/plain"] and "task crops" in last["text/plain"]
+    assert "chip 3" in last["text/plain"] and "task crops" in last["text/plain"]
     assert len({bundle["image/png"] for bundle in output.bundles}) == 4
 
 
