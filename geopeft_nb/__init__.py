@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "GeopeftError": "errors",
+    "list_backbones": "backbones.load",
+    "list_datasets": "datasets.load",
+    "list_decoders": "decoders.load",
+    "list_methods": "tuning.methods",
+    "list_recipes": "training.frugal",
     "OutOfMemory": "training.out_of_memory",
     "attach": "tuning.methods",
     "build_model": "models",
@@ -33,56 +39,58 @@ _WHERE = {
     "memory_plan": "training.plan",
     "memory_widget": "widgets.anatomy",
     "merge": "tuning.merging",
-    "methods": "tuning.methods",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
     "push_adapter": "tuning.sharing",
     "quiz": "classroom.quiz",
-    "recipes": "training.frugal",
     "save_adapter": "tuning.artefacts",
     "search_lr": "training.search",
     "show": "widgets.figures",
 }
 
 if TYPE_CHECKING:
-    from geopeft_nb.backbones.load import backbones, load_backbone
+    from geopeft_nb.backbones.load import list_backbones, load_backbone
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
-    from geopeft_nb.datasets.load import datasets, leave_one_region_out, load_data
-    from geopeft_nb.decoders.load import decoders
+    from geopeft_nb.datasets.load import leave_one_region_out, list_datasets, load_data
+    from geopeft_nb.decoders.load import list_decoders
+    from geopeft_nb.errors import GeopeftError
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.maps.data_card import data_card
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
-    from geopeft_nb.training.frugal import recipes
+    from geopeft_nb.training.frugal import list_recipes
     from geopeft_nb.training.out_of_memory import OutOfMemory
     from geopeft_nb.training.plan import measure_memory, memory_plan
     from geopeft_nb.training.search import find_lr, search_lr
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
     from geopeft_nb.tuning.export import export_onnx
     from geopeft_nb.tuning.merging import merge
-    from geopeft_nb.tuning.methods import attach, methods, parameter_table
+    from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
     from geopeft_nb.tuning.sharing import push_adapter
     from geopeft_nb.tuning.terratorch import export_terratorch
     from geopeft_nb.widgets.anatomy import memory_widget
     from geopeft_nb.widgets.figures import show
 
 __all__ = [
+    "GeopeftError",
     "OutOfMemory",
     "attach",
-    "backbones",
     "build_model",
     "check",
     "data_card",
-    "datasets",
-    "decoders",
     "evaluate",
     "export_onnx",
     "export_terratorch",
     "find_lr",
     "fit",
     "leave_one_region_out",
+    "list_backbones",
+    "list_datasets",
+    "list_decoders",
+    "list_methods",
+    "list_recipes",
     "load_adapter",
     "load_backbone",
     "load_data",
@@ -91,12 +99,10 @@ __all__ = [
     "memory_plan",
     "memory_widget",
     "merge",
-    "methods",
     "parameter_table",
     "plot_reports",
     "push_adapter",
     "quiz",
-    "recipes",
     "save_adapter",
     "search_lr",
     "show",
@@ -104,8 +110,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
-    if name in ("backbones", "datasets", "decoders"):
-        return import_module(f"geopeft_nb.{name}")  # callable, see geopeft_nb.rooms
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)

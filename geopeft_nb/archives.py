@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from geopeft_nb.downloads import check_space
+from geopeft_nb.errors import GeopeftError
 
 
 def extract(
@@ -54,7 +55,7 @@ def extract(
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise ValueError(
+            raise GeopeftError(
                 f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Delete it, so "
                 "that it is fetched again."
             ) from error
@@ -68,7 +69,7 @@ def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool] | None) ->
         for member in packed.infolist():
             _check_name(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise ValueError(f"{archive} holds a link, {member.filename!r}: not extracted.")
+                raise GeopeftError(f"{archive} holds a link, {member.filename!r}: not extracted.")
         chosen = [each for each in packed.infolist() if wanted is None or wanted(each.filename)]
         check_space(folder, sum(member.file_size for member in chosen), archive.name)
         packed.extractall(folder, chosen)
@@ -84,7 +85,7 @@ def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] | 
         for member in packed:
             _check_name(parts[0], member.name)
             if not (member.isfile() or member.isdir()):
-                raise ValueError(
+                raise GeopeftError(
                     f"{parts[0]} holds {member.name!r}, which is neither a file nor a folder: not "
                     "extracted."
                 )
@@ -97,7 +98,7 @@ def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] | 
 def _check_name(archive: Path, name: str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
-        raise ValueError(f"{archive} holds {name!r}, which lies outside of it: not extracted.")
+        raise GeopeftError(f"{archive} holds {name!r}, which lies outside of it: not extracted.")
 
 
 class _Joined(io.RawIOBase):

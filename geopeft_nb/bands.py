@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: Band name -> central wavelength in micrometres.
 WAVELENGTHS: dict[str, float] = {
@@ -98,7 +98,7 @@ def band_name(name: str) -> str:
     if number in numbers:
         return numbers[number]
     if colon:
-        raise ValueError(
+        raise GeopeftError(
             f"{name!r} is no optical band of {sensor} that this toolkit knows: "
             f"{', '.join(numbers)}. Thermal and panchromatic bands are not among them."
         )
@@ -123,14 +123,14 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
         [2, 0]
     """
     if isinstance(wanted, str):
-        raise ValueError(f"bands must be a list of names, not the string {wanted!r}.")
+        raise GeopeftError(f"bands must be a list of names, not the string {wanted!r}.")
     names = [band_name(name) for name in wanted]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"bands must name each band once and at least one, got {list(wanted)}.")
+        raise GeopeftError(f"bands must name each band once and at least one, got {list(wanted)}.")
     present = [band_name(name) for name in available]
     missing = [name for name in names if name not in present]
     if missing:
-        raise ValueError(
+        raise GeopeftError(
             f"Band {', '.join(missing)} is not available here; choose from {', '.join(present)}."
         )
     return [present.index(name) for name in names]

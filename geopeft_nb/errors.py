@@ -6,7 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+class GeopeftError(ValueError):
+    """What we refuse: the message says what was given, what is allowed and what to do."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
     """Make the error for a name that is not in a catalogue.
 
     Args:
@@ -15,11 +19,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
         known: All names that would have worked.
 
     Returns:
-        A ValueError to raise, which suggests the nearest known name and lists all of them.
+        An error to raise, which suggests the nearest known name and lists all of them.
 
     Example:
         >>> unknown_name("method", "lorra", ["full", "lora"])
-        ValueError("Unknown method 'lorra'. Did you mean 'lora'? Known: full, lora.")
+        GeopeftError("Unknown method 'lorra'. Did you mean 'lora'? Known: full, lora.")
     """
     names = sorted(known)
     near = difflib.get_close_matches(
@@ -27,7 +31,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     )
     nearest = {known.lower(): known for known in names}
     hint = f" Did you mean {nearest[near[0]]!r}?" if near else ""
-    return ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
 def expect(value: object, attribute: str, wanted: str) -> None:
@@ -43,4 +47,4 @@ def expect(value: object, attribute: str, wanted: str) -> None:
     """
     if not hasattr(value, attribute):
         shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
-        raise ValueError(f"This wants {wanted}, and got {shown}.")
+        raise GeopeftError(f"This wants {wanted}, and got {shown}.")

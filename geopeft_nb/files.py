@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geopeft_nb.errors import GeopeftError
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -346,13 +348,13 @@ def check_file(
     """
     found = path.stat().st_size
     if size is not None and found != size:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} is corrupt or incomplete: {found} bytes instead of {size}. Delete it and "
             "fetch it again."
         )
     for kind, expected in (("sha256", sha256), ("md5", md5)):
         if expected is not None and not (actual := checksum_of(path, kind)).startswith(expected):
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} is corrupt: its {kind} is {actual[:16]}… instead of {expected[:16]}…. "
                 "Delete it and fetch it again."
             )

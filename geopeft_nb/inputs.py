@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
@@ -38,17 +38,17 @@ def choose_scaling(
     if normalise not in NORMALISATIONS:
         raise unknown_name("normalisation", normalise, NORMALISATIONS)
     if card.scheme == "inside" and not reflectance:
-        raise ValueError(
+        raise GeopeftError(
             f"{card.name} scales reflectance by itself, and the numbers of {data.card.name} are "
             "not reflectance. Use another backbone for them."
         )
     if card.scheme == "inside" and normalise == "dataset":
-        raise ValueError(
+        raise GeopeftError(
             f"{card.name} scales reflectance by itself, because it also computes an index from "
             "it. Use normalise='pretraining'."
         )
     if normalise == "pretraining" and not reflectance:
-        raise ValueError(
+        raise GeopeftError(
             f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data.card.name} "
             "are not reflectance. Use normalise='dataset'."
         )
@@ -85,12 +85,13 @@ def choose_metadata(
         if kind not in METADATA:
             raise unknown_name("metadata", kind, METADATA)
         if kind not in takes:
-            raise ValueError(
+            raise GeopeftError(
                 f"{card.name} takes {' and '.join(takes) or 'neither time nor location'}, and not "
-                f"{kind}. Use metadata=False, or a backbone that gp.backbones() lists with {kind}."
+                f"{kind}. Use metadata=False, or a backbone that "
+                f"gp.list_backbones() lists with {kind}."
             )
         if (name := without(data.train, kind)) is not None:
-            raise ValueError(
+            raise GeopeftError(
                 f"The {kind} of training chip {name!r} of {data.card.name} is not known. Use "
                 "metadata=False, or only what is known of all chips."
             )
@@ -132,7 +133,7 @@ def convert_metadata(
     """
     given = {"time": temporal, "location": location}
     if missing := [kind for kind in used if given[kind] is None]:
-        raise ValueError(
+        raise GeopeftError(
             f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal, "
             "location) with those of the samples, or use build_model(..., metadata=False)."
         )
@@ -161,7 +162,7 @@ def stack_metadata(samples: Sequence[Sample], used: Sequence[str] = ()) -> dict[
         if not lacking:
             stacked[key] = torch.stack([sample[key] for sample in samples])
         elif kind in used:
-            raise ValueError(
+            raise GeopeftError(
                 f"The model uses {kind}, and that of chip {lacking[0]!r} is not known. Build the "
                 "model with metadata=False, or leave such chips out."
             )

@@ -12,7 +12,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.inputs import (
     choose_metadata,
     choose_scaling,
@@ -133,17 +133,17 @@ class SegmentationModel(nn.Module):
             with self.backbone.disable_adapter():
                 yield
         elif self.method == "full":
-            raise ValueError(
+            raise GeopeftError(
                 "Full fine-tuning changed the backbone's own weights, so there is nothing to take "
                 "off. Load the pretrained backbone anew with load_backbone."
             )
         elif (self.method or "").startswith("merged"):
-            raise ValueError(
+            raise GeopeftError(
                 "The adapter was merged into the backbone's weights, so there is nothing to take "
                 "off. Compare before merging, or load the pretrained backbone with load_backbone."
             )
         elif self.method == "vit_adapter":
-            raise ValueError(
+            raise GeopeftError(
                 "The decoder reads maps that only ViT-Adapter makes. For the features of the "
                 "pretrained backbone call model.plain_backbone(image)."
             )
@@ -192,7 +192,7 @@ class SegmentationModel(nn.Module):
                 What it does not use may be given and changes nothing.
         """
         if image.ndim != 4 or image.shape[1] != len(self.bands):
-            raise ValueError(
+            raise GeopeftError(
                 f"image must be (B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}, "
                 f"got shape {tuple(image.shape)}."
             )
@@ -241,7 +241,7 @@ def build_model(
         backbone: From `load_backbone`. For a decoder that needs four maps, a plain transformer that
             was loaded without `layers` is set to return those of its quarters.
         data: From `load_data`; gives task, classes, bands and chip size.
-        decoder: A name that `gp.decoders()` lists: ``"linear"``, ``"fcn"``, ``"unet"`` or
+        decoder: A name that `gp.list_decoders()` lists: ``"linear"``, ``"fcn"``, ``"unet"`` or
             ``"upernet"`` for pixels; ``"classify"`` for whole images.
         normalise: ``"pretraining"`` scales the input as the backbone saw it when it was pretrained;
             ``"dataset"`` by the data set's published mean and standard deviation, or those of the
@@ -252,8 +252,8 @@ def build_model(
             True insists, False leaves them out, ``"time"`` or ``"location"`` takes one of them;
             None takes all that the backbone takes if all of it is known of all chips, else
             nothing. arXiv 2504.17397 compared and recommends to leave them out.
-        **options: Options of the decoder, see `gp.decoders()`. Their defaults are those of arXiv
-            2504.17397, except that no layer is wider than the backbone's deepest map.
+        **options: Options of the decoder, see `gp.list_decoders()`. Their defaults are those of
+            arXiv 2504.17397, except that no layer is wider than the backbone's deepest map.
 
     Returns:
         The model, all weights trainable until `attach` chooses.
@@ -267,12 +267,12 @@ def build_model(
     expect(data, "holdout", "the data that load_data returned")
     card = check_decoder(decoder, options, data.task)
     if tuple(backbone.bands) != tuple(data.bands):
-        raise ValueError(
+        raise GeopeftError(
             f"The backbone was loaded for bands {', '.join(backbone.bands)} but the data have "
             f"{', '.join(data.bands)}. Use load_backbone(..., bands=data.bands)."
         )
     if backbone.frames != 1:
-        raise ValueError(
+        raise GeopeftError(
             f"The backbone was loaded for {backbone.frames} frames, and these data have one. "
             "Use load_backbone(..., frames=1)."
         )
@@ -280,7 +280,7 @@ def build_model(
     if data.size % patch and not pad:
         below, above = data.size // patch * patch, -(-data.size // patch) * patch
         sizes = f"{below} or {above}" if below else str(above)
-        raise ValueError(
+        raise GeopeftError(
             f"Chips of {data.size} px are not divisible by the patch of {patch} px. Use "
             f"load_data(..., size={sizes}), or build_model(..., pad=True) to repeat the border."
         )

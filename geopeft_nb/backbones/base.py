@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import pad_to_patches, run_blocks
 from geopeft_nb.bands import nearest_band
+from geopeft_nb.errors import GeopeftError
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,17 @@ class Backbone(nn.Module):
         if image.ndim == 4:
             image = image[:, :, None]
         if image.ndim != 5:
-            raise ValueError(
+            raise GeopeftError(
                 f"image must be (B, C, H, W) or (B, C, T, H, W), got shape {tuple(image.shape)}."
             )
         if image.shape[1] != len(self.bands):
-            raise ValueError(
+            raise GeopeftError(
                 f"image has {image.shape[1]} bands but {self.card.name} was loaded for "
                 f"{len(self.bands)}: {', '.join(self.bands)}. Choose them with "
                 "load_backbone(..., bands=[...]) or load_data(..., bands=[...])."
             )
         if image.shape[2] != self.frames:
-            raise ValueError(
+            raise GeopeftError(
                 f"image has {image.shape[2]} frames but {self.card.name} was loaded for "
                 f"{self.frames}. Choose them with load_backbone(..., frames=...)."
             )
@@ -174,12 +175,12 @@ class Backbone(nn.Module):
         ]:
             able = [name for name, taken in takes.items() if taken]
             only = f"takes only {able[0]}" if able else "takes neither time nor location"
-            raise ValueError(f"{self.card.name} {only}: leave {' and '.join(extra)} out.")
+            raise GeopeftError(f"{self.card.name} {only}: leave {' and '.join(extra)} out.")
         batch, _, frames = image.shape[:3]
         wanted = {"time": (batch, frames, 2), "location": (batch, 2)}
         for name, value in given.items():
             if value is not None and tuple(value.shape) != wanted[name]:
-                raise ValueError(
+                raise GeopeftError(
                     f"{name} must have shape {wanted[name]} for this image, got "
                     f"{tuple(value.shape)}: (B, T, 2) year and day of year, (B, 2) latitude and "
                     "longitude in degrees."
@@ -187,7 +188,7 @@ class Backbone(nn.Module):
         if location is not None and not bool(
             (location.abs().cpu() <= torch.tensor([90.0, 360.0])).all()
         ):
-            raise ValueError(
+            raise GeopeftError(
                 "location must be (latitude, longitude) in degrees, with latitudes between -90 and "
                 "90."
             )
@@ -197,7 +198,7 @@ class Backbone(nn.Module):
                 (temporal[..., 1] >= first) & (temporal[..., 1] <= 366) & (temporal[..., 0] >= 1)
             ).all()
         ):
-            raise ValueError(f"time must be (year, day of year) with days from {first} to 366.")
+            raise GeopeftError(f"time must be (year, day of year) with days from {first} to 366.")
         return tuple(  # type: ignore[return-value]
             None if value is None else value.to(image.device, torch.float32)
             for value in (temporal, location)
@@ -314,10 +315,10 @@ def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """
     given = [depth - 1] if layers is None else layers
     if not isinstance(given, Sequence | range) or not all(isinstance(i, int) for i in given):
-        raise ValueError(f"layers must be a list of whole numbers, such as [-1], got {layers!r}.")
+        raise GeopeftError(f"layers must be a list of whole numbers, such as [-1], got {layers!r}.")
     chosen = [i + depth if i < 0 else i for i in given]
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= i < depth for i in chosen):
-        raise ValueError(
+        raise GeopeftError(
             f"layers must be different indices between 0 and {depth - 1} (or -{depth} and -1), "
             f"got {layers!r}."
         )
@@ -350,7 +351,7 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
     if kernel.ndim < 3:
         return kernel  # no kernel at all: for the loader to refuse by its key
     if kernel.shape[1] != len(known):
-        raise ValueError(
+        raise GeopeftError(
             f"its first layer is {tuple(kernel.shape)}, and the published one has {len(known)} "
             f"input channels: {', '.join(known)}"
         )

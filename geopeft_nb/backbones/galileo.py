@@ -21,6 +21,7 @@ from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel, calend
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import make_block
 from geopeft_nb.bands import nearest_band
+from geopeft_nb.errors import GeopeftError
 
 #: Groups of bands in the order of the published table of group codes; 0 is radar.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -76,7 +77,7 @@ class GalileoViT(Transformer):
     ) -> None:
         super().__init__()
         if not 1 <= patch_size <= KERNEL:
-            raise ValueError(f"Galileo takes patches of 1 to {KERNEL} px, got {patch_size}.")
+            raise GeopeftError(f"Galileo takes patches of 1 to {KERNEL} px, got {patch_size}.")
         self.card, self.bands = card, tuple(bands)
         self.patch_size, self.frames, self.gsd = patch_size, frames, gsd
         width, self.width = card.width, card.width

@@ -19,7 +19,7 @@ from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kern
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, file_of, scaling_of
 from geopeft_nb.backbones.vit import FusedQKV, pad_to_patches
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry
 
 
@@ -229,7 +229,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
         raise unknown_name("torchgeo weight", model, _near(model, known))
     weight, kind = known[model], model.partition("_")[0]
     if not kind.startswith(("ResNet", "ViT")):
-        raise ValueError(
+        raise GeopeftError(
             f"{name} is no ResNet or ViT. Of torchgeo's weights, those of ResNet18, ResNet50, "
             "ResNet152 and the ViTs can be loaded."
         )
@@ -272,7 +272,7 @@ def _first_layers(model: str, channels: int) -> list[str]:
         own, larger = (_network(model, count).state_dict() for count in (channels, channels + 1))
     keys = [key for key, value in own.items() if value.shape != larger[key].shape]
     if not keys or any(own[key].shape[1:2] != (channels,) for key in keys):
-        raise ValueError(f"{model} has no first layer with one channel per band.")
+        raise GeopeftError(f"{model} has no first layer with one channel per band.")
     return keys
 
 
@@ -285,7 +285,7 @@ def _facts(name: str, model: str, channels: int) -> dict[str, Any]:
             read = _vit_facts if isinstance(network, VisionTransformer) else _stage_facts
             return {"extra": {"timm": model}} | read(model, network, channels)
     except Exception as error:  # whatever timm raises for a network of another kind
-        raise ValueError(
+        raise GeopeftError(
             f"{name} cannot be used. Of timm, this toolkit takes plain vision transformers "
             "(vit_…, deit…, but no hybrids and no DINOv3), and networks for images of any size "
             "whose stages get coarser step by step (resnet50, convnext_tiny, …)."
@@ -301,7 +301,7 @@ def _vit_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # no
     )
     kernel = network.patch_embed.proj.weight
     if maps[0].shape[-2:] != (4, 6) or kernel.shape[2:] != (patch, patch):
-        raise ValueError(f"the patches of {model} are not those of its first layer")
+        raise GeopeftError(f"the patches of {model} are not those of its first layer")
     return {
         "family": "vit", "patch_size": patch, "width": network.embed_dim,
         "depth": len(vit.blocks), "heads": vit.network.blocks[0].attn.num_heads,
@@ -319,9 +319,9 @@ def _stage_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # 
     strides = [stage["reduction"] for stage in info]
     shapes = [(m.shape[1], 64 // m.shape[2], 96 // m.shape[3]) for m in maps]
     if shapes != [(i["num_chs"], i["reduction"], i["reduction"]) for i in info]:
-        raise ValueError(f"{model} gives maps of {shapes}")
+        raise GeopeftError(f"{model} gives maps of {shapes}")
     if len(set(strides)) < 2 or strides != sorted(set(strides)):
-        raise ValueError(f"the stages of {model} have {strides} pixels per cell")
+        raise GeopeftError(f"the stages of {model} have {strides} pixels per cell")
     return {
         "family": "resnet", "patch_size": strides[-1], "width": info[-1]["num_chs"],
         "depth": len(info), "heads": 0, "parameters": sum(p.numel() for p in network.parameters()),

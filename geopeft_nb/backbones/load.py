@@ -18,6 +18,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
 from geopeft_nb.bands import band_name, nearest_band
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it.
@@ -45,9 +46,9 @@ def load_backbone(
     """Load a geospatial foundation model.
 
     Args:
-        name: A name that `gp.backbones()` lists; or ``"torchgeo:"`` and a weight of torchgeo, such
-            as ``"torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"``; or ``"timm:"`` and a model of
-            timm, such as ``"timm:vit_base_patch16_224.augreg_in21k"``.
+        name: A name that `gp.list_backbones()` lists; or ``"torchgeo:"`` and a weight of torchgeo,
+            such as ``"torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"``; or ``"timm:"`` and a model
+            of timm, such as ``"timm:vit_base_patch16_224.augreg_in21k"``.
         weights: ``"pretrained"``; a path of a checkpoint in the same layout; or None for a random
             initialisation.
         bands: Bands of your images, in their order. None takes the model's own. A band that the
@@ -82,7 +83,7 @@ def load_backbone(
     shares = weights is not None and not backbone.any_band
     adapted = _announce_unseen(card, request.bands, shares)
     if weights is not None and torch.get_default_device().type == "meta":
-        raise ValueError("On the meta device there is nowhere to load to: give weights=None.")
+        raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
     if weights is None:
         backbone.provenance = {"weights": f"random initialisation, seed {seed}"}
         return backbone
@@ -91,7 +92,7 @@ def load_backbone(
     try:
         translated = backbone.translate(state)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit {card.name}: {error}.") from error
+        raise GeopeftError(f"{path} does not fit {card.name}: {error}.") from error
     load_exactly(backbone, translated, path)
     backbone.provenance = {
         "weights": str(path), "sha256": checksum_of(path), "licence": card.licence
@@ -119,12 +120,12 @@ def _checked(
     gsd: float,
 ) -> Request:
     if isinstance(bands, str):
-        raise ValueError(f"bands must be a list of names, for example [{bands!r}].")
+        raise GeopeftError(f"bands must be a list of names, for example [{bands!r}].")
     chosen = tuple(band_name(band) for band in bands) if bands is not None else card.bands
     if not chosen or len(set(chosen)) != len(chosen):
-        raise ValueError(f"bands must name each band once and at least one, got {bands!r}.")
+        raise GeopeftError(f"bands must name each band once and at least one, got {bands!r}.")
     if not isinstance(frames, int) or not 1 <= frames <= card.max_frames:
-        raise ValueError(
+        raise GeopeftError(
             f"{card.name} takes 1 to {card.max_frames} frames, got frames={frames!r}."
             if card.max_frames > 1
             else f"{card.name} takes one image at a time, got frames={frames!r}."
@@ -132,12 +133,12 @@ def _checked(
     if img_size is not None and (
         not isinstance(img_size, int) or img_size < 1 or img_size % card.patch_size
     ):
-        raise ValueError(
+        raise GeopeftError(
             "img_size must be the side of a square image in pixels, a multiple of the patch of "
             f"{card.patch_size} px, got {img_size!r}."
         )
     if not isinstance(gsd, int | float) or not gsd > 0:
-        raise ValueError(f"gsd must be metres per pixel above 0, got {gsd!r}.")
+        raise GeopeftError(f"gsd must be metres per pixel above 0, got {gsd!r}.")
     choose_layers(layers, card.depth)  # here, because building a large network takes seconds
     return Request(chosen, img_size or card.img_size, frames, layers, float(gsd))
 
@@ -198,7 +199,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             state = _read(path)
         except Exception as error:  # every reader has exceptions of its own for a damaged file
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
                 "code or other objects besides tensors. Fetch it again."
             ) from error
@@ -206,17 +207,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(inner), Mapping):
             state = state[inner]
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a mapping of tensors.")
+        raise GeopeftError(f"{path} holds a {type(state).__name__}, not a mapping of tensors.")
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors but {', '.join(map(str, list(state)[:5]))}.")
+        raise GeopeftError(f"{path} holds no tensors but {', '.join(map(str, list(state)[:5]))}.")
     odd = [
         f"{key} ({value.dtype})"
         for key, value in tensors.items()
         if not value.is_floating_point() and not key.endswith("num_batches_tracked")
     ]
     if odd:
-        raise ValueError(f"{path} holds weights that are no real numbers: {', '.join(odd[:3])}.")
+        raise GeopeftError(f"{path} holds weights that are no real numbers: {', '.join(odd[:3])}.")
     if all(key.startswith("module.") for key in tensors):  # of a model trained on several GPUs
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -257,11 +258,11 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
-        raise ValueError(f"{path} does not fit {type(module).__name__}: {shown}.")
+        raise GeopeftError(f"{path} does not fit {type(module).__name__}: {shown}.")
     module.load_state_dict(dict(state), strict=False)
 
 
-def backbones() -> pd.DataFrame:
+def list_backbones() -> pd.DataFrame:
     """List the backbones that `load_backbone` knows, one row each.
 
     Besides these it takes ``"torchgeo:<Weights>"`` and ``"timm:<model>"``.

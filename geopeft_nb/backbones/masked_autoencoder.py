@@ -21,6 +21,7 @@ from geopeft_nb.backbones.load import (
 )
 from geopeft_nb.backbones.prithvi import CoordinateCode, PrithviViT
 from geopeft_nb.backbones.vit import make_block, pad_to_patches, position_codes, position_table
+from geopeft_nb.errors import GeopeftError
 
 
 class MaskedAutoencoderDecoder(nn.Module):
@@ -149,17 +150,19 @@ class MaskedAutoencoder(nn.Module):
             ValueError: The mask ratio is no share.
         """
         if not 0 <= mask_ratio <= 1:
-            raise ValueError(f"mask_ratio is the share of hidden patches, 0-1, got {mask_ratio!r}.")
+            raise GeopeftError(
+                f"mask_ratio is the share of hidden patches, 0-1, got {mask_ratio!r}."
+            )
         if image.ndim == 4:
             image = image[:, :, None]
         channels = self.encoder.patch_embed.proj.in_channels
         if image.ndim != 5 or image.shape[1] != channels:
-            raise ValueError(
+            raise GeopeftError(
                 f"image must be (B, {channels}, H, W) or (B, {channels}, T, H, W), got shape "
                 f"{tuple(image.shape)}."
             )
         if not self.encoder.coordinates and not (temporal is None and location is None):
-            raise ValueError("This model takes neither time nor location: leave both out.")
+            raise GeopeftError("This model takes neither time nor location: leave both out.")
         tokens, grid = self.encoder.embed(image, temporal, location)
         batch, patches, width = tokens.shape
         visible = max(1, round(patches * (1 - mask_ratio)))
@@ -253,7 +256,7 @@ def load_autoencoder(
     """Load a Prithvi-EO model with the decoder that it was pretrained with.
 
     Args:
-        name: A model of the Prithvi family that `gp.backbones()` lists.
+        name: A model of the Prithvi family that `gp.list_backbones()` lists.
         weights: ``"pretrained"``; a path of a checkpoint in the same layout; or None for a random
             initialisation.
 
@@ -267,7 +270,7 @@ def load_autoencoder(
     card = backbone_card(name)
     if card.decoder is None:
         able = [card.name for card in CARDS.values() if card.decoder]
-        raise ValueError(f"{name} has no published decoder. These have: {', '.join(able)}.")
+        raise GeopeftError(f"{name} has no published decoder. These have: {', '.join(able)}.")
     encoder = load_backbone(name, weights=None, frames=card.frames)
     assert isinstance(encoder, PrithviViT)  # only this family's cards state a decoder
     with seeded(0):

@@ -24,6 +24,7 @@ from geopeft_nb.backbones.vit import (
     position_table,
     sincos_1d,
 )
+from geopeft_nb.errors import GeopeftError
 
 
 class PatchEmbed(nn.Module):
@@ -132,7 +133,7 @@ class PrithviViT(Transformer):
         for key, value in state.items():
             key = key.removeprefix("_timm_module.").removeprefix("encoder.")
             if key in kept:
-                raise ValueError(f"it holds {key} twice, with and without prefix")
+                raise GeopeftError(f"it holds {key} twice, with and without prefix")
             if drops_scales and key.startswith(scales):
                 self.notes = ("its codes of time and location are left out",)
             elif not key.startswith(("decoder", "mask_token", "pos_embed")):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from geopeft_nb.bands import band_name
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry
 
 #: Reflectance that stands for 255 in the 8-bit images that some weights were trained on. This
@@ -24,10 +25,10 @@ def bands_of(name: str, numbers: Sequence[str] | None) -> tuple[str, ...]:
     try:
         sensor = next((n for part, n in _LANDSAT.items() if part in name), "S2")
         if not numbers:
-            raise ValueError("torchgeo does not list its bands")
+            raise GeopeftError("torchgeo does not list its bands")
         return tuple(band_name(f"{sensor}:{number}") for number in numbers)
     except ValueError as error:
-        raise ValueError(
+        raise GeopeftError(
             f"{name} reads bands that are not in this toolkit's table of optical bands "
             f"({', '.join(numbers or ('not listed',))}). Choose a weight of Sentinel-2's bands, or "
             "of Landsat's surface reflectance."
@@ -48,7 +49,7 @@ def scaling_of(
             mean, std = torch.as_tensor(step.mean).float(), torch.as_tensor(step.std).float()
             if float(std.max()) < 0.01:  # 1 / 255
                 # SeCo's own code divides by 255 again after this step; torchgeo's does not.
-                raise ValueError(
+                raise GeopeftError(
                     f"{name} cannot be used: torchgeo scales its images to 0-255 and then applies "
                     "a mean and standard deviation meant for 0-1, so that inputs come out around "
                     "a thousand instead of around one. Choose another weight of torchgeo."

@@ -15,7 +15,7 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
@@ -124,7 +124,7 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
     task = known[name]
     needed = list(inspect.signature(task.find).parameters)[1:]
     if set(needed) != set(given):
-        raise ValueError(
+        raise GeopeftError(
             f"Exercise {name!r} takes {_arguments(['answer', *needed])}, and got "
             f"{_arguments(['answer', *given])}."
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.needs import NO_FILES, published_files
 from geopeft_nb.downloads import check_space
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import (
     FileEntry,
     cache_folder,
@@ -269,7 +270,7 @@ def _copy(source: Path, target: Path, partial: Path, entry: FileEntry) -> None:
         try:
             check_file(partial, size=entry.size, sha256=entry.sha256, md5=entry.md5)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(partial), str(source))) from error
+            raise GeopeftError(str(error).replace(str(partial), str(source))) from error
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, target)
     finally:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry
 
 #: Lesson -> the backbones and data sets that it takes or names.
@@ -48,7 +48,9 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
         if number not in LESSONS:
             raise unknown_name("lesson", number, ["all", "none", *LESSONS])
     if not numbers and not also:
-        raise ValueError("Nothing is asked for: give --lessons all, their numbers, or --also NAME.")
+        raise GeopeftError(
+            "Nothing is asked for: give --lessons all, their numbers, or --also NAME."
+        )
     if not CARDS.keys() >= set(also):
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 

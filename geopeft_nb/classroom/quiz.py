@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 FOLDER = Path(__file__).parent / "quizzes"
 
@@ -47,12 +47,14 @@ class Question:
 
     def __post_init__(self) -> None:
         if not self.ask.strip():
-            raise ValueError("A question needs text in `ask`.")
+            raise GeopeftError("A question needs text in `ask`.")
         if len(self.choices) < 2 or sum(choice.correct for choice in self.choices) != 1:
-            raise ValueError(f"Question {self.ask!r} needs two or more choices, one of them right.")
+            raise GeopeftError(
+                f"Question {self.ask!r} needs two or more choices, one of them right."
+            )
         for choice in self.choices:
             if not choice.why.strip():
-                raise ValueError(f"Choice {choice.text!r} of {self.ask!r} needs a `why`.")
+                raise GeopeftError(f"Choice {choice.text!r} of {self.ask!r} needs a `why`.")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def quiz_names() -> list[str]:
 def _question(entry: dict[str, object]) -> Question:
     choices = entry.get("choice")
     if not isinstance(choices, list):
-        raise ValueError(f"Question {entry.get('ask')!r} has no [[question.choice]] entries.")
+        raise GeopeftError(f"Question {entry.get('ask')!r} has no [[question.choice]] entries.")
     return Question(str(entry.get("ask", "")), tuple(Choice(**choice) for choice in choices))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from geopeft_nb.datasets.cards import TARGETS
+from geopeft_nb.errors import GeopeftError
 
 Sample = dict[str, Any]
 Bounds = tuple[float, float, float, float]
@@ -106,7 +107,7 @@ class ChipDataset:
         try:
             found = Reading(*chip.read())
         except (OSError, IndexError) as error:  # rasterio's errors, and a file without the band
-            raise ValueError(
+            raise GeopeftError(
                 f"Chip {chip.name!r} cannot be read ({error}). Restore its file, or take the "
                 "chip out of the data set."
             ) from error
@@ -153,7 +154,7 @@ def check_chip(
             shape, or unknown classes.
     """
     if bad := int((~np.isfinite(image)).sum()):
-        raise ValueError(
+        raise GeopeftError(
             f"Chip {name!r} has {bad} NaN or infinite values. Fill them, or leave the chip out and "
             f"set the mask there to {ignore_index}."
         )
@@ -163,7 +164,7 @@ def check_chip(
         "classification": (), "multilabel": (len(classes),),
     }  # fmt: skip
     if shape != wanted[kind] and not (kind == "regression" and (1, *shape) == wanted[kind]):
-        raise ValueError(
+        raise GeopeftError(
             f"Chip {name!r} has an image of {pixels} pixels and a {word} of {shape} instead of "
             f"{wanted[kind]}."
         )
@@ -173,13 +174,13 @@ def check_chip(
     if kind == "multilabel":
         if values <= {0, 1}:
             return
-        raise ValueError(
+        raise GeopeftError(
             f"The label of chip {name!r} has {sorted(values)}. Allowed: 1 for what is there and 0 "
             f"for what is not, of {', '.join(classes)}."
         )
     if unknown := values - set(range(len(classes))) - {ignore_index}:
         allowed = ", ".join(f"{index} {label}" for index, label in enumerate(classes))
-        raise ValueError(
+        raise GeopeftError(
             f"The {word} of chip {name!r} has unknown classes {sorted(unknown)}. Allowed: "
             f"{allowed}, and {ignore_index} for what to ignore."
         )

@@ -23,7 +23,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import published_split, split_regions
 from geopeft_nb.datasets.splits import keep_present, list_entry, split_list, windows
 from geopeft_nb.downloads import check_space
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_file
 
 #: Region -> its UTM zones, with which the names of the MGRS tiles begin.
@@ -195,7 +195,7 @@ def _read(
     with rasterio.open(image_file) as raster, rasterio.open(mask_file) as labels:
         for file, count in ((raster, len(CARD.bands)), (labels, 1)):
             if (file.count, *file.shape) != (count, CARD.size, CARD.size):
-                raise ValueError(
+                raise GeopeftError(
                     f"{file.name} has {file.count} band(s) of {file.height} x {file.width} px "
                     f"instead of {count} of {CARD.size} x {CARD.size}. Restore the published file."
                 )

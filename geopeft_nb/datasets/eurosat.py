@@ -25,7 +25,7 @@ from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import SIDES, choose_regions, published_split, split_regions
 from geopeft_nb.datasets.splits import keep_present
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import (
     FileEntry,
     cache_folder,
@@ -196,12 +196,12 @@ def load_eurosat(request: Request, *, subset: str = "100", split: str = "places"
     if split not in ("places", "published"):
         raise unknown_name("split of eurosat", split, ("places", "published"))
     if split == "published" and subset not in LISTS:
-        raise ValueError(
+        raise GeopeftError(
             f"subset={subset!r} has no published split, its chips were chosen for this toolkit. "
             "Take split='places', or subset='100' or 'full'."
         )
     if request.size not in (None, CARD.size):
-        raise ValueError(
+        raise GeopeftError(
             f"size must be {CARD.size} for eurosat, got {request.size}: a chip has one label, "
             "which need not hold for a part of it."
         )
@@ -215,7 +215,7 @@ def load_eurosat(request: Request, *, subset: str = "100", split: str = "places"
     wanted = {name for names in listed.values() for name in names} if listed else set(files)
     bad = {name: spot for name in wanted if isinstance(spot := spots.get(name), str)}
     if bad and request.unreadable != "skip":
-        raise ValueError(
+        raise GeopeftError(
             f"{len(bad):,} of {len(wanted):,} chips are unfit, for example {min(bad)!r}: "
             f"{bad[min(bad)]}. Restore the files, or load the others with unreadable='skip', which "
             "names these in data.skipped."
@@ -284,7 +284,7 @@ def _scan(folder: Path) -> dict[str, Path]:
         if path.parent.name not in CLASSES or path.name.startswith("."):
             continue
         if other := files.get(path.stem):
-            raise ValueError(
+            raise GeopeftError(
                 f"{folder} holds two files of chip {path.stem!r}: {other} and {path}. Give the "
                 "folder of one copy with root=..."
             )

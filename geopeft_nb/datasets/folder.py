@@ -39,6 +39,7 @@ from geopeft_nb.datasets.folder_rasters import Raster, aligned, read_header, rea
 from geopeft_nb.datasets.folder_scale import Scale, find_scale
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.errors import GeopeftError
 
 CARD = DataCard(
     name="folder",
@@ -115,15 +116,15 @@ def load_folder(
         ValueError: What was found does not fit together; the message names the files.
     """
     if request.root is None:
-        raise ValueError(
+        raise GeopeftError(
             "Say where your files are: gp.load_data('folder', root='…'), a folder of GeoTIFFs with "
             "masks beside them or with a file of polygons."
         )
     for name, number in (("scale", scale), ("resolution", resolution), ("block", block)):
         if number is not None and not number > 0:
-            raise ValueError(f"{name} must be above 0, got {number!r}.")
+            raise GeopeftError(f"{name} must be above 0, got {number!r}.")
     if not isinstance(block, int):
-        raise ValueError(f"block is a number of chips, a whole number; got {block!r}.")
+        raise GeopeftError(f"block is a number of chips, a whole number; got {block!r}.")
     root = Path(request.root).expanduser()
     pairs, vector, notes = find_pairs(root, labels)
     pairs, headers, skipped = _headers(pairs, request.unreadable == "skip")
@@ -136,10 +137,10 @@ def load_folder(
     polygons = None
     if vector is not None:
         if isinstance(classes, Mapping):
-            raise ValueError("classes is a list of names for polygons, which have names already.")
+            raise GeopeftError("classes is a list of names for polygons, which have names already.")
         polygons = Polygons(vector, label_field, classes, background)
     elif label_field is not None or background is not None:
-        raise ValueError("label_field and background are for polygons, and these are masks.")
+        raise GeopeftError("label_field and background are for polygons, and these are masks.")
     masks = {pair.mask: headers[pair.mask] for pair in pairs if pair.mask is not None}
     tiles, more = _tiles(pairs, images, masks, size)
     tiles, meaning, class_names, words = find_classes(
@@ -193,7 +194,7 @@ def _headers(
             skipped[pair.name] = str(error)
     kept = [pair for pair in pairs if pair.name not in skipped]
     if not kept:
-        raise ValueError(f"None of {len(pairs)} images can be read: {min(skipped.values())}")
+        raise GeopeftError(f"None of {len(pairs)} images can be read: {min(skipped.values())}")
     return kept, headers, skipped
 
 
@@ -208,7 +209,7 @@ def _tiles(
             moved += not aligned(mask, image)
             bare += (mask.crs is None) != (image.crs is None)
         elif image.crs is None:
-            raise ValueError(
+            raise GeopeftError(
                 f"{image.path} has no coordinate reference system, so nobody knows where the "
                 "polygons lie on it. Add it, or give a mask of the same size."
             )
@@ -257,7 +258,7 @@ def _read(tile: Tile, how: _How) -> tuple[np.ndarray, np.ndarray]:
     whole = bool(there.all())
     known = pixels if whole else pixels[:, there]
     if how.scale.reflectance and known.size and (mean := float(known.mean())) > 5:
-        raise ValueError(
+        raise GeopeftError(
             f"{tile.image.path} has a mean of {mean:.4g} after division by "
             f"{how.scale.divisor:g}: it seems to have another scale than the other files. Bring it "
             "to theirs, or take it out."

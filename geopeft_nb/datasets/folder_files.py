@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from geopeft_nb.errors import GeopeftError
+
 RASTERS = (".tif", ".tiff")
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
 #: Names of folders, and ends of file names after ``_``, ``-`` or ``.``; case does not matter.
@@ -73,14 +75,14 @@ def find_pairs(root: Path, labels: str | None) -> tuple[list[Pair], Path | None,
     if chosen is not None and not chosen.exists():
         raise FileNotFoundError(f"labels={labels!r} is not there; it is looked for in {base}.")
     if root.is_file() and chosen is None:
-        raise ValueError(f"root={str(root)!r} is one image; say what labels it with labels=.")
+        raise GeopeftError(f"root={str(root)!r} is one image; say what labels it with labels=.")
     found = [root] if root.is_file() else _below(root, RASTERS)
     if chosen is not None and chosen.is_dir():
         found += [path for path in _below(chosen, RASTERS) if path not in found]
     files = [_sort(path, base, chosen) for path in found if path != chosen]
     images = [file for file in files if not file.is_mask]
     if not images:
-        raise ValueError(
+        raise GeopeftError(
             f"{root} has no images: {_listed(base, found)}. GeoTIFFs (.tif) are needed, for "
             f"example {LAYOUTS}."
         )
@@ -103,8 +105,8 @@ def find_pairs(root: Path, labels: str | None) -> tuple[list[Pair], Path | None,
         return _unique([_pair(image, None, base) for image in images]), vectors[0], notes
     elif vectors:
         names = ", ".join(path.relative_to(base).as_posix() for path in vectors)
-        raise ValueError(f"{root} has several files of polygons: {names}. Choose with labels=.")
-    raise ValueError(
+        raise GeopeftError(f"{root} has several files of polygons: {names}. Choose with labels=.")
+    raise GeopeftError(
         f"No image in {root} has a mask: {_listed(base, found)}. Known are {LAYOUTS}. Anything "
         "else: labels= with the file of polygons, the label raster or the folder of masks."
     )
@@ -184,7 +186,7 @@ def _refuse_doubles(files: list[_File], base: Path) -> None:
         key = (file.folders, file.stem)
         if key in seen:
             one, two = (path.relative_to(base) for path in (seen[key], file.path))
-            raise ValueError(
+            raise GeopeftError(
                 f"{one} and {two} have the same name {file.stem!r}, so it is not clear which image "
                 "belongs to which mask. Rename one, or take one out of the folder."
             )
@@ -201,7 +203,7 @@ def _unique(pairs: list[Pair]) -> list[Pair]:
     count = Counter(pair.name for pair in pairs)
     if doubles := [pair for pair in pairs if count[pair.name] > 1]:
         one, two = (pair.image for pair in doubles if pair.name == doubles[0].name)
-        raise ValueError(
+        raise GeopeftError(
             f"{one} and {two} have the same name {doubles[0].name!r}. Rename one, or take one out."
         )
     return sorted(pairs, key=lambda pair: pair.name)

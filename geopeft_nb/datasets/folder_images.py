@@ -12,6 +12,7 @@ import numpy as np
 from geopeft_nb.bands import SENTINEL2_BANDS, band_name
 from geopeft_nb.datasets.folder_files import Pair
 from geopeft_nb.datasets.folder_rasters import Box, Raster, ground_metres, read_pixels, resample
+from geopeft_nb.errors import GeopeftError
 
 #: A strip at the border that is narrower than this share of a chip is left out.
 NARROW = 0.25
@@ -62,7 +63,7 @@ def name_bands(
     first = images[0]
     for image in images:
         if image.count != first.count or (given is None and image.names != first.names):
-            raise ValueError(
+            raise GeopeftError(
                 f"{first.path} has {first.count} bands {_shown(first)}, and {image.path} has "
                 f"{image.count} {_shown(image)}. All images need the same bands in the same order."
             )
@@ -71,10 +72,12 @@ def name_bands(
         "band_names=['BLUE', 'GREEN', 'RED', 'NIR']."
     )
     if isinstance(given, str):
-        raise ValueError(f"band_names is a list of names, not {given!r}.")
+        raise GeopeftError(f"band_names is a list of names, not {given!r}.")
     if given is not None:
         if len(given) != first.count:
-            raise ValueError(f"{first.path} has {first.count} bands, and band_names {len(given)}.")
+            raise GeopeftError(
+                f"{first.path} has {first.count} bands, and band_names {len(given)}."
+            )
         wanted, source = list(given), "as given"
     elif any(first.names):
         wanted, source = [name or "?" for name in first.names], "from the files' descriptions"
@@ -86,13 +89,13 @@ def name_bands(
             "band_names= says otherwise"
         )
     else:
-        raise ValueError(f"{first.path} has {first.count} bands without names. {how}")
+        raise GeopeftError(f"{first.path} has {first.count} bands without names. {how}")
     try:
         names = tuple(band_name(name) for name in wanted)
     except ValueError as error:
-        raise ValueError(f"Bands of {first.path} {_shown(first)}: {error} {how}") from error
+        raise GeopeftError(f"Bands of {first.path} {_shown(first)}: {error} {how}") from error
     if doubles := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"Bands of {first.path}: {', '.join(doubles)} occurs twice. {how}")
+        raise GeopeftError(f"Bands of {first.path}: {', '.join(doubles)} occurs twice. {how}")
     return names, f"Bands ({source}): {', '.join(names)}."
 
 
@@ -126,7 +129,7 @@ def one_resolution(
     if known:
         finest, coarsest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         if known[coarsest] > 1.01 * known[finest]:
-            raise ValueError(
+            raise GeopeftError(
                 f"{finest} has pixels of {known[finest]:.4g} m and {coarsest} of "
                 f"{known[coarsest]:.4g} m. Pass resolution= in metres to resample all to one size, "
                 "or load them apart."
@@ -223,7 +226,7 @@ def leave_out_empty(
     if len(tiles) > at_most:
         notes.append(f"Only {at_most} of {len(tiles)} chips were looked at for that.")
     if len(empty) == len(tiles):
-        raise ValueError(f"No chip has any data: all pixels are {shown}. Is nodata= right?")
+        raise GeopeftError(f"No chip has any data: all pixels are {shown}. Is nodata= right?")
     return [tile for tile in tiles if tile.name not in empty], notes
 
 

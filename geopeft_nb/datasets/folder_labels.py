@@ -11,6 +11,7 @@ import numpy as np
 from geopeft_nb.datasets.folder_images import Tile, spread
 from geopeft_nb.datasets.folder_polygons import OVERLAP, Polygons
 from geopeft_nb.datasets.folder_rasters import UNSET, read_mask
+from geopeft_nb.errors import GeopeftError
 
 #: Chips whose masks are read when a folder is opened.
 AT_MOST = 1000
@@ -69,7 +70,7 @@ class Labels:
 def refuse_numbers(tile: Tile, numbers: Sequence[int], codes: Mapping[int, int]) -> None:
     """Raise the error for numbers in a mask that are no class."""
     source = tile.mask.path if tile.mask is not None else tile.name
-    raise ValueError(
+    raise GeopeftError(
         f"{source} has values {', '.join(map(str, numbers[:5]))}, which the class list lacks "
         f"({', '.join(map(str, codes))}). Name them in classes=, for example "
         f"classes={{{numbers[0]}: 'name', …}}, or ignore them with unlabelled=[{numbers[0]}]."
@@ -128,7 +129,7 @@ def start_labels(polygons: Polygons | None, unlabelled: int | Sequence[int] | No
     if unlabelled is None:
         return Labels(polygons)
     if polygons is not None:
-        raise ValueError("unlabelled is for masks; polygons say nothing of the ground outside.")
+        raise GeopeftError("unlabelled is for masks; polygons say nothing of the ground outside.")
     values = (unlabelled,) if isinstance(unlabelled, int) else tuple(unlabelled)
     return Labels(None, values, usual=False)
 
@@ -155,7 +156,7 @@ def find_classes(
     if polygons is not None:
         touched = [tile for tile in tiles if polygons.touch(tile.image, tile.box)]
         if not touched:
-            raise ValueError(f"{polygons.path} {_elsewhere(polygons, tiles)}")
+            raise GeopeftError(f"{polygons.path} {_elsewhere(polygons, tiles)}")
         if polygons.outside == UNSET:
             if out := len(tiles) - len(touched):
                 notes.append(f"{out} chips that no polygon touches are left out.")
@@ -176,14 +177,14 @@ def find_classes(
         refuse_numbers(seen.first[unknown[0]], unknown, labels.codes)
     if len(names) < 2:
         only = ", ".join(names.values()) or "none"
-        raise ValueError(
+        raise GeopeftError(
             f"The masks have fewer than two classes: {only}. Is background taken for unlabelled "
             "(the masks' no-data value)? Then pass unlabelled=[]."
         )
     empty = {name for name, inside in seen.inside.items() if not inside & set(names)}
     kept = [tile for tile in tiles if tile.name not in empty]
     if not kept:
-        raise ValueError("No chip has a label: all pixels of all masks are unlabelled.")
+        raise GeopeftError("No chip has a label: all pixels of all masks are unlabelled.")
     return kept, labels, tuple(names.values()), notes + _counted(seen, names, tiles, looked, empty)
 
 
@@ -192,17 +193,17 @@ def _names(
 ) -> dict[int, str]:
     """Return value -> name, in the order of the classes."""
     if isinstance(given, str):
-        raise ValueError(f"classes is a list of names, not {given!r}.")
+        raise GeopeftError(f"classes is a list of names, not {given!r}.")
     if given is None:
         if len(values) > MANY:
-            raise ValueError(
+            raise GeopeftError(
                 f"The masks have {len(values)} different values ({values[0]} to {values[-1]}). Are "
                 "they masks of classes? If so, name them: classes={value: 'name', …}."
             )
         return {value: f"class {value}" for value in values}
     names = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
     if len(set(names.values())) < len(names):
-        raise ValueError(f"classes has a name twice: {', '.join(names.values())}.")
+        raise GeopeftError(f"classes has a name twice: {', '.join(names.values())}.")
     return {int(value): str(name) for value, name in names.items()}
 
 

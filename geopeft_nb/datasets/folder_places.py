@@ -13,7 +13,7 @@ from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.folder_images import Tile
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import choose_regions
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: Regions of files that are in no subfolders, for those who ask for them.
 QUARTERS = ("north-west", "north-east", "south-west", "south-east")
@@ -74,7 +74,7 @@ def quarters(tiles: Sequence[Tile], places: Sequence[str]) -> list[str]:
         where = centre(tile.image.crs, tile.image.bounds_of(tile.box))
         if where is None:
             asked = ", ".join(QUARTERS)
-            raise ValueError(
+            raise GeopeftError(
                 f"{tile.image.path} has no coordinates, so it has no {asked}. Put the files of "
                 "each region into a subfolder with its name."
             )
@@ -129,7 +129,7 @@ def enough_places(
         inside = [chip for chip in chips if chip.region == region]
         places = {chip.place for chip in inside}
         if len(places) < 3:
-            raise ValueError(
+            raise GeopeftError(
                 f"Region {region!r} has {len(inside)} chips of {size} px in {len(places)} "
                 f"place(s) of {block} chips a side; training, validation and test need at least "
                 "three. Take a smaller size= or block=, put regions together, or hold this one out "
@@ -162,7 +162,7 @@ def keep_apart(data: GeoData, tiles: Mapping[str, Tile]) -> tuple[GeoData, int]:
         shared = _overlap([tiles[chip.name] for chip in part.chips], judged)
         chips = [chip for chip, both in zip(part.chips, shared, strict=True) if not both]
         if not chips:
-            raise ValueError(
+            raise GeopeftError(
                 f"The files overlap so much that every chip of {side} shares ground with a chip "
                 "that is judged. Take a larger block=, or files that overlap less."
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.datasets.folder_rasters import UNSET, Box, Raster
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: Mask value where polygons of different classes overlap; negative, so it counts as unlabelled.
 OVERLAP = -2
@@ -52,12 +52,12 @@ class Polygons:
         if background is not None and background not in known:
             known = [background, *known]
         if strange := [name for name in found if name not in known]:
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} has {self.field} {', '.join(strange)}, which the class list lacks: "
                 f"{', '.join(known)}. Add them to classes=, or take those polygons out."
             )
         if len(known) < 2:
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} has one class only: {', '.join(known)}. If all ground outside the "
                 "polygons is something else, name it with background='…'."
             )
@@ -80,21 +80,21 @@ class Polygons:
             drawn = layers["geometry_type"].astype(str).str.contains("Polygon|Unknown|Collection")
             names = layers["name"][drawn]
             if len(names) > 1:
-                raise ValueError(
+                raise GeopeftError(
                     f"{self.path} has several layers with polygons: {', '.join(names)}. Keep one "
                     "in the file."
                 )
             frame = geopandas.read_file(self.path, layer=(*names, *layers["name"])[0])
         except (OSError, RuntimeError, IndexError) as error:  # pyogrio's are RuntimeErrors
-            raise ValueError(f"{self.path} cannot be read ({error}). Restore it.") from error
+            raise GeopeftError(f"{self.path} cannot be read ({error}). Restore it.") from error
         if frame.crs is None:
-            raise ValueError(
+            raise GeopeftError(
                 f"{self.path} has no coordinate reference system. Set it, for example with "
                 "geopandas' set_crs; a Shapefile needs its .prj beside it."
             )
         shapes = frame.geometry.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
         if not shapes.any():
-            raise ValueError(f"{self.path} has {len(frame)} features and no polygon among them.")
+            raise GeopeftError(f"{self.path} has {len(frame)} features and no polygon among them.")
         if dropped := int((~shapes).sum()):
             self.notes.append(f"{dropped} features without a polygon are left out.")
         frame = frame[shapes]
@@ -115,7 +115,7 @@ class Polygons:
         if usual or len(columns) == 1:
             return (usual or columns)[0]
         shown = ", ".join(f"{name} ({frame[name].nunique()} values)" for name in columns)
-        raise ValueError(
+        raise GeopeftError(
             f"No attribute of {self.path} is clearly the class. Choose with label_field=, from "
             f"{shown or 'none: there are no attributes'}."
         )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.datasets.base import Bounds, centre
+from geopeft_nb.errors import GeopeftError
 
 #: Mask value of pixels that no mask covers, beside the class numbers of the files.
 UNSET = -(2**31)
@@ -118,18 +119,18 @@ def read_header(path: Path) -> Raster:
                 slow=strips and shape[0] * shape[1] > 2**22,
             )  # fmt: skip
     except RasterioIOError as error:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} cannot be read ({error}). Restore it, or take it out of the folder."
         ) from error
     if len(kinds) > 1 or kinds[0].startswith("complex") or len(gains) > 1:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} has bands of different kinds ({', '.join(kinds)}; {len(gains)} scales) or "
             "complex numbers. Write all bands as one real type with one scale."
         )
     if crs is None:
         return found
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} has a grid that is turned or upside down. Warp it upright first, for example "
             "with rio warp or gdalwarp."
         )
@@ -219,7 +220,7 @@ def aligned(mask: Raster, image: Raster) -> bool:
         ValueError: It does not, and cannot be laid onto it either.
     """
     if mask.count != 1:
-        raise ValueError(
+        raise GeopeftError(
             f"{mask.path} has {mask.count} bands; a mask has one, of class numbers. Is it a "
             "picture of the classes?"
         )
@@ -227,7 +228,7 @@ def aligned(mask: Raster, image: Raster) -> bool:
     if mask.crs is None or image.crs is None:
         if same and not image.resampled:
             return True
-        raise ValueError(
+        raise GeopeftError(
             f"{mask.path} has {mask.shape} pixels and {image.path} has {image.shape}; without "
             "coordinates in both they must be of one size and one resolution. Add the coordinates."
         )
@@ -243,7 +244,7 @@ def aligned(mask: Raster, image: Raster) -> bool:
         bottom < image.bounds[3] and top > image.bounds[1]
     ):  # fmt: skip
         return False
-    raise ValueError(
+    raise GeopeftError(
         f"{mask.path} ({mask.crs}, {_shown(mask.bounds)}) does not cover any of {image.path} "
         f"({image.crs}, {_shown(image.bounds)}). Is it the mask of another image?"
     )
@@ -304,7 +305,7 @@ def _whole(values: np.ndarray, path: Path, gone: float | None) -> np.ndarray:
         odd = (values != np.trunc(values)) | (np.abs(values) > 2**31 - 2)
         if odd.any():
             shown = np.unique(values[odd])[:3].tolist()
-            raise ValueError(f"{path} has values that are no class numbers, such as {shown}.")
+            raise GeopeftError(f"{path} has values that are no class numbers, such as {shown}.")
     whole = values.astype(np.int32)
     whole[empty] = UNSET
     return whole

@@ -9,6 +9,7 @@ import numpy as np
 
 from geopeft_nb.datasets.folder_images import Tile, spread
 from geopeft_nb.datasets.folder_rasters import read_pixels
+from geopeft_nb.errors import GeopeftError
 
 #: Chips whose images are read to find the scale.
 AT_MOST = 48
@@ -54,7 +55,7 @@ def find_scale(
     types = {tile.image.dtype: tile for tile in files.values()}
     eight = [tile.image.path for tile in files.values() if tile.image.dtype in ("uint8", "int8")]
     if eight and divisor is None:
-        raise ValueError(
+        raise GeopeftError(
             f"{eight[0]} has 8-bit numbers: a picture, not reflectance. Use the product that it "
             "was made from; or go on with scale=255 and build_model(..., normalise='dataset')."
         )
@@ -63,7 +64,7 @@ def find_scale(
         shown = "; ".join(
             f"{path.name} factor {g[0]:g}, offset {g[1]:g}" for g, path in gains.items()
         )
-        raise ValueError(f"The files state different scales: {shown}. Give them one, or scale=.")
+        raise GeopeftError(f"The files state different scales: {shown}. Give them one, or scale=.")
     highest, numbers = _look(
         {t.name: t for t in (*types.values(), *spread(tiles, AT_MOST))}, indices, nodata
     )
@@ -81,7 +82,7 @@ def find_scale(
     if (factor, shift) != (1.0, 0.0):
         divisor, offset = 1 / factor, shift / factor + offset
         if not -1 <= (low + offset) / divisor <= (high + offset) / divisor <= 2:
-            raise ValueError(
+            raise GeopeftError(
                 f"The scale that the files state ({factor:g}, {shift:g}) gives no reflectance 0-1: "
                 f"{span}. Pass scale= (and offset=)."
             )
@@ -92,7 +93,7 @@ def find_scale(
     units = {guess: name for name, guess in guesses.items() if guess is not None}
     if len(units) > 1:
         shown = " and ".join(f"{name} up to {highest[name][0]:,.4g}" for name in units.values())
-        raise ValueError(
+        raise GeopeftError(
             f"The files have mixed scales: {shown} (99th percentile). Bring them to one scale, or "
             "load them apart."
         )
@@ -102,7 +103,7 @@ def find_scale(
             " Landsat Collection 2 surface reflectance needs scale=36364, offset=-7273."
             if low > 6_500 else ""
         )  # fmt: skip
-        raise ValueError(
+        raise GeopeftError(
             f"The scale of the numbers is not clear: {span}. Reflectance = (number + offset) / "
             f"scale; pass scale= (and offset=), for example scale=100 for per cent.{landsat}"
         )
@@ -130,7 +131,7 @@ def _look(
             numbers.setdefault(tile.image.path.name, []).append(pixels[:, there].ravel())
     if not numbers:
         names = ", ".join(sorted(types)[:3])
-        raise ValueError(f"No pixel with data was found in {names}. Is nodata= right?")
+        raise GeopeftError(f"No pixel with data was found in {names}. Is nodata= right?")
     highest = {
         name: (float(np.percentile(np.concatenate(parts), 99)), types[name])
         for name, parts in numbers.items()

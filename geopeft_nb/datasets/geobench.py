@@ -29,6 +29,7 @@ from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import published_split
 from geopeft_nb.datasets.splits import keep_present, windows
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
 
 #: Number at the beginning of a band's key -> the band. "Cloud Probability" is left out.
@@ -305,12 +306,12 @@ def _partition(file: Path) -> dict[str, list[str]]:
         content = json.loads(file.read_text(encoding="utf-8"))
         listed = {ours: [str(chip) for chip in content[side]] for side, ours in SIDES.items()}
     except (ValueError, KeyError, TypeError) as error:  # no JSON, no such side, no list
-        raise ValueError(
+        raise GeopeftError(
             f"{file} is not a partition of GEO-Bench ({type(error).__name__}: {error}). Expected "
             'is {"train": [...], "valid": [...], "test": [...]} with names of chips.'
         ) from error
     if twice := [chip for chip, n in Counter(chain(*listed.values())).items() if n > 1]:
-        raise ValueError(
+        raise GeopeftError(
             f"{file} names {len(twice)} chips twice, {twice[0]!r} among them: a score on chips "
             "that were trained on says nothing. Restore the published file."
         )
@@ -360,7 +361,7 @@ def _read(path: Path, name: str, numbers: list[str], side: int, top: int, left: 
             *bands, label = arrays = [file[key] for key in (*chosen, "label")]
             for key, array in zip((*chosen, "label"), arrays, strict=True):
                 if (shape := getattr(array, "shape", None)) != (source.card.size,) * 2:
-                    raise ValueError(
+                    raise GeopeftError(
                         f"Array {key!r} of {path} is {shape} instead of "
                         f"{(source.card.size,) * 2}. Restore the published file."
                     )
@@ -369,7 +370,7 @@ def _read(path: Path, name: str, numbers: list[str], side: int, top: int, left: 
     except RuntimeError as error:  # what h5py makes of damage inside a file
         raise OSError(str(error)) from error
     if (labels != np.round(labels)).any():
-        raise ValueError(f"The label of {path} has other than whole numbers. Restore the file.")
+        raise GeopeftError(f"The label of {path} has other than whole numbers. Restore the file.")
     if source.card.reflectance:
         image /= SCALE
     return Reading(image, labels.astype(np.int64, copy=False), date=date)
@@ -384,14 +385,14 @@ def _choose(
     days = {match[2] for match in matches}
     lacking = [f"{number} ({NUMBERS[number]})" for number in numbers if number not in found]
     if lacking or "label" not in keys:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} lacks {', '.join(lacking) or 'label'}. It has "
             f"{', '.join(keys) or 'nothing'}. Restore the published file."
         )
     if len(days) > 1 or (days != {None}) != source.dated:
         stated = ", ".join(sorted(str(day) for day in days - {None})) or "no day"
         wanted = "one day" if source.dated else "no day"
-        raise ValueError(
+        raise GeopeftError(
             f"The bands of {path} state {stated}, and those of {source.card.name} {wanted}. Is "
             "this the folder of another data set?"
         )

@@ -11,6 +11,7 @@ import torch
 
 from geopeft_nb.datasets.base import ChipDataset, Sample
 from geopeft_nb.datasets.cards import DataCard, choose_bands
+from geopeft_nb.errors import GeopeftError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +101,7 @@ class GeoData:
         for name, chips in self.parts.items():
             both = trained & {chip.place for chip in chips.chips}
             if both and name != "train" and name.partition(":")[0] in self.card.claims:
-                raise ValueError(
+                raise GeopeftError(
                     f"{len(both)} places of {self.card.name} are in training and in {name}: "
                     f"{', '.join(sorted(both)[:3])}. A score there would be too good: give each "
                     "place to one side only."

@@ -14,6 +14,7 @@ from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import find_folder
 
 CARD = DataCard(
@@ -49,7 +50,9 @@ def load_hls_water(request: Request) -> GeoData:
     indices, names = choose_bands(request.bands, CARD)
     side = request.size or CARD.size
     if FILE_SIZE % side:
-        raise ValueError(f"size must divide {FILE_SIZE} for hls_water (128, 64 or 32), got {side}.")
+        raise GeopeftError(
+            f"size must divide {FILE_SIZE} for hls_water (128, 64 or 32), got {side}."
+        )
     offsets = [
         (top, left) for top in range(0, FILE_SIZE, side) for left in range(0, FILE_SIZE, side)
     ]

@@ -24,7 +24,7 @@ from geopeft_nb.datasets import (
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
 #: the data set's own options.
@@ -60,7 +60,7 @@ def load_data(
     Nothing is read but what names the chips; each chip is read when it is asked for.
 
     Args:
-        name: A name that `gp.datasets()` lists.
+        name: A name that `gp.list_datasets()` lists.
         root: Folder of the files; None looks in what ships, in the mirror and in the cache, and
             then downloads, where that is possible.
         bands: Bands to keep, in this order; None takes those of the card.
@@ -87,14 +87,16 @@ def load_data(
     if name not in LOADERS:
         raise unknown_name("data set", name, LOADERS)
     if size is not None and (not isinstance(size, int) or size < 1):
-        raise ValueError(f"size is the chip side in pixels, a whole number above 0; got {size!r}.")
+        raise GeopeftError(
+            f"size is the chip side in pixels, a whole number above 0; got {size!r}."
+        )
     if isinstance(bands, str):
-        raise ValueError(f"bands must be a list of names, for example [{bands!r}].")
+        raise GeopeftError(f"bands must be a list of names, for example [{bands!r}].")
     for argument, regions in (("train", train_regions), ("holdout", holdout_regions)):
         if isinstance(regions, str):
-            raise ValueError(f"{argument}_regions must be a list, for example [{regions!r}].")
+            raise GeopeftError(f"{argument}_regions must be a list, for example [{regions!r}].")
     if unreadable not in ("error", "skip"):
-        raise ValueError(f"unreadable must be 'error' or 'skip', got {unreadable!r}.")
+        raise GeopeftError(f"unreadable must be 'error' or 'skip', got {unreadable!r}.")
     _, loader = LOADERS[name]
     own = [
         parameter.name
@@ -104,7 +106,7 @@ def load_data(
     for option in options:
         if option not in own:
             listed = ", ".join(own) or "none"
-            raise ValueError(f"{name} has no option {option!r}. Its own options: {listed}.")
+            raise GeopeftError(f"{name} has no option {option!r}. Its own options: {listed}.")
     folder = os.fspath(root) if root is not None else None
     request = Request(
         folder, bands, size, train_regions, holdout_regions, download, seed, cache, unreadable
@@ -121,7 +123,7 @@ def leave_one_region_out(
     """Load a data set once for each region, which is held out while the others are home.
 
     Args:
-        name: A name that `gp.datasets()` lists.
+        name: A name that `gp.list_datasets()` lists.
         regions: Regions to take; None takes all of the data set's.
         **arguments: Of `load_data`, except train_regions and holdout_regions.
 
@@ -141,7 +143,7 @@ def leave_one_region_out(
         raise unknown_name("data set", name, LOADERS)
     everywhere = tuple(regions) if regions is not None else LOADERS[name][0].regions
     if len(everywhere) < 2:
-        raise ValueError(
+        raise GeopeftError(
             f"To leave one region out takes at least two, and {name} is asked for "
             f"{', '.join(everywhere) or 'none'}."
         )
@@ -174,7 +176,7 @@ def _without_unreadable(data: GeoData) -> GeoData:
     )
 
 
-def datasets() -> pd.DataFrame:
+def list_datasets() -> pd.DataFrame:
     """List the data sets that `load_data` knows, one row each."""
     rows = [
         {

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.bands import band_indices, band_name
+from geopeft_nb.errors import GeopeftError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,7 @@ def plot_sample(data: GeoData, sample: Sample, prediction: NDArray[np.int64] | N
     maps = {"label": np.asarray(sample["mask"])} if data.task == "segmentation" else {}
     if prediction is not None and data.task == "segmentation":
         if np.shape(prediction) != maps["label"].shape:
-            raise ValueError(
+            raise GeopeftError(
                 f"The prediction is {np.shape(prediction)} and the label {maps['label'].shape}. "
                 "Give the map that run.predict([sample])[0] returns."
             )

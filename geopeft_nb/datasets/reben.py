@@ -26,7 +26,7 @@ from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import choose_regions, published_split
 from geopeft_nb.datasets.splits import keep_present, list_entry, split_list
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, mirror_folders
 
 #: Class -> its colour, and the codes of CORINE Land Cover that belong to it.
@@ -173,7 +173,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
     choose_regions(card, request.train_regions, request.holdout_regions)  # before any download
     side = request.size or card.size
     if side not in (SIDE, card.size):
-        raise ValueError(
+        raise GeopeftError(
             f"size of reben_7k must be {card.size} (a patch padded as in the paper) or {SIDE} (the "
             f"bare patch), got {side}."
         )
@@ -205,7 +205,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
             return _pad(image, mask if label is None else label, side, crs, bounds)
 
         if region not in card.regions:
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} has chip {patch!r} in {region!r}. Countries of BigEarthNet v2: "
                 f"{', '.join(card.regions)}. Fetch the table again."
             )
@@ -270,7 +270,7 @@ def _table(path: Path, patches: Sequence[str], task: str) -> dict[str, dict[str,
             rows = database.execute(query, [escape(str(path)), patches]).fetchall()
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise GeopeftError(
             f"{path} cannot be read ({reason}). It should be BigEarthNet v2's table with columns "
             f"{', '.join(columns)}: fetch it again."
         ) from error
@@ -282,7 +282,7 @@ def _label(patch: str, there: Iterable[str]) -> np.ndarray:
     there = list(there)
     for name in there:
         if name not in CLASSES:
-            raise ValueError(f"Chip {patch!r}: {unknown_name('label', name, CLASSES)}")
+            raise GeopeftError(f"Chip {patch!r}: {unknown_name('label', name, CLASSES)}")
     return np.array([name in there for name in CLASSES], np.int64)
 
 
@@ -328,7 +328,7 @@ class _Files:
         mask = self.table[codes.astype(np.uint16)]
         if (mask == -2).any():
             unknown = ", ".join(map(str, np.unique(codes[mask == -2])))
-            raise ValueError(
+            raise GeopeftError(
                 f"The reference map of chip {patch!r} has {unknown}, which is no code of CORINE "
                 "Land Cover. Restore its file, or take the chip out of the data set."
             )
@@ -353,7 +353,7 @@ def _square(path: Path, sides: tuple[int, ...] = (SIDE, SIDE // 2, SIDE // 6)) -
     with rasterio.open(path) as raster:
         band = raster.read(1)
     if band.shape not in [(side, side) for side in sides]:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} has {' x '.join(map(str, band.shape))} px instead of "
             f"{' or '.join(map(str, sides))} a side. Restore it, or take the chip out of the data "
             "set."

@@ -10,7 +10,7 @@ import pandas as pd
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 SIDES = ("train", "val", "test")
 #: Shares of the chips at home that are for training, validation and test.
@@ -34,7 +34,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     """
     names, counts = np.unique(np.asarray(places, dtype=str), return_counts=True)
     if len(names) < len(SHARES):
-        raise ValueError(
+        raise GeopeftError(
             f"{len(places)} chips lie in {len(names)} place(s); at least {len(SHARES)} places are "
             "needed to split into train, validation and test without sharing ground."
         )
@@ -83,7 +83,7 @@ def split_regions(
     home, away = choose_regions(card, train_regions, holdout_regions)
     members = {name: [c for c in chips if c.region == name] for name in (*home, *away)}
     if empty := [name for name, inside in members.items() if not inside]:
-        raise ValueError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
+        raise GeopeftError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
     sides: dict[str, list[Chip]] = {"train": [], "val": [], "test": []}
     for name in home:  # region by region, so that each is in train, validation and test
         assigned = split_places([chip.place for chip in members[name]], seed)
@@ -129,14 +129,14 @@ def published_split(
     home, away = choose_regions(card, train_regions, holdout_regions)
     chosen = {side: [chip for chip in sides[side] if chip.region in home] for side in SIDES}
     if empty := [side for side, chips in chosen.items() if not chips]:
-        raise ValueError(
+        raise GeopeftError(
             f"The published split of {card.name} has no {' and no '.join(empty)} chips of region "
             f"{', '.join(home)}. Add another region to train_regions."
         )
     everything = [chip for side in (*SIDES, "holdout") for chip in sides.get(side, ())]
     holdout = {name: [chip for chip in everything if chip.region == name] for name in away}
     if missing := [name for name, chips in holdout.items() if not chips]:
-        raise ValueError(f"Region {', '.join(missing)} of {card.name} has no chips.")
+        raise GeopeftError(f"Region {', '.join(missing)} of {card.name} has no chips.")
     return _gather(chosen, holdout, card, bands, home, size, ignore_index)
 
 
@@ -161,14 +161,14 @@ def choose_regions(
             raise unknown_name(f"region of {card.name}", region, card.regions)
     for argument, names in (("train", home), ("holdout", away)):
         if len(set(names)) < len(names):
-            raise ValueError(f"{argument}_regions names a region twice: {', '.join(names)}.")
+            raise GeopeftError(f"{argument}_regions names a region twice: {', '.join(names)}.")
     if both := set(home) & set(away):
-        raise ValueError(
+        raise GeopeftError(
             f"Region {', '.join(sorted(both))} cannot be trained on and held out. Home is "
             f"{', '.join(home)}; choose another with train_regions=[...]."
         )
     if not home:
-        raise ValueError(f"train_regions is empty; choose from {', '.join(card.regions)}.")
+        raise GeopeftError(f"train_regions is empty; choose from {', '.join(card.regions)}.")
     return home, away
 
 

@@ -24,7 +24,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import split_regions
 from geopeft_nb.datasets.sandbox_climates import CLIMATES, Climate, climate_of
 from geopeft_nb.datasets.sandbox_scene import SCALE, WINDOWS, Scene, make_place
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 _LAND = {
     "water": "#0072B2", "forest": "#117733", "grassland": "#B5BD4C",
@@ -91,23 +91,23 @@ def load_sandbox(
     if task not in TASKS:
         raise unknown_name("task of sandbox", task, TASKS)
     if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 <= shift <= 1:
-        raise ValueError(
+        raise GeopeftError(
             f"shift must be a number from 0 (all regions alike) to 1 (each its own climate), got "
             f"{shift!r}."
         )
     fewest = 3 * CHIPS_PER_PLACE
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < fewest:
-        raise ValueError(
+        raise GeopeftError(
             f"chips of each region must be a whole number of at least {fewest}, three places of "
             f"{CHIPS_PER_PLACE} for training, validation and test; got {chips!r}."
         )
     size = request.size or CARD.size
     if size % 8 or not 16 <= size <= 512:
-        raise ValueError(f"size of sandbox must be a multiple of 8 from 16 to 512, got {size}.")
+        raise GeopeftError(f"size of sandbox must be a multiple of 8 from 16 to 512, got {size}.")
     if request.seed < 0:
-        raise ValueError(f"seed of sandbox must be 0 or more, got {request.seed}.")
+        raise GeopeftError(f"seed of sandbox must be 0 or more, got {request.seed}.")
     if request.root is not None:
-        raise ValueError("sandbox is computed and has no files; leave root out.")
+        raise GeopeftError("sandbox is computed and has no files; leave root out.")
     words, kind, colours = TASKS[task]
     card = replace(
         CARD, task=words, kind=kind, classes=tuple(colours), colours=tuple(colours.values())

@@ -16,6 +16,7 @@ from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import block_places, split_regions
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import data_path
 
 CARD = DataCard(
@@ -85,9 +86,9 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
             count, (height, width), transform = raster.count, raster.shape, raster.transform
             crs = raster.crs.to_string() if raster.crs else None
     except RasterioIOError as error:
-        raise ValueError(f"{path} cannot be read ({error}). Fetch or build it again.") from error
+        raise GeopeftError(f"{path} cannot be read ({error}). Fetch or build it again.") from error
     if count != len(CARD.bands) or crs is None:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} has {count} bands and {crs or 'no reference system'}; a scene needs "
             f"{', '.join(CARD.bands)} and a coordinate reference system."
         )

@@ -22,7 +22,7 @@ from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.regions import SIDES, choose_regions, published_split
 from geopeft_nb.datasets.splits import keep_present, list_entry, split_list, windows
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset, find_file
 
 EVENTS = (
@@ -171,13 +171,13 @@ def _wanted_regions(card: DataCard, request: Request) -> set[str]:
     """Return the regions that chips are needed of, so that no others are downloaded."""
     asked = {*(request.train_regions or ()), *(request.holdout_regions or ())}
     if absent := sorted(asked & set(CARD.regions) - set(card.regions)):
-        raise ValueError(
+        raise GeopeftError(
             f"subset='mini' has no chips of {', '.join(absent)}, only of "
             f"{', '.join(card.regions)}. Take one of these, or subset='full'."
         )
     home, away = choose_regions(card, request.train_regions, request.holdout_regions)
     if set(home) <= set(card.regions) - set(card.home):
-        raise ValueError(
+        raise GeopeftError(
             f"{', '.join(home)} was published as held out and has no training chips. Add to "
             f"train_regions some of {', '.join(card.home)}."
         )
@@ -266,7 +266,7 @@ def _days(root: Path | None, request: Request) -> tuple[dict[str, datetime.date]
         facts = [feature["properties"] for feature in json.loads(path.read_bytes())["features"]]
         days = {fact["location"]: _day(fact["s2_date"]) for fact in facts if fact["s2_date"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise GeopeftError(
             f"{path} does not say when the events were ({type(error).__name__}: {error}). Delete "
             "it to have it fetched again, or to go without days."
         ) from error
@@ -311,7 +311,7 @@ def _read(path: Path, count: int, top: int, left: int, size: int, indices: list[
 
     with rasterio.open(path) as raster:
         if (raster.count, *raster.shape) != (count, FILE_SIZE, FILE_SIZE):
-            raise ValueError(
+            raise GeopeftError(
                 f"{path} has {raster.count} bands of {raster.shape} pixels instead of {count} of "
                 f"{(FILE_SIZE, FILE_SIZE)}. Fetch the published file again."
             )

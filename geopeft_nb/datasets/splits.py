@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from geopeft_nb.datasets.cards import Request
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch
 
 _COMMIT = "5fe258d428d2a8500dcfc376ba1b72051a509160"
@@ -122,7 +123,7 @@ def windows(side: int, size: int | None, what: str) -> list[tuple[str, int, int]
     step = size or side
     if side % step:
         allowed = ", ".join(str(side // n) for n in range(1, 17) if side % n == 0)
-        raise ValueError(f"size must divide {side} for {what} ({allowed}, ...), got {step}.")
+        raise GeopeftError(f"size must divide {side} for {what} ({allowed}, ...), got {step}.")
     if step == side:
         return [("", 0, 0)]
     steps = range(0, side, step)

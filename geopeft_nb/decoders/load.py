@@ -16,7 +16,7 @@ from geopeft_nb.decoders.linear import LinearDecoder
 from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
@@ -104,10 +104,10 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     card = CARDS[name]
     if task not in card.tasks:
         able = ", ".join(repr(card.name) for card in CARDS.values() if task in card.tasks)
-        raise ValueError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
+        raise GeopeftError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
     if unknown := set(options) - set(card.options):
         known = ", ".join(f"{option} ({default})" for option, default in card.options.items())
-        raise ValueError(
+        raise GeopeftError(
             f"decoder={name!r} does not take {', '.join(sorted(unknown))}. Options: "
             f"{known or 'none'}."
         )
@@ -129,12 +129,12 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
     start = f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} "
     if len(blocks) < 4:
-        raise ValueError(
+        raise GeopeftError(
             f"{start}gives {len(backbone.strides)}. Take decoder='linear' or 'fcn', or a network "
             "that is loaded with four stages or has four blocks or more."
         )
     if backbone.layers_given:
-        raise ValueError(
+        raise GeopeftError(
             f"{start}was loaded with layers={list(backbone.layers)}. Use load_backbone(..., "
             f"layers={quarters}), or leave layers out."
         )
@@ -145,11 +145,11 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     """Build a decoder with random weights for the maps that a backbone returns now.
 
     Args:
-        name: A name that `gp.decoders()` lists.
+        name: A name that `gp.list_decoders()` lists.
         backbone: Gives strides and channels of the maps. Maps of one size get a `LearnedPyramid`
             where maps of four sizes are needed.
         outputs: Classes, labels or targets K.
-        **options: See `gp.decoders()`.
+        **options: See `gp.list_decoders()`.
 
     Raises:
         ValueError: An option has a value that cannot work.
@@ -171,7 +171,7 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
         return MapDecoder(pyramid, UperNetDecoder(maps, width), outputs)
     widths = options.get("channels", [min(width, channels[-1]) for width in (512, 256, 128, 64)])
     if not isinstance(widths, Sequence) or len(widths) != len(maps):
-        raise ValueError(
+        raise GeopeftError(
             f"channels of the UNet must be {len(maps)} numbers, coarse to fine, for example "
             f"(512, 256, 128, 64); got {widths!r}."
         )
@@ -181,11 +181,11 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
 
 def _count(option: str, value: object) -> int:
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{option} must be a whole number above 0, got {value!r}.")
+        raise GeopeftError(f"{option} must be a whole number above 0, got {value!r}.")
     return value
 
 
-def decoders() -> pd.DataFrame:
+def list_decoders() -> pd.DataFrame:
     """List the decoders that `build_model` knows, one row each."""
     rows = [
         {

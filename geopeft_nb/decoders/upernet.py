@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import widened
+from geopeft_nb.errors import GeopeftError
 
 #: Sides, in cells, of the grids that the coarsest map is averaged to.
 POOLS = (1, 2, 3, 6)
@@ -47,7 +48,7 @@ class UperNetDecoder(nn.Module):
         """
         *finer, coarsest = features
         if self.training and len(coarsest) == 1:
-            raise ValueError(
+            raise GeopeftError(
                 "UPerNet averages the coarsest map to one cell, and batch norm cannot learn from a "
                 "single one. Train with a batch_size of 2 or more, or take decoder='unet'."
             )

@@ -11,7 +11,7 @@ import pandas as pd
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import expect
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.evaluation.measures import MEASURES, Measure
 from geopeft_nb.evaluation.metrics import bootstrap_scores, percentile_interval
 from geopeft_nb.training.memory import hand_back
@@ -73,7 +73,7 @@ class Report:
                 not pair.
         """
         if (self.scored, self.seed, self.score) != (other.scored, other.seed, other.score):
-            raise ValueError(
+            raise GeopeftError(
                 f"{self.title!r} and {other.title!r} were not scored on the same chips and draws. "
                 "Evaluate both with the same data and seed."
             )
@@ -112,17 +112,17 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     expect(run, "history", "the run that fit returned")
     expect(data, "holdout", "the data that load_data returned")
     if run.model.task != data.task:
-        raise ValueError(
+        raise GeopeftError(
             f"The model is for {run.model.task}, and {data.card.title} is for {data.task}."
         )
     if run.model.classes != data.classes or run.model.bands != tuple(data.bands):
-        raise ValueError(
+        raise GeopeftError(
             f"The model knows classes {run.model.classes} and bands {run.model.bands}; the data "
             f"have {data.classes} and {tuple(data.bands)}."
         )
     scored = [data.test, *data.holdout.values()]
     if known := run.seen & {chip.name for part in scored for chip in part.chips}:
-        raise ValueError(
+        raise GeopeftError(
             f"{len(known)} of these chips, {min(known)!r} among them, were trained on. Evaluate "
             "with the data that fit was given."
         )
@@ -148,7 +148,7 @@ def _score(
 ) -> tuple[dict[str, object], np.ndarray]:
     members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
     if not members:
-        raise ValueError(f"Region {region!r} has no chips to score.")
+        raise GeopeftError(f"Region {region!r} has no chips to score.")
     key, counts = TARGETS[data.task][0], []
     for start in range(0, len(members), AT_ONCE):
         samples = [chips[index] for index in members[start : start + AT_ONCE]]
@@ -187,7 +187,9 @@ def plot_reports(reports: list[Report]) -> Figure:
     from matplotlib.figure import Figure
 
     if len(scores := {report.score for report in reports}) != 1:
-        raise ValueError(f"One figure shows one score, and these have {', '.join(sorted(scores))}.")
+        raise GeopeftError(
+            f"One figure shows one score, and these have {', '.join(sorted(scores))}."
+        )
     score = reports[0].score
     regions = list(reports[0].table.index)
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geopeft_nb.datasets.pictures import COMPOSITES
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps.region import RegionView, region_view
 
@@ -56,7 +56,7 @@ def map_regions(
             composite needs are missing.
     """
     if (task := getattr(data, "task", "segmentation")) != "segmentation":
-        raise ValueError(
+        raise GeopeftError(
             f"map_regions shows a class for each pixel, and {data.card.title} is for {task}. Use "
             "evaluate(run, data).plot() for its scores, and data.plot(sample) for single chips."
         )
@@ -64,13 +64,13 @@ def map_regions(
     for name, run in runs.items():
         _check_run(name, run, data)
     if chips < 1:
-        raise ValueError(f"chips must be at least 1, got {chips}.")
+        raise GeopeftError(f"chips must be at least 1, got {chips}.")
     if composite not in COMPOSITES:
         raise unknown_name("composite", composite, COMPOSITES)
     known = [*data.regions, *data.holdout]
     wanted = [regions] if isinstance(regions, str) else list(known if regions is None else regions)
     if not wanted:
-        raise ValueError(f"regions is empty; name at least one of {', '.join(known)}.")
+        raise GeopeftError(f"regions is empty; name at least one of {', '.join(known)}.")
     for region in wanted:
         if region not in known:
             raise unknown_name("region", region, known)
@@ -215,21 +215,23 @@ def _name_runs(run_or_runs: Any) -> dict[str, Any]:  # noqa: ANN401
             same = sum(name == method or name.startswith(f"{method} (") for name in runs)
             runs[f"{method} ({same + 1})" if same else method] = run
     if not runs:
-        raise ValueError("map_regions got no run; pass what fit returned, or a list of such runs.")
+        raise GeopeftError(
+            "map_regions got no run; pass what fit returned, or a list of such runs."
+        )
     return runs
 
 
 def _check_run(name: str, run: Any, data: Any) -> None:  # noqa: ANN401
     """Refuse what cannot predict, or was trained for other classes or bands than the data's."""
     if not callable(getattr(run, "predict", None)):
-        raise ValueError(
+        raise GeopeftError(
             f"{name!r} is a {type(run).__name__} without predict(samples); pass what fit returned."
         )
     for kind in ("classes", "bands"):
         trained = getattr(getattr(run, "model", None), kind, None)
         given = tuple(getattr(data, kind))
         if trained is not None and tuple(trained) != given:
-            raise ValueError(
+            raise GeopeftError(
                 f"Run {name!r} was trained for the {kind} {', '.join(trained)}, but the data has "
                 f"{', '.join(given)}. Pass the data it was trained on."
             )

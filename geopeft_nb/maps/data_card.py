@@ -102,8 +102,8 @@ def data_card(data: str | GeoData) -> DataSheet:
     """Show what a data set is: licence, citation, split, class balance, map of its chips.
 
     Args:
-        data: A name that `gp.datasets()` lists, whose files are used if they are on this machine
-            (nothing is downloaded); or what `load_data` returned.
+        data: A name that `gp.list_datasets()` lists, whose files are used if they are on this
+            machine (nothing is downloaded); or what `load_data` returned.
 
     Returns:
         A sheet, which a notebook shows as tables and a map.

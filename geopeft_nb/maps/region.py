@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.datasets.pictures import composites_of, stretch
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
 
 
@@ -69,7 +70,7 @@ def region_view(
     kind = "test" if home else "hold-out"
     samples = _members(data.test if home else data.holdout[region], region)
     if not samples:
-        raise ValueError(
+        raise GeopeftError(
             f"Region {region!r} has no {kind} chips to show. Leave it out of regions, or load the "
             "data with a different split."
         )
@@ -127,13 +128,13 @@ def _predict(name: str, run: Any, samples: list[Any], count: int) -> list[NDArra
     maps = [np.asarray(chip, np.int64) for chip in run.predict(samples)]
     shapes = [np.shape(sample["mask"]) for sample in samples]
     if [chip.shape for chip in maps] != shapes:
-        raise ValueError(
+        raise GeopeftError(
             f"Run {name!r} must predict one (H, W) class map per chip; got shapes "
             f"{sorted({chip.shape for chip in maps})} for chips of {sorted(set(shapes))}."
         )
     found = {int(value) for chip in maps for value in np.unique(chip)}
     if not found <= set(range(count)):
-        raise ValueError(
+        raise GeopeftError(
             f"Run {name!r} predicts the classes {sorted(found)}, but the data has only 0 to "
             f"{count - 1}. Load the data the run was trained on."
         )

@@ -30,6 +30,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.training.order import Order
 from geopeft_nb.tuning.identity import identity
@@ -87,7 +88,7 @@ class Checkpoints(Callback):
             return ""
         own = moving_state(model).keys()
         if odd := sorted(own ^ found["weights"].keys()):
-            raise ValueError(
+            raise GeopeftError(
                 f"The checkpoint does not fit what the model trains: {len(odd)} names differ, "
                 f"{', '.join(odd[:3])} among them."
             )
@@ -196,7 +197,7 @@ def prepare(
             would lose a run that was cut off.
     """
     if resume is True and out is None:
-        raise ValueError("resume=True needs out, the folder of the run to go on with.")
+        raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     if out is None:
         return Checkpoints(None, {}, seconds)
     about, target, found = describe(model, data, settings), checkpoint_folder(out), None
@@ -205,7 +206,7 @@ def prepare(
         source = target if resume is True else checkpoint_folder(resume)
         found = read(source, about)
     if found is None and source is not None and resume is not True:
-        raise ValueError(
+        raise GeopeftError(
             f"{source} holds no checkpoint. resume is the out of an earlier run; resume=True, with "
             "out, begins where there is none."
         )
@@ -235,7 +236,7 @@ def check_unfinished(folder: Path) -> None:
     found = latest(folder)
     if found is not None and not found.name.endswith(("-finished", "-stopped")):
         step, epoch, _ = _place(found.name)
-        raise ValueError(
+        raise GeopeftError(
             f"{folder} holds a run that was cut off after {step} steps, in epoch {epoch + 1}. Go "
             "on with fit(..., resume=True); or name another out, or delete that folder, to begin "
             "anew."
@@ -265,13 +266,13 @@ def read(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
         state["weights"] = load_file(source / "weights.safetensors")
         state["best_weights"] = load_file(source / "best.safetensors")
     except Exception as error:  # each of the four formats has errors of its own
-        raise ValueError(
+        raise GeopeftError(
             f"The checkpoint {source} is damaged: {error}. Delete {folder} and begin anew."
         ) from error
     differing = [key for key in about if then.get(key) != json.loads(json.dumps(about[key]))]
     if differing:
         said = "; ".join(_difference(key, then.get(key), about[key]) for key in differing)
-        raise ValueError(
+        raise GeopeftError(
             f"The run in {folder} cannot be gone on with like this, because it differs: {said}. "
             "Use what it was begun with, or name another out to begin anew."
         )

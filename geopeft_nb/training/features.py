@@ -25,6 +25,7 @@ from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.decoders.load import CARDS as DECODERS
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
@@ -57,7 +58,7 @@ class Split:
 
     def __init__(self, model: SegmentationModel) -> None:
         if reason := why_not_split(model):
-            raise ValueError(reason)
+            raise GeopeftError(reason)
         self.model = model
         #: Index of the first block that is trained, or None if the whole backbone is frozen.
         self.first = first_trained(model)
@@ -178,7 +179,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         place: str = "auto",
     ) -> None:
         if place not in ("auto", "memory", "disk"):
-            raise ValueError(f"place must be 'auto', 'memory' or 'disk', got {place!r}.")
+            raise GeopeftError(f"place must be 'auto', 'memory' or 'disk', got {place!r}.")
         self.split, self.chips, self.augment, self.place = Split(model), chips, augment, place
         self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
         square = self.size[0] == self.size[1]
@@ -294,7 +295,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         folder.mkdir(parents=True, exist_ok=True)
         room = shutil.disk_usage(folder).free - RESERVE
         if self.nbytes > room:
-            raise ValueError(
+            raise GeopeftError(
                 f"The features of {len(self)} chips in {len(self.views)} views take "
                 f"{self.nbytes / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are free, and "
                 f"{max(room, 0) / 1e9:.1f} GB on the disk of {folder}. Set GEOPEFT_CACHE to a "

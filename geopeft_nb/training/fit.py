@@ -142,7 +142,8 @@ def fit(
         batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 on a GPU that has it.
-        frugal: Recipes that save memory or time, see `gp.recipes()`: a name, a list, or ``"all"``.
+        frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
+            ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
         device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
         dashboard: Show the live view.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from geopeft_nb.backbones.vit import PreNormBlock
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.features import why_not_split
 from geopeft_nb.training.recipe_checkpoint import (
@@ -116,7 +116,7 @@ RECIPES = {
 }  # fmt: skip
 
 
-def recipes() -> pd.DataFrame:
+def list_recipes() -> pd.DataFrame:
     """List the recipes that `fit` and `memory_plan` know, one row each."""
     hidden = ("refuses", "idle")
     rows = [{k: v for k, v in vars(r).items() if k not in hidden} for r in RECIPES.values()]
@@ -139,16 +139,16 @@ def normalise(
     """
     names = [] if frugal is None else [frugal] if isinstance(frugal, str) else frugal
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError(
+        raise GeopeftError(
             f"frugal must be a recipe's name, a list of names, 'all' or None; got {frugal!r}."
         )
     for name in names:
         if name not in RECIPES and name != "all":
             raise unknown_name("recipe", name, [*RECIPES, "all"])
     if {"bf16", "8bit"} <= set(names):
-        raise ValueError("Frozen weights are held either as 'bf16' or as '8bit': choose one.")
+        raise GeopeftError("Frozen weights are held either as 'bf16' or as '8bit': choose one.")
     if {"cached", "cached_on_disk"} <= set(names):
-        raise ValueError(
+        raise GeopeftError(
             "Features are 'cached' where there is room, or 'cached_on_disk': choose one."
         )
     if model is None:
@@ -161,13 +161,13 @@ def normalise(
         wanted |= general - ({"cached"} if "cached_on_disk" in names else set())
     late = "late" in wanted and ("late" in names or not why_not_late(model))
     if "late" in names and (reason := why_not_late(model)):
-        raise ValueError(reason)
+        raise GeopeftError(reason)
     chosen = []
     with train_late(model) if late else nullcontext():  # the others see what it leaves to train
         for name in (name for name in RECIPES if name in wanted):
             reason = "" if late and name == "late" else RECIPES[name].refuses(model)
             if reason and name in names:
-                raise ValueError(reason)
+                raise GeopeftError(reason)
             if not reason and (name in names or not RECIPES[name].idle(model)):
                 chosen.append(name)
     return tuple(chosen)

@@ -96,8 +96,8 @@ def explain(
     else:
         lines.append(
             "No smaller batch and no recipe helps enough. Use smaller chips (load_data(..., size="
-            "...)), a method that trains less (gp.methods()) or a smaller backbone (gp.backbones())"
-            "."
+            "...)), a method that trains less (gp.list_methods()) or a smaller backbone "
+            "(gp.list_backbones())."
         )
     lines.append("The model is on the CPU, the rest is freed: fit can be called again.")
     return OutOfMemory("\n".join(lines))

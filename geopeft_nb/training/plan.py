@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geopeft_nb.datasets.cards import TARGETS
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.live import LiveBytes
 from geopeft_nb.training.losses import OBJECTIVES
@@ -449,7 +449,7 @@ def _check(
     """Refuse what cannot be planned; return height and width."""
     expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS:
-        raise ValueError(
+        raise GeopeftError(
             "Nothing that trains is attached: call attach(model, method) first, with one of "
             f"{', '.join(CARDS)}."
         )
@@ -458,16 +458,16 @@ def _check(
     if device not in PLACES:
         raise unknown_name("device", device, PLACES)
     if not _counts(batch_size):
-        raise ValueError(f"batch_size must be a whole number above 0, got {batch_size!r}.")
+        raise GeopeftError(f"batch_size must be a whole number above 0, got {batch_size!r}.")
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
     sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     patch = model.backbone.patch_size
     if len(sides) != 2 or not all(_counts(side) for side in sides):
-        raise ValueError(f"size must be pixels, such as 224 or (224, 448), got {size!r}.")
+        raise GeopeftError(f"size must be pixels, such as 224 or (224, 448), got {size!r}.")
     if any(side % patch for side in sides) and not model.pad:
         near = [max(patch, round(side / patch) * patch) for side in sides]
-        raise ValueError(
+        raise GeopeftError(
             f"Chips of {sides[0]} × {sides[1]} px are not divisible by the patch of {patch} px. "
             f"Use size={near[0] if near[0] == near[1] else tuple(near)}, or build_model(..., "
             "pad=True) to repeat the border."
@@ -482,11 +482,11 @@ def _counts(value: object) -> bool:
 def _check_measurable(model: SegmentationModel, precision: str, device: str) -> None:
     """Refuse what can be planned and not be run here."""
     if device == "gpu" and not torch.cuda.is_available():
-        raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+        raise GeopeftError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
     if precision == "fp16" and not _on_gpu(device):
-        raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'bf16', or memory_plan.")
+        raise GeopeftError("precision='fp16' needs a GPU. Use 'fp32' or 'bf16', or memory_plan.")
     if any(tensor.is_meta for tensor in model.parameters()):
-        raise ValueError("A model on the meta device cannot run. Use memory_plan for it.")
+        raise GeopeftError("A model on the meta device cannot run. Use memory_plan for it.")
 
 
 def _on_gpu(device: str) -> bool:

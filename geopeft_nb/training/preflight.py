@@ -8,7 +8,7 @@ import torch
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.inputs import METADATA, without
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
@@ -37,43 +37,43 @@ def check_fit(
     expect(model, "method_options", "the model that build_model returned")
     expect(data, "holdout", "the data that load_data returned")
     if model.method is None:
-        raise ValueError(
+        raise GeopeftError(
             "Nothing is attached: call attach(model, method) first, with one of "
             f"{', '.join(CARDS)}."
         )
     if model.method not in CARDS:
-        raise ValueError(f"This is a {model.method} model. Build a new one to train it.")
+        raise GeopeftError(f"This is a {model.method} model. Build a new one to train it.")
     numbers = {
         "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "devices": devices
     }  # fmt: skip
     for label, value in numbers.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{label} must be a whole number above 0, got {value!r}.")
+            raise GeopeftError(f"{label} must be a whole number above 0, got {value!r}.")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
+        raise GeopeftError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
     if lr is not None and not 0 < lr < 1:
-        raise ValueError(f"lr must lie between 0 and 1, got {lr!r}.")
+        raise GeopeftError(f"lr must lie between 0 and 1, got {lr!r}.")
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "gpu" and not torch.cuda.is_available():
-        raise ValueError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+        raise GeopeftError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
     check_devices(strategy, devices, device)
     if model.classes != data.classes or model.bands != tuple(data.bands):
-        raise ValueError(
+        raise GeopeftError(
             f"The model was built for classes {model.classes} and bands {model.bands}, the data "
             f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
         )
     if model.task != data.task:
-        raise ValueError(
+        raise GeopeftError(
             f"The model was built for {model.task}, the data are for {data.task}. Build the model "
             "with these data."
         )
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
-        raise ValueError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
+        raise GeopeftError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
     if data.size % model.backbone.patch_size and not model.pad:
-        raise ValueError(
+        raise GeopeftError(
             f"Chips of {data.size} px are not divisible by the patch of "
             f"{model.backbone.patch_size} px. Build the model with these data."
         )
@@ -81,18 +81,20 @@ def check_fit(
     parts |= {f"holdout[{name!r}]": chips for name, chips in data.holdout.items()}
     for name, chips in parts.items():
         if not len(chips):
-            raise ValueError(f"data.{name} has no chips.")
+            raise GeopeftError(f"data.{name} has no chips.")
         for kind in model.metadata:
             check_metadata(name, kind, without(chips, kind))
         if not check_chips(chips, (len(data.bands), data.size, data.size), name, model.metadata):
             ignored = "NaN" if data.task == "regression" else data.ignore_index
             unit = "pixel" if TARGETS[data.task][0] == "mask" else "chip"
-            raise ValueError(f"data.{name} has no labelled {unit}: all are {ignored}.")
+            raise GeopeftError(f"data.{name} has no labelled {unit}: all are {ignored}.")
     if devices > len(data.train):
-        raise ValueError(f"devices={devices}, but there are only {len(data.train)} training chips.")
+        raise GeopeftError(
+            f"devices={devices}, but there are only {len(data.train)} training chips."
+        )
     batches = len(data.train) // (min(batch_size, len(data.train) // devices) * devices)
     if accumulate > batches:
-        raise ValueError(
+        raise GeopeftError(
             f"accumulate={accumulate} batches for one step, but an epoch has only {batches}. Use "
             "fewer, or a smaller batch_size."
         )
@@ -104,7 +106,7 @@ def check_devices(strategy: str, devices: int, device: str) -> None:
         raise unknown_name("strategy", strategy, STRATEGIES)
     there = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else None
     if there is not None and devices > there:
-        raise ValueError(f"devices={devices}, but there are {there} GPUs.")
+        raise GeopeftError(f"devices={devices}, but there are {there} GPUs.")
 
 
 def check_chips(
@@ -132,11 +134,11 @@ def check_chips(
         sample = chips[int(index)]
         image, target = sample["image"], sample[key]
         if tuple(image.shape) != shape:
-            raise ValueError(
+            raise GeopeftError(
                 f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
             )
         if image.dtype != torch.float32 or target.dtype != dtype:
-            raise ValueError(
+            raise GeopeftError(
                 f"Chip {sample['name']!r} has an image of {image.dtype} and a {key} of "
                 f"{target.dtype}; float32 and {str(dtype).removeprefix('torch.')} are needed."
             )
@@ -150,7 +152,7 @@ def check_chips(
 def check_metadata(part: str, kind: str, chip: str | None) -> None:
     """Refuse a chip, if there is one, of which metadata that the model uses are not known."""
     if chip is not None:
-        raise ValueError(
+        raise GeopeftError(
             f"The model uses {kind}, and that of chip {chip!r} in data.{part} is not known. Use "
             "build_model(..., metadata=False), or leave such chips out."
         )

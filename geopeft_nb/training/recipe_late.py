@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from geopeft_nb.backbones.base import Transformer
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.blocks import running_blocks
 
@@ -32,7 +33,7 @@ def train_late(model: SegmentationModel) -> Iterator[str]:
         ValueError: The method has no late part, see `why_not_late`.
     """
     if reason := why_not_late(model):
-        raise ValueError(reason)
+        raise GeopeftError(reason)
     blocks = running_blocks(model)
     first = len(blocks) - late_count(blocks)
     stays = {id(p) for block in blocks[first:] for p in block.parameters()}

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import full_weight
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.models import SegmentationModel, part_of
 from geopeft_nb.training.blocks import replaced, running_blocks
@@ -46,7 +47,7 @@ def hold(model: SegmentationModel, kind: str, park: str = "disk") -> Iterator[st
         ValueError: There is nothing to hold, or the method reads the weights by itself.
     """
     if reason := why_not_hold(model, kind):
-        raise ValueError(reason)
+        raise GeopeftError(reason)
     layers = frozen_layers(model)
     originals = [layer.weight.data for layer in layers]
     before = sum(w.nbytes for w in originals)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.training.fit import Run, _collate, _Task, fit
 from geopeft_nb.training.losses import make_objective
@@ -122,9 +123,9 @@ def find_lr(
     check_fit(model, data, 1, batch_size, low, precision, device, seed=seed)
     _check_range(low, high)
     if not isinstance(steps, int) or steps < 20:
-        raise ValueError(f"steps must be a whole number from 20, got {steps!r}.")
+        raise GeopeftError(f"steps must be a whole number from 20, got {steps!r}.")
     if precision == "auto":
-        raise ValueError("precision='auto' is not known here. Use 'fp32', 'bf16' or 'fp16'.")
+        raise GeopeftError("precision='auto' is not known here. Use 'fp32', 'bf16' or 'fp16'.")
     rates = np.geomspace(low, high, steps)
     ramp, order = _Ramp(rates), Order(len(data.train), min(batch_size, len(data.train)), seed)
     before = {name: value.cpu().clone() for name, value in moving_state(model).items()}
@@ -155,7 +156,7 @@ def find_lr(
             model.load_state_dict(before, strict=False)
     losses = np.array(ramp.losses)
     if len(losses) < 20:
-        raise ValueError(
+        raise GeopeftError(
             f"The loss exploded in step {len(losses)}, at lr={rates[len(losses) - 1]:g}, too soon "
             "to say anything. Use a smaller low, or more steps."
         )
@@ -245,12 +246,16 @@ def search_lr(
     """
     rates = choose_lrs(lrs, trials, seed)
     if "out" in settings or "resume" in settings:
-        raise ValueError("The trials would share one out. Save the best: search.run.save(folder).")
+        raise GeopeftError(
+            "The trials would share one out. Save the best: search.run.save(folder)."
+        )
     rows, best, lowest, before = [], None, np.inf, None
     for rate in rates:
         model = make_model()
         if model is before:
-            raise ValueError("make_model returned the same model twice; build a new one each time.")
+            raise GeopeftError(
+                "make_model returned the same model twice; build a new one each time."
+            )
         before = model
         try:
             run = fit(
@@ -268,7 +273,7 @@ def search_lr(
         if run.state == "stopped":
             break
     if best is None:
-        raise ValueError(f"Training diverged with {', '.join(f'{rate:g}' for rate in rates)}.")
+        raise GeopeftError(f"Training diverged with {', '.join(f'{rate:g}' for rate in rates)}.")
     table = pd.DataFrame(rows).sort_values("val_loss", ignore_index=True)
     return Search(table, float(best.settings["lr"]), best)
 
@@ -279,12 +284,12 @@ def choose_lrs(
     """Return the learning rates to try; arguments as in `search_lr`."""
     if not isinstance(lrs, tuple):
         if not len(lrs) or not all(0 < rate < 1 for rate in lrs):
-            raise ValueError(f"Learning rates must lie between 0 and 1, got {lrs!r}.")
+            raise GeopeftError(f"Learning rates must lie between 0 and 1, got {lrs!r}.")
         return [float(rate) for rate in lrs]
     if len(lrs) != 2:
-        raise ValueError(f"A pair (low, high) is drawn from, a [list] is tried; got {lrs!r}.")
+        raise GeopeftError(f"A pair (low, high) is drawn from, a [list] is tried; got {lrs!r}.")
     if not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials must be a whole number above 0, got {trials!r}.")
+        raise GeopeftError(f"trials must be a whole number above 0, got {trials!r}.")
     _check_range(*lrs)
     drawn = np.random.default_rng(seed).uniform(math.log10(lrs[0]), math.log10(lrs[1]), trials)
     return [float(rate) for rate in 10.0**drawn]
@@ -292,4 +297,4 @@ def choose_lrs(
 
 def _check_range(low: float, high: float) -> None:
     if not 0 < low < high < 1:
-        raise ValueError(f"A range needs 0 < low < high < 1, got {low!r} and {high!r}.")
+        raise GeopeftError(f"A range needs 0 < low < high < 1, got {low!r} and {high!r}.")

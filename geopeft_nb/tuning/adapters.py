@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.targets import block_names
 
@@ -127,11 +127,11 @@ def adapter_config(
     if kind not in KINDS:
         raise unknown_name("kind of adapter", kind, KINDS)
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ValueError(f"width must be a whole number above 0, for example 64; got {width}.")
+        raise GeopeftError(f"width must be a whole number above 0, for example 64; got {width}.")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
+        raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
     if scale is not None and not scale > 0:
-        raise ValueError(f"scale is the factor on the adapter and must be above 0; got {scale}.")
+        raise GeopeftError(f"scale is the factor on the adapter and must be above 0; got {scale}.")
     parts, usual = KINDS[kind]
     names = [f"{block}.{part}" for block in block_names(backbone, "adapter") for part in parts]
     return AdapterConfig(

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import read_checkpoint
-from geopeft_nb.errors import expect
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
 from geopeft_nb.tuning.methods import CARDS, attach
@@ -54,14 +54,16 @@ def save_adapter(
     model = cast("SegmentationModel", getattr(model_or_run, "model", model_or_run))
     expect(model, "method_options", "the model that build_model returned, or the run of fit")
     if model.method is None:
-        raise ValueError("Nothing is attached yet: call attach(model, ...) and fit before saving.")
+        raise GeopeftError(
+            "Nothing is attached yet: call attach(model, ...) and fit before saving."
+        )
     if model.method not in CARDS:
-        raise ValueError(
+        raise GeopeftError(
             "The adapter was merged into the backbone's weights, so it cannot be saved by itself. "
             "Call save_adapter before merge, or write the whole model with export_onnx."
         )
     if report is not None and set(report.table["method"]) != {model.method}:
-        raise ValueError(f"The report is of {report.title!r}, and the model has {model.method}.")
+        raise GeopeftError(f"The report is of {report.title!r}, and the model has {model.method}.")
     target = check_target(folder)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -95,9 +97,9 @@ def check_target(folder: str | os.PathLike[str]) -> Path:
     """
     target = Path(folder).expanduser().resolve()
     if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file. Name a folder for the adapter.")
+        raise GeopeftError(f"{target} is a file. Name a folder for the adapter.")
     if target.is_dir() and any(target.iterdir()) and not (target / "adapter.json").is_file():
-        raise ValueError(
+        raise GeopeftError(
             f"{target} holds other files, which would be lost. Name a new folder, for example "
             f"{target / 'adapter'}."
         )
@@ -153,13 +155,13 @@ def load_adapter(
     check_identity(source, about, identity(model))
     method, options = about["method"], about["options"]
     if name is None and model.adapters:
-        raise ValueError(
+        raise GeopeftError(
             f"The model carries adapters already: {', '.join(model.adapters)}. Choose another name "
             f"for {source} with load_adapter(..., name=...)."
         )
     name = name or about["adapter"] or "default"
     if name in model.adapters:
-        raise ValueError(
+        raise GeopeftError(
             f"The model carries an adapter {name!r} already, attached with {model.options[name]}; "
             f"{source} was saved with {options}. Choose another with load_adapter(..., name=...)."
         )
@@ -187,14 +189,16 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         about = {"metadata": [], **json.loads(file.read_text())}  # without it: none
         lacking = {*REMEDIES, "method", "options", "adapter"} - set(about)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {error}.") from error
+        raise GeopeftError(f"{file} is damaged: {error}.") from error
     if lacking:
-        raise ValueError(
+        raise GeopeftError(
             f"{file} does not say the {', '.join(sorted(lacking))}: it is damaged, or of an older "
             "release, whose adapters have to be saved anew."
         )
     if about["method"] not in CARDS:
-        raise ValueError(f"{source} has the method {about['method']!r}; known: {', '.join(CARDS)}.")
+        raise GeopeftError(
+            f"{source} has the method {about['method']!r}; known: {', '.join(CARDS)}."
+        )
     names = ["decoder.safetensors"]
     names += ["adapter_model.safetensors"] if CARDS[about["method"]].config else []
     names += ["backbone.safetensors"] if about["method"] in ("full", "vit_adapter") else []
@@ -230,7 +234,7 @@ def _check_shapes(
             if shapes[key] != own_shapes[key]
         ]
     if problems:
-        raise ValueError(
+        raise GeopeftError(
             f"{source} does not fit the model: {'; '.join(sorted(problems)[:4])}. Build the model "
             "with the decoder and the options that its adapter.json names."
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.targets import block_names
 
@@ -70,7 +71,7 @@ class BitFitLayer(OwnLayer):
         """Exchange the layer's bias for that of the active or named adapter."""
         names = self.active_adapters if adapter_names is None else adapter_names
         if len(names) != 1:
-            raise ValueError(f"One set of biases can be merged, not {len(names)}.")
+            raise GeopeftError(f"One set of biases can be merged, not {len(names)}.")
         name = names[0]  # also if it is disabled at the moment
         if name in self.configs and not self.merged:
             self._exchange(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from geopeft_nb.errors import expect
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.tuning.model_card import units
@@ -23,12 +23,12 @@ def check_export(model: SegmentationModel, what: str) -> None:
     """
     expect(model, "method_options", "the model that build_model returned")
     if model.method in CARDS and CARDS[model.method].merges:
-        raise ValueError(
+        raise GeopeftError(
             f"{what} takes plain weights, and this model carries {model.method} beside them. Call "
             "gp.merge(model) first; save_adapter before that, to keep the adapter."
         )
     if model.metadata:
-        raise ValueError(
+        raise GeopeftError(
             f"{what} is written for models that take an image alone, and this one also uses "
             f"{' and '.join(model.metadata)}. Train one with build_model(..., metadata=False)."
         )
@@ -56,10 +56,10 @@ def export_onnx(
     check_export(model, "ONNX")
     target = Path(file).expanduser().resolve()
     if target.suffix != ".onnx":
-        raise ValueError(f"The name of the file must end in .onnx, got {target.name!r}.")
+        raise GeopeftError(f"The name of the file must end in .onnx, got {target.name!r}.")
     side = model.built_for.get("size", 224) if size is None else size
     if not isinstance(side, int) or side < 1:
-        raise ValueError(f"size is the side of the images in pixels, above 0; got {size!r}.")
+        raise GeopeftError(f"size is the side of the images in pixels, above 0; got {size!r}.")
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it, and its own message is long
     except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 
 #: What an adapter must find again in a model -> what to do where it does not.
@@ -66,7 +67,7 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
         for key in said
     ]
     if sentences:
-        raise ValueError(f"{source} does not fit the model. {' '.join(sentences)}")
+        raise GeopeftError(f"{source} does not fit the model. {' '.join(sentences)}")
 
 
 def _difference(key: str, saved: Any, own: Any) -> str:  # noqa: ANN401 - any value of JSON

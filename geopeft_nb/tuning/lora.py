@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.vit import FusedQKV, full_weight
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.tuning.registry import register
 from geopeft_nb.tuning.targets import block_names, layer_names
 
@@ -273,11 +273,11 @@ def lora_config(
     if preset not in PRESETS:
         raise unknown_name("preset of lora", preset, PRESETS)
     if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-        raise ValueError(f"r, the rank of LoRA, must be a whole number above 0; got {r!r}.")
+        raise GeopeftError(f"r, the rank of LoRA, must be a whole number above 0; got {r!r}.")
     if alpha is not None and alpha <= 0:
-        raise ValueError(f"alpha scales the update and must be above 0, got {alpha!r}.")
+        raise GeopeftError(f"alpha scales the update and must be above 0, got {alpha!r}.")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
+        raise GeopeftError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
     layers, parts = PRESETS[preset]
     if preset == "late" and last is None:
         last = max(1, len(block_names(backbone, "lora")) // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from geopeft_nb.errors import expect
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 
@@ -23,7 +23,7 @@ def merge(model: SegmentationModel) -> SegmentationModel:
     """Fold the active adapter into the backbone's weights, in place: same output, no extra cost.
 
     Args:
-        model: With an adapter of a method that merges, see `gp.methods()`.
+        model: With an adapter of a method that merges, see `gp.list_methods()`.
 
     Returns:
         The same model, with a plain backbone. Other adapters that it carried are gone.
@@ -34,7 +34,7 @@ def merge(model: SegmentationModel) -> SegmentationModel:
     expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS or not CARDS[model.method].merges:
         able = ", ".join(card.name for card in CARDS.values() if card.merges)
-        raise ValueError(
+        raise GeopeftError(
             f"{NO_MERGE.get(model.method, 'The adapter is merged already.')} Methods that merge: "
             f"{able}. To share what was trained, use save_adapter; export_onnx takes this model as "
             "it is."

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.models import SegmentationModel, part_of
 
 #: Methods that only choose which of the model's own weights are trained.
@@ -142,10 +142,10 @@ def attach(
 
     Args:
         model: From `build_model`.
-        method: A name that `gp.methods()` lists.
+        method: A name that `gp.list_methods()` lists.
         name: Name of the adapter.
         seed: Seed of the random weights that the method adds.
-        **options: Options of the method, see `gp.methods()`.
+        **options: Options of the method, see `gp.list_methods()`.
 
     Returns:
         The same model. The decoder is always trained.
@@ -160,15 +160,17 @@ def attach(
     card = CARDS[method]
     _check_free(model, card, name)
     if not name.isidentifier():
-        raise ValueError(f"The name of an adapter is one word of letters and digits, got {name!r}.")
+        raise GeopeftError(
+            f"The name of an adapter is one word of letters and digits, got {name!r}."
+        )
     if any(hasattr(container(), name) for container in (nn.ModuleDict, nn.ParameterDict)):
-        raise ValueError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
+        raise GeopeftError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
     make = _maker(card)
     plain = model.plain_backbone
     try:
         inspect.signature(make).bind(plain, **options)
     except TypeError as error:
-        raise ValueError(
+        raise GeopeftError(
             f"{method} does not take {', '.join(options)}. Options: {card.options}."
         ) from error
     _check_shared(model, card, make, options)
@@ -204,24 +206,24 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
     """Refuse a second method, or a second adapter of the same name."""
     if model.method is None:
         if attached := getattr(model.backbone, "attached", None):
-            raise ValueError(
+            raise GeopeftError(
                 f"This backbone already serves a model with {attached}. Load a fresh one with "
                 "load_backbone for each model."
             )
         return
     if model.method not in CARDS:
-        raise ValueError(
+        raise GeopeftError(
             f"This is a {model.method} model. Build a new one to attach {card.name!r}."
         )
     names = ", ".join(repr(known) for known in model.adapters) or "none"
     if model.method != card.name or not card.config:
         also = " or attach it again under another name=" if CARDS[model.method].config else ""
-        raise ValueError(
+        raise GeopeftError(
             f"{model.method!r} is attached already. Build a new model to attach {card.name!r}"
             f"{also}."
         )
     if name in model.adapters:
-        raise ValueError(
+        raise GeopeftError(
             f"{card.name!r} is attached already under the name {name!r} (names in use: {names}). "
             "Choose another with attach(..., name=...), or switch with model.use_adapter(name)."
         )
@@ -238,7 +240,7 @@ def _check_shared(
     for option in card.shared:
         one, other = (given.get(option, known[option].default) for given in (first, options))
         if one != other and not (option == "targets" and set(one) == set(other)):
-            raise ValueError(
+            raise GeopeftError(
                 f"All {card.name} adapters of one model have the same {option}, which is {one!r}; "
                 f"got {other!r}. Take that, or build a new model."
             )
@@ -262,7 +264,7 @@ def _attach_peft(model: SegmentationModel, config: Any, name: str, seed: int) ->
     model.use_adapter(name)
 
 
-def methods() -> pd.DataFrame:
+def list_methods() -> pd.DataFrame:
     """List the methods that `attach` knows, one row each."""
     rows = [{k: v for k, v in vars(card).items() if k != "config"} for card in CARDS.values()]
     return pd.DataFrame(rows).set_index("name")

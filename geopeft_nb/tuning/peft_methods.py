@@ -13,6 +13,7 @@ from peft import IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, OFTConfig, V
 from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tuning.lora import FusedLoraConfig, lora_config
 from geopeft_nb.tuning.targets import layer_names
 
@@ -21,14 +22,14 @@ TARGETS = ("attn.qkv", "mlp.fc1", "mlp.fc2")
 
 def _check_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number above 0, got {value!r}.")
+        raise GeopeftError(f"{name} must be a whole number above 0, got {value!r}.")
 
 
 def _scale(r: int, alpha: int | None) -> int:
     """Return alpha, whose ratio to the rank r scales an update; r if it is None."""
     _check_count("r, the rank,", r)
     if alpha is not None and alpha <= 0:
-        raise ValueError(f"alpha scales the update and must be above 0, got {alpha!r}.")
+        raise GeopeftError(f"alpha scales the update and must be above 0, got {alpha!r}.")
     return r if alpha is None else alpha
 
 
@@ -75,7 +76,7 @@ def vera_config(
     """
     _check_count("r, the rank of VeRA,", r)
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
+        raise GeopeftError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
     names = layer_names(backbone, "vera", targets, last)
     with warnings.catch_warnings():  # peft warns that another torch might draw other matrices
         warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
@@ -118,7 +119,7 @@ def oft_config(
     layers: list[Any] = [backbone.get_submodule(name) for name in names]
     widths = {layer.in_features for layer in layers}
     if any(width % block_size for width in widths):
-        raise ValueError(
+        raise GeopeftError(
             f"block_size must divide the layers' {', '.join(map(str, sorted(widths)))} features, "
             f"got {block_size}."
         )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.targets import block_names
 
@@ -109,9 +110,11 @@ def vpt_config(
         ValueError: An option is out of range, or the backbone has no transformer blocks.
     """
     if not isinstance(prompts, int) or isinstance(prompts, bool) or prompts < 1:
-        raise ValueError(f"prompts must be a whole number above 0, for example 100; got {prompts}.")
+        raise GeopeftError(
+            f"prompts must be a whole number above 0, for example 100; got {prompts}."
+        )
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
+        raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
     names = block_names(backbone, "vpt")
     return VptConfig(
         target_modules=one_of(names if deep else names[:1]),

@@ -19,6 +19,8 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
 
+from geopeft_nb.errors import GeopeftError
+
 
 def register(name: str, config_cls: type[Any], model_cls: type[Any], prefix: str) -> PeftType:
     """Make a method known to peft; doing it twice is harmless.
@@ -95,7 +97,7 @@ class OwnLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters or self.merged or not names:
             return None
         if len(names) > 1:
-            raise ValueError(f"Adapters {names} are active; only one can act: set_adapter(name).")
+            raise GeopeftError(f"Adapters {names} are active; only one can act: set_adapter(name).")
         return names[0]
 
 
@@ -131,5 +133,5 @@ class OwnModel(BaseTuner):
 
     def _check_merge_allowed(self) -> None:
         if self.no_merge:
-            raise ValueError(self.no_merge)
+            raise GeopeftError(self.no_merge)
         super()._check_merge_allowed()

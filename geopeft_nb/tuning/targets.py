@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.errors import GeopeftError
 
 
 def block_names(backbone: Backbone, method: str) -> list[str]:
@@ -51,11 +52,11 @@ def layer_names(
     """
     if isinstance(endings, str) or not endings:
         example = [endings] if endings else ["attn.qkv"]
-        raise ValueError(f"targets must be a list of names, for example {example!r}.")
+        raise GeopeftError(f"targets must be a list of names, for example {example!r}.")
     stages = anywhere and not hasattr(backbone, "blocks")
     blocks = [] if stages else block_names(backbone, method)
     if last is not None and (not isinstance(last, int) or not 1 <= last <= len(blocks)):
-        raise ValueError(
+        raise GeopeftError(
             f"last, the number of blocks at the end to adapt, must be a whole number from 1 to "
             f"{len(blocks)}; got {last!r}."
         )
@@ -73,7 +74,7 @@ def layer_names(
     for ending in endings:
         if not any(f".{name}".endswith(f".{ending}") for name in candidates):
             known = sorted({name.split(".blocks.")[-1].split(".", 2)[-1] for name in candidates})
-            raise ValueError(
+            raise GeopeftError(
                 f"No layer of {backbone.card.name} ends in {ending!r}. In its blocks there are: "
                 f"{', '.join(known)}."
             )
@@ -81,7 +82,7 @@ def layer_names(
 
 
 def _without_blocks(backbone: Backbone, method: str) -> ValueError:
-    return ValueError(
+    return GeopeftError(
         f"{backbone.card.name} is a convolutional network: it has no transformer blocks, which "
         f"{method} needs. Attach 'linear_probe', 'bitfit' or 'full', or load a transformer such as "
         "'geopeft_tiny' or 'prithvi_eo_v2_300'."

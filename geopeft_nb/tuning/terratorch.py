@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from geopeft_nb.decoders.load import MapDecoder
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.export import check_export
 
@@ -48,7 +49,7 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
     card = model.plain_backbone.card
     able = model.method not in ("vpt", "adapter", "vit_adapter")
     if card.family != "prithvi" or not able or model.task != "segmentation":
-        raise ValueError(
+        raise GeopeftError(
             f"TerraTorch builds Prithvi's architecture for segmentation, and this is {card.name} "
             f"with {model.method or 'nothing attached'} for {model.task}. It can be exported from "
             "geopeft_tiny and every prithvi_eo backbone, with linear_probe, full or a merged "
@@ -56,7 +57,7 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         )
     target = Path(folder).expanduser().resolve()
     if target.exists() and any(target.iterdir()) and not (target / "state_dict.ckpt").is_file():
-        raise ValueError(f"{target} holds other files, which would be lost. Name a new folder.")
+        raise GeopeftError(f"{target} holds other files, which would be lost. Name a new folder.")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Transformer
 from geopeft_nb.backbones.vit import pad_to_patches, widened
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tuning.targets import block_names
 
 STRIDES = (4, 8, 16, 32)
@@ -199,17 +200,19 @@ class VitAdapter(Backbone):
         assert isinstance(vit, Transformer)
         depth, name = len(vit.blocks), vit.card.name  # it runs them all
         if vit.frames != 1:
-            raise ValueError(
+            raise GeopeftError(
                 f"vit_adapter takes one frame, and {name} was loaded for {vit.frames}. Use "
                 "load_backbone(..., frames=1), or another method, such as 'lora'."
             )
         if depth < INTERACTIONS:
-            raise ValueError(
+            raise GeopeftError(
                 f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
                 "Attach another method, such as 'lora'."
             )
         if not isinstance(stem, int) or isinstance(stem, bool) or stem < 1:
-            raise ValueError(f"stem must be a whole number above 0, for example 64; got {stem!r}.")
+            raise GeopeftError(
+                f"stem must be a whole number above 0, for example 64; got {stem!r}."
+            )
         for fact in ("card", "bands", "frames", "patch_size", "layers", "layers_given", "gsd"):
             setattr(self, fact, getattr(vit, fact))
         self.provenance, self.any_band = vit.provenance, vit.any_band
@@ -235,7 +238,7 @@ class VitAdapter(Backbone):
     def choose(self, layers: Sequence[int] | None) -> None:
         """Accept only all four maps; see `Backbone.choose`."""
         if layers is not None and list(layers) != list(range(len(STRIDES))):
-            raise ValueError(f"vit_adapter always returns its four maps, not {layers!r}.")
+            raise GeopeftError(f"vit_adapter always returns its four maps, not {layers!r}.")
 
     def grid(self, height: int, width: int) -> Size:
         """Return the rows and columns of the deepest map of an image of that size in pixels."""

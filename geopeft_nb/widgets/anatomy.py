@@ -11,7 +11,7 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.training.plan import DEVICES
 from geopeft_nb.widgets.anatomy_drawing import (
     fits_words,
@@ -100,7 +100,7 @@ class MemoryAnatomy:
         }  # fmt: skip
         for name, choices in self.choices.items():
             if not choices:
-                raise ValueError(f"There is no {name} to choose from; give at least one.")
+                raise GeopeftError(f"There is no {name} to choose from; give at least one.")
         self.chosen: dict[str, Any] = {name: values[0] for name, values in self.choices.items()}
         self._plans: dict[Settings, Plan | ValueError] = {}
         self._before: Plan | None = None
@@ -117,7 +117,7 @@ class MemoryAnatomy:
                 raise unknown_name("setting", name, self.choices)
             if value not in self.choices[name]:
                 allowed = ", ".join(map(str, self.choices[name]))
-                raise ValueError(f"{name} {value!r} is not one of {allowed}.")
+                raise GeopeftError(f"{name} {value!r} is not one of {allowed}.")
         self.chosen.update(wanted)
 
     @property
@@ -248,7 +248,7 @@ def memory_widget(
         sizes: Sides to choose from.
         precisions: Precisions to choose from.
         recipes: Recipes to choose from, several joined by a plus; None offers each of
-            `gp.recipes()` and all of them together.
+            `gp.list_recipes()` and all of them together.
         devices: Name -> bytes of memory, for the ruler.
 
     Returns:
@@ -266,7 +266,9 @@ def memory_widget(
         made, methods = dict(models), [*models]
     elif hasattr(models, "method"):  # a model, which could be called, too
         if models.method is None:
-            raise ValueError("Nothing is attached to the model. Call gp.attach(model, ...) first.")
+            raise GeopeftError(
+                "Nothing is attached to the model. Call gp.attach(model, ...) first."
+            )
         made = {str(models.method): models}  # type: ignore[dict-item]
         methods = [*made]
     if recipes is None:

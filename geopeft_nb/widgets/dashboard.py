@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.widgets.controls import Controls, controls
 from geopeft_nb.widgets.earlier import curves, earlier_run, recall, remember
 from geopeft_nb.widgets.static import (
@@ -264,7 +265,7 @@ class Dashboard:
             ValueError: if `state` is neither of the two.
         """
         if state not in ("finished", "stopped"):
-            raise ValueError(f"A run ends 'finished' or 'stopped', not {state!r}.")
+            raise GeopeftError(f"A run ends 'finished' or 'stopped', not {state!r}.")
         if self.state["state"] not in ("running", "paused"):
             return
         self.state["state"], self.state["message"] = state, message

@@ -7,6 +7,8 @@ import io
 from html import escape
 from typing import TYPE_CHECKING
 
+from geopeft_nb.errors import GeopeftError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -22,7 +24,7 @@ def show(figure: Figure, alt: str) -> None:
         ValueError: The alternative text is empty.
     """
     if not alt.strip():
-        raise ValueError("alt must say what the figure shows.")
+        raise GeopeftError("alt must say what the figure shows.")
     from IPython.display import display
     from matplotlib import pyplot
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.load import load_data
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.widgets.redrawn import Redrawn
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Planet(Redrawn):
         if task not in TASKS:
             raise unknown_name("task", task, TASKS)
         if not 0 <= shift <= 1:
-            raise ValueError(f"shift must be between 0 and 1, got {shift}.")
+            raise GeopeftError(f"shift must be between 0 and 1, got {shift}.")
         self.task, self.shift, self.seed, self.chip = task, float(shift), seed, 0
         self._shown: tuple[tuple[str, float, int], GeoData, dict[str, list[Sample]]] | None = None
 

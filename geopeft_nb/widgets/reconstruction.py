@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geopeft_nb.bands import band_indices
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.widgets.redrawn import Redrawn
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Reconstructions(Redrawn):
         stretch: Mapping[str, Sequence[Tensor]] | None = None,
     ) -> None:
         if not samples:
-            raise ValueError("samples is empty; give at least one sample of a data set.")
+            raise GeopeftError("samples is empty; give at least one sample of a data set.")
         self.autoencoder, self.samples = autoencoder, list(samples)
         self.chip, self.mask_ratio, self.seed = 0, mask_ratio, seed
         self.encoder = autoencoder.encoder

@@ -41,7 +41,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "lora"  # the method that you watch first
 epochs = 10
 batch_size = 8
@@ -202,7 +202,7 @@ history = runs[method].history.dropna()
 history[["epoch", "seconds", "train_loss", "val_loss", "val_miou"]].round(3)
 
 # %% [markdown]
-# Now the other methods, each on a fresh network. Each has a learning rate of its own, which `gp.methods()` lists: few new weights stand larger steps than all pretrained ones. The paper searched a rate for every model, data set and method; here they are fixed.
+# Now the other methods, each on a fresh network. Each has a learning rate of its own, which `gp.list_methods()` lists: few new weights stand larger steps than all pretrained ones. The paper searched a rate for every model, data set and method; here they are fixed.
 
 # %%
 others = [name for name in ("linear_probe", "lora", "full") if name != method]
@@ -370,7 +370,7 @@ gp.quiz("01")
 # - Give LoRA a lower learning rate: `gp.fit(make_network("lora"), chips, lr=1e-4, **settings)`.
 #
 # ## How this differs at full scale
-# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. `gp.load_backbone` knows those models (`gp.backbones()` lists them), for a machine with a GPU; `geopeft_tiny` shares their architecture.
+# The paper fine-tunes models of 100 and 300 million weights on five benchmarks with hundreds to thousands of chips, each with several seeds. There the activations weigh differently against the weights, and so does what LoRA saves. Here are two scenes whose labels follow a rule: no ranking of methods can be read off them. `gp.load_backbone` knows those models (`gp.list_backbones()` lists them), for a machine with a GPU; `geopeft_tiny` shares their architecture.
 #
 # ## References
 # - Marti-Escofet et al., *Fine-tune Smarter, Not Harder: Parameter-Efficient Fine-Tuning for Geospatial Foundation Models*, [arXiv 2504.17397](https://arxiv.org/abs/2504.17397); project page with timings: [IBM/peft-geofm](https://github.com/IBM/peft-geofm)

@@ -40,7 +40,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # a model whose pretraining decoder is published: a Prithvi-EO
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 compare = None  # "galileo_nano": a second model beside it, a download of 4 MB
 seed = 0  # which patches are hidden, which places are drawn
 FAST = False  # True: the same cells on fewer chips
@@ -87,10 +87,10 @@ def written(guess: dict) -> str:
 
 # %% [markdown]
 # ## 1 · Bands: what the sensor lets through
-# A satellite does not take photographs. It measures, pixel by pixel, how much sunlight the ground sends back in a few narrow windows of wavelength, its *bands*. *Reflectance* is the share that comes back, 0 to 1. A model is made for certain bands, and `gp.backbones()` lists for each model which ones. *Width* is how many numbers a token has, *depth* how many blocks (layers) the network stacks.
+# A satellite does not take photographs. It measures, pixel by pixel, how much sunlight the ground sends back in a few narrow windows of wavelength, its *bands*. *Reflectance* is the share that comes back, 0 to 1. A model is made for certain bands, and `gp.list_backbones()` lists for each model which ones. *Width* is how many numbers a token has, *depth* how many blocks (layers) the network stacks.
 
 # %%
-gp.backbones()[["bands", "patch (px)", "width", "depth", "parameters"]]
+gp.list_backbones()[["bands", "patch (px)", "width", "depth", "parameters"]]
 
 # %% [markdown]
 # Here are the bands of one model per family. The axis is logarithmic, because the short-wave infrared lies far from the visible light. Grey is where water vapour swallows nearly all light; a band in there sees thin high clouds and not the ground.
@@ -103,7 +103,7 @@ families = {
     "Galileo": "galileo_nano",
     "DeCUR": "decur_resnet50",
 }
-wavelengths = gp.backbones()["wavelengths (µm)"]
+wavelengths = gp.list_backbones()["wavelengths (µm)"]
 
 
 # %%

@@ -42,7 +42,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "full"  # the far end of the ruler; "lora" stands between the two
 epochs = 3
 batch_size = 8
@@ -375,7 +375,7 @@ my_bytes
 # At the size of the paper's models, before a single activation:
 
 # %%
-large = gp.backbones().loc[["prithvi_eo_v1_100", "prithvi_eo_v2_300", "prithvi_eo_v2_600"]]
+large = gp.list_backbones().loc[["prithvi_eo_v1_100", "prithvi_eo_v2_300", "prithvi_eo_v2_600"]]
 if my_bytes.passed:
     for name, number in large["parameters"].astype(int).items():
         low, high = step_bytes(0, number) / 1e9, step_bytes(number, 0) / 1e9
@@ -385,10 +385,10 @@ else:
 
 # %% [markdown]
 # ## 4 · A learning rate for each end
-# `gp.methods()` gives the two ends different learning rates:
+# `gp.list_methods()` gives the two ends different learning rates:
 
 # %%
-default = gp.methods()["lr"]
+default = gp.list_methods()["lr"]
 default[["linear_probe", method]]
 
 # %% [markdown]

@@ -41,8 +41,8 @@ if importlib.util.find_spec("geopeft_nb") is None:
 # Everything that you may want to change stands in the next cell. `FAST = True` runs the same lesson with one epoch, one seed and a quarter of the training chips.
 
 # %% tags=["parameters"]
-model = "geopeft_tiny"  # a transformer that gp.backbones() lists
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+model = "geopeft_tiny"  # a transformer that gp.list_backbones() lists
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "lora"  # "dora" trains the length of each weight row besides
 epochs = 3
 batch_size = 8
@@ -371,7 +371,7 @@ print(f"attached to {model} with r = 16: {attached:,} weights")
 
 # %%
 published = {"prithvi_eo_v1_100": 2_064_384, "prithvi_eo_v2_300": 5_505_024}
-listed = gp.backbones().loc[[model, *published], ["width", "depth", "parameters"]]
+listed = gp.list_backbones().loc[[model, *published], ["width", "depth", "parameters"]]
 listed["LoRA, r = 16"] = [attached, *published.values()]
 listed["share (%)"] = (100 * listed["LoRA, r = 16"] / listed["parameters"]).astype(float).round(1)
 if my_count.passed:
@@ -544,7 +544,7 @@ for name, network in candidates.items():
 # The only way to be rid of most activations is to need no gradient in most blocks: that is what `late` does, and what the linear probe does altogether.
 #
 # ### Exercise 4
-# Make a network with LoRA whose step keeps **less than half** of the activations of the preset `paper` at rank 16, and that still adapts **at least two** blocks. Use `build("lora", …)`; `gp.methods().loc["lora", "options"]` lists what LoRA takes, and `kept(network)` measures.
+# Make a network with LoRA whose step keeps **less than half** of the activations of the preset `paper` at rank 16, and that still adapts **at least two** blocks. Use `build("lora", …)`; `gp.list_methods().loc["lora", "options"]` lists what LoRA takes, and `kept(network)` measures.
 
 # %%
 limit = kept(build("lora")) / 2

@@ -40,8 +40,8 @@ if importlib.util.find_spec("geopeft_nb") is None:
 # Everything that you may want to change stands in the next cell. `FAST = True` runs the same lesson with one epoch and half of the training chips.
 
 # %% tags=["parameters"]
-model = "geopeft_tiny"  # a transformer that gp.backbones() lists, for one image at a time
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+model = "geopeft_tiny"  # a transformer that gp.list_backbones() lists, for one image at a time
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "vpt"  # this lesson trains five methods; the name is here as in all lessons
 epochs = 6
 batch_size = 8
@@ -195,7 +195,7 @@ gp.show(figure, alt=f"{words}the tokens by an injector and an extractor.")
 
 # %%
 compared = ["vpt", "adapter", "vit_adapter", "lora", "linear_probe"]
-gp.methods().loc[compared[:-1], ["trains", "merges", "citation"]]
+gp.list_methods().loc[compared[:-1], ["trains", "merges", "citation"]]
 
 # %% [markdown]
 # `merges` says whether the change can be folded into the weights after training, so that it costs nothing when the network is used. Only LoRA's can: $W + BA$ is a matrix again. Prompts are no weights; an adapter has a bend between its two layers, which no matrix has.
@@ -723,7 +723,7 @@ states = beside = untouched = network = part = parts = None  # frees what is not
 # Be honest with such figures. A star that hardly changed means that a short training had little use for choosing; a small gate means that little of what is read reaches the tokens. On chips of 64 pixels, moreover, the coarsest map has 2 × 2 cells: most of its points fall outside, where a query reads zeros. The picture above is from a larger chip than the network was trained on.
 #
 # ## 5 · One table
-# The yardsticks: a linear probe and LoRA, each from a fresh backbone, with the same decoder, data, seed and number of epochs. The learning rate is each method's own (`gp.methods()["lr"]`). And LoRA with the same UNet decoder, so that you can tell what a better decoder does by itself.
+# The yardsticks: a linear probe and LoRA, each from a fresh backbone, with the same decoder, data, seed and number of epochs. The learning rate is each method's own (`gp.list_methods()["lr"]`). And LoRA with the same UNet decoder, so that you can tell what a better decoder does by itself.
 
 # %%
 for name in ("linear_probe", "lora"):

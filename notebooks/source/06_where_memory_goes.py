@@ -43,7 +43,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships: it is planned and measured
 large = "prithvi_eo_v2_300"  # planned only, so that nothing is downloaded
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "lora"  # what is compared with full fine-tuning
 epochs = 1
 batch_size = 8

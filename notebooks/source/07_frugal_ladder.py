@@ -42,7 +42,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
-data = "scenes"  # real Sentinel-2 scenes that ship; gp.datasets() lists others
+data = "scenes"  # real Sentinel-2 scenes that ship; gp.list_datasets() lists others
 method = "lora"  # trains something in every block; the ladder starts from it
 epochs = 3  # of the rungs that run whole blocks; those that train late get twice as many
 batch_size = 8
@@ -222,7 +222,7 @@ one.style.format({"kept (MB)": "{:.2f}", "ms": "{:.1f}", one.columns[0]: "{:.1g}
 # The toolkit has seven recipes. Each is one word in `frugal=`, alone or in a list, in `gp.fit` as in `gp.memory_plan`; each is one short file to read.
 
 # %% tags=["nbval-check-output"]
-recipes = gp.recipes()
+recipes = gp.list_recipes()
 recipes["title"]
 
 # %%
@@ -730,7 +730,7 @@ gp.quiz("07")
 # ## What to try next
 # - `frugal="all"` in `gp.fit` takes what suits. `run.settings["frugal"]` says in words what was done.
 # - Full fine-tuning with `precision="bf16"` and `"recompute"`: how near does it come to LoRA in section 5?
-# - `epochs = 10`, and `lr` in `settings` five times the default (`gp.methods()["lr"]`) for the late rungs: do they reach the score, and the cached one the goal? Search full fine-tuning's rate as well before you believe it (lesson 03).
+# - `epochs = 10`, and `lr` in `settings` five times the default (`gp.list_methods()["lr"]`) for the late rungs: do they reach the score, and the cached one the goal? Search full fine-tuning's rate as well before you believe it (lesson 03).
 # - `batch_size = 32`: what happens to the shares of section 4?
 # - A linear probe with `"cached"`: its whole backbone is prefix.
 # - `gp.memory_widget()` has all of section 6 with sliders.

@@ -41,7 +41,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
-data = "scenes"  # real chips for sections 3 and 5; gp.datasets() lists others
+data = "scenes"  # real chips for sections 3 and 5; gp.list_datasets() lists others
 method = "lora"  # the method that is compared with a linear probe in section 4
 epochs = 5
 batch_size = 8

@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--decoders", nargs="+", default=["linear", "unet", "upernet"])
-    parser.add_argument("--methods", nargs="+", default=list(gp.methods().index))
+    parser.add_argument("--methods", nargs="+", default=list(gp.list_methods().index))
     parser.add_argument("--sizes", nargs="+", type=int, help="pixels, in place of the networks'")
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()

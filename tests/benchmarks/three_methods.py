@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--methods", nargs="+", choices=list(gp.methods().index), metavar="METHOD")
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(gp.list_methods().index), metavar="METHOD"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = gp.load_data(options.data)
@@ -63,7 +65,7 @@ def main() -> None:
     results = []
     rows = ROWS
     if options.methods:
-        rows = {str(gp.methods().loc[m, "title"]): (m, "pretrained") for m in options.methods}
+        rows = {str(gp.list_methods().loc[m, "title"]): (m, "pretrained") for m in options.methods}
     for label, (method, weights) in rows.items():
         for seed in range(options.seeds):
             backbone = gp.load_backbone("geopeft_tiny", weights=weights, seed=seed)

@@ -221,7 +221,7 @@ def test_upernet_refuses_to_train_on_one_image_and_says_what_to_do(data: GeoData
 
 
 def test_decoders_are_listed_with_options_and_paper() -> None:
-    table = gp.decoders()
+    table = gp.list_decoders()
     assert list(table.index) == ["linear", "fcn", "unet", "upernet", "classify"]
     assert table.loc["unet", "maps"] == 4
     assert "512, 256, 128, 64" in table.loc["unet", "options"]

@@ -122,7 +122,9 @@ def train(model: SegmentationModel, image: Tensor, steps: int = 2) -> None:
 
 
 def test_the_list_covers_every_method() -> None:
-    assert {method for method, _, _ in CHOICES.values()} == set(CARDS) == set(gp.methods().index)
+    assert (
+        {method for method, _, _ in CHOICES.values()} == set(CARDS) == set(gp.list_methods().index)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -914,7 +914,7 @@ def test_each_region_of_own_files_is_left_out_in_turn(tmp_path: Path) -> None:
 
 
 def test_folder_is_listed_and_says_what_it_wants() -> None:
-    assert "folder" in gp.datasets().index
+    assert "folder" in gp.list_datasets().index
     with pytest.raises(ValueError, match="root='…'"):
         gp.load_data("folder")
     with pytest.raises(FileNotFoundError, match="not there"):

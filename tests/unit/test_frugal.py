@@ -240,5 +240,5 @@ def test_names_are_checked() -> None:
 
 
 def test_the_table_lists_every_recipe() -> None:
-    assert list(gp.recipes().index) == list(RECIPES)
-    assert {"title", "does", "costs"} <= set(gp.recipes().columns)
+    assert list(gp.list_recipes().index) == list(RECIPES)
+    assert {"title", "does", "costs"} <= set(gp.list_recipes().columns)

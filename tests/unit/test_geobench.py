@@ -280,7 +280,7 @@ def test_a_sample_is_drawn_and_the_card_is_known_without_files(
     assert empty.balance is None and "not loaded" in empty.facts.index
     monkeypatch.setenv("GEOPEFT_MIRROR", str(top))
     assert gp.data_card(name).balance is not None
-    assert name in gp.datasets().index
+    assert name in gp.list_datasets().index
 
 
 @both

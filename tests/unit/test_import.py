@@ -28,11 +28,11 @@ def test_load_backbone_imports_neither_lightning_torchgeo_nor_leafmap() -> None:
     assert run(code) == "[]"
 
 
-def test_listing_rooms_can_be_called_in_any_order() -> None:
+def test_lists_can_be_called_in_any_order() -> None:
     code = (
         "import geopeft_nb as gp; gp.load_backbone('geopeft_tiny', weights=None); "
         "import geopeft_nb.datasets.load; "
-        "print(gp.backbones().index[0], *gp.datasets().index, gp.methods().index[0])"
+        "print(gp.list_backbones().index[0], *gp.list_datasets().index, gp.list_methods().index[0])"
     )
     assert run(code) == (
         "geopeft_tiny scenes sandbox folder eurosat hls_water sen1floods11 burn_scars reben_7k "

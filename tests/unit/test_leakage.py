@@ -1,7 +1,7 @@
 """No place on two sides, where a data set claims it; where a published split leaks, by how much.
 
-Every data set of `gp.datasets()` is here. Loading opens no chip, so that files of the large ones
-are empty; their names, and so their places, are those of the published lists.
+Every data set of `gp.list_datasets()` is here. Loading opens no chip, so that files of the large
+ones are empty; their names, and so their places, are those of the published lists.
 """
 
 from __future__ import annotations

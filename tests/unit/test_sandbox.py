@@ -55,8 +55,8 @@ def test_a_chip_is_computed_once_and_not_changed_by_who_reads_it() -> None:
 
 def test_it_says_everywhere_that_it_is_synthetic() -> None:
     data = gp.load_data("sandbox", task="burn", chips=12, size=32)
-    assert data.card.synthetic and gp.datasets().loc["sandbox", "synthetic"]
-    assert "SYNTHETIC" in repr(data) and "SYNTHETIC" in gp.datasets().loc["sandbox", "title"]
+    assert data.card.synthetic and gp.list_datasets().loc["sandbox", "synthetic"]
+    assert "SYNTHETIC" in repr(data) and "SYNTHETIC" in gp.list_datasets().loc["sandbox", "title"]
     figure = data.plot(data.train[0])
     texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
     assert any("SYNTHETIC" in text for text in texts)

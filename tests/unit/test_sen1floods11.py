@@ -464,4 +464,4 @@ def test_data_card_needs_no_files(root: Path, short_lists: None) -> None:
     sheet = gp.data_card("sen1floods11")
     assert "16 of the 16 files" in sheet.facts.loc["not loaded"].item()
     assert sheet.balance is None and sheet.card.licence.startswith("CC-BY-4.0")
-    assert "sen1floods11" in gp.datasets().index
+    assert "sen1floods11" in gp.list_datasets().index
