@@ -8,10 +8,16 @@ on a map. Every name below is imported when it is first used, so that the import
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# On CPUs with AMX, oneDNN up to 3.12 (in torch up to 2.15 at least) computes bfloat16 convolutions
+# such as Prithvi's patch embedding wrongly: github.com/pytorch/pytorch/issues/169688. It reads this
+# when it first computes; whoever sets it otherwise keeps what they set.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 _WHERE = {
     "GeopeftError": "errors",
