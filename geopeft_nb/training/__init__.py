@@ -1,1 +1,1 @@
-"""Training: the loop, what it remembers, what it costs, and how geopeft_tiny was pretrained."""
+"""Training: the loop, what it remembers and what it costs."""

@@ -23,9 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from geopeft_nb.backbones.load import load_backbone
 from geopeft_nb.bands import HLS_BANDS, band_indices
 from geopeft_nb.files import find_folder
-from geopeft_nb.training.pretrain import EUROSAT_BANDS
 
 REGIONS = ("west", "centre", "east")
+#: Band order of the files: B1-B12 by number, then B8A.
+EUROSAT_BANDS = [f"B{number}" for number in range(1, 13)] + ["B8A"]
 
 
 def read_eurosat() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:

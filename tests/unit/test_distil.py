@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from distil import GalileoTeacher, Student, TeacherBank  # of data/models
+from pretrain import blend
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
-from geopeft_nb.training.distil import GalileoTeacher, Student, TeacherBank
-from geopeft_nb.training.pretrain import blend
 
 
 def patch_means(image: Tensor) -> Tensor:
@@ -93,3 +95,12 @@ def test_blended_weights_lie_between_their_two_files_and_keep_the_record(tmp_pat
     assert load_file(out)["weight"].tolist() == [0.25] * 3
     record = json.loads(out.with_suffix(".json").read_text())
     assert record == {"stages": [{"steps": 7}], "share_of_last_stage": 0.25}
+
+
+def test_the_script_that_made_what_ships_still_runs(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tiny.safetensors"
+    command = [sys.executable, root / "data/models/pretrain.py", "--steps", "2", "--out", out]
+    options = ["--batch-size", "2", "--without", "hls_water", "eurosat_ms"]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    assert gp.load_backbone("geopeft_tiny", weights=out).state_dict().keys()
+    assert json.loads(out.with_suffix(".json").read_text())["stages"][0]["steps"] == 2

@@ -1,13 +1,13 @@
 r"""Pretrain geopeft_tiny on real imagery without labels, from the command line.
 
-    python -m geopeft_nb.training.pretrain --steps 5000 --lr 1.5e-3 --seed 0 --power 1 \
+    python data/models/pretrain.py --steps 5000 --lr 1.5e-3 --seed 0 --power 1 \
         --out weights/stage1.safetensors
-    python -m geopeft_nb.training.pretrain --steps 2600 --lr 1.2e-3 --seed 1 --power 0.5 \
+    python data/models/pretrain.py --steps 2600 --lr 1.2e-3 --seed 1 --power 0.5 \
         --start weights/stage1.safetensors --out weights/stage2.safetensors
-    python -m geopeft_nb.training.pretrain --steps 1000 --lr 1e-3 --seed 4 --power 0.5 \
+    python data/models/pretrain.py --steps 1000 --lr 1e-3 --seed 4 --power 0.5 \
         --teacher galileo_nano --untaught hls_water --crops 2400 --threads 2 \
         --start weights/stage2.safetensors --out weights/stage3.safetensors
-    python -m geopeft_nb.training.pretrain --start weights/stage2.safetensors \
+    python data/models/pretrain.py --start weights/stage2.safetensors \
         --blend weights/stage3.safetensors --share 0.75 --out data/models/geopeft_tiny.safetensors
 
 These commands made what ships, in about an hour and a half of one CPU core and eight minutes of
@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from distil import GalileoTeacher, Student, TeacherBank
 from torch.nn import functional
 
 from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
@@ -38,7 +39,6 @@ from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.bands import band_indices
 from geopeft_nb.files import data_path, mirror_folders
-from geopeft_nb.training.distil import GalileoTeacher, Student, TeacherBank
 
 #: With a teacher: share of hidden patches, and crops per step as a share of the batch size, so
 #: that each kind of step takes about as long. One of them is drawn for each step.
