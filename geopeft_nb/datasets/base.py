@@ -85,7 +85,7 @@ class ChipDataset:
         self,
         chips: Sequence[Chip],
         classes: Sequence[str],
-        ignore_index: int,
+        ignore_index: int = -1,
         kind: str = "segmentation",
     ) -> None:
         self.chips = list(chips)

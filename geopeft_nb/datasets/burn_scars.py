@@ -20,8 +20,8 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import published_split, split_regions
-from geopeft_nb.datasets.splits import keep_present, list_entry, split_list, windows
+from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
+from geopeft_nb.datasets.split import cuts, published_split, split_regions
 from geopeft_nb.downloads import check_space
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_file
@@ -102,18 +102,17 @@ def load_burn_scars(request: Request, *, split: str = "published") -> GeoData:
         raise unknown_name("split of burn_scars", split, SPLITS)
     indices, names = choose_bands(request.bands, CARD)
     side = request.size or CARD.size
-    cuts = windows(CARD.size, side, CARD.name)
+    windows = cuts(CARD.size, side, CARD.name)
     folder, notes = _folder(request)
     files = _scan(folder)
     listed = {name: split_list(entry, request.download) for name, entry in LISTS.items()}
     kept, skipped = keep_present(listed, partial(_missing, files), CARD.title, request)
     sides = {
-        name: [_chip(chip, files[chip], indices, side, *cut) for chip in kept[name] for cut in cuts]
+        name: [_chip(chip, files[chip], indices, *cut) for chip in kept[name] for cut in windows]
         for name in LISTS
     }
-    home, away = request.train_regions, request.holdout_regions
     if split == "published":
-        data = published_split(sides, CARD, names, side, home, away)
+        data = published_split(sides, request, CARD, names, side)
     else:
         card = replace(
             CARD,
@@ -122,7 +121,7 @@ def load_burn_scars(request: Request, *, split: str = "published") -> GeoData:
             leaks="No tile is on two sides, but tiles overlap their neighbours by about 10 km.",
         )
         everything = [chip for chips in sides.values() for chip in chips]
-        data = split_regions(everything, card, names, side, home, away, request.seed)
+        data = split_regions(everything, request, card, names, side)
     return replace(data, notes=notes, skipped=skipped)
 
 
@@ -174,8 +173,8 @@ def _missing(files: dict[str, dict[str, Path]], chip: str) -> str | None:
 
 
 def _chip(
-    name: str, files: dict[str, Path], indices: list[int], side: int,
-    suffix: str, top: int, left: int,
+    name: str, files: dict[str, Path], indices: list[int],
+    suffix: str, top: int, left: int, side: int,
 ) -> Chip:  # fmt: skip
     tile, day, _ = name.split(".")  # T10SEJ, 2018185: the 185th day of 2018
     region = next(region for region, zones in ZONES.items() if int(tile[1:3]) in zones)

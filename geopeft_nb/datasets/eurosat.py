@@ -23,8 +23,8 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Bounds, Chip, centre
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import SIDES, choose_regions, published_split, split_regions
-from geopeft_nb.datasets.splits import keep_present
+from geopeft_nb.datasets.published.common import keep_present
+from geopeft_nb.datasets.split import SIDES, choose_regions, published_split, split_regions
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import (
     FileEntry,
@@ -206,7 +206,7 @@ def load_eurosat(request: Request, *, subset: str = "100", split: str = "places"
             "which need not hold for a part of it."
         )
     card = replace(CARD, **PUBLISHED) if split == "published" else CARD  # type: ignore[arg-type]
-    choose_regions(card, request.train_regions, request.holdout_regions)
+    choose_regions(card, request)
     indices, bands = choose_bands(request.bands, card)
     listed = _lists(subset, request) if split == "published" else None
     folder = _folder(subset, request)
@@ -226,19 +226,14 @@ def load_eurosat(request: Request, *, subset: str = "100", split: str = "places"
         if isinstance(spot, Spot)
     }
     if listed is None:
-        data = split_regions(
-            list(chips.values()), card, bands, CARD.size, request.train_regions,
-            request.holdout_regions, request.seed,
-        )  # fmt: skip
+        data = split_regions(list(chips.values()), request, card, bands, CARD.size)
         return replace(data, skipped=bad)
     fit = {side: [name for name in names if name not in bad] for side, names in listed.items()}
     kept, skipped = keep_present(
         fit, lambda name: None if name in chips else f"{name}.tif", "eurosat", request
     )
     sides = {side: [chips[name] for name in names] for side, names in kept.items()}
-    data = published_split(
-        sides, card, bands, CARD.size, request.train_regions, request.holdout_regions
-    )
+    data = published_split(sides, request, card, bands, CARD.size)
     return replace(data, skipped=bad | skipped)
 
 

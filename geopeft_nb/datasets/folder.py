@@ -38,7 +38,7 @@ from geopeft_nb.datasets.folder_polygons import Polygons
 from geopeft_nb.datasets.folder_rasters import Raster, aligned, read_header, read_pixels
 from geopeft_nb.datasets.folder_scale import Scale, find_scale
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.errors import GeopeftError
 
 CARD = DataCard(
@@ -169,9 +169,7 @@ def load_folder(
         for tile, place in zip(tiles, places, strict=True)
     ]  # fmt: skip
     enough_places(chips, card, request, size, block)
-    data = split_regions(
-        chips, card, bands, size, request.train_regions, request.holdout_regions, request.seed
-    )
+    data = split_regions(chips, request, card, bands, size)
     data, overlapping = keep_apart(data, {tile.name: tile for tile in tiles})
     notes += _counted(data, tiles, overlapping, block)
     return replace(data, notes=tuple(notes), skipped=skipped)

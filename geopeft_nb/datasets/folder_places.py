@@ -12,7 +12,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset, centre
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.folder_images import Tile
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import choose_regions
+from geopeft_nb.datasets.split import choose_regions
 from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: Regions of files that are in no subfolders, for those who ask for them.
@@ -124,7 +124,7 @@ def enough_places(
     Raises:
         ValueError: A home region has fewer than three places.
     """
-    home, _ = choose_regions(card, request.train_regions, request.holdout_regions)
+    home, _ = choose_regions(card, request)
     for region in home:
         inside = [chip for chip in chips if chip.region == region]
         places = {chip.place for chip in inside}

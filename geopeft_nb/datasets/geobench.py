@@ -27,8 +27,8 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import published_split
-from geopeft_nb.datasets.splits import keep_present, windows
+from geopeft_nb.datasets.published.common import keep_present
+from geopeft_nb.datasets.split import cuts, published_split
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
 
@@ -241,7 +241,7 @@ def _load(request: Request, source: _Source) -> GeoData:
     card = source.card
     indices, names = choose_bands(request.bands, card)
     side = request.size or card.size
-    cuts = windows(card.size, side, card.name)
+    windows = cuts(card.size, side, card.name)
     folder = _folder(request, source)
     _h5py()  # now, and not only when the first chip is read
     listed = _partition(folder / _PARTITION)
@@ -259,11 +259,11 @@ def _load(request: Request, source: _Source) -> GeoData:
                 partial(_read, folder / f"{chip}.hdf5", card.name, numbers, side, top, left),
             )
             for chip in chips
-            for suffix, top, left in cuts
+            for suffix, top, left, side in windows
         ]
         for name, chips in kept.items()
     }  # fmt: skip
-    data = published_split(sides, card, names, side, request.train_regions, request.holdout_regions)
+    data = published_split(sides, request, card, names, side)
     return replace(data, notes=_notes(source, listed), skipped=skipped)
 
 

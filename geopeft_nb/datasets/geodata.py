@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from geopeft_nb.datasets.base import ChipDataset, Sample
+from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
 from geopeft_nb.datasets.cards import DataCard, choose_bands
 from geopeft_nb.errors import GeopeftError
 
@@ -90,6 +90,38 @@ class GeoData:
         from geopeft_nb.datasets.pictures import plot_sample
 
         return plot_sample(self, sample, prediction)
+
+    @classmethod
+    def of(
+        cls,
+        sides: Mapping[str, Sequence[Chip]],
+        holdout: Mapping[str, Sequence[Chip]],
+        card: DataCard,
+        bands: tuple[str, ...],
+        regions: tuple[str, ...],
+        size: int,
+    ) -> GeoData:
+        """Put chips on their sides.
+
+        Args:
+            sides: Chips of ``"train"``, ``"val"`` and ``"test"``.
+            holdout: Region -> its chips.
+            card: Facts about the data set.
+            bands: Bands of the chips.
+            regions: The home regions.
+            size: Chip side in pixels.
+
+        Raises:
+            ValueError: A place is on two sides that the card claims to keep apart.
+        """
+        train, val, test, *away = (
+            ChipDataset(chips, card.classes, kind=card.kind)
+            for chips in (*(sides[side] for side in ("train", "val", "test")), *holdout.values())
+        )
+        held_out = dict(zip(holdout, away, strict=True))
+        data = cls(train, val, test, held_out, card, bands, regions, size)
+        data.check_apart()
+        return data
 
     def check_apart(self) -> None:
         """Check that no place of training is on a side that the card claims to keep apart.

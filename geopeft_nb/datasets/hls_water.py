@@ -13,7 +13,7 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import split_regions
+from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import find_folder
 
@@ -61,9 +61,7 @@ def load_hls_water(request: Request) -> GeoData:
         for row in index.itertuples()
         for offset in offsets
     ]
-    return split_regions(
-        chips, CARD, names, side, request.train_regions, request.holdout_regions, request.seed
-    )
+    return split_regions(chips, request, CARD, names, side)
 
 
 def _chip(

@@ -24,8 +24,8 @@ from geopeft_nb.datasets.base import Bounds, Chip, Reading, centre
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import choose_regions, published_split
-from geopeft_nb.datasets.splits import keep_present, list_entry, split_list
+from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
+from geopeft_nb.datasets.split import choose_regions, published_split
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, mirror_folders
 
@@ -170,7 +170,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
         raise unknown_name("task of reben_7k", task, _TASKS)
     card = _TASKS[task]
     indices, names = choose_bands(request.bands, card)
-    choose_regions(card, request.train_regions, request.holdout_regions)  # before any download
+    choose_regions(card, request)  # before any download
     side = request.size or card.size
     if side not in (SIDE, card.size):
         raise GeopeftError(
@@ -214,7 +214,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
 
     kept, skipped = keep_present(listed, missing, "reben_7k", request)
     chips = {part: [chip(patch, part) for patch in patches] for part, patches in kept.items()}
-    data = published_split(chips, card, names, side, request.train_regions, request.holdout_regions)
+    data = published_split(chips, request, card, names, side)
     kept_archives = [
         cache_folder() / entry.path
         for name in ("Reference_Maps", "BigEarthNet-S2")

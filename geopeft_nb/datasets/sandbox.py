@@ -21,9 +21,9 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import split_regions
 from geopeft_nb.datasets.sandbox_climates import CLIMATES, Climate, climate_of
 from geopeft_nb.datasets.sandbox_scene import SCALE, WINDOWS, Scene, make_place
+from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.errors import GeopeftError, unknown_name
 
 _LAND = {
@@ -127,9 +127,7 @@ def load_sandbox(
             for window in range(min(CHIPS_PER_PLACE, chips - first)):
                 read = _reader(scenes, window, indices, kind)
                 listed.append(Chip(f"{name}-{window}", region, label, read))
-    return split_regions(
-        listed, card, names, size, request.train_regions, request.holdout_regions, request.seed
-    )
+    return split_regions(listed, request, card, names, size)
 
 
 def _remember(

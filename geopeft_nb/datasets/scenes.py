@@ -15,7 +15,7 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import block_places, split_regions
+from geopeft_nb.datasets.split import block_places, split_regions
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import data_path
 
@@ -51,9 +51,7 @@ def load_scenes(request: Request) -> GeoData:
         for region in CARD.regions
         for chip in scene_chips(folder / f"{region}.tif", region, side, tuple(indices))
     ]
-    return split_regions(
-        chips, CARD, names, side, request.train_regions, request.holdout_regions, request.seed
-    )
+    return split_regions(chips, request, CARD, names, side)
 
 
 def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) -> list[Chip]:

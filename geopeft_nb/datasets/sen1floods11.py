@@ -20,8 +20,8 @@ from geopeft_nb.datasets.base import Bounds, Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import SIDES, choose_regions, published_split
-from geopeft_nb.datasets.splits import keep_present, list_entry, split_list, windows
+from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
+from geopeft_nb.datasets.split import SIDES, Cut, choose_regions, cuts, published_split
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset, find_file
 
@@ -126,8 +126,8 @@ def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
         raise unknown_name(f"subset of {CARD.name}", subset, SUBSETS)
     card = SUBSETS[subset]
     indices, names = choose_bands(request.bands, card)
-    cuts = windows(FILE_SIZE, request.size, card.name)
     size = request.size or FILE_SIZE
+    windows = cuts(FILE_SIZE, size, card.name)
     regions = _wanted_regions(card, request)
     root = _root(request)
     listed = {
@@ -142,13 +142,13 @@ def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
     }
     sides = {
         side: [
-            _chip(chip, files[chip], indices, size, cut, caches[files[chip][0].parent], days)
+            _chip(chip, files[chip], indices, cut, caches[files[chip][0].parent], days)
             for chip in chips
-            for cut in cuts
+            for cut in windows
         ]
         for side, chips in kept.items()
     }
-    data = published_split(sides, card, names, size, request.train_regions, request.holdout_regions)
+    data = published_split(sides, request, card, names, size)
     return replace(data, notes=notes, skipped=skipped)
 
 
@@ -175,7 +175,7 @@ def _wanted_regions(card: DataCard, request: Request) -> set[str]:
             f"subset='mini' has no chips of {', '.join(absent)}, only of "
             f"{', '.join(card.regions)}. Take one of these, or subset='full'."
         )
-    home, away = choose_regions(card, request.train_regions, request.holdout_regions)
+    home, away = choose_regions(card, request)
     if set(home) <= set(card.regions) - set(card.home):
         raise GeopeftError(
             f"{', '.join(home)} was published as held out and has no training chips. Add to "
@@ -282,10 +282,10 @@ def _day(text: str) -> datetime.date:
 
 
 def _chip(
-    chip: str, files: Files, indices: list[int], size: int, cut: tuple[str, int, int],
+    chip: str, files: Files, indices: list[int], cut: Cut,
     cache: ChipCache, days: Mapping[str, datetime.date],
 ) -> Chip:  # fmt: skip
-    suffix, top, left = cut
+    suffix, top, left, size = cut
     name = f"{chip}{suffix}"
 
     def decode() -> tuple[np.ndarray, np.ndarray]:

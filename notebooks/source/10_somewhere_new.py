@@ -62,7 +62,7 @@ from matplotlib.colors import ListedColormap
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.regions import shared_places
+from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.training.fit import Run
 from geopeft_nb.widgets.planet import LOOKS, Planet

@@ -24,8 +24,8 @@ from geopeft_nb.classroom.needs import published_files
 from geopeft_nb.datasets import burn_scars
 from geopeft_nb.datasets.burn_scars import CARD, LISTS
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import shared_places
-from geopeft_nb.datasets.splits import split_list
+from geopeft_nb.datasets.published.common import split_list
+from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.files import fetch
 
 #: Some chips of the published lists: two regions, and one tile on two sides.

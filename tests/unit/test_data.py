@@ -8,7 +8,7 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
-from geopeft_nb.datasets.regions import split_places
+from geopeft_nb.datasets.split import split_places
 from geopeft_nb.files import mirror_folders
 
 

@@ -20,7 +20,7 @@ import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets import eurosat
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
-from geopeft_nb.datasets.regions import shared_places
+from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.files import FileEntry
 
 #: Where torchgeo's archives have the folders of the classes.

@@ -21,7 +21,7 @@ from geopeft_nb.classroom.needs import published_files
 from geopeft_nb.datasets import geobench
 from geopeft_nb.datasets.geobench import CASHEW, NUMBERS, SA_CROP
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import shared_places
+from geopeft_nb.datasets.split import shared_places
 
 #: Keys as in the files, here in the order of the card's bands, and the one that is left out.
 KEYS = (

@@ -21,8 +21,8 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets import burn_scars, geobench, reben, sen1floods11
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS
-from geopeft_nb.datasets.regions import shared_places
-from geopeft_nb.datasets.splits import split_list
+from geopeft_nb.datasets.published.common import split_list
+from geopeft_nb.datasets.split import shared_places
 
 
 @pytest.fixture(autouse=True)

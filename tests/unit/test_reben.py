@@ -22,8 +22,8 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.classroom.needs import published_files
 from geopeft_nb.datasets import reben
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import shared_places
-from geopeft_nb.datasets.splits import split_list
+from geopeft_nb.datasets.published.common import split_list
+from geopeft_nb.datasets.split import shared_places
 
 FINLAND = "S2A_MSIL2A_20170613T101031_N9999_R022_T34VER"
 AUSTRIA = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_28_55"

@@ -14,7 +14,7 @@ from geopeft_nb.datasets import load, scenes
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import block_places, published_split, shared_places, split_regions
+from geopeft_nb.datasets.split import block_places, published_split, shared_places, split_regions
 
 CARD = replace(
     scenes.CARD, name="toy", regions=("north", "south", "far"), home=("north", "south"), size=8
@@ -39,14 +39,14 @@ def names(data: GeoData) -> dict[str, list[str]]:
 
 
 def test_a_published_split_stays_as_published() -> None:
-    assert names(published_split(SIDES, CARD, HLS_BANDS, 8)) == {
+    assert names(published_split(SIDES, Request(), CARD, HLS_BANDS, 8)) == {
         "train": ["n1", "n2", "s1"], "val": ["n3", "s2"], "test": ["n4", "s3"],
         "holdout:far": ["f1", "f2"],
     }  # fmt: skip
 
 
 def test_a_published_split_can_hold_out_a_region_of_its_own() -> None:
-    data = published_split(SIDES, CARD, HLS_BANDS, 8, train_regions=["north"])
+    data = published_split(SIDES, Request(train_regions=["north"]), CARD, HLS_BANDS, 8)
     assert names(data) == {
         "train": ["n1", "n2"], "val": ["n3"], "test": ["n4"],
         "holdout:south": ["s1", "s2", "s3"], "holdout:far": ["f1", "f2"],
@@ -67,15 +67,15 @@ def test_published_splits_refuse_regions_that_cannot_be(
     arguments: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        published_split(SIDES, CARD, HLS_BANDS, 8, **arguments)
+        published_split(SIDES, Request(**arguments), CARD, HLS_BANDS, 8)
 
 
 def test_a_place_on_two_sides_is_refused_where_the_card_claims_there_is_none() -> None:
     leaking = SIDES | {"test": [chip("n4", "north", place="n1"), chip("s3", "south")]}
     with pytest.raises(ValueError, match="1 places of toy are in training and in test: n1"):
-        published_split(leaking, CARD, HLS_BANDS, 8)
+        published_split(leaking, Request(), CARD, HLS_BANDS, 8)
     honest = replace(CARD, claims=("val", "holdout"))
-    table = shared_places(published_split(leaking, honest, HLS_BANDS, 8))
+    table = shared_places(published_split(leaking, Request(), honest, HLS_BANDS, 8))
     assert table.loc["test", ["shared_places", "shared_chips", "claims"]].tolist() == [1, 1, False]
     assert table.loc["val", ["shared_places", "claims"]].tolist() == [0, True]
 
@@ -116,7 +116,9 @@ def test_unreadable_chips_are_named_or_skipped_and_counted(
     chips[4] = replace(chips[4], read=read)
 
     def loader(request: Request) -> GeoData:
-        return split_regions(chips, CARD, HLS_BANDS, 8, ["north"], [], request.seed)
+        return split_regions(
+            chips, replace(request, train_regions=["north"], holdout_regions=[]), CARD, HLS_BANDS, 8
+        )
 
     monkeypatch.setitem(load.LOADERS, "toy", (CARD, loader))
     data = gp.load_data("toy")
@@ -154,8 +156,11 @@ def test_what_reading_finds_goes_before_what_the_chip_states() -> None:
     )
     data = split_regions(
         [replace(chip(f"c{i}", "north"), read=lambda: found) for i in range(3)],
-        CARD, HLS_BANDS, 8, ["north"], [], seed=0,
-    )  # fmt: skip
+        Request(train_regions=["north"], holdout_regions=[]),
+        CARD,
+        HLS_BANDS,
+        8,
+    )
     sample = data.train[0]
     assert sample["temporal"].tolist() == [[2020.0, 366.0]]
     assert sample["location"].tolist() == [12.5, -7.25] and sample["crs"] == "EPSG:32633"

@@ -8,7 +8,6 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import shared_places
 from geopeft_nb.datasets.sandbox import CARD, CHIPS_PER_PLACE, PRESENT, TASKS
 from geopeft_nb.datasets.sandbox_climates import (
     CLIMATES,
@@ -19,6 +18,7 @@ from geopeft_nb.datasets.sandbox_climates import (
     sun_elevation,
 )
 from geopeft_nb.datasets.sandbox_scene import make_place
+from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 
 REGIONS = tuple(CLIMATES)

@@ -21,8 +21,8 @@ from geopeft_nb import downloads
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets import sen1floods11
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.regions import shared_places
-from geopeft_nb.datasets.splits import split_list
+from geopeft_nb.datasets.published.common import split_list
+from geopeft_nb.datasets.split import shared_places
 
 HAND = "v1.1/data/flood_events/HandLabeled"
 REAL = "Spain_7370579"

@@ -1,14 +1,20 @@
-"""Regions and places: what is home, what is away, and no place on two sides of a split."""
+"""Who is home, who is away, and no place on two sides of a split.
+
+Chips side by side look alike, so a random split of chips flatters every score (Roberts et al. 2017,
+doi:10.1111/ecog.02881). So whole places go to training, validation or test, and whole regions are
+held out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from geopeft_nb.datasets.base import Chip, ChipDataset
-from geopeft_nb.datasets.cards import DataCard
+from geopeft_nb.datasets.base import Chip
+from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, unknown_name
 
@@ -53,26 +59,16 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
 
 
 def split_regions(
-    chips: Sequence[Chip],
-    card: DataCard,
-    bands: tuple[str, ...],
-    size: int,
-    train_regions: Sequence[str] | None,
-    holdout_regions: Sequence[str] | None,
-    seed: int,
-    ignore_index: int = -1,
+    chips: Sequence[Chip], request: Request, card: DataCard, bands: tuple[str, ...], size: int
 ) -> GeoData:
-    """Put chips into train, validation, test and held-out regions.
+    """Split the chips of the home regions by place, and hold the other regions out.
 
     Args:
         chips: All chips of the data set.
-        card: Its card.
+        request: Regions, home and held out, and the seed of the split.
+        card: Card of the data set.
         bands: Bands of the chips.
         size: Chip side in pixels.
-        train_regions: Home regions; None takes the card's.
-        holdout_regions: Regions to keep away from training; None takes all others.
-        seed: Seed of the split of the home chips by place.
-        ignore_index: Mask value that counts for nothing.
 
     Returns:
         The split data. A chip of a held-out region that shares its place with home is left out.
@@ -80,41 +76,36 @@ def split_regions(
     Raises:
         ValueError: Unknown region, a region on both sides, or one without chips.
     """
-    home, away = choose_regions(card, train_regions, holdout_regions)
-    members = {name: [c for c in chips if c.region == name] for name in (*home, *away)}
-    if empty := [name for name, inside in members.items() if not inside]:
-        raise GeopeftError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
-    sides: dict[str, list[Chip]] = {"train": [], "val": [], "test": []}
+    home, away = choose_regions(card, request)
+    inside = _by_region(chips, (*home, *away), card, size)
+    sides: dict[str, list[Chip]] = {side: [] for side in SIDES}
     for name in home:  # region by region, so that each is in train, validation and test
-        assigned = split_places([chip.place for chip in members[name]], seed)
-        for chip, side in zip(members[name], assigned, strict=True):
+        assigned = split_places([chip.place for chip in inside[name]], request.seed)
+        for chip, side in zip(inside[name], assigned, strict=True):
             sides[SIDES[side]].append(chip)
-    at_home = {chip.place for name in home for chip in members[name]}
-    holdout = {name: [c for c in members[name] if c.place not in at_home] for name in away}
-    return _gather(sides, holdout, card, bands, home, size, ignore_index)
+    at_home = {chip.place for name in home for chip in inside[name]}
+    holdout = {name: [c for c in inside[name] if c.place not in at_home] for name in away}
+    return GeoData.of(sides, holdout, card, bands, home, size)
 
 
 def published_split(
     sides: Mapping[str, Sequence[Chip]],
+    request: Request,
     card: DataCard,
     bands: tuple[str, ...],
     size: int,
-    train_regions: Sequence[str] | None = None,
-    holdout_regions: Sequence[str] | None = None,
-    ignore_index: int = -1,
 ) -> GeoData:
     """Keep the sides that a data set was published with, within the home regions.
 
     Args:
         sides: Chips of ``"train"``, ``"val"``, ``"test"`` and, where there is one, ``"holdout"``.
-        card: Its card.
+        request: Regions. Of those at home the published training, validation and test chips are
+            taken; chips that were published as held out join no side. Without a word about what is
+            held out: as published if the home regions are the card's, else all others. A region
+            that was published at home is held out with all its chips.
+        card: Card of the data set.
         bands: Bands of the chips.
         size: Chip side in pixels.
-        train_regions: Home regions; None takes the card's. Of these the published training,
-            validation and test chips are taken; chips that were published as held out join no side.
-        holdout_regions: Regions to hold out. None: as published if the home regions are the card's,
-            else all others. A region that was published at home is held out with all its chips.
-        ignore_index: Mask value that counts for nothing.
 
     Returns:
         The split data.
@@ -122,11 +113,10 @@ def published_split(
     Raises:
         ValueError: Unknown region, a region on both sides, or a side without chips.
     """
-    published = {chip.region for chip in sides.get("holdout", ())}
-    at_home = train_regions is None or set(train_regions) == set(card.home)
-    if holdout_regions is None and at_home:
-        holdout_regions = [region for region in card.regions if region in published]
-    home, away = choose_regions(card, train_regions, holdout_regions)
+    home, away = choose_regions(card, request)
+    if request.holdout_regions is None and set(home) == set(card.home):
+        published = {chip.region for chip in sides.get("holdout", ())}
+        away = tuple(region for region in away if region in published)
     chosen = {side: [chip for chip in sides[side] if chip.region in home] for side in SIDES}
     if empty := [side for side, chips in chosen.items() if not chips]:
         raise GeopeftError(
@@ -134,28 +124,22 @@ def published_split(
             f"{', '.join(home)}. Add another region to train_regions."
         )
     everything = [chip for side in (*SIDES, "holdout") for chip in sides.get(side, ())]
-    holdout = {name: [chip for chip in everything if chip.region == name] for name in away}
-    if missing := [name for name, chips in holdout.items() if not chips]:
-        raise GeopeftError(f"Region {', '.join(missing)} of {card.name} has no chips.")
-    return _gather(chosen, holdout, card, bands, home, size, ignore_index)
+    return GeoData.of(chosen, _by_region(everything, away, card, size), card, bands, home, size)
 
 
-def choose_regions(
-    card: DataCard, train_regions: Sequence[str] | None, holdout_regions: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the home regions and those that are held out.
 
     Args:
-        card: Card of the data set.
-        train_regions: Home regions; None takes the card's.
-        holdout_regions: Regions to hold out; None takes all others.
+        card: Card of the data set; its home is home, and all else held out, unless asked otherwise.
+        request: With `train_regions` and `holdout_regions`.
 
     Raises:
         ValueError: Unknown region, one on both sides or named twice, or no home.
     """
-    home = tuple(train_regions) if train_regions is not None else card.home
+    home = card.home if request.train_regions is None else tuple(request.train_regions)
     others = tuple(region for region in card.regions if region not in home)
-    away = tuple(holdout_regions) if holdout_regions is not None else others
+    away = others if request.holdout_regions is None else tuple(request.holdout_regions)
     for region in (*home, *away):
         if region not in card.regions:
             raise unknown_name(f"region of {card.name}", region, card.regions)
@@ -172,26 +156,51 @@ def choose_regions(
     return home, away
 
 
-def _gather(
-    sides: Mapping[str, Sequence[Chip]], holdout: Mapping[str, Sequence[Chip]], card: DataCard,
-    bands: tuple[str, ...], home: tuple[str, ...], size: int, ignore_index: int,
-) -> GeoData:  # fmt: skip
-    train, val, test, *away = (
-        ChipDataset(chips, card.classes, ignore_index, card.kind)
-        for chips in (*(sides[side] for side in SIDES), *holdout.values())
-    )
-    data = GeoData(
-        train, val, test, dict(zip(holdout, away, strict=True)), card, bands, home, size,
-        ignore_index,
-    )  # fmt: skip
-    data.check_apart()
-    return data
+def _by_region(
+    chips: Sequence[Chip], regions: Sequence[str], card: DataCard, size: int
+) -> dict[str, list[Chip]]:
+    inside = {name: [chip for chip in chips if chip.region == name] for name in regions}
+    if empty := [name for name, chips in inside.items() if not chips]:
+        raise GeopeftError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
+    return inside
+
+
+class Cut(NamedTuple):
+    """A square chip of a larger file: what to append to its name, and where it lies, in pixels."""
+
+    suffix: str
+    top: int
+    left: int
+    side: int
+
+
+def cuts(side: int, size: int, what: str) -> list[Cut]:
+    """Cut a square file into square chips.
+
+    Args:
+        side: Side of the file in pixels.
+        size: Side of a chip in pixels.
+        what: Name of the data set, for the message.
+
+    Returns:
+        The chips, row by row.
+
+    Raises:
+        ValueError: `size` does not divide `side`.
+
+    Example:
+        >>> cuts(512, 256, "burn_scars")[1]
+        Cut(suffix='-0-256', top=0, left=256, side=256)
+    """
+    if side % size:
+        allowed = ", ".join(str(side // n) for n in range(1, 17) if side % n == 0)
+        raise GeopeftError(f"size must divide {side} for {what} ({allowed}, ...), got {size}.")
+    corners = [(top, left) for top in range(0, side, size) for left in range(0, side, size)]
+    return [Cut(f"-{top}-{left}" if size < side else "", top, left, size) for top, left in corners]
 
 
 def block_places(region: str, rows: int, columns: int, block: int) -> list[str]:
     """Name the place of each chip of a scene: squares of chips, so that neighbours stay together.
-
-    Chips side by side look alike, so a random split of a single scene flatters every score.
 
     Args:
         region: Name to begin with.
@@ -206,11 +215,8 @@ def block_places(region: str, rows: int, columns: int, block: int) -> list[str]:
         >>> block_places("delta", 1, 3, 2)
         ['delta-0-0', 'delta-0-0', 'delta-0-1']
     """
-    return [
-        f"{region}-{row // block}-{column // block}"
-        for row in range(rows)
-        for column in range(columns)
-    ]
+    cells = np.ndindex(rows, columns)
+    return [f"{region}-{row // block}-{column // block}" for row, column in cells]
 
 
 def shared_places(data: GeoData) -> pd.DataFrame:

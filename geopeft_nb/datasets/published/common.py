@@ -1,11 +1,10 @@
-"""The split lists that were published with arXiv 2504.17397, and chips cut from larger files."""
+"""The split lists that were published with arXiv 2504.17397."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from geopeft_nb.datasets.cards import Request
-from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch
 
 _COMMIT = "5fe258d428d2a8500dcfc376ba1b72051a509160"
@@ -100,31 +99,3 @@ def keep_present(
         )
     kept = {side: [chip for chip in chips if chip not in lacking] for side, chips in listed.items()}
     return kept, {chip: f"{file} is not there" for chip, file in lacking.items()}
-
-
-def windows(side: int, size: int | None, what: str) -> list[tuple[str, int, int]]:
-    """Cut a square file into square chips.
-
-    Args:
-        side: Side of the file in pixels.
-        size: Side of a chip in pixels; None takes the whole file.
-        what: Name of the data set, for the message.
-
-    Returns:
-        What to append to the file's name (nothing for the whole), top and left in pixels.
-
-    Raises:
-        ValueError: `size` does not divide `side`.
-
-    Example:
-        >>> windows(512, 256, "burn_scars")[1]
-        ('-0-256', 0, 256)
-    """
-    step = size or side
-    if side % step:
-        allowed = ", ".join(str(side // n) for n in range(1, 17) if side % n == 0)
-        raise GeopeftError(f"size must divide {side} for {what} ({allowed}, ...), got {step}.")
-    if step == side:
-        return [("", 0, 0)]
-    steps = range(0, side, step)
-    return [(f"-{top}-{left}", top, left) for top in steps for left in steps]
