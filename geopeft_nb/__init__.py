@@ -25,8 +25,8 @@ _WHERE = {
     "list_datasets": "datasets.load",
     "list_decoders": "decoders.load",
     "list_methods": "tuning.methods",
-    "list_recipes": "training.frugal",
-    "OutOfMemory": "training.out_of_memory",
+    "list_recipes": "memory.frugal",
+    "OutOfMemory": "memory.shortage",
     "attach": "tuning.methods",
     "build_model": "models",
     "check": "classroom.check",
@@ -41,8 +41,8 @@ _WHERE = {
     "load_backbone": "backbones.load",
     "load_data": "datasets.load",
     "map_regions": "maps.compare",
-    "measure_memory": "training.plan",
-    "memory_plan": "training.plan",
+    "measure_memory": "memory.plan",
+    "memory_plan": "memory.plan",
     "memory_widget": "widgets.anatomy",
     "merge": "tuning.merging",
     "parameter_table": "tuning.methods",
@@ -64,11 +64,11 @@ if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.maps.data_card import data_card
+    from geopeft_nb.memory.frugal import list_recipes
+    from geopeft_nb.memory.plan import measure_memory, memory_plan
+    from geopeft_nb.memory.shortage import OutOfMemory
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
-    from geopeft_nb.training.frugal import list_recipes
-    from geopeft_nb.training.out_of_memory import OutOfMemory
-    from geopeft_nb.training.plan import measure_memory, memory_plan
     from geopeft_nb.training.search import find_lr, search_lr
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
     from geopeft_nb.tuning.export import export_onnx

@@ -9,8 +9,8 @@ import torch
 
 from geopeft_nb.backbones.vit import make_block
 from geopeft_nb.classroom.check import Finding, exercise
-from geopeft_nb.training.memory import training_bytes
-from geopeft_nb.training.plan import MemoryPlan, memory_plan, readable
+from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.memory.plan import MemoryPlan, memory_plan, readable
 
 if TYPE_CHECKING:
     from geopeft_nb.models import SegmentationModel

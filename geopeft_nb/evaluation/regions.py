@@ -14,7 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.evaluation.measures import MEASURES, Measure
 from geopeft_nb.evaluation.metrics import bootstrap_scores, percentile_interval
-from geopeft_nb.training.memory import hand_back
+from geopeft_nb.memory.measure import hand_back
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

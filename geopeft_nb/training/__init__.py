@@ -1,1 +1,1 @@
-"""Training: the loop, what it remembers and what it costs."""
+"""Training: the loop, and what it remembers."""

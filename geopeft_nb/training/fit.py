@@ -17,26 +17,26 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.inputs import stack_metadata
-from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.checkpoints import prepare
-from geopeft_nb.training.features import PLACES, CachedFeatures
-from geopeft_nb.training.frugal import applied, normalise
-from geopeft_nb.training.losses import Objective, make_objective, predicted
-from geopeft_nb.training.memory import (
+from geopeft_nb.memory.features import PLACES, CachedFeatures
+from geopeft_nb.memory.frugal import applied, normalise
+from geopeft_nb.memory.measure import (
     device_memory,
     hand_back,
     process_memory,
     reset_peak,
     training_bytes,
 )
+from geopeft_nb.memory.shortage import explain, is_shortage, release
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.checkpoints import prepare
+from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.order import Order
-from geopeft_nb.training.out_of_memory import explain, is_shortage, release
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
-from geopeft_nb.training.views import turn_and_mirror
 from geopeft_nb.tuning.artefacts import check_target, save_adapter
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard

@@ -20,9 +20,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.training.losses import Objective, predicted
-from geopeft_nb.training.memory import device_memory, process_memory
 from geopeft_nb.widgets.dashboard import Dashboard
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geopeft_nb.errors import GeopeftError, unknown_name
-from geopeft_nb.training.plan import DEVICES
+from geopeft_nb.memory.plan import DEVICES
 from geopeft_nb.widgets.anatomy_drawing import (
     fits_words,
     plan_html,
@@ -272,14 +272,14 @@ def memory_widget(
         made = {str(models.method): models}  # type: ignore[dict-item]
         methods = [*made]
     if recipes is None:
-        known = import_module("geopeft_nb.training.frugal").RECIPES
+        known = import_module("geopeft_nb.memory.frugal").RECIPES
         recipes = (NO_RECIPE, *known, "all")
 
     def plan(method: str, batch_size: int, size: int, precision: str, recipe: str) -> Plan:
         if method not in made:
             made[method] = models(method)  # type: ignore[operator]
         frugal = None if recipe == NO_RECIPE else recipe.split("+")
-        found: Plan = import_module("geopeft_nb.training.plan").memory_plan(
+        found: Plan = import_module("geopeft_nb.memory.plan").memory_plan(
             made[method], batch_size=batch_size, size=size, precision=precision, frugal=frugal
         )
         return found

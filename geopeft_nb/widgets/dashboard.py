@@ -201,7 +201,7 @@ class Dashboard:
             epoch: the epoch under way, counted from 1.
             train_loss: loss of this step.
             images: images in this step's batch.
-            memory: bytes, as from `training.memory.device_memory`; or a function that returns
+            memory: bytes, as from `memory.measure.device_memory`; or a function that returns
                 them, which is called only when a picture is due.
             learning_rate: of this step.
         """

@@ -27,7 +27,7 @@ Row = tuple[str, int, int]  # label, bytes, limit in bytes
 
 
 def memory_rows(memory: Mapping[str, int]) -> list[Row]:
-    """Return what was measured, as from `training.memory.device_memory`: the device's own first."""
+    """Return what was measured, as from `memory.measure.device_memory`: the device's own first."""
     rows: list[Row] = []
     if "total" in memory:
         rows = [(f"GPU {key}", memory[key], memory["total"]) for key in ("allocated", "peak")]
@@ -49,7 +49,7 @@ def bands(memory: Mapping[str, int], step: Mapping[str, int]) -> list[tuple[str,
     Args:
         memory: Measured bytes; `peak` is the one that is split.
         step: Bytes of one step under `weights`, `gradients`, `optimiser` and `activations`, as
-            from `training.memory.training_bytes`. Empty if they are not known.
+            from `memory.measure.training_bytes`. Empty if they are not known.
 
     Returns:
         (name, bytes) of each band; empty if `step` is.

@@ -50,8 +50,8 @@ class State(TypedDict, total=False):
     learning_rate: float
     train: list[Point]  # (step, loss)
     validation: list[Validation]  # (step, loss, score, such as mIoU 0-1)
-    memory: dict[str, int]  # bytes, as from training.memory.device_memory
-    step_memory: dict[str, int]  # bytes of one step, as from training.memory.training_bytes
+    memory: dict[str, int]  # bytes, as from memory.measure.device_memory
+    step_memory: dict[str, int]  # bytes of one step, as from memory.measure.training_bytes
     earlier: list[Earlier]
 
 

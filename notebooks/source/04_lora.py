@@ -67,8 +67,8 @@ from torch.nn import functional
 
 import geopeft_nb as gp
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.training.fit import predict_classes
-from geopeft_nb.training.memory import training_bytes
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))

@@ -66,8 +66,8 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 import geopeft_nb as gp
-from geopeft_nb.training.memory import device_memory, process_memory
-from geopeft_nb.training.plan import COLOURS, DEVICES
+from geopeft_nb.memory.measure import device_memory, process_memory
+from geopeft_nb.memory.plan import COLOURS, DEVICES
 from geopeft_nb.tuning.lora import LeanLora
 
 # %%

@@ -67,9 +67,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import geopeft_nb as gp
-from geopeft_nb.training.features import Split
-from geopeft_nb.training.frugal import applied
-from geopeft_nb.training.memory import training_bytes
+from geopeft_nb.memory.features import Split
+from geopeft_nb.memory.frugal import applied
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.tuning.lora import LeanLora
 
 # %%

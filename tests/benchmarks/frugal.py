@@ -47,11 +47,11 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.memory.features import CachedFeatures
+from geopeft_nb.memory.frugal import RECIPES, applied, normalise
+from geopeft_nb.memory.plan import AUTOCAST, COLUMNS, MemoryPlan
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.features import CachedFeatures
-from geopeft_nb.training.frugal import RECIPES, applied, normalise
 from geopeft_nb.training.losses import make_objective
-from geopeft_nb.training.plan import AUTOCAST, COLUMNS, MemoryPlan
 from geopeft_nb.training.recorder import Diverged, Recorder
 
 MIB = 2**20
@@ -458,7 +458,7 @@ def turns(data: GeoData, size: int, options: Any) -> list[dict[str, Any]]:  # no
             models[factors], optimisers[factors] = model, torch.optim.AdamW(trained, lr=1e-4)
         for number in range(options.steps + 1):
             for factors, row in rows.items():
-                start, dtype = now(), AUTOCAST.get(row.precision)
+                start, dtype = now(), AUTOCAST[row.precision]
                 with torch.autocast(
                     options.device, dtype, enabled=dtype is not None, cache_enabled=False
                 ):

@@ -19,9 +19,9 @@ import warnings
 import torch
 
 import geopeft_nb as gp
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.losses import OBJECTIVES
-from geopeft_nb.training.memory import training_bytes
 
 MODELS = ("prithvi_eo_v1_100", "clay_v1_base", "satmae_base", "decur_resnet50")
 CONVOLUTIONAL = ("linear_probe", "bitfit", "full")

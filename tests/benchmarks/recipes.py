@@ -22,10 +22,10 @@ from torch.nn import functional
 
 import geopeft_nb as gp
 from geopeft_nb.decoders.linear import LinearDecoder
+from geopeft_nb.memory.frugal import RECIPES, applied
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training import fit as fitting
-from geopeft_nb.training.frugal import RECIPES, applied
-from geopeft_nb.training.memory import training_bytes
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import geopeft_nb as gp
-from geopeft_nb.training.plan import DEVICES
+from geopeft_nb.memory.plan import DEVICES
 from geopeft_nb.widgets import anatomy as module
 from geopeft_nb.widgets.anatomy import MemoryAnatomy
 

@@ -136,7 +136,7 @@ def test_step_bytes_recognises_the_usual_slips(count: object, says: str) -> None
 def test_step_bytes_agrees_with_what_is_measured(
     network: SegmentationModel, chips: GeoData
 ) -> None:
-    from geopeft_nb.training.memory import training_bytes
+    from geopeft_nb.memory.measure import training_bytes
 
     def count(trained: int, frozen: int) -> int:
         return 16 * trained + 4 * frozen

@@ -11,8 +11,8 @@ from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.classroom.check import check
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.memory import training_bytes
 
 Tensor = torch.Tensor
 

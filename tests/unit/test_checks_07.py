@@ -115,7 +115,7 @@ def in_place(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_to_8bit_takes_what_rounds_each_row() -> None:
-    from geopeft_nb.training.recipe_weights import quantise
+    from geopeft_nb.memory.eight_bit import quantise
 
     assert check("07/to_8bit", rounded).passed
     assert check("07/to_8bit", quantise).passed

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
@@ -19,7 +20,6 @@ from geopeft_nb.decoders.upernet import resize
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.fit import Run
 from geopeft_nb.training.losses import OBJECTIVES
-from geopeft_nb.training.views import turn_and_mirror
 
 PIXELS = [name for name, card in CARDS.items() if "segmentation" in card.tasks]
 #: A plain transformer, whose maps are all of one size, and a network with stages.

@@ -19,8 +19,8 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel, part_of
-from geopeft_nb.training.memory import training_bytes
 from geopeft_nb.tuning.lora import LeanLora
 from geopeft_nb.tuning.methods import CARDS
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import geopeft_nb as gp
+from geopeft_nb.datasets.augment import all_views, draw_views, seen, turn_and_mirror
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.memory import features
+from geopeft_nb.memory.features import CachedFeatures, Split
+from geopeft_nb.memory.frugal import applied
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training import features
-from geopeft_nb.training.features import CachedFeatures, Split
-from geopeft_nb.training.frugal import applied
-from geopeft_nb.training.views import all_views, draw_views, seen, turn_and_mirror
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import geopeft_nb as gp
+from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.training.fit import Run
 from geopeft_nb.training.order import Order
-from geopeft_nb.training.views import turn_and_mirror
 from geopeft_nb.widgets.dashboard import Dashboard
 
 

@@ -6,10 +6,10 @@ from torch.nn import functional
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.memory.eight_bit import quantise
+from geopeft_nb.memory.frugal import RECIPES, applied, normalise
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.frugal import RECIPES, applied, normalise
-from geopeft_nb.training.memory import training_bytes
-from geopeft_nb.training.recipe_weights import quantise
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,17 @@ import psutil
 import pytest
 import torch
 
-from geopeft_nb.training import live, memory, plan
-from geopeft_nb.training.memory import GIB, training_bytes
+from geopeft_nb.memory import live, measure, plan
+from geopeft_nb.memory.measure import GIB, training_bytes
 
 FLOAT = 4  # bytes
 
 
 def test_process_memory_grows_with_what_is_allocated() -> None:
-    memory.reset_peak()  # hands back what earlier tests left free, so that the block is new
-    before = memory.process_memory()
+    measure.reset_peak()  # hands back what earlier tests left free, so that the block is new
+    before = measure.process_memory()
     block = torch.ones(64 * 2**20, dtype=torch.uint8)
-    grown = memory.process_memory() - before
+    grown = measure.process_memory() - before
     # the allocator may already hold a few free MiB that the block reuses
     assert 0.8 * block.nbytes < grown < 1.5 * block.nbytes
 
@@ -51,34 +51,34 @@ def write_groups(folder: Path, lines: str, limits: dict[str, str]) -> tuple[Path
 def test_a_container_limit_below_the_machine_counts(
     tmp_path: Path, lines: str, limits: dict[str, str]
 ) -> None:
-    assert memory.memory_limit(*write_groups(tmp_path, lines, limits)) == 2**20
+    assert measure.memory_limit(*write_groups(tmp_path, lines, limits)) == 2**20
 
 
 def test_without_a_container_limit_the_machine_counts(tmp_path: Path) -> None:
     total = psutil.virtual_memory().total
     unlimited = write_groups(tmp_path, "0::/\n", {"memory.max": "max\n"})
-    assert memory.memory_limit(*unlimited) == total
-    assert memory.memory_limit(tmp_path / "absent", tmp_path / "absent") == total
+    assert measure.memory_limit(*unlimited) == total
+    assert measure.memory_limit(tmp_path / "absent", tmp_path / "absent") == total
 
 
 def test_on_the_cpu_the_device_memory_is_that_of_the_process() -> None:
-    now = memory.device_memory(torch.device("cpu"))
+    now = measure.device_memory(torch.device("cpu"))
     assert 0 < now["process"] <= now["limit"]
     assert "allocated" not in now
 
 
 def test_the_peak_remembers_what_was_freed_until_it_is_reset() -> None:
-    if not memory.reset_peak("cpu"):
+    if not measure.reset_peak("cpu"):
         pytest.skip("this system cannot reset the peak of a process")
     size = 64 * 2**20
     # From the system itself: an allocator would reuse what earlier tests left, and keep it.
     with mmap.mmap(-1, size) as block:
         for _ in range(64):
             block.write(b"1" * 2**20)
-    used = memory.device_memory("cpu")
+    used = measure.device_memory("cpu")
     assert used["peak"] - used["process"] > 0.8 * size
-    memory.reset_peak("cpu")
-    used = memory.device_memory("cpu")
+    measure.reset_peak("cpu")
+    used = measure.device_memory("cpu")
     assert used["peak"] - used["process"] < 0.2 * size
 
 
@@ -89,10 +89,10 @@ def test_on_a_gpu_measured_activations_are_what_the_allocator_hands_out() -> Non
     ).cuda()
     x = torch.randn(512, 256, device="cuda")
     parts = training_bytes(model, lambda: model(x).sum())
-    memory.reset_peak("cuda")
-    before = memory.device_memory("cuda")
+    measure.reset_peak("cuda")
+    before = measure.device_memory("cuda")
     loss = model(x).sum()
-    now = memory.device_memory("cuda")
+    now = measure.device_memory("cuda")
     # x was there before; the scalar loss takes one block of 512 bytes
     grown = now["allocated"] - before["allocated"] - 512
     assert grown == parts["activations"] - x.nbytes
@@ -101,7 +101,7 @@ def test_on_a_gpu_measured_activations_are_what_the_allocator_hands_out() -> Non
     loss.backward()
 
 
-@pytest.mark.parametrize("module", [memory, live, plan])
+@pytest.mark.parametrize("module", [measure, live, plan])
 def test_the_examples_run(module: ModuleType) -> None:
     done = doctest.testmod(module)
     assert done.attempted and not done.failed
@@ -111,7 +111,7 @@ def test_a_tensor_made_of_others_counts_with_all_of_them() -> None:
     from torch.testing._internal.two_tensor import TwoTensor  # stands in for a quantised weight
 
     both = TwoTensor(torch.zeros(3, 4), torch.zeros(3, 4))
-    assert memory.tensor_bytes(both) == 2 * 12 * FLOAT
+    assert measure.tensor_bytes(both) == 2 * 12 * FLOAT
     model = torch.nn.Linear(4, 3, bias=False)
     model.weight = torch.nn.Parameter(both, requires_grad=False)
     assert training_bytes(model, lambda: torch.zeros(()))["weights"] == 2 * 12 * FLOAT
@@ -120,7 +120,7 @@ def test_a_tensor_made_of_others_counts_with_all_of_them() -> None:
 def test_kept_bytes_belong_to_the_part_that_saves_them_first() -> None:
     first, second = torch.nn.Linear(8, 3), torch.nn.Linear(8, 4)
     x, part = torch.randn(5, 8), "first"
-    kept = memory.KeptTensors([*first.parameters(), *second.parameters()], lambda: part)
+    kept = measure.KeptTensors([*first.parameters(), *second.parameters()], lambda: part)
     with kept.watching():
         one = first(x).exp()
         part = "second"

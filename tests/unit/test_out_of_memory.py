@@ -14,9 +14,9 @@ from test_fit import chips
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.memory.shortage import is_shortage, smaller
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training import fit as fit_module
-from geopeft_nb.training.out_of_memory import is_shortage, smaller
 
 GIB = 2**30
 SETTINGS = {"batch_size": 4, "accumulate": 1, "precision": "fp32", "frugal": ()}
@@ -47,7 +47,7 @@ class Plan:
 @pytest.fixture(autouse=True)
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Plan by rule, and note what was asked."""
-    module, asked = ModuleType("geopeft_nb.training.plan"), []
+    module, asked = ModuleType("geopeft_nb.memory.plan"), []
 
     def memory_plan(model, batch_size=8, size=None, precision="fp32", frugal=None, device="cpu"):  # noqa: ANN001, ANN202
         asked.append((batch_size, size, precision, frugal))
@@ -86,7 +86,7 @@ def run_out(patch: pytest.MonkeyPatch, step: int, error: BaseException) -> list[
 
 def limit(patch: pytest.MonkeyPatch, gib: float) -> None:
     memory = {"process": 0, "limit": int(gib * GIB)}
-    patch.setattr("geopeft_nb.training.out_of_memory.device_memory", lambda device: memory)
+    patch.setattr("geopeft_nb.memory.shortage.device_memory", lambda device: memory)
 
 
 def tensors(but: SegmentationModel) -> int:

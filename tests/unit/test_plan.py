@@ -18,12 +18,12 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.classify import ClassificationHead
+from geopeft_nb.memory import plan as planning
+from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.memory.parts import Parts
+from geopeft_nb.memory.plan import COLUMNS, DEVICES, MemoryPlan, readable
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training import plan as planning
 from geopeft_nb.training.losses import OBJECTIVES
-from geopeft_nb.training.memory import training_bytes
-from geopeft_nb.training.parts import Parts
-from geopeft_nb.training.plan import COLUMNS, DEVICES, MemoryPlan, readable
 from geopeft_nb.tuning.methods import CARDS
 
 FLOAT = 4  # bytes
@@ -293,7 +293,7 @@ def test_other_tasks_are_planned_with_their_own_targets(data: GeoData, task: str
 
 
 class Recipes(ModuleType):
-    """A stand-in for `geopeft_nb.training.frugal`: checkpoints blocks, or freezes the decoder."""
+    """A stand-in for `geopeft_nb.memory.frugal`: checkpoints blocks, or freezes the decoder."""
 
     @staticmethod
     def normalise(frugal: str | Sequence[str]) -> tuple[str, ...]:
@@ -324,7 +324,7 @@ class Recipes(ModuleType):
 
 @pytest.fixture
 def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "geopeft_nb.training.frugal"
+    name = "geopeft_nb.memory.frugal"
     monkeypatch.setitem(sys.modules, name, Recipes(name))
 
 

@@ -11,7 +11,7 @@ import pytest
 #: Lines of code and statements of the package, and lines of the tests.
 PACKAGE, STATEMENTS, TESTS = 15_800, 11_450, 14_600
 #: Lines of a file, and files of a folder, without its `__init__.py`.
-FILE, FOLDER = 360, 27
+FILE, FOLDER = 360, 28
 
 
 def code_lines(source: str) -> int:

@@ -15,8 +15,8 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.memory.blocks import running_blocks
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.blocks import running_blocks
 
 
 @contextmanager

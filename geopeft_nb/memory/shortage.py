@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from geopeft_nb.memory.measure import GIB, device_memory
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.memory import GIB, device_memory
 
 #: What PyTorch and its libraries say, besides `torch.OutOfMemoryError`, in lower case.
 WORDS = (
@@ -63,7 +63,7 @@ def explain(
         The error, which has no memory of what failed.
     """
     # Only here: planning is not needed to train.
-    from geopeft_nb.training.plan import memory_plan
+    from geopeft_nb.memory.plan import memory_plan
 
     gc.collect()
     if device.type == "cuda":

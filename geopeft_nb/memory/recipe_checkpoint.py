@@ -20,8 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.vit import PreNormBlock
+from geopeft_nb.memory.blocks import replaced, running_blocks
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.blocks import replaced, running_blocks
 from geopeft_nb.tuning.lora import LeanLora
 from geopeft_nb.tuning.vit_adapter import CrossAttention
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 from geopeft_nb.backbones.vit import full_weight
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
+from geopeft_nb.memory.blocks import replaced, running_blocks
 from geopeft_nb.models import SegmentationModel, part_of
-from geopeft_nb.training.blocks import replaced, running_blocks
 
 
 @contextmanager

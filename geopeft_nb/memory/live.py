@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from geopeft_nb.training.memory import plain_tensors
+from geopeft_nb.memory.measure import plain_tensors
 
 
 class LiveBytes(TorchDispatchMode):

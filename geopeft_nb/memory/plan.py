@@ -20,12 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.memory.live import LiveBytes
+from geopeft_nb.memory.measure import GIB, KeptTensors, tensor_bytes, unmoved
+from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.live import LiveBytes
 from geopeft_nb.training.losses import OBJECTIVES
-from geopeft_nb.training.memory import GIB, KeptTensors, tensor_bytes, unmoved
-from geopeft_nb.training.parts import Parts
-from geopeft_nb.training.preflight import LIGHTNING_NAMES
 from geopeft_nb.tuning.methods import CARDS
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ COLUMNS = ("weights", "gradients", "optimiser", "activations")
 PLACES = ("auto", "cpu", "gpu")
 #: Okabe-Ito: apart for the colour-blind too.
 COLOURS = dict(zip(COLUMNS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00"), strict=True))
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -330,7 +329,7 @@ class _Step(nn.Module):
         """Compute the loss of a batch in the precision."""
         model, device = self.model, batch["image"].device.type
         objective = OBJECTIVES[model.task](len(model.classes), -1)
-        dtype = AUTOCAST.get(self.precision)
+        dtype = AUTOCAST[self.precision]
         # Lightning keeps no cast weights from one layer to the next, either.
         with torch.autocast(device, dtype, enabled=dtype is not None, cache_enabled=False):
             more = {key: batch[key] for key in ("temporal", "location") if key in batch}
@@ -431,7 +430,7 @@ def _as_trained(
     with contextlib.ExitStack() as stack:
         recipes: tuple[str, ...] = ()
         if frugal is not None:
-            cards = import_module("geopeft_nb.training.frugal")
+            cards = import_module("geopeft_nb.memory.frugal")
             recipes = cards.normalise(frugal)
             stack.enter_context(cards.applied(model, recipes, park))
         try:
@@ -453,8 +452,8 @@ def _check(
             "Nothing that trains is attached: call attach(model, method) first, with one of "
             f"{', '.join(CARDS)}."
         )
-    if precision not in LIGHTNING_NAMES:
-        raise unknown_name("precision", precision, LIGHTNING_NAMES)
+    if precision not in AUTOCAST:
+        raise unknown_name("precision", precision, AUTOCAST)
     if device not in PLACES:
         raise unknown_name("device", device, PLACES)
     if not _counts(batch_size):

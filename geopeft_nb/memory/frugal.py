@@ -17,17 +17,17 @@ import pandas as pd
 
 from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.errors import GeopeftError, expect, unknown_name
-from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.features import why_not_split
-from geopeft_nb.training.recipe_checkpoint import (
+from geopeft_nb.memory.eight_bit import hold, why_not_hold
+from geopeft_nb.memory.features import why_not_split
+from geopeft_nb.memory.recipe_checkpoint import (
     checkpoint_blocks,
     checkpointed,
     own_blocks,
     recompute_cheap,
     recomputed,
 )
-from geopeft_nb.training.recipe_late import train_late, why_not_late
-from geopeft_nb.training.recipe_weights import hold, why_not_hold
+from geopeft_nb.memory.recipe_late import train_late, why_not_late
+from geopeft_nb.models import SegmentationModel
 
 
 def _nothing(model: SegmentationModel) -> str:

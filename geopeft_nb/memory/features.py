@@ -22,16 +22,16 @@ from torch.utils.data import Dataset, default_collate
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.vit import run_blocks
+from geopeft_nb.datasets.augment import all_views, draw_views, seen
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import stack_metadata
+from geopeft_nb.memory.measure import memory_limit, process_memory
+from geopeft_nb.memory.recipe_late import why_not_late
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.memory import memory_limit, process_memory
-from geopeft_nb.training.recipe_late import why_not_late
-from geopeft_nb.training.views import all_views, draw_views, seen
 
 #: Share of the free memory that features may take; larger ones go to a file.
 MEMORY_SHARE = 0.5

@@ -1,0 +1,1 @@
+"""What a training step keeps in memory: measured, planned, and made less."""
