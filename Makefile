@@ -26,7 +26,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.lab ## make the environment, run lesson 01 on what ships, show its scores
-	$(BIN)/python -m geopeft_nb.classroom.run $(LESSON) --out $(OUT)
+	$(BIN)/python notebooks/run.py $(LESSON) --out $(OUT)
 
 lab: export OMP_WAIT_POLICY = PASSIVE
 lab: $(VENV)/.lab ## open JupyterLab on the lessons
@@ -34,7 +34,7 @@ lab: $(VENV)/.lab ## open JupyterLab on the lessons
 
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, tests, lessons, browser
-	$(BIN)/python -m geopeft_nb.classroom.build --check
+	$(BIN)/python notebooks/build.py --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/parity
 	$(BIN)/python -m pytest tests/notebooks tests/browser
 
@@ -49,7 +49,7 @@ types: $(VENV)/.test ## annotations of the package
 	$(BIN)/mypy
 
 notebooks: $(VENV)/.lab ## build the lessons and their solutions from notebooks/source
-	$(BIN)/python -m geopeft_nb.classroom.build
+	$(BIN)/python notebooks/build.py
 
 reference: $(VENV)/.test ## store again the outputs that the lessons' checked cells must show
 	$(BIN)/python tests/notebooks/nbval_reference.py

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m geopeft_nb",
         description="Learn, teach and use parameter-efficient fine-tuning of geospatial models.",
-        epilog="To run a lesson: python -m geopeft_nb.classroom.run 01",
+        epilog="To run a lesson, in a checkout: make run LESSON=01",
     )
     commands = parser.add_subparsers(dest="command", title="commands")
     text = "copy what the lessons need to a shared drive, once, for rooms without network"

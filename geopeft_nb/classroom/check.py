@@ -1,6 +1,6 @@
 """Checks for exercises: say what is off, never what the answer is.
 
-A check is a small function in `checks_NN.py` of the lesson NN. It looks at properties of an answer
+A check is a small function in `checks.py` of a lesson's folder. It looks at properties of an answer
 (a shape, what is frozen, a number within a tolerance) and returns what is off, or "" when all is
 well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)` runs it.
 """
@@ -8,34 +8,18 @@ well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)`
 from __future__ import annotations
 
 import inspect
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from html import escape
-from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One named check.
-
-    Attributes:
-        name: Lesson and exercise, for example ``"01/adapter_share"``.
-        wants: What the answer should be, in words, for example ``"a share between 0 and 1"``.
-        types: Types that an answer may have.
-        find: Takes the answer and what the lesson passes beside it; returns what is off.
-    """
-
-    name: str
-    wants: str
-    types: tuple[type, ...]
-    find: Callable[..., Finding]
 
 
 @dataclass(frozen=True)
@@ -69,38 +53,72 @@ class Result:
         return f"<div {root}>{escape(repr(self))}</div>"
 
 
-_EXERCISES: dict[str, Exercise] = {}
+@dataclass(frozen=True)
+class Exercise:
+    """One named check.
+
+    Attributes:
+        name: Lesson and exercise, for example ``"01/adapter_share"``.
+        wants: What the answer should be, in words, for example ``"a share between 0 and 1"``.
+        types: Types that an answer may have.
+        find: Takes the answer and what the lesson passes beside it; returns what is off.
+    """
+
+    name: str
+    wants: str
+    types: type | tuple[type, ...]
+    find: Callable[..., Finding]
+
+    def check(self, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
+        """Check an answer; `check` of this module says how."""
+        needed = list(inspect.signature(self.find).parameters)[1:]
+        if set(needed) != set(given):
+            raise GeopeftError(
+                f"Exercise {self.name!r} takes (answer{''.join(f', {n}=…' for n in needed)}), and "
+                f"got (answer{''.join(f', {n}=…' for n in given)})."
+            )
+        if not _answered(answer):
+            message = f"not answered yet. It wants {self.wants}."
+            return Result(self.name, "not answered", message)
+        if not isinstance(answer, self.types):
+            kind = type(answer).__name__
+            return Result(
+                self.name, "not yet", f"It wants {self.wants}, and this is of type {kind}."
+            )
+        if off := self.find(answer, **given):
+            return Result(self.name, "not yet", off)
+        return Result(self.name, "passed", "that's right.")
 
 
 def exercise(
     name: str, wants: str, types: type | tuple[type, ...] = object
-) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
-    """Register a function as the check of an exercise.
+) -> Callable[[Callable[..., Finding]], Exercise]:
+    """Make a function the check of an exercise.
 
     Args:
         name: Lesson and exercise, for example ``"01/adapter_share"``.
         wants: What the answer should be, in words.
         types: Types that an answer may have; another type is reported before the check runs.
-
-    Returns:
-        A decorator that leaves the function as it is.
     """
-    allowed = types if isinstance(types, tuple) else (types,)
-
-    def register(find: Callable[..., Finding]) -> Callable[..., Finding]:
-        _EXERCISES[name] = Exercise(name, wants, allowed, find)
-        return find
-
-    return register
+    return partial(Exercise, name, wants, types)
 
 
-def exercises() -> dict[str, Exercise]:
-    """Return all exercises by name, from the files `checks_NN.py` beside this one."""
-    package = import_module("geopeft_nb.classroom")
-    for module in pkgutil.iter_modules(package.__path__, "geopeft_nb.classroom."):
-        if module.name.rpartition(".")[2].startswith("checks_"):
-            import_module(module.name)
-    return dict(sorted(_EXERCISES.items()))
+def lesson_folders() -> dict[str, Path]:
+    """Return number -> folder of each lesson: in a checkout, or inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "notebooks"
+    lessons = installed if installed.is_dir() else package.parent / "notebooks"
+    return {path.name[:2]: path for path in sorted(lessons.glob("source/[0-9][0-9]_*"))}
+
+
+@cache
+def load_checks(folder: Path) -> dict[str, Exercise]:
+    """Run `checks.py` of a lesson's folder, and return its exercises by name."""
+    spec = spec_from_file_location(f"checks_of_{folder.name}", folder / "checks.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {task.name: task for task in vars(module).values() if isinstance(task, Exercise)}
 
 
 def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
@@ -116,30 +134,15 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
         The finding, which the notebook shows; `passed` is True when the answer is right.
 
     Raises:
-        ValueError: Unknown exercise, or something that it needs is missing from `given`.
+        GeopeftError: Unknown exercise, or something that it needs is missing from `given`.
     """
-    known = exercises()
+    number, lessons = name.split("/")[0], lesson_folders()
+    if number not in lessons:
+        raise unknown_name("lesson", number, lessons)
+    known = load_checks(lessons[number])
     if name not in known:
         raise unknown_name("exercise", name, known)
-    task = known[name]
-    needed = list(inspect.signature(task.find).parameters)[1:]
-    if set(needed) != set(given):
-        raise GeopeftError(
-            f"Exercise {name!r} takes {_arguments(['answer', *needed])}, and got "
-            f"{_arguments(['answer', *given])}."
-        )
-    if not _answered(answer):
-        return Result(name, "not answered", f"not answered yet. It wants {task.wants}.")
-    if not isinstance(answer, task.types):
-        kind = type(answer).__name__
-        return Result(name, "not yet", f"It wants {task.wants}, and this is of type {kind}.")
-    if off := task.find(answer, **given):
-        return Result(name, "not yet", off)
-    return Result(name, "passed", "that's right.")
-
-
-def _arguments(names: list[str]) -> str:
-    return f"({', '.join([names[0], *(f'{name}=…' for name in names[1:])])})"
+    return known[name].check(answer, **given)
 
 
 def _answered(answer: Any) -> bool:  # noqa: ANN401

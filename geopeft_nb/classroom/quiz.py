@@ -2,59 +2,19 @@
 
 The choices are HTML disclosure elements. They open in JupyterLab, Colab, a saved notebook, an
 nbconvert page and on GitHub alike, with mouse or keyboard, and need no kernel, script or widget.
-The questions live in `quizzes/NN.toml`, so that a lesson's cell does not show the answers.
+The questions stand in `quiz.toml` of a lesson's folder, so that its cell does not show the answers.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from geopeft_nb.errors import GeopeftError, unknown_name
-
-FOLDER = Path(__file__).parent / "quizzes"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One possible answer.
-
-    Attributes:
-        text: What it says.
-        why: Why it is right or wrong.
-        correct: Whether it is the right one.
-    """
-
-    text: str
-    why: str
-    correct: bool = False
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question.
-
-    Attributes:
-        ask: The question.
-        choices: Two or more, one of them correct.
-    """
-
-    ask: str
-    choices: tuple[Choice, ...]
-
-    def __post_init__(self) -> None:
-        if not self.ask.strip():
-            raise GeopeftError("A question needs text in `ask`.")
-        if len(self.choices) < 2 or sum(choice.correct for choice in self.choices) != 1:
-            raise GeopeftError(
-                f"Question {self.ask!r} needs two or more choices, one of them right."
-            )
-        for choice in self.choices:
-            if not choice.why.strip():
-                raise GeopeftError(f"Choice {choice.text!r} of {self.ask!r} needs a `why`.")
+from geopeft_nb.classroom.check import lesson_folders
+from geopeft_nb.errors import unknown_name
 
 
 @dataclass(frozen=True)
@@ -62,71 +22,60 @@ class Quiz:
     """Some questions, shown where a notebook displays the object.
 
     Attributes:
-        name: Name of the quiz, for example ``"01"``.
-        questions: The questions in order.
+        number: Number of the lesson, for example ``"01"``.
+        questions: A table each, with `ask` and a list `choice` of tables with `text`, `why` and,
+            where it is the right one, `correct`.
     """
 
-    name: str
-    questions: tuple[Question, ...]
+    number: str
+    questions: list[dict[str, Any]]
 
     def __repr__(self) -> str:
-        lines = [f"Quiz {self.name}"]
+        lines = [f"Quiz {self.number}"]
         for number, question in enumerate(self.questions, start=1):
-            lines.append(f"{number}. {question.ask}")
-            lines += [f"   {letter}) {c.text}" for letter, c in _lettered(question)]
+            lines.append(f"{number}. {question['ask']}")
+            lines += [f"   {letter}) {choice['text']}" for letter, choice in _lettered(question)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Show each choice as a line that opens its explanation."""
         parts = ['<div class="gp-quiz" role="group" aria-label="Quiz">']
         for number, question in enumerate(self.questions, start=1):
-            parts.append(f"<p><b>{number}. {escape(question.ask)}</b></p>")
+            parts.append(f"<p><b>{number}. {escape(question['ask'])}</b></p>")
             for letter, choice in _lettered(question):
-                verdict = "✓ Right." if choice.correct else "✗ Not this one."
+                verdict = "✓ Right." if choice.get("correct") else "✗ Not this one."
                 # Elements of one name form a group in which opening one closes the others.
-                group = escape(f"gp-quiz-{self.name}-{number}", quote=True)
                 parts.append(
-                    f'<details name="{group}" style="margin:.2em 0 .2em 1.5em">'
-                    f'<summary style="cursor:pointer">{letter}) {escape(choice.text)}</summary>'
-                    f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escape(choice.why)}</p>'
+                    f'<details name="gp-quiz-{self.number}-{number}"'
+                    ' style="margin:.2em 0 .2em 1.5em">'
+                    f'<summary style="cursor:pointer">{letter}) {escape(choice["text"])}</summary>'
+                    f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escape(choice["why"])}</p>'
                     "</details>"
                 )
         return "".join([*parts, "</div>"])
 
 
-def quiz(name: str, questions: Sequence[Question] | None = None) -> Quiz:
-    """Return a quiz for the notebook to show.
+def quiz(number: str) -> Quiz:
+    """Return a lesson's quiz for the notebook to show.
 
     Args:
-        name: Name of a quiz that ships, for example ``"01"``, or of your own.
-        questions: Your own questions; None takes those that ship under the name.
-
-    Returns:
-        The quiz.
+        number: Number of the lesson, for example ``"01"``.
 
     Raises:
-        ValueError: Unknown name, or a question without a right choice or with a choice that nothing
-            explains.
+        GeopeftError: There is no such lesson.
     """
-    if questions is not None:
-        return Quiz(name, tuple(questions))
-    if name not in quiz_names():
-        raise unknown_name("quiz", name, quiz_names())
-    content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return Quiz(name, tuple(_question(entry) for entry in content["question"]))
+    lessons = lesson_folders()
+    if number not in lessons:
+        raise unknown_name("quiz", number, lessons)
+    return Quiz(number, load_questions(lessons[number]))
 
 
-def quiz_names() -> list[str]:
-    """Return the names of the quizzes that ship."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+def load_questions(folder: Path) -> list[dict[str, Any]]:
+    """Return the questions in `quiz.toml` of a lesson's folder."""
+    content = tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))
+    questions: list[dict[str, Any]] = content["question"]
+    return questions
 
 
-def _question(entry: dict[str, object]) -> Question:
-    choices = entry.get("choice")
-    if not isinstance(choices, list):
-        raise GeopeftError(f"Question {entry.get('ask')!r} has no [[question.choice]] entries.")
-    return Question(str(entry.get("ask", "")), tuple(Choice(**choice) for choice in choices))
-
-
-def _lettered(question: Question) -> list[tuple[str, Choice]]:
-    return list(zip("abcdefgh", question.choices, strict=False))
+def _lettered(question: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(zip("abcdefgh", question["choice"], strict=False))

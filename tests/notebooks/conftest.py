@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `lesson` once for each lesson."""
-    if "lesson" in metafunc.fixturenames:
-        lessons = sorted(NOTEBOOKS.glob("*.ipynb"))
-        metafunc.parametrize("lesson", lessons, ids=[path.stem for path in lessons])
+@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+def lesson(request: pytest.FixtureRequest) -> Path:
+    return request.param

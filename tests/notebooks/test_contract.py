@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
+import build
 import nbformat
 import pytest
+from build import PROMPT
 from nbformat import NotebookNode
 
-from geopeft_nb.classroom.build import PROMPT
-from geopeft_nb.classroom.quiz import quiz
+from geopeft_nb.classroom.check import load_checks
+from geopeft_nb.classroom.quiz import load_questions
 
 PARAMETERS = {
     "model",
@@ -24,6 +27,7 @@ PARAMETERS = {
     "out_dir",
     "FAST",
 }
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FOOT = [
     "What we have seen",
     "What to try next",
@@ -31,6 +35,28 @@ FOOT = [
     "References",
     "Glossary",
 ]
+
+
+@pytest.fixture(scope="session")
+def begun(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lesson just begun from the template, which has to keep to the contract, too."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    shutil.copy(root / "pyproject.toml", checkout)
+    build.main(["--root", str(checkout), "--new", "99_begun"])
+    return checkout / "notebooks/99_begun.ipynb"
+
+
+@pytest.fixture(
+    params=[*sorted(NOTEBOOKS.glob("*.ipynb")), None],
+    ids=lambda path: path.stem if path else "begun",
+)
+def lesson(request: pytest.FixtureRequest, begun: Path) -> Path:
+    return request.param or begun
+
+
+@pytest.fixture
+def source(lesson: Path) -> Path:
+    return lesson.parent / "source" / lesson.stem
 
 
 @pytest.fixture
@@ -112,11 +138,12 @@ def test_learner_commits_to_a_guess(prose: str) -> None:
     assert re.search(r"\bpredict|\bguess", prose, re.I)
 
 
-def test_two_to_four_exercises_each_with_a_check(lesson: Path, notebook: NotebookNode) -> None:
+def test_two_to_four_exercises_each_with_a_check(source: Path, notebook: NotebookNode) -> None:
     text = "\n".join(code(notebook))
     checks = set(re.findall(r'gp\.check\(\s*"([^"]+)"', text))
     assert 2 <= len(checks) <= 4
-    assert all(name.startswith(f"{lesson.stem[:2]}/") for name in checks)
+    assert checks == load_checks(source).keys()
+    assert all(task.wants for task in load_checks(source).values())
     assert text.count(PROMPT) >= len(checks)
 
 
@@ -125,10 +152,17 @@ def test_solutions_answer_what_the_exercises_leave_open(lesson: Path) -> None:
     assert PROMPT not in "\n".join(code(solution))
 
 
-def test_quiz_has_three_to_five_questions(notebook: NotebookNode) -> None:
-    names = re.findall(r'gp\.quiz\(\s*"([^"]+)"', "\n".join(code(notebook)))
-    assert names
-    assert 3 <= sum(len(quiz(name).questions) for name in names) <= 5
+def test_quiz_has_three_to_five_questions_and_explains_every_choice(
+    source: Path, notebook: NotebookNode
+) -> None:
+    assert f'gp.quiz("{source.name[:2]}")' in code(notebook)
+    questions = load_questions(source)
+    assert 3 <= len(questions) <= 5
+    for question in questions:
+        assert question["ask"].strip() and 2 <= len(question["choice"]) <= 8
+        assert sum(choice.get("correct", False) for choice in question["choice"]) == 1
+        assert all(c["text"].strip() and c["why"].strip() for c in question["choice"])
+        assert all(choice.keys() <= {"text", "why", "correct"} for choice in question["choice"])
 
 
 def test_some_outputs_are_checked(notebook: NotebookNode) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+RUN = Path(__file__).resolve().parents[2] / "notebooks/run.py"
 METHODS = {"linear_probe", "lora", "full"}
 
 
@@ -36,7 +37,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Solved]:
 def solve(lesson: Path, solved: dict[str, Solved], tmp: pytest.TempPathFactory) -> Solved:
     if lesson.stem not in solved:
         out = tmp.mktemp(lesson.stem)
-        command = [sys.executable, "-m", "geopeft_nb.classroom.run", f"solutions/{lesson.stem}"]
+        command = [sys.executable, str(RUN), f"solutions/{lesson.stem}"]
         command += ["--out", str(out), "-p", "FAST", "True"]
         done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -128,7 +129,7 @@ def test_open_exercises_do_not_break_the_lesson_and_checked_outputs_hold(
 def test_first_lesson_runs_on_other_data_by_changing_one_parameter(
     root: Path, mirror: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "geopeft_nb.classroom.run", "01", "--out", str(tmp_path)]
+    command = [sys.executable, str(RUN), "01", "--out", str(tmp_path)]
     command += ["-p", "FAST", "True", "-p", "data", "hls_water"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -81,7 +81,8 @@ def copy(dest: Path, *more: str) -> int:
 
 
 def test_every_lesson_and_what_it_names_is_in_the_table(root: Path) -> None:
-    sources = {path.name[:2]: path for path in (root / "notebooks/source").glob("[0-9]*.py")}
+    paths = (root / "notebooks/source").glob("[0-9]*/lesson.py")
+    sources = {path.parent.name[:2]: path for path in paths}
     assert LESSONS.keys() == sources.keys()
     wanted = re.compile(r'(?:(?:model|data|compare) = (?:None  # )?|load_\w+\()"(\w+)"')
     for number, path in sources.items():

@@ -135,15 +135,17 @@ def test_readme_commands_are_targets_of_the_makefile(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wheel_carries_data_and_lessons(root: Path, tmp_path: Path) -> None:
+def test_wheel_carries_data_and_lessons_without_their_solutions(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=root, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = [*root.glob("data/scenes/*.tif"), *root.glob("data/models/*.safetensors")]
-    lessons = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/solutions/*.ipynb")]
-    assert shipped and lessons
-    for path in [*shipped, *lessons]:
+    lessons = [*root.glob("notebooks/*.ipynb")]
+    graded = [*root.glob("notebooks/source/[0-9]*/checks.py")]
+    quizzes = [*root.glob("notebooks/source/[0-9]*/quiz.toml")]
+    assert shipped and len(lessons) == len(graded) == len(quizzes) > 0
+    for path in [*shipped, *lessons, *graded, *quizzes]:
         assert f"geopeft_nb/{path.relative_to(root).as_posix()}" in names
-    assert "geopeft_nb/classroom/quizzes/01.toml" in names
+    assert not [name for name in names if "solutions" in name or name.endswith("lesson.py")]
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]

@@ -1,11 +1,13 @@
 """Build the lessons from their one source: exercises open, and solutions beside them.
 
-    python -m geopeft_nb.classroom.build            # write the notebooks and their solutions
-    python -m geopeft_nb.classroom.build --check    # only say which differ from the source
+    python notebooks/build.py                # write the notebooks and their solutions
+    python notebooks/build.py --check        # only say which differ from the source
+    python notebooks/build.py --new NN_name  # begin a lesson: a folder that keeps to the contract
 
-`notebooks/source/NN_name.py` is a jupytext percent script that holds the solutions. Two rules cut
-the exercise from it (as in scikit-learn-mooc): `# solution` on a line of its own cuts the rest of
-its cell and leaves a prompt, and a cell tagged `solution` is dropped.
+A lesson is a folder, `notebooks/source/NN_name/`. Its `lesson.py` is a jupytext percent script that
+holds the solutions. Two rules cut the exercise from it (as in scikit-learn-mooc): `# solution` on a
+line of its own cuts the rest of its cell and leaves a prompt, and a cell tagged `solution` is
+dropped. `checks.py` has the checks of its exercises, `quiz.toml` its questions.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from geopeft_nb.classroom.check import exercises
-from geopeft_nb.classroom.quiz import quiz
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.classroom.check import load_checks
+from geopeft_nb.classroom.quiz import load_questions
+from geopeft_nb.errors import GeopeftError, unknown_name
+
+TEMPLATE = Path(__file__).resolve().parent / "source" / "NN_name"
 
 BRANCH = "main"
 PROMPT = "# Write your code here."
@@ -66,7 +70,7 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
     """Build one notebook.
 
     Args:
-        source: The percent script.
+        source: The lesson's folder.
         repository: Address of the repository, for badges and install lines.
         solution: Keep the solutions, or cut them.
 
@@ -74,18 +78,17 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
         The notebook's file content: no outputs, and the same to the byte each time.
 
     Raises:
-        ValueError: Unknown placeholder, exercise or quiz; the message names it and the nearest one.
+        GeopeftError: Unknown placeholder, exercise or quiz; the message names it and the nearest.
     """
-    text = source.read_text(encoding="utf-8")
-    for name in _CHECK.findall(text):
-        if name not in exercises():
-            raise unknown_name(f"exercise in {source.name}", name, exercises())
-    for name in _QUIZ.findall(text):
-        quiz(name)
+    text = (source / "lesson.py").read_text(encoding="utf-8")
+    known = {*load_checks(source), source.name[:2]} if load_questions(source) else set()
+    for name in [*_CHECK.findall(text), *_QUIZ.findall(text)]:
+        if name not in known:
+            raise unknown_name(f"exercise or quiz in {source.name}", name, known)
 
     folder = "notebooks/solutions" if solution else "notebooks"
     words = {
-        "badges": badges(repository, f"{folder}/{source.stem}.ipynb"),
+        "badges": badges(repository, f"{folder}/{source.name}.ipynb"),
         "repository": repository,
     }
 
@@ -114,7 +117,7 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
     notebook.metadata = NotebookNode(
         {
             "accelerator": "GPU",  # Colab offers one; the lesson also runs without
-            "colab": {"name": f"{source.stem}.ipynb", "provenance": []},
+            "colab": {"name": f"{source.name}.ipynb", "provenance": []},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }
@@ -148,7 +151,7 @@ def build_all(root: Path) -> dict[Path, str]:
         FileNotFoundError: No checkout, or no source in it.
     """
     folder = root / "notebooks"
-    sources = sorted((folder / "source").glob("[0-9][0-9]_*.py"))
+    sources = sorted((folder / "source").glob("[0-9][0-9]_*"))
     if not sources:
         raise FileNotFoundError(
             f"No lessons in {folder / 'source'}. Run this in a checkout of the repository."
@@ -157,7 +160,7 @@ def build_all(root: Path) -> dict[Path, str]:
     repository = project["urls"]["Repository"]
     built = {}
     for source in sources:
-        name = f"{source.stem}.ipynb"
+        name = f"{source.name}.ipynb"
         built[folder / name] = build_lesson(source, repository, solution=False)
         built[folder / "solutions" / name] = build_lesson(source, repository, solution=True)
     return built
@@ -185,10 +188,38 @@ def differences(root: Path) -> list[str]:
     return lines
 
 
+def begin_lesson(root: Path, name: str) -> Path:
+    """Copy the template to a new lesson's folder.
+
+    Args:
+        root: The checkout's folder.
+        name: Number and name, for example ``"08_decoders"``.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        GeopeftError: The name has another form, or the number is taken.
+    """
+    sources = root / "notebooks" / "source"
+    if not re.fullmatch(r"[0-9]{2}_[a-z0-9_]+", name):
+        raise GeopeftError(
+            f"Name a lesson by two digits and words, such as 08_decoders; got {name}."
+        )
+    if taken := list(sources.glob(f"{name[:2]}_*")):
+        raise GeopeftError(f"Number {name[:2]} is taken by {taken[0].name}; choose another.")
+    for path in TEMPLATE.iterdir():
+        text = path.read_text(encoding="utf-8").replace("NN", name[:2])
+        (sources / name).mkdir(parents=True, exist_ok=True)
+        (sources / name / path.name).write_text(text, encoding="utf-8")
+    return sources / name
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Write the notebooks, or with `--check` compare them; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m geopeft_nb.classroom.build")
+    """Write the notebooks, compare them or begin a lesson; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python notebooks/build.py")
     parser.add_argument("--check", action="store_true", help="only compare with the source")
+    parser.add_argument("--new", metavar="NN_name", help="begin a lesson, and build it")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: here)")
     options = parser.parse_args(arguments)
     if options.check:
@@ -198,11 +229,11 @@ def main(arguments: list[str] | None = None) -> int:
         if lines:
             print("Edit notebooks/source, then run `make notebooks`.")
         return min(1, len(lines))
+    if options.new:
+        print(f"{begin_lesson(options.root, options.new)}: write the lesson there")
     for path, content in build_all(options.root).items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
+        path.write_text(content, encoding="utf-8")
         print(f"{path}: {len(content) / 1000:.0f} kB")
     return 0
 

@@ -1,0 +1,116 @@
+"""Run a lesson from the command line and keep what it showed.
+
+    python notebooks/run.py 01 --out out
+    python notebooks/run.py 01 --out out -p data hls_water -p FAST True
+
+Leaves the executed notebook, an HTML page of it that needs no network, and whatever the lesson
+writes to its `out_dir`; prints the scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+INTERACTIVE = "<p><em>Here is something to click on when you run the notebook.</em></p>"
+
+
+def find_lesson(name: str) -> Path:
+    """Return the notebook of a lesson, by its number or name, also in `solutions/`."""
+    found = [*NOTEBOOKS.glob(f"{name}.ipynb"), *NOTEBOOKS.glob(f"{name}_*.ipynb")]
+    if len(found) != 1:
+        lessons = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+        sys.exit(f"There is no lesson {name!r}. Lessons: {', '.join(lessons)}.")
+    return found[0]
+
+
+def page(notebook: NotebookNode, title: str) -> str:
+    """Return an executed notebook as one HTML page whose content needs no network.
+
+    Widgets, which need a kernel, give way to what the same outputs say without one. Formulas are
+    the exception: the page shows their source until MathJax can be loaded.
+    """
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if data.pop(WIDGET, None) is not None and "text/html" not in data:
+                data["text/html"] = INTERACTIVE
+    exporter = HTMLExporter(embed_images=True, require_js_url="data:text/javascript,")
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    return str(body)
+
+
+def run_lesson(lesson: Path, out: Path, parameters: dict[str, Any]) -> Path:
+    """Execute a lesson with papermill.
+
+    Args:
+        lesson: Its notebook.
+        out: Folder to write to; the lesson gets it as `out_dir`.
+        parameters: Values for the cell tagged `parameters`.
+
+    Returns:
+        Path of the HTML page.
+
+    Raises:
+        PapermillExecutionError: A cell failed; the executed notebook shows where.
+    """
+    # For the kernel: threads that wait for each other actively take the cores from one another as
+    # soon as anything else runs on them, and training becomes ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    out.mkdir(parents=True, exist_ok=True)
+    given = {"out_dir": str(out.resolve()), **parameters}
+    executed, html = out / lesson.name, out / f"{lesson.stem}.html"
+    papermill.execute_notebook(lesson, executed, parameters=given, kernel_name="python3")
+    html.write_text(page(nbformat.read(executed, 4), lesson.stem), encoding="utf-8")
+    return html
+
+
+def kernel_peak() -> str:
+    """Say how much memory the kernel took at most, where the system tells."""
+    if sys.platform == "win32":
+        return ""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    return f", peak memory of the kernel {peak / 1e9:.2f} GB"
+
+
+def main() -> None:
+    """Run the lesson that the command line names, and print its scores and where things are."""
+    parser = argparse.ArgumentParser(prog="python notebooks/run.py")
+    parser.add_argument("lesson", help="number or name of a lesson, for example 01")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+        help="value for the lesson's parameters cell, for example -p data hls_water",
+    )  # fmt: skip
+    options = parser.parse_args()
+    start = time.time()
+    parameters = {name: yaml.safe_load(value) for name, value in options.parameters}
+    html = run_lesson(find_lesson(options.lesson), options.out, parameters)
+    print(f"\nLesson {html.stem}: {time.time() - start:.0f} s{kernel_peak()}.\n")
+    written = [path for path in html.parent.iterdir() if path.stat().st_mtime >= start]
+    for path in sorted(path for path in written if path.is_file()):
+        print(f"  {path}")
+    if (scores := html.parent / "scores.csv") in written:
+        print(f"\n{pd.read_csv(scores).to_string(index=False)}\n")
+    print(f"The page: {html}. To go through it yourself in JupyterLab: make lab")
+
+
+if __name__ == "__main__":
+    main()
