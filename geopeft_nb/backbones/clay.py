@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Request, Transformer, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block
+from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.bands import WAVELENGTHS
 
 #: Features of a wavelength's code, and tokens that the generator of kernels keeps for itself.
@@ -183,7 +183,7 @@ class ClayViT(Transformer):
         self.patch_embedding = DynamicEmbedding(width, patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = nn.ModuleList(
-            make_block(width, heads, attention_bias=False) for _ in range(depth)
+            PreNormBlock(width, heads, attention_bias=False) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.choose(layers)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block
+from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.bands import nearest_band
 from geopeft_nb.errors import GeopeftError
 
@@ -88,7 +88,7 @@ class GalileoViT(Transformer):
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUPS), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
-        self.blocks = nn.ModuleList(make_block(width, card.heads) for _ in range(card.depth))
+        self.blocks = nn.ModuleList(PreNormBlock(width, card.heads) for _ in range(card.depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.choose(layers)
         self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))

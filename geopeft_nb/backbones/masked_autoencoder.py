@@ -20,7 +20,7 @@ from geopeft_nb.backbones.load import (
     weights_file,
 )
 from geopeft_nb.backbones.prithvi import CoordinateCode, PrithviViT
-from geopeft_nb.backbones.vit import make_block, pad_to_patches, position_codes, position_table
+from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, position_codes, position_table
 from geopeft_nb.errors import GeopeftError
 
 
@@ -47,7 +47,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         if encoder.coordinates:
             self.temporal_embed_dec = CoordinateCode(width)
             self.location_embed_dec = CoordinateCode(width)
-        self.decoder_blocks = nn.ModuleList(make_block(width, heads) for _ in range(depth))
+        self.decoder_blocks = nn.ModuleList(PreNormBlock(width, heads) for _ in range(depth))
         self.decoder_norm = nn.LayerNorm(width, eps=1e-5)
         self.decoder_pred = nn.Linear(width, channels * encoder.patch_size**2)
         table = position_table(width, encoder.frames, encoder.trained_grid)

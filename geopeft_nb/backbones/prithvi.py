@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
-    make_block,
+    PreNormBlock,
     pad_to_patches,
     position_codes,
     position_table,
@@ -101,7 +101,7 @@ class PrithviViT(Transformer):
         if coordinates:
             self.temporal_embed_enc = CoordinateCode(width)
             self.location_embed_enc = CoordinateCode(width)
-        self.blocks = nn.ModuleList(make_block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(PreNormBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.choose(layers)
         # Published files store this buffer too.

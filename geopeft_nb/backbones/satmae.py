@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import make_block, resize_grid, sincos_1d
+from geopeft_nb.backbones.vit import PreNormBlock, resize_grid, sincos_1d
 from geopeft_nb.bands import nearest_band
 
 #: Value of an average pixel after SatMAE's scaling, which puts mean - 2 std at 0 and + 2 std at 1.
@@ -97,7 +97,7 @@ class SatMAEViT(Transformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side**2, width - group_code))
         self.channel_embed = nn.Parameter(torch.zeros(1, len(self.groups), group_code))
         self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, group_code))
-        self.blocks = nn.ModuleList(make_block(width, heads, eps=1e-6) for _ in range(depth))
+        self.blocks = nn.ModuleList(PreNormBlock(width, heads, eps=1e-6) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.choose(layers)
         self._initialise()

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from timm.models.vision_transformer import (  # type: ignore[attr-defined]
-    Attention,  # newer releases define it in timm.layers and import it here
-    Block,
-    Mlp,
-)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,32 +41,37 @@ def full_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Ten
     return weight.to(dtype) if scale is None else (weight * scale).to(dtype)
 
 
-class SelfAttention(Attention):
-    """timm's attention, with a backward pass that writes the gradient of `qkv` once, not twice.
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; the parameters have timm's names.
 
-    Queries, keys and values are taken apart without moving the heads in front first; so their
-    gradients are joined in the order in which `qkv` needs them. The values are the same.
+    Args:
+        width: Features per token, D.
+        heads: Attention heads; must divide `width`.
+        bias: Whether both projections have a bias.
     """
 
-    def forward(  # type: ignore[override]  # timm's has no norm
-        self,
-        x: Tensor,
-        norm: nn.Module | None = None,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Tensor:
+    def __init__(self, width: int, heads: int, bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv = FusedQKV(width, 3 * width, bias=bias)
+        self.proj = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Attend (B, N, D) to itself, after `norm` if it is given: (B, N, D)."""
         joined = self.qkv(x) if norm is None else after(norm, self.qkv, x)
+        # Not moving the heads in front first has qkv's gradient written once, not twice.
         parts = joined.unflatten(2, (3, self.num_heads, -1)).unbind(2)
         query, key, value = (part.transpose(1, 2) for part in parts)  # (B, heads, N, D / heads)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attn_mask, is_causal=is_causal
-        )
+        mixed = functional.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
-class FeedForward(Mlp):
-    """timm's two-layer perceptron, which may apply the layer norm before it by itself."""
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, each token by itself."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Map (B, N, D), after `norm` if it is given, to (B, N, D)."""
@@ -79,47 +79,34 @@ class FeedForward(Mlp):
         return after(self.act, self.fc2, hidden)
 
 
-class PreNormBlock(Block):
-    """timm's block; attention and feed-forward part get their layer norm passed on."""
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # timm's takes masks
-        """Refine tokens (B, N, D)."""
-        x = x + self.attn(x, self.norm1)
-        return x + self.mlp(x, self.norm2)
-
-
-def make_block(
-    width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5, attention_bias: bool = True
-) -> nn.Module:
-    """Make one pre-norm transformer block on (B, N, D) tokens, from timm.
+class PreNormBlock(nn.Module):
+    """A transformer block: attention, then the feed-forward part, each after a layer norm.
 
     Args:
         width: Features per token, D.
         heads: Attention heads; must divide `width`.
         mlp_ratio: Hidden features of the feed-forward part, as a multiple of D.
-        eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm's default is 1e-6.
+        eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm 1e-6.
         attention_bias: Whether both projections of the attention have a bias; Clay's have none.
-
-    Returns:
-        A timm `Block` with our forward passes, whose `qkv` is a `FusedQKV`; the parameters keep
-        timm's names.
     """
 
-    def norm(features: int, **kwargs: object) -> nn.Module:
-        return nn.LayerNorm(features, eps=eps)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-5,
+        attention_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.attn = SelfAttention(width, heads, attention_bias)
+        self.mlp = FeedForward(width, int(width * mlp_ratio))
 
-    block = Block(
-        width, heads, mlp_ratio, qkv_bias=attention_bias,
-        norm_layer=norm,  # type: ignore[arg-type]
-    )  # fmt: skip
-    if not attention_bias:
-        # timm's own proj_bias=False would take the biases of the MLP as well.
-        block.attn.proj = nn.Linear(width, width, bias=False)
-    block.__class__ = PreNormBlock
-    block.attn.__class__ = SelfAttention
-    block.attn.qkv.__class__ = FusedQKV
-    block.mlp.__class__ = FeedForward
-    return block
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine tokens (B, N, D)."""
+        x = x + self.attn(x, self.norm1)
+        return x + self.mlp(x, self.norm2)
 
 
 def run_blocks(

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.vit import make_block
+from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import check
 
 
 @pytest.fixture(scope="module")
 def block() -> nn.Module:
     torch.manual_seed(0)
-    return make_block(16, 4)
+    return PreNormBlock(16, 4)
 
 
 class Prompted(nn.Module):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geopeft_nb.backbones.vit import make_block
+from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import Finding, exercise
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import MemoryPlan, memory_plan, readable
@@ -70,7 +70,7 @@ def block(answer: object) -> Finding:
 def _block_bytes(tokens: int, width: int, batch: int) -> int:
     """Measure what a block keeps that is trained in full; two heads are the usual kind enough."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        made = make_block(width, heads=2)
+        made = PreNormBlock(width, heads=2)
         x = torch.randn(batch, tokens, width, requires_grad=True)
     # The sum keeps nothing; the output belongs to the next block.
     return training_bytes(made, lambda: made(x).sum())["activations"]
