@@ -34,7 +34,7 @@ _WHERE = {
     "evaluate": "evaluation.regions",
     "export_onnx": "tuning.export",
     "export_terratorch": "tuning.terratorch",
-    "find_lr": "training.search",
+    "find_lr": "training.learning_rate",
     "fit": "training.fit",
     "leave_one_region_out": "datasets.load",
     "load_adapter": "tuning.artefacts",
@@ -50,7 +50,6 @@ _WHERE = {
     "push_adapter": "tuning.sharing",
     "quiz": "classroom.quiz",
     "save_adapter": "tuning.artefacts",
-    "search_lr": "training.search",
     "show": "widgets.figures",
 }
 
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
     from geopeft_nb.memory.shortage import OutOfMemory
     from geopeft_nb.models import build_model
     from geopeft_nb.training.fit import fit
-    from geopeft_nb.training.search import find_lr, search_lr
+    from geopeft_nb.training.learning_rate import find_lr
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
     from geopeft_nb.tuning.export import export_onnx
     from geopeft_nb.tuning.merging import merge
@@ -110,7 +109,6 @@ __all__ = [
     "push_adapter",
     "quiz",
     "save_adapter",
-    "search_lr",
     "show",
 ]
 

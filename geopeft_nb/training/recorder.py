@@ -199,6 +199,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training")  # frozen
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -290,15 +290,21 @@ def search(data: GeoData, size: int, options: Any, rows: dict[str, Row]) -> dict
     seed, lines, best = options.seeds, [], {}
     for family in dict.fromkeys(row.family for row in rows.values()):
         row = SEARCHED[family]
-        found = gp.search_lr(
-            lambda row=row: build(options.model, size, row, data, options, seed),  # type: ignore[misc]
-            data, options.rates, epochs=options.epochs, batch_size=options.batch, seed=seed,
-            frugal=row.frugal, precision="fp32", device=place_on(options.device),
-        )  # fmt: skip
-        losses = found.table.set_index("lr")["val_loss"]
-        cells = {f"{rate:g}": f"{losses[rate]:.4f}" for rate in options.rates}
-        lines.append({"method": family, **cells, "chosen": f"{found.best:g}"})
-        best[family] = found.best
+        losses = {}
+        for rate in options.rates:
+            model = build(options.model, size, row, data, options, seed)
+            try:
+                run = gp.fit(
+                    model, data, options.epochs, options.batch, lr=rate, seed=seed,
+                    frugal=row.frugal, precision="fp32", device=place_on(options.device),
+                    dashboard=False,
+                )  # fmt: skip
+                losses[rate] = float(run.history["val_loss"].min())
+            except Diverged:
+                losses[rate] = math.inf
+        best[family] = min(losses, key=losses.__getitem__)
+        cells = {f"{rate:g}": f"{loss:.4f}" for rate, loss in losses.items()}
+        lines.append({"method": family, **cells, "chosen": f"{best[family]:g}"})
         print(f"{family}: {lines[-1]}", file=sys.stderr, flush=True)
     print("Lowest validation loss for each learning rate:\n")
     print_table(lines)
