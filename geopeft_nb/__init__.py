@@ -50,7 +50,7 @@ _WHERE = {
     "push_adapter": "tuning.sharing",
     "quiz": "classroom.quiz",
     "save_adapter": "tuning.artefacts",
-    "show": "widgets.figures",
+    "show": "pictures.show",
 }
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from geopeft_nb.memory.plan import measure_memory, memory_plan
     from geopeft_nb.memory.shortage import OutOfMemory
     from geopeft_nb.models import build_model
+    from geopeft_nb.pictures.show import show
     from geopeft_nb.training.fit import fit
     from geopeft_nb.training.learning_rate import find_lr
     from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
@@ -76,7 +77,6 @@ if TYPE_CHECKING:
     from geopeft_nb.tuning.sharing import push_adapter
     from geopeft_nb.tuning.terratorch import export_terratorch
     from geopeft_nb.widgets.anatomy import memory_widget
-    from geopeft_nb.widgets.figures import show
 
 __all__ = [
     "GeopeftError",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import os
 import sys
@@ -18,6 +16,7 @@ from geopeft_nb.datasets.pictures import COMPOSITES
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps.region import RegionView, region_view
+from geopeft_nb.pictures.show import bundle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,14 +181,7 @@ class RegionMap:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ANN401
         """Return the static figure for a saved notebook: HTML with alt text, PNG and text."""
-        encoded = base64.b64encode(self.png).decode()
-        return {"text/plain": self.alt, "text/html": self._image_html(), "image/png": encoded}
-
-    def _image_html(self) -> str:
-        address = base64.b64encode(self.png).decode()
-        style = "max-width:100%;height:auto;border-radius:4px"
-        alt = html.escape(self.alt, quote=True)
-        return f'<img alt="{alt}" style="{style}" src="data:image/png;base64,{address}">'
+        return bundle(self.png, self.alt)
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.errors import expect, unknown_name
 from geopeft_nb.maps.figure import lines, outlines
+from geopeft_nb.pictures.show import image_html, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,14 +85,8 @@ class DataSheet:
             caption = f"Share of each class (of at most {AT_MOST} chips a side, 0-1)"
             parts.append(self.balance.style.format(precision=3).set_caption(caption).to_html())
         if figure := self.map():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=90)
-            encoded = base64.b64encode(buffer.getvalue()).decode()
-            words = escape(f"Map of where the chips of {self.card.title} lie.", quote=True)
-            style = "max-width:100%;height:auto;background:white"
-            parts.append(
-                f'<img alt="{words}" style="{style}" src="data:image/png;base64,{encoded}">'
-            )
+            words = f"Map of where the chips of {self.card.title} lie."
+            parts.append(image_html(png(figure, dpi=90), words))
         return "".join(parts)
 
 

@@ -6,8 +6,6 @@ pixel and `GAP` for "nothing here", so that one warp and one palette serve them 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.maps.grid import Grid
+from geopeft_nb.pictures.show import data_address
 
 #: Colours of what a prediction gets wrong (Okabe-Ito, told apart with any colour vision).
 MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR = "#D55E00", "#CC79A7", "#9A9A9A"
@@ -126,8 +125,8 @@ def picture_address(picture: NDArray[np.uint8]) -> str:
     encoded = Image.fromarray(np.dstack([*picture, alpha]))
     # WebP is a tenth of PNG and, unlike JPEG, keeps the gaps between chips transparent.
     if features.check("webp"):
-        return _data_address(encoded, "WEBP", quality=85)
-    return _data_address(encoded, "PNG", optimize=True)
+        return data_address(encoded, "webp", quality=85)
+    return data_address(encoded, optimize=True)
 
 
 def codes_address(codes: NDArray[np.uint8], colours: Sequence[str]) -> str:
@@ -137,11 +136,4 @@ def codes_address(codes: NDArray[np.uint8], colours: Sequence[str]) -> str:
     table = [rgba(colour) for colour in colours] + [(0, 0, 0, 0)] * (256 - len(colours))
     encoded = Image.fromarray(codes)
     encoded.putpalette([value for entry in table for value in entry[:3]])
-    return _data_address(encoded, "PNG", transparency=bytes(entry[3] for entry in table))
-
-
-def _data_address(picture: Any, kind: str, **options: Any) -> str:  # noqa: ANN401 (PIL is lazy)
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/{kind.lower()};base64,{encoded}"
+    return data_address(encoded, transparency=bytes(entry[3] for entry in table))

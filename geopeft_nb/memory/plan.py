@@ -24,6 +24,7 @@ from geopeft_nb.memory.live import LiveBytes
 from geopeft_nb.memory.measure import GIB, KeptTensors, tensor_bytes, unmoved
 from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.show import PALETTE, in_bytes
 from geopeft_nb.training.losses import OBJECTIVES
 from geopeft_nb.tuning.methods import CARDS
 
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 
 #: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
 DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
-COLUMNS = ("weights", "gradients", "optimiser", "activations")
+COLUMNS = tuple(PALETTE)
 PLACES = ("auto", "cpu", "gpu")
-#: Okabe-Ito: apart for the colour-blind too.
-COLOURS = dict(zip(COLUMNS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00"), strict=True))
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,15 +100,15 @@ class MemoryPlan:
         return self.peak <= limit_bytes
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {readable(getattr(self, name))}" for name in COLUMNS)
-        return f"{self.title}: {readable(self.total)} ({parts}); peak {readable(self.peak)}"
+        parts = ", ".join(f"{name} {in_bytes(getattr(self, name))}" for name in COLUMNS)
+        return f"{self.title}: {in_bytes(self.total)} ({parts}); peak {in_bytes(self.peak)}"
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook, with its sums and where it fits."""
         shown = self.table.copy()
         shown.loc["total"] = shown.sum()
-        caption = f"{self.title}. Peak {readable(self.peak)}. {self._fits()}"
-        return str(shown.style.format(readable).set_caption(caption).to_html())
+        caption = f"{self.title}. Peak {in_bytes(self.peak)}. {self._fits()}"
+        return str(shown.style.format(in_bytes).set_caption(caption).to_html())
 
     def _fits(self) -> str:
         marks = [
@@ -132,14 +131,14 @@ class MemoryPlan:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         left = pd.Series(0.0, self.table.index)
-        for column, colour in COLOURS.items():
-            label = f"{column}, {readable(getattr(self, column))}"
+        for column, colour in PALETTE.items():
+            label = f"{column}, {in_bytes(getattr(self, column))}"
             width = self.table[column] / unit
             axes.barh(self.table.index, width, left=left, color=colour, label=label, height=0.75)
             left += width
         for row, end in enumerate(left):
             axes.annotate(
-                readable(end * unit), (end, row), (4, 0), textcoords="offset points",
+                in_bytes(end * unit), (end, row), (4, 0), textcoords="offset points",
                 va="center", size=8, color="#444444",
             )  # fmt: skip
         axes.invert_yaxis()
@@ -148,7 +147,7 @@ class MemoryPlan:
         axes.set_xlabel(f"memory ({name})")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9)
-        total = f"total {readable(self.total)}, peak {readable(self.peak)}"
+        total = f"total {in_bytes(self.total)}, peak {in_bytes(self.peak)}"
         axes.set_title(f"{self.title}\n{total}\n{self._fits()}", size=10, loc="left")
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
         return figure
@@ -490,12 +489,3 @@ def _check_measurable(model: SegmentationModel, precision: str, device: str) -> 
 
 def _on_gpu(device: str) -> bool:
     return device == "gpu" or (device == "auto" and torch.cuda.is_available())
-
-
-def readable(size: float) -> str:
-    """Write bytes with about three digits, in kiB, MiB or GiB."""
-    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
-        if size >= unit:
-            value = size / unit
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {name}"
-    return f"{size / 1024:.1f} kiB" if size else "0"

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from geopeft_nb.memory.measure import GIB, device_memory
+from geopeft_nb.memory.measure import device_memory
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.show import in_bytes
 
 #: What PyTorch and its libraries say, besides `torch.OutOfMemoryError`, in lower case.
 WORDS = (
@@ -80,9 +81,9 @@ def explain(
     now = plan(settings)
     parts = ("weights", "gradients", "optimiser", "activations")
     lines = [
-        f"Memory ran out on {device}, which has {limit / GIB:.1f} GiB: {said}",
-        f"Planned for {_call(settings)} at {size} px: {_bytes(now.total)} = "
-        + " + ".join(f"{part} {_bytes(getattr(now, part))}" for part in parts)
+        f"Memory ran out on {device}, which has {in_bytes(limit)}: {said}",
+        f"Planned for {_call(settings)} at {size} px: {in_bytes(now.total)} = "
+        + " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in parts)
         + ". Workspace and other programs come on top.",
     ]
     for choice in smaller(settings):
@@ -91,7 +92,7 @@ def explain(
         except ValueError:  # a recipe that does not suit this model
             continue
         if planned.total < now.total and planned.fits(limit):
-            lines.append(f"Try {_call(choice)}: planned {_bytes(planned.total)}.")
+            lines.append(f"Try {_call(choice)}: planned {in_bytes(planned.total)}.")
             break
     else:
         lines.append(
@@ -127,7 +128,3 @@ def _call(settings: dict[str, Any]) -> str:
     if settings["frugal"]:
         words.append(f"frugal={list(settings['frugal'])}")
     return f"fit(..., {', '.join(words)})"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"

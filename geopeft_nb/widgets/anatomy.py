@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.memory.plan import DEVICES
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.anatomy_drawing import (
     fits_words,
     plan_html,
@@ -20,7 +21,6 @@ from geopeft_nb.widgets.anatomy_drawing import (
     plan_words,
     settings,
 )
-from geopeft_nb.widgets.words import in_bytes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.drawing import GRID, ORANGE, WIDTH, shorten, text_element, ticks
 from geopeft_nb.widgets.lasting import lasting_html, svg_open
 from geopeft_nb.widgets.memory_panel import PARTS
-from geopeft_nb.widgets.words import GIB, MIB, in_bytes
+from geopeft_nb.widgets.words import GIB, MIB
 
 if TYPE_CHECKING:
     from geopeft_nb.widgets.anatomy import Plan

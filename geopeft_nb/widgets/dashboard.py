@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.controls import Controls, controls
 from geopeft_nb.widgets.earlier import curves, earlier_run, recall, remember
 from geopeft_nb.widgets.static import (
@@ -19,7 +20,7 @@ from geopeft_nb.widgets.static import (
     static_html,
     static_text,
 )
-from geopeft_nb.widgets.words import gib, number
+from geopeft_nb.widgets.words import number
 
 if TYPE_CHECKING:
     from geopeft_nb.widgets.strip import Strip
@@ -320,7 +321,7 @@ class Dashboard:
         score = f"{self.state['score']} {number(val_miou)}"
         parts += [f"validation loss {number(val_loss)}", f"validation {score}"]
         if memory := self.state.get("memory"):
-            parts.append(gib(memory.get("allocated", memory.get("process", 0))))
+            parts.append(in_bytes(memory.get("allocated", memory.get("process", 0))))
         return " · ".join(parts)
 
 

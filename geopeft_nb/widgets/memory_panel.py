@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.drawing import (
     AMBER,
     BLUE,
@@ -15,7 +16,6 @@ from geopeft_nb.widgets.drawing import (
     TOP,
     text_element,
 )
-from geopeft_nb.widgets.words import gib, in_bytes
 
 #: What a training step keeps, in the order of the bands, and the colour of each.
 PARTS = {"weights": BLUE, "gradients": SKY, "optimiser": AMBER, "activations": ORANGE}
@@ -80,7 +80,7 @@ def memory_panel(memory: Mapping[str, int], step: Mapping[str, int]) -> str:
 
 def _caption(row: Row, y: float) -> list[str]:
     label, size, limit = row
-    of = f"{gib(size)} of {gib(limit)}" if limit else gib(size)
+    of = f"{in_bytes(size)} of {in_bytes(limit)}" if limit else in_bytes(size)
     return [
         text_element(LEFT, y, label),
         text_element(RIGHT, y, of, 11, 'text-anchor="end"'),

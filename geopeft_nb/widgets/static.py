@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.drawing import (
     BLUE,
     GREEN,
@@ -29,7 +30,7 @@ from geopeft_nb.widgets.drawing import (
 from geopeft_nb.widgets.earlier import POINTS, Earlier, Validation
 from geopeft_nb.widgets.lasting import lasting_html, svg_open
 from geopeft_nb.widgets.memory_panel import bands, memory_panel, memory_rows
-from geopeft_nb.widgets.words import duration, gib, in_bytes, number
+from geopeft_nb.widgets.words import duration, number
 
 
 class State(TypedDict, total=False):
@@ -99,7 +100,7 @@ def sentence(state: State) -> str:
     score = number(validation[-1][2] if validation else None)
     parts.append(f"validation {score_name(state)} {score}")
     for label, size, limit in memory_rows(state.get("memory", {})):
-        parts.append(f"{label} {gib(size)}" + (f" of {gib(limit)}" if limit else ""))
+        parts.append(f"{label} {in_bytes(size)}" + (f" of {in_bytes(limit)}" if limit else ""))
     for name, size in bands(state.get("memory", {}), state.get("step_memory", {})):
         parts.append(f"{name} {in_bytes(size)}")
     parts += [f"earlier run {line}" for line in earlier_lines(state)]
@@ -122,7 +123,9 @@ def static_text(state: State) -> str:
     if state.get("message"):
         lines.append(state["message"])
     for label, size, limit in memory_rows(state.get("memory", {})):
-        lines.append(f"{label:<13}{gib(size):>10}" + (f" of {gib(limit)}" if limit else ""))
+        lines.append(
+            f"{label:<13}{in_bytes(size):>10}" + (f" of {in_bytes(limit)}" if limit else "")
+        )
     for name, size in bands(state.get("memory", {}), state.get("step_memory", {})):
         lines.append(f"  {name:<11}{in_bytes(size):>10}")
     if train := state.get("train"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.drawing import BLUE, GREEN, GREY, ORANGE, decimate
 from geopeft_nb.widgets.memory_panel import COLOURS, bands, memory_rows
 from geopeft_nb.widgets.static import State, facts, score_name
-from geopeft_nb.widgets.words import GIB, gib
+from geopeft_nb.widgets.words import GIB
 
 
 def static_png(state: State) -> bytes:
@@ -50,7 +51,7 @@ def static_png(state: State) -> bytes:
             )
         else:
             memory.barh(index, size / GIB, color=BLUE)
-    memory.set_yticks(range(len(rows)), [f"{label}\n{gib(size)}" for label, size, _ in rows])
+    memory.set_yticks(range(len(rows)), [f"{label}\n{in_bytes(size)}" for label, size, _ in rows])
     if loss.lines:
         loss.legend(fontsize=7, frameon=False)
     titles = ("loss", f"validation {score_name(state)}", "memory (GiB)")

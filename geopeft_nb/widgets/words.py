@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-KIB, MIB, GIB = 2**10, 2**20, 2**30  # bytes
+GIB, MIB = 2**30, 2**20  # bytes
 
 
 def number(value: float | None) -> str:
@@ -17,21 +17,3 @@ def duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
-
-
-def gib(size: float) -> str:
-    """Write bytes as GiB with about three digits."""
-    return f"{_three_digits(size / GIB)} GiB"
-
-
-def in_bytes(size: float) -> str:
-    """Write bytes in the unit that suits them, with about three digits."""
-    if size >= 1000 * MIB:
-        return gib(size)
-    if size >= 1000 * KIB:
-        return f"{_three_digits(size / MIB)} MiB"
-    return f"{_three_digits(size / KIB)} KiB" if size >= KIB else f"{size:.0f} B"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"

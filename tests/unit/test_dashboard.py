@@ -517,7 +517,7 @@ def test_the_label_for_screen_readers_says_the_current_numbers() -> None:
     assert svg.get("aria-label") == (
         "Training LoRA on geopeft_tiny: running, step 40 of 100, epoch 4 of 10, 85.3 images/s, "
         "1:15 left, best validation mIoU 0.710, training loss 0.025, validation loss 0.350, "
-        "validation mIoU 0.680, process now 0.50 GiB of 2.00 GiB, process peak 1.00 GiB of "
+        "validation mIoU 0.680, process now 512 MiB of 2.00 GiB, process peak 1.00 GiB of "
         "2.00 GiB."
     )
 

@@ -89,18 +89,6 @@ def test_plot_names_regions_with_their_role_and_methods() -> None:
     assert len(report("lora", 0.8).plot().axes) == 1
 
 
-def test_a_figure_is_shown_with_words_for_those_who_cannot_see_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shown: list[dict[str, str]] = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
-    gp.show(report("lora", 0.8).plot(), alt='Scores of "lora"')
-    assert shown[0]["text/plain"] == 'Scores of "lora"'
-    assert 'alt="Scores of &quot;lora&quot;"' in shown[0]["text/html"]
-    with pytest.raises(ValueError, match="alt must say"):
-        gp.show(report("lora", 0.8).plot(), alt=" ")
-
-
 def test_a_paired_difference_is_surer_than_its_two_scores() -> None:
     rng = np.random.default_rng(2)
     hard = rng.integers(0, 60, 30)  # errors differ much between places, little between methods

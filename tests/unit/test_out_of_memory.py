@@ -114,9 +114,9 @@ def test_running_out_says_what_took_it_and_leaves_the_kernel_usable(
         assert seen and seen[0]() is None
         assert tensors(model) <= before
     said = str(raised.value)
-    assert "Memory ran out on cpu, which has 4.0 GiB: CUDA out of memory." in said
+    assert "Memory ran out on cpu, which has 4.00 GiB: CUDA out of memory." in said
     assert (
-        "batch_size=4, precision='fp32') at 16 px: 5.00 GiB = weights 1.00 GiB + gradients 0.0 MiB"
+        "batch_size=4, precision='fp32') at 16 px: 5.00 GiB = weights 1.00 GiB + gradients 0 B"
         in said
     )
     assert "Try fit(..., batch_size=2, accumulate=2, precision='fp32'): planned 3.00 GiB." in said

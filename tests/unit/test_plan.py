@@ -21,8 +21,9 @@ from geopeft_nb.decoders.classify import ClassificationHead
 from geopeft_nb.memory import plan as planning
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.parts import Parts
-from geopeft_nb.memory.plan import COLUMNS, DEVICES, MemoryPlan, readable
+from geopeft_nb.memory.plan import COLUMNS, DEVICES, MemoryPlan
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.training.losses import OBJECTIVES
 from geopeft_nb.tuning.methods import CARDS
 
@@ -383,9 +384,9 @@ def test_fits_compares_the_peak(data: GeoData) -> None:
 def test_a_plan_shows_itself(data: GeoData) -> None:
     plan = gp.memory_plan(build(data, "prithvi_eo_v1_100", "full", "unet"), 2, 64)
     page = plan._repr_html_()
-    for text in ("block 4", "decoder", plan.title, "H200 141 GB: yes", readable(plan.total)):
+    for text in ("block 4", "decoder", plan.title, "H200 141 GB: yes", in_bytes(plan.total)):
         assert text in page
-    assert readable(plan.peak) in str(plan)
+    assert in_bytes(plan.peak) in str(plan)
     axes = plan.plot().axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(plan.table.index)
     widths = sum(bar.get_width() for bar in axes.patches) * 2**20

@@ -16,11 +16,11 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets import dashboard as module
 from geopeft_nb.widgets.earlier import earlier_run
 from geopeft_nb.widgets.static import State, static_bundle
 from geopeft_nb.widgets.strip import Strip
-from geopeft_nb.widgets.words import in_bytes
 
 
 def made_of(targets: list[Any], card: DataCard = CARD, side: int = 16) -> GeoData:

@@ -63,6 +63,7 @@ from matplotlib.patches import Patch
 
 import geopeft_nb as gp
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.pictures.show import PALETTE
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -268,11 +269,8 @@ print(f"and took {lora.seconds / full.seconds:.2f} times its seconds, in this on
 # Where the memory of a step goes:
 
 # %%
-parts = ["weights", "gradients", "optimiser", "activations"]
-memory = pd.DataFrame({n: {p: runs[n].memory[p] / 1e6 for p in parts} for n in names}).T
-axes = memory.plot.barh(
-    stacked=True, figsize=(8, 2.6), color=["#9A9A9A", "#E69F00", "#CC79A7", "#0072B2"]
-)
+memory = pd.DataFrame({n: {p: runs[n].memory[p] / 1e6 for p in PALETTE} for n in names}).T
+axes = memory.plot.barh(stacked=True, figsize=(8, 2.6), color=PALETTE)
 axes.set(xlabel=f"MB kept in one step of {batch_size} chips", title="Where the memory goes")
 axes.invert_yaxis()
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -69,6 +69,7 @@ from torch.nn import functional
 import geopeft_nb as gp
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.pictures.show import PALETTE
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -337,10 +338,7 @@ print(f"{method} / linear_probe: memory {ratio['total']:.1f}, time {ratio['ms a 
 cost.rename(columns=lambda name: name if " " in name else f"{name} (MB)").round(1)
 
 # %%
-parts = ["weights", "gradients", "optimiser", "activations"]
-axes = cost[parts].plot.barh(
-    stacked=True, figsize=(8, 2), color=["#9A9A9A", "#E69F00", "#CC79A7", "#0072B2"]
-)
+axes = cost[list(PALETTE)].plot.barh(stacked=True, figsize=(8, 2), color=PALETTE)
 axes.set(xlabel=f"MB kept in one step of {batch_size} chips", title="Where the memory goes")
 axes.invert_yaxis()
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -68,6 +68,7 @@ from torch.nn import functional
 import geopeft_nb as gp
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.training.fit import predict_classes
 
 # %%
@@ -464,10 +465,8 @@ table.astype({"trained": int}).round(
 def draw_memory(axes: plt.Axes) -> None:
     """Stack what a step keeps, part by part."""
     left = 0 * table["trained"]
-    for part, colour in zip(
-        memory_parts, ("#9A9A9A", "#E69F00", "#CC79A7", "#0072B2"), strict=True
-    ):
-        axes.barh(table.index, table[part], left=left, color=colour, label=part)
+    for part in memory_parts:
+        axes.barh(table.index, table[part], left=left, color=PALETTE[part], label=part)
         left = left + table[part]
     axes.set(xlabel=f"MB in a step of {batch_size} chips", title="What a step keeps")
 

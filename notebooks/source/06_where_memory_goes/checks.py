@@ -10,7 +10,8 @@ import torch
 from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import Finding, exercise
 from geopeft_nb.memory.measure import training_bytes
-from geopeft_nb.memory.plan import MemoryPlan, memory_plan, readable
+from geopeft_nb.memory.plan import MemoryPlan, memory_plan
+from geopeft_nb.pictures.show import in_bytes
 
 if TYPE_CHECKING:
     from geopeft_nb.models import SegmentationModel
@@ -127,8 +128,8 @@ def fits(answer: object, network: SegmentationModel, size: int, limit: float) ->
     plan = memory_plan(network, int(batch), size)
     if not plan.fits(limit):
         return (
-            f"A batch of {batch:g} takes {readable(plan.peak)} at its peak, and {limit / 1e9:g} GB "
-            f"are {readable(limit)}."
+            f"A batch of {batch:g} takes {in_bytes(plan.peak)} at its peak, and {limit / 1e9:g} GB "
+            f"are {in_bytes(limit)}."
         )
     if memory_plan(network, int(batch) + 1, size).fits(limit):
         return f"A batch of {batch:g} fits, and so does a larger one."

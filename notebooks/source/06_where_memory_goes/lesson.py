@@ -67,7 +67,8 @@ from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.memory.measure import device_memory, process_memory
-from geopeft_nb.memory.plan import COLOURS, DEVICES
+from geopeft_nb.memory.plan import DEVICES
+from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.tuning.lora import LeanLora
 
 # %%
@@ -400,7 +401,7 @@ at_224["linear_probe"] = gp.memory_plan(large_networks["linear_probe"], batch_si
 # %%
 rows = {kind: {part: getattr(plan, part) / GIB for part in parts} for kind, plan in at_224.items()}
 sizes_224 = pd.DataFrame(rows).T
-axes = sizes_224.plot.barh(stacked=True, figsize=(9, 2.8), color=[COLOURS[part] for part in parts])
+axes = sizes_224.plot.barh(stacked=True, figsize=(9, 2.8), color=list(PALETTE.values()))
 axes.invert_yaxis()
 axes.set(xlabel="memory (GiB)", title=f"{large}, {batch_size} chips of 224 × 224 pixels, planned")
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

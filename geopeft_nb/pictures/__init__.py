@@ -1,0 +1,1 @@
+"""Pictures: what is drawn from arrays, and how it is shown with words beside it."""
