@@ -32,14 +32,15 @@ _WHERE = {
     "check": "classroom.check",
     "data_card": "maps.data_card",
     "evaluate": "evaluation.regions",
-    "export_onnx": "tuning.export",
-    "export_terratorch": "tuning.terratorch",
+    "export_onnx": "sharing",
+    "export_terratorch": "sharing",
     "find_lr": "training.learning_rate",
     "fit": "training.fit",
     "leave_one_region_out": "datasets.load",
-    "load_adapter": "tuning.artefacts",
+    "load_adapter": "tuning.adapter_files",
     "load_backbone": "backbones.load",
     "load_data": "datasets.load",
+    "load_model": "tuning.adapter_files",
     "map_regions": "maps.compare",
     "measure_memory": "memory.plan",
     "memory_plan": "memory.plan",
@@ -47,9 +48,9 @@ _WHERE = {
     "merge": "tuning.merging",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
-    "push_adapter": "tuning.sharing",
+    "push_adapter": "sharing",
     "quiz": "classroom.quiz",
-    "save_adapter": "tuning.artefacts",
+    "save_adapter": "sharing",
     "show": "pictures.show",
 }
 
@@ -68,14 +69,12 @@ if TYPE_CHECKING:
     from geopeft_nb.memory.shortage import OutOfMemory
     from geopeft_nb.models import build_model
     from geopeft_nb.pictures.show import show
+    from geopeft_nb.sharing import export_onnx, export_terratorch, push_adapter, save_adapter
     from geopeft_nb.training.fit import fit
     from geopeft_nb.training.learning_rate import find_lr
-    from geopeft_nb.tuning.artefacts import load_adapter, save_adapter
-    from geopeft_nb.tuning.export import export_onnx
+    from geopeft_nb.tuning.adapter_files import load_adapter, load_model
     from geopeft_nb.tuning.merging import merge
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
-    from geopeft_nb.tuning.sharing import push_adapter
-    from geopeft_nb.tuning.terratorch import export_terratorch
     from geopeft_nb.widgets.anatomy import memory_widget
 
 __all__ = [
@@ -99,6 +98,7 @@ __all__ = [
     "load_adapter",
     "load_backbone",
     "load_data",
+    "load_model",
     "map_regions",
     "measure_memory",
     "memory_plan",

@@ -69,7 +69,7 @@ def load_backbone(
         ValueError: Unknown name, band or layer, or a checkpoint that does not fit or is corrupt.
         FileNotFoundError: The weights file is not there and cannot be downloaded.
     """
-    card = _card(name)
+    card = find_card(name)
     request = _checked(card, bands, img_size, frames, layers, gsd)
     module, family = FAMILIES[card.family]
     with seeded(seed):
@@ -102,7 +102,7 @@ def load_backbone(
     return backbone
 
 
-def _card(name: str) -> BackboneCard:
+def find_card(name: str) -> BackboneCard:
     """Return the card of a name, made on the spot for a model of torchgeo or timm."""
     if isinstance(name, str) and name.startswith(("torchgeo:", "timm:")):
         from geopeft_nb.backbones.generic import make_card

@@ -37,7 +37,7 @@ from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
-from geopeft_nb.tuning.artefacts import check_target, save_adapter
+from geopeft_nb.tuning.adapter_files import check_folder, save
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard
 from geopeft_nb.widgets.strip import Strip
@@ -81,8 +81,8 @@ class Run:
         return predict_classes(self.model, samples, batch_size)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write adapter, decoder and history to a folder; see `gp.save_adapter`."""
-        path = save_adapter(self, folder)
+        """Write adapter, decoder and history to a folder, which `gp.load_model` reads."""
+        path = save(self.model, folder, self.best)
         self.history.to_csv(path / "history.csv", index=False)
         return path
 
@@ -191,7 +191,7 @@ def fit(
     if out is None and not isinstance(resume, bool):
         out = resume
     if out is not None:
-        check_target(out)
+        check_folder(out)
     try:
         run = _train(model, data, settings, device, strategy, dashboard, out, resume, save_seconds)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches

@@ -1,0 +1,302 @@
+"""What was trained, as files: megabytes to keep or share instead of a whole model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geopeft_nb.backbones.load import load_backbone, read_checkpoint
+from geopeft_nb.datasets.cards import DataCard
+from geopeft_nb.decoders.load import build_decoder
+from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
+from geopeft_nb.tuning.methods import CARDS, attach, parameter_table
+
+#: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
+FILES = (
+    "adapter.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "backbone.safetensors",
+    "decoder.safetensors",
+    "model_card.md",
+)
+
+
+def save(
+    model: SegmentationModel,
+    folder: str | os.PathLike[str],
+    best: Mapping[str, float] | None = None,
+) -> Path:
+    """Write what was trained to a folder: the active adapter in peft's format, and its decoder.
+
+    Args:
+        model: With a method attached.
+        folder: A new or empty folder, or one that holds an earlier adapter, which is replaced.
+        best: Scores on the validation chips, to be remembered.
+
+    Returns:
+        The folder, with `adapter_config.json` and `adapter_model.safetensors` (peft's), or
+        `backbone.safetensors` (methods that are not peft's); `decoder.safetensors`; and
+        `adapter.json`: all that `load_model` needs to build the model again.
+
+    Raises:
+        ValueError: No method is attached, so that nothing says what is adapter and what backbone;
+            it is merged; or the folder holds something else.
+    """
+    expect(model, "method_options", "the model that build_model returned, or the run of fit")
+    if model.method is None:
+        raise GeopeftError(
+            "Nothing is attached yet: call attach(model, ...) and fit before saving."
+        )
+    if model.method not in CARDS:
+        raise GeopeftError(
+            "The adapter was merged into the backbone's weights, so it cannot be saved by itself. "
+            "Call save_adapter before merge, or write the whole model with export_onnx."
+        )
+    data, backbone = model.built_for.get("data"), model.plain_backbone
+    about = {
+        **identity(model),
+        "decoder_options": model.decoder_options,
+        "pad": model.pad,
+        "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
+        "method": model.method,
+        "options": model.method_options,
+        "adapter": model.adapter,
+        "built_for": model.built_for | {"data": data and asdict(data)},
+        "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
+        "trained": parameter_table(model)["trainable"].to_dict(),
+        "best": dict(best or {}),
+    }
+    target = check_folder(folder)
+    with written_whole(target) as part:
+        for name, tensors in trained_tensors(model).items():
+            # Copies, because a file holds no two names of one tensor, and no views.
+            save_file({key: t.detach().cpu().clone() for key, t in tensors.items()}, part / name)
+        if model.adapter is not None:
+            config = model.backbone.peft_config[model.adapter]
+            with warnings.catch_warnings():  # VeRA's warns about what was chosen when attaching
+                warnings.simplefilter("ignore", UserWarning)
+                replace(config, inference_mode=True).save_pretrained(str(part))
+        (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n")
+    return target
+
+
+def check_folder(folder: str | os.PathLike[str], marker: str = "adapter.json") -> Path:
+    """Return the absolute path of a folder that may be written: new, empty, or with the marker.
+
+    Raises:
+        ValueError: It is a file, or a folder that holds something else.
+    """
+    target = Path(folder).expanduser().resolve()
+    if target.exists() and not target.is_dir():
+        raise GeopeftError(f"{target} is a file. Name a folder.")
+    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+        raise GeopeftError(
+            f"{target} holds other files, which would be lost. Name a new folder, for example "
+            f"{target / 'adapter'}."
+        )
+    return target
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a folder to write to, which replaces the target once everything is written."""
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(target, ignore_errors=True)
+    part.replace(target)
+
+
+def trained_tensors(model: SegmentationModel) -> dict[str, dict[str, Tensor]]:
+    """Return what a model with a method is besides its pretrained backbone: file -> tensors."""
+    files: dict[str, dict[str, Tensor]] = {"decoder.safetensors": model.decoder.state_dict()}
+    if model.adapter is not None:
+        from peft import get_peft_model_state_dict
+
+        files["adapter_model.safetensors"] = get_peft_model_state_dict(
+            model.backbone, adapter_name=model.adapter
+        )
+    elif model.method in ("full", "vit_adapter"):
+        left_out = ("vit.",) if model.method == "vit_adapter" else model.backbone.fixed
+        state = model.backbone.state_dict().items()
+        files["backbone.safetensors"] = {k: v for k, v in state if not k.startswith(left_out)}
+    return files
+
+
+def load_model(
+    folder: str | os.PathLike[str],
+    weights: str | os.PathLike[str] = "pretrained",
+    revision: str | None = None,
+) -> SegmentationModel:
+    """Build the model of a saved adapter anew, from the folder alone.
+
+    Args:
+        folder: As in `load_adapter`.
+        weights: The backbone's checkpoint, if it is not the published one.
+        revision: As in `load_adapter`.
+
+    Returns:
+        The model in evaluation mode; it gives what the saved one gave.
+
+    Raises:
+        FileNotFoundError: There is no adapter, or the backbone's weights cannot be had.
+        ValueError: Other weights than those that it was trained on, or a damaged file.
+    """
+    source = local_folder(folder, revision)
+    about = _read(source)
+    drawn = re.fullmatch(r"random initialisation, seed (\d+)", about["weights"])
+    backbone = load_backbone(
+        about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
+        layers=about["layers"], gsd=about["gsd"] or 10.0, seed=int(drawn[1]) if drawn else 0,
+    )  # fmt: skip
+    options, classes = about["decoder_options"], tuple(about["classes"])
+    model = SegmentationModel(
+        backbone, build_decoder(about["decoder"], backbone, len(classes), **options),
+        torch.tensor(about["mean"]), torch.tensor(about["std"]), classes, about["pad"],
+        about["task"], about["decoder"], options, tuple(about["metadata"]),
+    )  # fmt: skip
+    model.built_for = about["built_for"]
+    if data := model.built_for["data"]:
+        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        model.built_for["data"] = DataCard(**facts)
+    return load_adapter(model, source).eval()
+
+
+def load_adapter(
+    model: SegmentationModel,
+    folder: str | os.PathLike[str],
+    name: str | None = None,
+    revision: str | None = None,
+) -> SegmentationModel:
+    """Attach a saved method and load its weights and its decoder, in place.
+
+    Args:
+        model: From `build_model`, with the same backbone, bands and classes. If it carries adapters
+            of the same method already, the loaded one joins them and becomes the active one.
+        folder: Written by `save_adapter`; or a repository of the Hugging Face hub, ``"owner/name"``
+            or ``"hub:owner/name"``.
+        name: Name of the adapter in the model; None takes the one that it was saved with.
+        revision: Branch, tag or commit of the repository.
+
+    Returns:
+        The same model.
+
+    Raises:
+        FileNotFoundError: There is no adapter.
+        ValueError: Another backbone, other bands or classes, a name in use, or a damaged file; the
+            message says what differs and what would work. The model is left as it was.
+    """
+    expect(model, "method_options", "the model that build_model returned")
+    source = local_folder(folder, revision)
+    about = _read(source)
+    check_identity(source, about, identity(model))
+    method, options = about["method"], about["options"]
+    joins = name or about["adapter"] or "default"
+    if model.adapters and (name is None or name in model.adapters):
+        raise GeopeftError(
+            f"The model carries adapters already: {model.options}. Choose another name for "
+            f"{source}, which was saved with {options}, by load_adapter(..., name=...)."
+        )
+    ghost = _without_weights(model)
+    with torch.device("meta"):
+        attach(ghost, method, name=joins, **options)
+    files = _read_tensors(source, trained_tensors(ghost))
+    attach(model, method, name=joins, **options)
+    model.decoder.load_state_dict(files["decoder.safetensors"])
+    if "adapter_model.safetensors" in files:
+        from peft import set_peft_model_state_dict
+
+        tensors = files["adapter_model.safetensors"]
+        set_peft_model_state_dict(model.backbone, tensors, adapter_name=joins)
+    model.backbone.load_state_dict(files.get("backbone.safetensors", {}), strict=False)
+    return model
+
+
+def local_folder(folder: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Return the folder of a saved adapter, fetched from the hub if it is a repository's name.
+
+    Raises:
+        FileNotFoundError: There is no such folder, and no such repository can be reached.
+    """
+    path, repository = Path(folder).expanduser(), str(folder).removeprefix("hub:")
+    if path.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # offline, no such repository, no access: each its own kind
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise FileNotFoundError(
+            f"There is no folder {str(folder)!r} here, and https://huggingface.co/{repository} did "
+            f"not give an adapter: {reason}."
+        ) from error
+
+
+def _read(source: Path) -> dict[str, Any]:
+    """Read what a saved adapter belongs to."""
+    file = source / "adapter.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
+    try:
+        about: dict[str, Any] = json.loads(file.read_text())
+        lacking = {*REMEDIES, "method", "options", "adapter", "built_for"} - set(about)
+    except (ValueError, TypeError) as error:
+        raise GeopeftError(f"{file} is damaged: {error}.") from error
+    if lacking:
+        raise GeopeftError(
+            f"{file} does not say the {', '.join(sorted(lacking))}: it is damaged, or of an older "
+            "release, whose adapters have to be saved anew."
+        )
+    if about["method"] not in CARDS:
+        raise unknown_name("method", about["method"], CARDS)
+    return about
+
+
+def _without_weights(model: SegmentationModel) -> SegmentationModel:
+    """Copy a model whose weights are on the meta device: they have shapes and take no memory."""
+    modules = [model, *model.shelf.values()]
+    copies: dict[int, Any] = {}
+    for tensor in [t for m in modules for t in (*m.parameters(), *m.buffers())]:
+        empty = tensor.detach().to("meta")
+        is_weight = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
+    return copy.deepcopy(model, copies)
+
+
+def _read_tensors(
+    source: Path, wanted: dict[str, dict[str, Tensor]]
+) -> dict[str, dict[str, Tensor]]:
+    """Read the files that hold the wanted tensors, and refuse what does not fit."""
+    for name in wanted:
+        if not (source / name).is_file():
+            raise FileNotFoundError(f"{source} holds no {name}; save_adapter writes one.")
+    found = {name: read_checkpoint(source / name) for name in wanted}
+    there, needed = (
+        {(key, *tensor.shape) for tensors in files.values() for key, tensor in tensors.items()}
+        for files in (found, wanted)
+    )
+    if there != needed:
+        lacks, has = (sorted(x)[:2] for x in (needed - there, there - needed))
+        raise GeopeftError(
+            f"{source} does not fit the model: of names and shapes it lacks {lacks} and has {has} "
+            "instead. Build the model with the decoder and options that its adapter.json names."
+        )
+    return found
