@@ -41,9 +41,10 @@ test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, te
 test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(VENV)/.test ## style of the code and of the notebooks
+lint: $(VENV)/.test ## style of the code and of the notebooks, and arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.test ## annotations of the package
 	$(BIN)/mypy
@@ -62,7 +63,7 @@ wheel: $(VENV)/.test ## build the wheel, with data and lessons inside
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(OUT) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("geopeft_nb needs Python \

@@ -1,13 +1,56 @@
-"""Messages that help: an unknown name comes with the nearest known one."""
+"""Messages that help: what was given, what is allowed, and the right word for a near miss."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Words of other libraries -> ours, where the spelling does not lead there.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "accumulate_grad_batches": ("accumulate",),
+    "alpha": ("lora_alpha",),
+    "bs": ("batch_size",),
+    "checkpointing": ("checkpoint",),
+    "dropout": ("lora_dropout",),
+    "gpu": ("cuda",),
+    "gradient_checkpointing": ("checkpoint",),
+    "head": ("decoder",),
+    "learning_rate": ("lr",),
+    "lora_alpha": ("alpha",),
+    "lora_dropout": ("dropout",),
+    "max_epochs": ("epochs",),
+    "normalize": ("normalise",),
+    "num_epochs": ("epochs",),
+    "num_frames": ("frames",),
+    "per_device_train_batch_size": ("batch_size",),
+    "pretrained": ("weights",),
+    "rank": ("r",),
+    "target_modules": ("targets",),
+    "targets": ("target_modules",),
+    "train_batch_size": ("batch_size",),
+}
 
 
 class GeopeftError(ValueError):
     """What we refuse: the message says what was given, what is allowed and what to do."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant: another library's word for it, or a typo."""
+    names = {other.lower(): other for other in known}
+    word = str(name).lower()
+    for other in SYNONYMS.get(word, ()):
+        if other in names:
+            return names[other]
+    # Of three letters one other makes another word: "cpu" is not what "tpu" meant.
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6 if len(word) > 3 else 0.7)
+    return names[near[0]] if near else None
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
@@ -26,12 +69,34 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
         GeopeftError("Unknown method 'lorra'. Did you mean 'lora'? Known: full, lora.")
     """
     names = sorted(known)
-    near = difflib.get_close_matches(
-        str(name).lower(), [known.lower() for known in names], n=1, cutoff=0.5
-    )
-    nearest = {known.lower(): known for known in names}
-    hint = f" Did you mean {nearest[near[0]]!r}?" if near else ""
-    return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    near = nearest(name, names)
+    hint = f" Did you mean {near!r}?" if near else ""
+    return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def check_name(kind: str, name: object, known: Collection[str]) -> None:
+    """Refuse a name that is not in a catalogue; arguments as in `unknown_name`."""
+    if name not in known:
+        raise unknown_name(kind, name, known)
+
+
+def whole(name: str, value: object, at_least: int = 1, at_most: int | None = None) -> int:
+    """Return a whole number within bounds.
+
+    Args:
+        name: Of the argument, for the message.
+        value: What was given; True and False are no numbers.
+        at_least: The smallest that is allowed.
+        at_most: The largest; None for no bound.
+
+    Raises:
+        GeopeftError: It is no whole number, or out of bounds.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
+        if at_most is None or value <= at_most:
+            return value
+    bound = f"above {at_least - 1}" if at_most is None else f"from {at_least} to {at_most}"
+    raise GeopeftError(f"{name} must be a whole number {bound}, got {value!r}.")
 
 
 def expect(value: object, attribute: str, wanted: str) -> None:
@@ -43,8 +108,24 @@ def expect(value: object, attribute: str, wanted: str) -> None:
         wanted: What was meant, for example ``"the model that build_model returned"``.
 
     Raises:
-        ValueError: The object lacks the attribute.
+        GeopeftError: The object lacks the attribute.
     """
     if not hasattr(value, attribute):
         shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
         raise GeopeftError(f"This wants {wanted}, and got {shown}.")
+
+
+def name_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function answer an unknown option with the right word, instead of Python's TypeError.
+
+    It is for functions that name all of their options. A wrong one is a `GeopeftError`.
+    """
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        for option in options:
+            check_name(f"option of {function.__name__}", option, known)
+        return function(*args, **options)
+
+    return checked

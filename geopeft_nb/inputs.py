@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
@@ -35,8 +35,7 @@ def choose_scaling(
     card, reflectance = backbone.card, data.card.reflectance
     if normalise is None:
         normalise = "pretraining" if reflectance else "dataset"
-    if normalise not in NORMALISATIONS:
-        raise unknown_name("normalisation", normalise, NORMALISATIONS)
+    check_name("normalisation", normalise, NORMALISATIONS)
     if card.scheme == "inside" and not reflectance:
         raise GeopeftError(
             f"{card.name} scales reflectance by itself, and the numbers of {data.card.name} are "
@@ -82,8 +81,7 @@ def choose_metadata(
     else:
         kinds = [wanted] if isinstance(wanted, str) else list(wanted)
     for kind in kinds:
-        if kind not in METADATA:
-            raise unknown_name("metadata", kind, METADATA)
+        check_name("metadata", kind, METADATA)
         if kind not in takes:
             raise GeopeftError(
                 f"{card.name} takes {' and '.join(takes) or 'neither time nor location'}, and not "

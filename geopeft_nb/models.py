@@ -12,7 +12,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.inputs import (
     choose_metadata,
     choose_scaling,
@@ -113,8 +113,7 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: The model carries no adapter of that name.
         """
-        if name not in self.adapters:
-            raise unknown_name("adapter", name, self.adapters)
+        check_name("adapter", name, self.adapters)
         if name != self.adapter:
             self.shelf[str(self.adapter)] = self.decoder
             self.decoder = self.shelf.pop(name).to(self.mean).train(self.training)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geopeft_nb.backbones.load import find_card
 from geopeft_nb.decoders.load import MapDecoder
-from geopeft_nb.errors import GeopeftError, expect
+from geopeft_nb.errors import GeopeftError, expect, whole
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save, written_whole
 from geopeft_nb.tuning.methods import CARDS
@@ -173,8 +173,7 @@ def export_onnx(
     if target.suffix != ".onnx":
         raise GeopeftError(f"The name of the file must end in .onnx, got {target.name!r}.")
     side = model.built_for.get("size", 224) if size is None else size
-    if not isinstance(side, int) or side < 1:
-        raise GeopeftError(f"size is the side of the images in pixels, above 0; got {size!r}.")
+    whole("size", side)
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it, and its own message is long
     except ImportError as error:

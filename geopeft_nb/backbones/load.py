@@ -18,7 +18,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
 from geopeft_nb.bands import band_name, nearest_band
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, name_options, whole
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it.
@@ -33,6 +33,7 @@ FAMILIES = {
 }
 
 
+@name_options
 def load_backbone(
     name: str,
     weights: str | os.PathLike[str] | None = "pretrained",
@@ -124,15 +125,8 @@ def _checked(
     chosen = tuple(band_name(band) for band in bands) if bands is not None else card.bands
     if not chosen or len(set(chosen)) != len(chosen):
         raise GeopeftError(f"bands must name each band once and at least one, got {bands!r}.")
-    if not isinstance(frames, int) or not 1 <= frames <= card.max_frames:
-        raise GeopeftError(
-            f"{card.name} takes 1 to {card.max_frames} frames, got frames={frames!r}."
-            if card.max_frames > 1
-            else f"{card.name} takes one image at a time, got frames={frames!r}."
-        )
-    if img_size is not None and (
-        not isinstance(img_size, int) or img_size < 1 or img_size % card.patch_size
-    ):
+    whole(f"frames of {card.name}", frames, 1, card.max_frames)
+    if img_size is not None and whole("img_size", img_size) % card.patch_size:
         raise GeopeftError(
             "img_size must be the side of a square image in pixels, a multiple of the patch of "
             f"{card.patch_size} px, got {img_size!r}."

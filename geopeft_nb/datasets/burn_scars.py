@@ -23,7 +23,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
 from geopeft_nb.datasets.split import cuts, published_split, split_regions
 from geopeft_nb.downloads import check_space
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_file
 
 #: Region -> its UTM zones, with which the names of the MGRS tiles begin.
@@ -98,8 +98,7 @@ def load_burn_scars(request: Request, *, split: str = "published") -> GeoData:
 
     Source: Phillips, Roy et al., https://huggingface.co/datasets/ibm-nasa-geospatial/hls_burn_scars
     """
-    if split not in SPLITS:
-        raise unknown_name("split of burn_scars", split, SPLITS)
+    check_name("split of burn_scars", split, SPLITS)
     indices, names = choose_bands(request.bands, CARD)
     side = request.size or CARD.size
     windows = cuts(CARD.size, side, CARD.name)

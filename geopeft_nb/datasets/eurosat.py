@@ -25,7 +25,7 @@ from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import keep_present
 from geopeft_nb.datasets.split import SIDES, choose_regions, published_split, split_regions
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, unknown_name
 from geopeft_nb.files import (
     FileEntry,
     cache_folder,
@@ -191,8 +191,7 @@ def load_eurosat(request: Request, *, subset: str = "100", split: str = "places"
             published split of the sample, which has none.
         FileNotFoundError: The chips are not there, or some that the published lists name.
     """
-    if subset not in FOLDERS:
-        raise unknown_name("subset of eurosat", subset, FOLDERS)
+    check_name("subset of eurosat", subset, FOLDERS)
     if split not in ("places", "published"):
         raise unknown_name("split of eurosat", split, ("places", "published"))
     if split == "published" and subset not in LISTS:

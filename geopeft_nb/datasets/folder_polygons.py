@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.datasets.folder_rasters import UNSET, Box, Raster
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 
 #: Mask value where polygons of different classes overlap; negative, so it counts as unlabelled.
 OVERLAP = -2
@@ -107,8 +107,7 @@ class Polygons:
     def _choose(self, frame: Any, field: str | None) -> str:  # noqa: ANN401
         columns = [str(name) for name in frame.columns if name != frame.geometry.name]
         if field is not None:
-            if field not in columns:
-                raise unknown_name(f"attribute of {self.path.name}", field, columns)
+            check_name(f"attribute of {self.path.name}", field, columns)
             return field
         by_name = {name.lower(): name for name in columns}
         usual = [by_name[name] for name in CLASS_FIELDS if name in by_name]

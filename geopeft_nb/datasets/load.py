@@ -24,7 +24,7 @@ from geopeft_nb.datasets import (
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
 #: the data set's own options.
@@ -84,12 +84,9 @@ def load_data(
             two sides that the data set claims to keep apart.
         FileNotFoundError: The files are not on this machine and cannot be downloaded.
     """
-    if name not in LOADERS:
-        raise unknown_name("data set", name, LOADERS)
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise GeopeftError(
-            f"size is the chip side in pixels, a whole number above 0; got {size!r}."
-        )
+    check_name("data set", name, LOADERS)
+    if size is not None:
+        whole("size", size)
     if isinstance(bands, str):
         raise GeopeftError(f"bands must be a list of names, for example [{bands!r}].")
     for argument, regions in (("train", train_regions), ("holdout", holdout_regions)):
@@ -104,9 +101,7 @@ def load_data(
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
     for option in options:
-        if option not in own:
-            listed = ", ".join(own) or "none"
-            raise GeopeftError(f"{name} has no option {option!r}. Its own options: {listed}.")
+        check_name(f"option of {name}", option, [*own, *_OPTIONS])
     folder = os.fspath(root) if root is not None else None
     request = Request(
         folder, bands, size, train_regions, holdout_regions, download, seed, cache, unreadable
@@ -139,8 +134,7 @@ def leave_one_region_out(
         virginia 44 225
         brandenburg 136 72
     """
-    if name not in LOADERS:
-        raise unknown_name("data set", name, LOADERS)
+    check_name("data set", name, LOADERS)
     everywhere = tuple(regions) if regions is not None else LOADERS[name][0].regions
     if len(everywhere) < 2:
         raise GeopeftError(
@@ -174,6 +168,10 @@ def _without_unreadable(data: GeoData) -> GeoData:
         holdout={region: readable(part) for region, part in data.holdout.items()},
         skipped={**data.skipped, **skipped},
     )
+
+
+#: What every data set takes.
+_OPTIONS = [option for option in inspect.signature(load_data).parameters if option != "options"]
 
 
 def list_datasets() -> pd.DataFrame:

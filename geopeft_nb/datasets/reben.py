@@ -26,7 +26,7 @@ from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
 from geopeft_nb.datasets.split import choose_regions, published_split
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, unknown_name
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, mirror_folders
 
 #: Class -> its colour, and the codes of CORINE Land Cover that belong to it.
@@ -166,8 +166,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
 
     Source: arXiv 2407.03653 (data), arXiv 2504.17397 (subset, padding and statistics).
     """
-    if task not in _TASKS:
-        raise unknown_name("task of reben_7k", task, _TASKS)
+    check_name("task of reben_7k", task, _TASKS)
     card = _TASKS[task]
     indices, names = choose_bands(request.bands, card)
     choose_regions(card, request)  # before any download

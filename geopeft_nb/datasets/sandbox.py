@@ -24,7 +24,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.sandbox_climates import CLIMATES, Climate, climate_of
 from geopeft_nb.datasets.sandbox_scene import SCALE, WINDOWS, Scene, make_place
 from geopeft_nb.datasets.split import split_regions
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 
 _LAND = {
     "water": "#0072B2", "forest": "#117733", "grassland": "#B5BD4C",
@@ -88,19 +88,13 @@ def load_sandbox(
     Raises:
         ValueError: An argument is out of its range.
     """
-    if task not in TASKS:
-        raise unknown_name("task of sandbox", task, TASKS)
+    check_name("task of sandbox", task, TASKS)
     if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 <= shift <= 1:
         raise GeopeftError(
             f"shift must be a number from 0 (all regions alike) to 1 (each its own climate), got "
             f"{shift!r}."
         )
-    fewest = 3 * CHIPS_PER_PLACE
-    if isinstance(chips, bool) or not isinstance(chips, int) or chips < fewest:
-        raise GeopeftError(
-            f"chips of each region must be a whole number of at least {fewest}, three places of "
-            f"{CHIPS_PER_PLACE} for training, validation and test; got {chips!r}."
-        )
+    whole("chips of each region, three places or more,", chips, 3 * CHIPS_PER_PLACE)
     size = request.size or CARD.size
     if size % 8 or not 16 <= size <= 512:
         raise GeopeftError(f"size of sandbox must be a multiple of 8 from 16 to 512, got {size}.")

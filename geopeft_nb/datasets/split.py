@@ -16,7 +16,7 @@ import pandas as pd
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 
 SIDES = ("train", "val", "test")
 #: Shares of the chips at home that are for training, validation and test.
@@ -141,8 +141,7 @@ def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], t
     others = tuple(region for region in card.regions if region not in home)
     away = others if request.holdout_regions is None else tuple(request.holdout_regions)
     for region in (*home, *away):
-        if region not in card.regions:
-            raise unknown_name(f"region of {card.name}", region, card.regions)
+        check_name(f"region of {card.name}", region, card.regions)
     for argument, names in (("train", home), ("holdout", away)):
         if len(set(names)) < len(names):
             raise GeopeftError(f"{argument}_regions names a region twice: {', '.join(names)}.")

@@ -16,7 +16,7 @@ from geopeft_nb.decoders.linear import LinearDecoder
 from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
@@ -99,8 +99,7 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     Raises:
         ValueError: It does not; the message says what would work.
     """
-    if name not in CARDS:
-        raise unknown_name("decoder", name, CARDS)
+    check_name("decoder", name, CARDS)
     card = CARDS[name]
     if task not in card.tasks:
         able = ", ".join(repr(card.name) for card in CARDS.values() if task in card.tasks)
@@ -159,15 +158,15 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
         return ClassificationHead(channels, outputs)
     if name == "linear":
         kernel = options.get("kernel", backbone.patch_size)
-        return LinearDecoder(channels, outputs, _count("kernel", kernel))
+        return LinearDecoder(channels, outputs, whole("kernel", kernel))
     if name == "fcn":
-        width = _count("channels", options.get("channels", min(512, channels[-1])))
-        convs = _count("convs", options.get("convs", max(1, math.ceil(math.log2(strides[-1])))))
+        width = whole("channels", options.get("channels", min(512, channels[-1])))
+        convs = whole("convs", options.get("convs", max(1, math.ceil(math.log2(strides[-1])))))
         return MapDecoder(None, FCNDecoder(channels, width, convs), outputs)
     pyramid = LearnedPyramid(channels[-1]) if len(set(strides)) == 1 else None
     maps: Sequence[int] = pyramid.channels if pyramid else channels
     if name == "upernet":
-        width = _count("channels", options.get("channels", min(256, channels[-1])))
+        width = whole("channels", options.get("channels", min(256, channels[-1])))
         return MapDecoder(pyramid, UperNetDecoder(maps, width), outputs)
     widths = options.get("channels", [min(width, channels[-1]) for width in (512, 256, 128, 64)])
     if not isinstance(widths, Sequence) or len(widths) != len(maps):
@@ -175,14 +174,8 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
             f"channels of the UNet must be {len(maps)} numbers, coarse to fine, for example "
             f"(512, 256, 128, 64); got {widths!r}."
         )
-    body = UNetDecoder(maps, [_count("channels", width) for width in widths])
+    body = UNetDecoder(maps, [whole("channels", width) for width in widths])
     return MapDecoder(pyramid, body, outputs)
-
-
-def _count(option: str, value: object) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise GeopeftError(f"{option} must be a whole number above 0, got {value!r}.")
-    return value
 
 
 def list_decoders() -> pd.DataFrame:

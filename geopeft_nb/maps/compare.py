@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geopeft_nb.datasets.pictures import COMPOSITES
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps.region import RegionView, region_view
 from geopeft_nb.pictures.show import bundle
@@ -62,17 +62,14 @@ def map_regions(
     runs = _name_runs(run_or_runs)
     for name, run in runs.items():
         _check_run(name, run, data)
-    if chips < 1:
-        raise GeopeftError(f"chips must be at least 1, got {chips}.")
-    if composite not in COMPOSITES:
-        raise unknown_name("composite", composite, COMPOSITES)
+    whole("chips", chips)
+    check_name("composite", composite, COMPOSITES)
     known = [*data.regions, *data.holdout]
     wanted = [regions] if isinstance(regions, str) else list(known if regions is None else regions)
     if not wanted:
         raise GeopeftError(f"regions is empty; name at least one of {', '.join(known)}.")
     for region in wanted:
-        if region not in known:
-            raise unknown_name("region", region, known)
+        check_name("region", region, known)
     views = [region_view(region, runs, data, chips, composite) for region in dict.fromkeys(wanted)]
     return RegionMap(views, data, interactive)
 

@@ -12,7 +12,7 @@ from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS, DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
-from geopeft_nb.errors import expect, unknown_name
+from geopeft_nb.errors import check_name, expect
 from geopeft_nb.maps.figure import lines, outlines
 from geopeft_nb.pictures.show import image_html, png
 
@@ -108,8 +108,7 @@ def data_card(data: str | GeoData) -> DataSheet:
         'CC0-1.0'
     """
     if isinstance(data, str):
-        if data not in LOADERS:
-            raise unknown_name("data set", data, LOADERS)
+        check_name("data set", data, LOADERS)
         card = LOADERS[data][0]
         try:
             data = load_data(data, download=False)

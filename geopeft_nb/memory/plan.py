@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geopeft_nb.datasets.cards import TARGETS
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect, name_options, whole
 from geopeft_nb.memory.live import LiveBytes
 from geopeft_nb.memory.measure import GIB, KeptTensors, tensor_bytes, unmoved
 from geopeft_nb.memory.parts import Parts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
 DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
 COLUMNS = tuple(PALETTE)
-PLACES = ("auto", "cpu", "gpu")
+PLACES = ("auto", "cpu", "cuda")
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -153,6 +153,7 @@ class MemoryPlan:
         return figure
 
 
+@name_options
 def memory_plan(
     model: SegmentationModel,
     batch_size: int = 8,
@@ -172,7 +173,7 @@ def memory_plan(
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``. As in `fit`, weights, gradients and moments
             stay in float32 and most of the computing is done in the other.
         frugal: Recipes that save memory, as in `fit`.
-        device: Where it would be trained, ``"cpu"`` or ``"gpu"``, or ``"auto"``: a GPU if there is
+        device: Where it would be trained, ``"cpu"`` or ``"cuda"``, or ``"auto"``: a GPU if there is
             one. On a GPU, AdamW changes all weights at once and needs room for that at its peak.
             What the passes keep is planned by the rules of the CPU on both.
 
@@ -233,7 +234,7 @@ def measure_memory(
         size: Side of a chip in pixels, or height and width.
         precision: ``"fp16"`` needs a GPU, as in `fit`.
         frugal: Recipes that save memory.
-        device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
 
     Returns:
         The same as `memory_plan`, measured.
@@ -451,18 +452,17 @@ def _check(
             "Nothing that trains is attached: call attach(model, method) first, with one of "
             f"{', '.join(CARDS)}."
         )
-    if precision not in AUTOCAST:
-        raise unknown_name("precision", precision, AUTOCAST)
-    if device not in PLACES:
-        raise unknown_name("device", device, PLACES)
-    if not _counts(batch_size):
-        raise GeopeftError(f"batch_size must be a whole number above 0, got {batch_size!r}.")
+    check_name("precision", precision, AUTOCAST)
+    check_name("device", device, PLACES)
+    whole("batch_size", batch_size)
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
     sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     patch = model.backbone.patch_size
-    if len(sides) != 2 or not all(_counts(side) for side in sides):
+    if len(sides) != 2:
         raise GeopeftError(f"size must be pixels, such as 224 or (224, 448), got {size!r}.")
+    for side in sides:
+        whole("size", side)
     if any(side % patch for side in sides) and not model.pad:
         near = [max(patch, round(side / patch) * patch) for side in sides]
         raise GeopeftError(
@@ -473,14 +473,10 @@ def _check(
     return sides
 
 
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _check_measurable(model: SegmentationModel, precision: str, device: str) -> None:
     """Refuse what can be planned and not be run here."""
-    if device == "gpu" and not torch.cuda.is_available():
-        raise GeopeftError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GeopeftError("device='cuda', but there is none. Use device='auto' or 'cpu'.")
     if precision == "fp16" and not _on_gpu(device):
         raise GeopeftError("precision='fp16' needs a GPU. Use 'fp32' or 'bf16', or memory_plan.")
     if any(tensor.is_meta for tensor in model.parameters()):
@@ -488,4 +484,4 @@ def _check_measurable(model: SegmentationModel, precision: str, device: str) -> 
 
 
 def _on_gpu(device: str) -> bool:
-    return device == "gpu" or (device == "auto" and torch.cuda.is_available())
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())

@@ -75,7 +75,7 @@ def explain(
     def plan(choice: dict[str, Any]) -> Any:  # noqa: ANN401 - a MemoryPlan
         return memory_plan(
             model, choice["batch_size"], size, choice["precision"], choice["frugal"] or None,
-            device="gpu" if device.type == "cuda" else "cpu",
+            device=device.type,
         )  # fmt: skip
 
     now = plan(settings)

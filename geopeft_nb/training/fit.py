@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.errors import name_options
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.memory.features import PLACES, CachedFeatures
 from geopeft_nb.memory.frugal import applied, normalise
@@ -109,6 +110,7 @@ def predict_classes(
     return maps
 
 
+@name_options
 def fit(
     model: SegmentationModel,
     data: GeoData,
@@ -145,7 +147,7 @@ def fit(
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
-        device: ``"cpu"``, ``"gpu"`` or ``"auto"``: a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
         dashboard: Show the live view.
         resume: Go on with a run that was killed or stopped: its `out`; or True, which goes on if
             there is something of `out` to go on with, and begins if not. More `epochs` prolong it.

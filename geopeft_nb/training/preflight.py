@@ -8,12 +8,12 @@ import torch
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import METADATA, without
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS
 
-DEVICES = ("auto", "cpu", "gpu")
+DEVICES = ("auto", "cpu", "cuda")
 #: Lightning's other strategies split the weights, or train in processes that give no history back.
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 #: What Lightning calls the precisions.
@@ -47,18 +47,14 @@ def check_fit(
         "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "devices": devices
     }  # fmt: skip
     for label, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
-            raise GeopeftError(f"{label} must be a whole number above 0, got {value!r}.")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise GeopeftError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
+        whole(label, value)
+    whole("seed", seed, 0, 2**32 - 1)
     if lr is not None and not 0 < lr < 1:
         raise GeopeftError(f"lr must lie between 0 and 1, got {lr!r}.")
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    if device == "gpu" and not torch.cuda.is_available():
-        raise GeopeftError("device='gpu', but no CUDA device is there. Use device='auto' or 'cpu'.")
+    check_name("precision", precision, PRECISIONS)
+    check_name("device", device, DEVICES)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GeopeftError("device='cuda', but there is none. Use device='auto' or 'cpu'.")
     check_devices(strategy, devices, device)
     if model.classes != data.classes or model.bands != tuple(data.bands):
         raise GeopeftError(
@@ -102,8 +98,7 @@ def check_fit(
 
 def check_devices(strategy: str, devices: int, device: str) -> None:
     """Refuse strategies whose history and weights stay in other processes, and absent devices."""
-    if strategy not in STRATEGIES:
-        raise unknown_name("strategy", strategy, STRATEGIES)
+    check_name("strategy", strategy, STRATEGIES)
     there = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else None
     if there is not None and devices > there:
         raise GeopeftError(f"devices={devices}, but there are {there} GPUs.")

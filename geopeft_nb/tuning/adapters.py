@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.targets import block_names
 
@@ -124,10 +124,8 @@ def adapter_config(
     Raises:
         ValueError: An option is unknown or out of range, or the backbone has no blocks.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of adapter", kind, KINDS)
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise GeopeftError(f"width must be a whole number above 0, for example 64; got {width}.")
+    check_name("kind of adapter", kind, KINDS)
+    whole("width", width)
     if not 0 <= dropout < 1:
         raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
     if scale is not None and not scale > 0:

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.vit import FusedQKV, full_weight
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.tuning.registry import register
 from geopeft_nb.tuning.targets import block_names, layer_names
 
@@ -270,10 +270,8 @@ def lora_config(
     Raises:
         ValueError: An option is out of range, or no layer has such a name.
     """
-    if preset not in PRESETS:
-        raise unknown_name("preset of lora", preset, PRESETS)
-    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-        raise GeopeftError(f"r, the rank of LoRA, must be a whole number above 0; got {r!r}.")
+    check_name("preset of lora", preset, PRESETS)
+    whole("r, the rank of LoRA,", r)
     if alpha is not None and alpha <= 0:
         raise GeopeftError(f"alpha scales the update and must be above 0, got {alpha!r}.")
     if not 0 <= dropout < 1:

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.models import SegmentationModel, part_of
 
 #: Methods that only choose which of the model's own weights are trained.
@@ -155,8 +155,7 @@ def attach(
             method is attached already.
     """
     expect(model, "method_options", "the model that build_model returned")
-    if method not in CARDS:
-        raise unknown_name("method", method, CARDS)
+    check_name("method", method, CARDS)
     card = CARDS[method]
     _check_free(model, card, name)
     if not name.isidentifier():
@@ -167,12 +166,8 @@ def attach(
         raise GeopeftError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
     make = _maker(card)
     plain = model.plain_backbone
-    try:
-        inspect.signature(make).bind(plain, **options)
-    except TypeError as error:
-        raise GeopeftError(
-            f"{method} does not take {', '.join(options)}. Options: {card.options}."
-        ) from error
+    for option in options:
+        check_name(f"option of {method}", option, [*inspect.signature(make).parameters][1:])
     _check_shared(model, card, make, options)
     with seeded(seed):
         made = make(plain, **options)

@@ -13,21 +13,16 @@ from peft import IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, OFTConfig, V
 from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.tuning.lora import FusedLoraConfig, lora_config
 from geopeft_nb.tuning.targets import layer_names
 
 TARGETS = ("attn.qkv", "mlp.fc1", "mlp.fc2")
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise GeopeftError(f"{name} must be a whole number above 0, got {value!r}.")
-
-
 def _scale(r: int, alpha: int | None) -> int:
     """Return alpha, whose ratio to the rank r scales an update; r if it is None."""
-    _check_count("r, the rank,", r)
+    whole("r, the rank,", r)
     if alpha is not None and alpha <= 0:
         raise GeopeftError(f"alpha scales the update and must be above 0, got {alpha!r}.")
     return r if alpha is None else alpha
@@ -74,7 +69,7 @@ def vera_config(
     The random matrices are drawn again from their seed when an adapter is loaded, so that the file
     stays small.
     """
-    _check_count("r, the rank of VeRA,", r)
+    whole("r, the rank of VeRA,", r)
     if not 0 <= dropout < 1:
         raise GeopeftError(f"dropout is a share from 0 to below 1, got {dropout!r}.")
     names = layer_names(backbone, "vera", targets, last)
@@ -114,7 +109,7 @@ def oft_config(
     last: int | None = None,
 ) -> OFTConfig:
     """Describe orthogonal fine-tuning with blocks of so many features; they must divide D."""
-    _check_count("block_size", block_size)
+    whole("block_size", block_size)
     names = layer_names(backbone, "oft", targets, last)
     layers: list[Any] = [backbone.get_submodule(name) for name in names]
     widths = {layer.in_features for layer in layers}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.targets import block_names
 
@@ -109,10 +109,7 @@ def vpt_config(
     Raises:
         ValueError: An option is out of range, or the backbone has no transformer blocks.
     """
-    if not isinstance(prompts, int) or isinstance(prompts, bool) or prompts < 1:
-        raise GeopeftError(
-            f"prompts must be a whole number above 0, for example 100; got {prompts}."
-        )
+    whole("prompts", prompts)
     if not 0 <= dropout < 1:
         raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
     names = block_names(backbone, "vpt")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, whole
 
 
 def block_names(backbone: Backbone, method: str) -> list[str]:
@@ -55,11 +55,8 @@ def layer_names(
         raise GeopeftError(f"targets must be a list of names, for example {example!r}.")
     stages = anywhere and not hasattr(backbone, "blocks")
     blocks = [] if stages else block_names(backbone, method)
-    if last is not None and (not isinstance(last, int) or not 1 <= last <= len(blocks)):
-        raise GeopeftError(
-            f"last, the number of blocks at the end to adapt, must be a whole number from 1 to "
-            f"{len(blocks)}; got {last!r}."
-        )
+    if last is not None:
+        whole("last, the number of blocks at the end to adapt,", last, 1, len(blocks))
     chosen = tuple(f"{block}." for block in (blocks if last is None else blocks[-last:]))
     candidates: list[str] = []
     for name, module in backbone.named_modules():

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Transformer
 from geopeft_nb.backbones.vit import pad_to_patches, widened
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.tuning.targets import block_names
 
 STRIDES = (4, 8, 16, 32)
@@ -209,10 +209,7 @@ class VitAdapter(Backbone):
                 f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
                 "Attach another method, such as 'lora'."
             )
-        if not isinstance(stem, int) or isinstance(stem, bool) or stem < 1:
-            raise GeopeftError(
-                f"stem must be a whole number above 0, for example 64; got {stem!r}."
-            )
+        whole("stem", stem)
         for fact in ("card", "bands", "frames", "patch_size", "layers", "layers_given", "gsd"):
             setattr(self, fact, getattr(vit, fact))
         self.provenance, self.any_band = vit.provenance, vit.any_band

@@ -11,7 +11,7 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.memory.plan import DEVICES
 from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.widgets.anatomy_drawing import (
@@ -113,8 +113,7 @@ class MemoryAnatomy:
             ValueError: Not one of the choices.
         """
         for name, value in wanted.items():
-            if name not in self.choices:
-                raise unknown_name("setting", name, self.choices)
+            check_name("setting", name, self.choices)
             if value not in self.choices[name]:
                 allowed = ", ".join(map(str, self.choices[name]))
                 raise GeopeftError(f"{name} {value!r} is not one of {allowed}.")

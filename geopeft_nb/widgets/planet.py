@@ -8,7 +8,7 @@ import numpy as np
 
 from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.load import load_data
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.widgets.redrawn import Redrawn
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Planet(Redrawn):
     style, dpi = "gp-planet", 90
 
     def __init__(self, task: str = "flood", shift: float = 0.0, seed: int = 0) -> None:
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
+        check_name("task", task, TASKS)
         if not 0 <= shift <= 1:
             raise GeopeftError(f"shift must be between 0 and 1, got {shift}.")
         self.task, self.shift, self.seed, self.chip = task, float(shift), seed, 0

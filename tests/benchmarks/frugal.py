@@ -296,7 +296,7 @@ def search(data: GeoData, size: int, options: Any, rows: dict[str, Row]) -> dict
             try:
                 run = gp.fit(
                     model, data, options.epochs, options.batch, lr=rate, seed=seed,
-                    frugal=row.frugal, precision="fp32", device=place_on(options.device),
+                    frugal=row.frugal, precision="fp32", device=options.device,
                     dashboard=False,
                 )  # fmt: skip
                 losses[rate] = float(run.history["val_loss"].min())
@@ -311,11 +311,6 @@ def search(data: GeoData, size: int, options: Any, rows: dict[str, Row]) -> dict
     return best
 
 
-def place_on(device: str) -> str:
-    """Return what `fit` calls a device."""
-    return "gpu" if device == "cuda" else "cpu"
-
-
 def train(
     data: GeoData,
     size: int,
@@ -325,7 +320,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train all rows with all seeds, and return a dictionary for each run."""
     runs: list[dict[str, Any]] = []
-    place = place_on(options.device)
+    place = options.device
     skipped, kept, budget = set(), {}, math.inf
     # Full fine-tuning comes first, with all seeds: it says what is to be reached, in which time.
     order = [(FULL, seed) for seed in range(options.seeds)]
@@ -498,7 +493,7 @@ def plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         for label, row in {**{named(k): v for k, v in combinations().items()}, **MORE}.items():
             found[label] = gp.memory_plan(
                 built[row.method], options.batch, size, row.precision, row.frugal or None,
-                device=place_on(options.device),
+                device=options.device,
             )  # fmt: skip
             parts = {
                 column: getattr(found[label], column) for column in (*COLUMNS, "total", "peak")
@@ -522,7 +517,7 @@ def plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
 def check_plans(options: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     """Print planned and measured bytes side by side."""
     name, size, batch = CHECKED
-    data, place = load(options), place_on(options.device)
+    data, place = load(options), options.device
     lines: list[dict[str, Any]] = []
     rows = {**{named(k): v for k, v in combinations().items()}, **MORE}
     for method in ("full", "lora", "linear_probe"):

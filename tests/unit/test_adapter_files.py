@@ -233,7 +233,7 @@ def change(folder: Path, **facts: object) -> None:
         ({"decoder": "unet"}, r"saved for decoder unet, .*build_model\(\.\.\., decoder='unet'\)"),
         ({"mean": [0.1] * 6}, "saved for mean .*normalise"),
         ({"options": {"r": 8}}, r"it lacks .*lora_A.weight'.* and has .*lora_A.weight'.* instead"),
-        ({"options": {"rank": 8}}, "lora does not take rank"),
+        ({"options": {"rank": 8}}, "Did you mean 'r'"),
         ({"method": "lorra"}, "Did you mean 'lora'"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -126,54 +125,6 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     assert not (cache / "big.bin.part").exists()
     with pytest.raises(OSError, match="chips of a set takes 3 MB"):
         fetch_many([entry(server)], "chips of a set")
-
-
-def test_a_disk_that_fills_up_keeps_what_came(
-    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, real = Path.open, shutil.disk_usage
-    written = 0
-
-    def limited(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
-        file = whole(self, mode, *rest, **more)  # type: ignore[call-overload]
-        if "b" in mode and self.name.endswith(".part"):
-            write = file.write
-
-            def fill(chunk: bytes) -> int:
-                nonlocal written
-                if written > 1_000_000:
-                    usage = SimpleNamespace(total=0, used=0, free=1000)
-                    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                written += len(chunk)
-                return int(write(chunk))
-
-            return _Filling(file, fill)
-        return file
-
-    monkeypatch.setattr(Path, "open", limited)
-    with pytest.raises(OSError, match=r"takes 2 MB in .* where 0 MB are free"):
-        fetch(entry(server))
-    monkeypatch.setattr(Path, "open", whole)
-    monkeypatch.setattr(shutil, "disk_usage", real)
-    assert (cache / "big.bin.part").stat().st_size > 1_000_000
-    assert fetch(entry(server)).read_bytes() == CONTENT
-
-
-class _Filling:
-    """A file whose writing is replaced."""
-
-    def __init__(self, file: io.BufferedWriter, write: object) -> None:
-        self.file, self.write = file, write
-
-    def __enter__(self) -> _Filling:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def test_only_https_is_asked(cache: Path) -> None:

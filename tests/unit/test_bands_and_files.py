@@ -17,7 +17,7 @@ import requests
 
 from geopeft_nb import downloads
 from geopeft_nb.bands import HLS_BANDS, band_indices, band_name
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import GeopeftError, unknown_name, whole
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_folder
 
 
@@ -72,8 +72,29 @@ def test_band_indices_refuse_what_cannot_work(bands: list[str]) -> None:
         band_indices(bands, HLS_BANDS)
 
 
-def test_unknown_name_suggests_whatever_the_case() -> None:
-    assert "Did you mean 'lora'" in str(unknown_name("method", "LORAA", ["full", "lora"]))
+@pytest.mark.parametrize(
+    ("given", "known", "meant"),
+    [
+        ("LORAA", ["full", "lora"], "lora"),
+        ("rank", ["lora_alpha", "r"], "r"),
+        ("alpha", ["lora_alpha", "r"], "lora_alpha"),
+        ("gpu", ["auto", "cpu", "cuda"], "cuda"),
+        ("tpu", ["auto", "cpu", "cuda"], None),
+        ("max_epochs", ["epochs", "batch_size"], "epochs"),
+    ],
+)
+def test_a_near_miss_gets_the_right_word(given: str, known: list[str], meant: str | None) -> None:
+    said = str(unknown_name("word", given, known))
+    assert f"Unknown word {given!r}" in said and ", ".join(sorted(known)) in said
+    assert said.count("Did you mean") == (meant is not None)
+    assert meant is None or f"Did you mean {meant!r}?" in said
+
+
+@pytest.mark.parametrize("value", [0, 5, 1.0, True, "3", None])
+def test_what_is_no_whole_number_within_bounds_is_refused(value: object) -> None:
+    with pytest.raises(GeopeftError, match=r"count must be a whole number from 1 to 4, got"):
+        whole("count", value, 1, 4)
+    assert whole("count", 4, 1, 4) == 4
 
 
 @pytest.fixture

@@ -139,7 +139,9 @@ def test_stop_button_ends_in_the_first_epoch(
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"lr": 10}, "lr must lie between 0 and 1"),
         ({"precision": "fp23"}, "Did you mean 'fp32'"),
-        ({"device": "tpu"}, "Unknown device 'tpu'"),
+        ({"device": "tpu"}, r"Unknown device 'tpu'\. Known: auto, cpu, cuda"),
+        ({"device": "gpu"}, "Did you mean 'cuda'"),
+        ({"max_epochs": 3}, "Did you mean 'epochs'"),
         ({"device": "cpu", "precision": "fp16"}, "needs a GPU"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"accumulate": 0}, "accumulate must be a whole number above 0"),
@@ -231,7 +233,7 @@ def test_chips_and_labels_are_turned_alike() -> None:
 
 @pytest.mark.gpu
 def test_training_on_a_gpu_counts_the_memory_of_the_gpu(data: GeoData) -> None:
-    run = train(data, device="gpu")
+    run = train(data, device="cuda")
     assert run.memory["activations"] < run.memory["peak"] < 0.5e9
     assert run.best["val_miou"] > 0.5 and next(run.model.parameters()).device.type == "cpu"
 

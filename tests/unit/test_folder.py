@@ -783,7 +783,7 @@ def no_change(root: Path) -> None:
         (no_change, {"scale": 0}, "scale must be above 0"),
         (no_change, {"block": 1.5}, "a whole number"),
         (no_change, {"background": "land"}, "are for polygons, and these are masks"),
-        (no_change, {"colour": "red"}, "folder has no option 'colour'.*label_field"),
+        (no_change, {"colour": "red"}, "Unknown option of folder 'colour'.*label_field"),
         (no_change, {"holdout_regions": ["mars"]}, "Unknown region 'mars'"),
     ],
 )

@@ -344,7 +344,7 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
         ({"run_or_runs": Predicts(classes=3)}, "trained for the classes land, water, ice"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
         ({"regions": []}, "regions is empty"),
-        ({"chips": 0}, "at least 1"),
+        ({"chips": 0}, "chips must be a whole number above 0"),
         ({"composite": "true_color"}, "Did you mean 'true_colour'"),
         ({"data": make_data(test=[])}, "'coast' has no test chips"),
         ({"data": make_data(holdout={"lakes": []})}, "'lakes' has no hold-out chips"),

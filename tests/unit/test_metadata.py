@@ -358,7 +358,7 @@ def test_of_many_chips_an_evenly_spread_part_is_read_before_training(
 def test_metadata_are_used_on_a_gpu(name: str) -> None:
     data = make()
     run = gp.fit(
-        gp.attach(build(data, name), "lora"), data, epochs=1, device="gpu", dashboard=False
+        gp.attach(build(data, name), "lora"), data, epochs=1, device="cuda", dashboard=False
     )
     assert run.model.metadata == ("time", "location") and np.isfinite(run.best["val_loss"])
     model = run.model.to("cuda")

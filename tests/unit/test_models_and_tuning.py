@@ -137,8 +137,8 @@ def test_lora_scale_is_alpha_over_rank(data: GeoData) -> None:
         ("lorra", {}, "Did you mean 'lora'"),
         ("lora", {"r": 0}, "must be a whole number above 0"),
         ("lora", {"targets": ("attn.key",)}, r"No layer of geopeft_tiny ends in 'attn.key'.*fc1"),
-        ("lora", {"rank": 4}, "Options: r=16"),
-        ("full", {"r": 4}, "Options: none"),
+        ("lora", {"rank": 4}, "Did you mean 'r'"),
+        ("full", {"r": 4}, "option of full 'r'. Known: none"),
         ("lora", {"targets": "attn.qkv"}, "targets must be a list"),
     ],
 )

@@ -133,7 +133,7 @@ def test_unreadable_chips_are_named_or_skipped_and_counted(
     ("arguments", "message"),
     [
         ({"unreadable": "ignore"}, "'error' or 'skip'"),
-        ({"subset": "mini"}, "scenes has no option 'subset'. Its own options: none"),
+        ({"subset": "mini"}, "Unknown option of scenes 'subset'"),
     ],
 )
 def test_bad_options_are_refused(arguments: dict[str, str], message: str) -> None:

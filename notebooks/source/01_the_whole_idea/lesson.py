@@ -46,7 +46,7 @@ method = "lora"  # the method that you watch first
 epochs = 10
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with fewer epochs
 out_dir = None  # folder for scores, map and adapters; None takes a temporary one
 

@@ -47,7 +47,7 @@ method = "full"  # the far end of the ruler; "lora" stands between the two
 epochs = 3
 batch_size = 8
 seed = 0  # where seeds are compared, this one and the next
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with less of everything
 out_dir = None  # folder for tables and figures; None takes a temporary one
 

@@ -47,7 +47,7 @@ method = "lora"  # "dora" trains the length of each weight row besides
 epochs = 3
 batch_size = 8
 seed = 0  # the runs that are compared take this one and the next
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with one epoch, one seed and fewer chips
 out_dir = None  # folder for table, figures and adapter; None takes a temporary one
 

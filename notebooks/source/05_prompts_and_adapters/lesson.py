@@ -46,7 +46,7 @@ method = "vpt"  # this lesson trains five methods; the name is here as in all le
 epochs = 6
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with one epoch
 out_dir = None  # folder for the table and a figure; None takes a temporary one
 

@@ -48,7 +48,7 @@ method = "lora"  # what is compared with full fine-tuning
 epochs = 1
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with fewer chip sizes
 out_dir = None  # folder for tables and figures; None takes a temporary one
 
@@ -580,8 +580,8 @@ pd.Series({name: f"{value / MIB:,.0f} MiB" for name, value in seen.items()}).to_
 
 # %%
 if torch.cuda.is_available():
-    measured = gp.measure_memory(networks[method], batch_size, device="gpu")
-    planned = gp.memory_plan(networks[method], batch_size, device="gpu")
+    measured = gp.measure_memory(networks[method], batch_size, device="cuda")
+    planned = gp.memory_plan(networks[method], batch_size, device="cuda")
     print(f"peak: planned {planned.peak / MIB:.1f}, allocator {measured.peak / MIB:.1f} MiB")
     print({name: f"{value / GIB:.2f} GiB" for name, value in device_memory("cuda").items()})
 else:

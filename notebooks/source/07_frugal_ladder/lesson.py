@@ -47,7 +47,7 @@ method = "lora"  # trains something in every block; the ladder starts from it
 epochs = 3  # of the rungs that run whole blocks; those that train late get twice as many
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with less of everything
 out_dir = None  # folder for tables and figures; None takes a temporary one
 

@@ -46,7 +46,7 @@ method = "lora"  # the method that is compared with a linear probe in section 4
 epochs = 5
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with fewer chips, epochs and regions
 out_dir = None  # folder for scores and figures; None takes a temporary one
 

@@ -42,7 +42,7 @@ method = "lora"  # the method that you watch
 epochs = 10
 batch_size = 8
 seed = 0
-device = "auto"  # "cpu", "gpu" or "auto"
+device = "auto"  # "cpu", "cuda" or "auto"
 FAST = False  # True: the same cells with fewer epochs
 out_dir = None  # folder for what the lesson writes; None takes a temporary one
 
