@@ -13,7 +13,7 @@ from geopeft_nb.datasets.cards import TARGETS, DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.errors import check_name, expect
-from geopeft_nb.maps.figure import lines, outlines
+from geopeft_nb.maps.figure import draw_land
 from geopeft_nb.pictures.show import image_html, png
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Chips of each side that are read to count classes and to place them on the map.
 AT_MOST = 200
-_LOOKS = {
+LOOKS = {
     "train": ("o", "#0072B2"), "val": ("s", "#E69F00"), "test": ("D", "#009E73"),
     "holdout": ("^", "#D55E00"),
 }  # fmt: skip
@@ -49,29 +49,24 @@ class DataSheet:
         """Draw where the chips lie on the world, one mark per chip; None if no place is known."""
         if self.places is None or not self.places["latitude"].notna().any():
             return None
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import LineCollection
         from matplotlib.figure import Figure
 
         known = self.places.dropna(subset=["latitude"])
-        figure = Figure(figsize=(9, 4.4), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        drawn = list(lines(outlines()))
-        axes.add_collection(LineCollection(drawn, colors="#9A9A9A", linewidths=0.6))
-        for side, (marker, colour) in _LOOKS.items():
+        draw_land(axes)
+        for side, look in LOOKS.items():
             here = known[known["side"] == side]
             if len(here):
-                axes.scatter(
-                    here["longitude"], here["latitude"], s=22, marker=marker, c=colour,
-                    edgecolors="white", linewidths=0.4, label=f"{side} ({len(here)})", zorder=3,
+                axes.plot(
+                    here["longitude"], here["latitude"], look[0], color=look[1], markersize=5,
+                    markeredgecolor="white", markeredgewidth=0.4, label=f"{side} ({len(here)})",
                 )  # fmt: skip
-        west, east = known["longitude"].min(), known["longitude"].max()
-        south, north = known["latitude"].min(), known["latitude"].max()
-        around = max(8.0, 0.15 * (east - west), 0.3 * (north - south))
-        axes.set_xlim(max(-180, west - around), min(180, east + around))
-        axes.set_ylim(max(-60, south - around), min(85, north + around))
-        axes.set_aspect("equal")
+        low, high = (known[["longitude", "latitude"]].agg(end) for end in ("min", "max"))
+        around = max(8.0, *(0.2 * (high - low)))
+        west, south = np.maximum(low - around, (-180, -60))
+        east, north = np.minimum(high + around, (180, 85))
+        axes.set(xlim=(west, east), ylim=(south, north), aspect="equal")
         axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
         invented = ", SYNTHETIC: these places are invented" if self.card.synthetic else ""
         axes.set_title(f"{self.card.title}: where the chips lie{invented}", fontsize=11, loc="left")

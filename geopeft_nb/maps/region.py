@@ -1,16 +1,22 @@
-"""What is shown of one region: its chips joined on one grid, with label and predictions."""
+"""What is shown: regions with label and predictions on one grid each, and their scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.datasets.pictures import composites_of, stretch
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class RegionView:
 
     Attributes:
         region: Name of the region.
-        home: True where the model was trained nearby, False for a hold-out region.
+        role: ``"home"`` where the model was trained nearby, ``"away"`` for a hold-out region.
         note: What of the region is shown, in words.
         grid: The pixel grid of all layers.
         pictures: Composite name -> picture (3, H, W) uint8, the preferred composite first. At home
@@ -30,7 +36,7 @@ class RegionView:
     """
 
     region: str
-    home: bool
+    role: str
     note: str
     grid: Grid
     pictures: dict[str, NDArray[np.uint8]]
@@ -38,10 +44,81 @@ class RegionView:
     label: NDArray[np.int64]
     predictions: dict[str, NDArray[np.int64]]
 
+
+@dataclass
+class Regions:
+    """All regions that a figure or an interactive map shows, and how the classes look.
+
+    Attributes:
+        views: One per region.
+        classes: Class names.
+        colours: Colour ``"#rrggbb"`` per class.
+        ignore_index: Label value that means "no label".
+        title: Title of the data set.
+    """
+
+    views: tuple[RegionView, ...]
+    classes: tuple[str, ...]
+    colours: tuple[str, ...]
+    ignore_index: int
+    title: str
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Scores of the shown pixels: a row per region and run.
+
+        `miou` is the mean intersection over union of the classes that label or prediction hold.
+        With two classes, `missed` is the share of the second class that was not found, and
+        `false_alarm` the share of the first class that was taken for the second; NaN where there
+        are no labelled pixels.
+        """
+        import pandas as pd
+
+        rows = []
+        for view in self.views:
+            scored = np.where(view.valid, view.label, self.ignore_index)
+            for name, prediction in view.predictions.items():
+                counts = confusion(scored, prediction, len(self.classes), self.ignore_index)
+                truth, found = counts.sum(axis=1), np.diag(counts)
+                row: dict[str, Any] = {"region": view.region, "role": view.role, "run": name}
+                row["miou"] = float(mean_iou(counts))
+                with np.errstate(invalid="ignore"):  # a class without labelled pixels gives NaN
+                    row["wrong"] = 1 - found.sum() / truth.sum()
+                    if len(self.classes) == 2:
+                        row["false_alarm"], row["missed"] = 1 - found / truth
+                rows.append(row)
+        return pd.DataFrame(rows)
+
     @property
-    def role(self) -> str:
-        """Where the region stands in the comparison, ``"home"`` or ``"away"``."""
-        return "home" if self.home else "away"
+    def legend(self) -> dict[str, str]:
+        """Meaning -> colour of everything that class and difference layers can show."""
+        entries = dict(zip(self.classes, self.colours, strict=True))
+        if len(self.classes) == 2:
+            first, second = self.classes
+            entries[f"missed: label {second}, predicted {first}"] = layers.MISSED_COLOUR
+            entries[f"false alarm: label {first}, predicted {second}"] = layers.FALSE_ALARM_COLOUR
+        else:
+            entries["wrong class"] = layers.MISSED_COLOUR
+        if any((view.label[view.valid] == self.ignore_index).any() for view in self.views):
+            entries["no label"] = layers.IGNORED_COLOUR
+        return entries
+
+    def painted(self, view: RegionView) -> dict[str, tuple[NDArray[np.uint8], tuple[str, ...]]]:
+        """Return the label, predictions and differences of a view: name -> codes and colours."""
+        count, ignore = len(self.classes), self.ignore_index
+        colours = (*self.colours, layers.IGNORED_COLOUR)
+        maps = {"Label": view.label}
+        maps |= {f"Prediction: {name}": found for name, found in view.predictions.items()}
+        return {
+            name: (layers.class_codes(classes, view.valid, count, ignore), colours)
+            for name, classes in maps.items()
+        } | {
+            f"Difference: {name}": (
+                layers.difference(view.label, found, view.valid, count, ignore),
+                layers.DIFFERENCE_COLOURS,
+            )
+            for name, found in view.predictions.items()
+        }
 
 
 def region_view(
@@ -64,7 +141,7 @@ def region_view(
         The region's layers.
 
     Raises:
-        ValueError: No chips, missing bands, or predictions that do not fit the data.
+        ValueError: No chips, or missing bands.
     """
     home = region in data.regions
     kind = "test" if home else "hold-out"
@@ -100,16 +177,13 @@ def region_view(
     names = [composite, *(name for name in available if name != composite)]
     return RegionView(
         region=region,
-        home=home,
+        role="home" if home else "away",
         note=note,
         grid=grid,
         pictures={name: stretch(image, data.bands, name) for name in names},
         valid=grid.paste([np.ones(mask.shape, bool) for mask in masks], False),
         label=grid.paste(masks, data.ignore_index),
-        predictions={
-            name: grid.paste(_predict(name, run, samples, len(data.classes)), 0)
-            for name, run in runs.items()
-        },
+        predictions={name: grid.paste(run.predict(samples), 0) for name, run in runs.items()},
     )
 
 
@@ -121,21 +195,3 @@ def _members(dataset: Any, region: str) -> list[dict[str, Any]]:  # noqa: ANN401
 
 def _array(values: Any, kind: Any) -> NDArray[Any]:  # noqa: ANN401 (tensor or array)
     return np.asarray(values).astype(kind, copy=False)
-
-
-def _predict(name: str, run: Any, samples: list[Any], count: int) -> list[NDArray[np.int64]]:  # noqa: ANN401
-    """Predict chips and check that the class maps fit the data."""
-    maps = [np.asarray(chip, np.int64) for chip in run.predict(samples)]
-    shapes = [np.shape(sample["mask"]) for sample in samples]
-    if [chip.shape for chip in maps] != shapes:
-        raise GeopeftError(
-            f"Run {name!r} must predict one (H, W) class map per chip; got shapes "
-            f"{sorted({chip.shape for chip in maps})} for chips of {sorted(set(shapes))}."
-        )
-    found = {int(value) for chip in maps for value in np.unique(chip)}
-    if not found <= set(range(count)):
-        raise GeopeftError(
-            f"Run {name!r} predicts the classes {sorted(found)}, but the data has only 0 to "
-            f"{count - 1}. Load the data the run was trained on."
-        )
-    return maps
