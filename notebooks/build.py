@@ -109,6 +109,8 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
             cell.source = open_exercise(cell.source)
         cell.id = _cell_id(cell, seen)
         cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        if "hide-input" in tags:  # Jupyter Book's word; JupyterLab's is another
+            cell.metadata.jupyter = {"source_hidden": True}
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         cells.append(cell)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import build
+import ipywidgets
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from run import find_lesson, page
 from torch import nn
 
 from geopeft_nb.classroom.check import check, exercise
 from geopeft_nb.classroom.quiz import Quiz, quiz
+from geopeft_nb.classroom.sliders import sliders
 
 SOURCE = """\
 # %% [markdown]
@@ -292,6 +296,32 @@ def test_quiz_escapes_its_text() -> None:
 def test_unknown_quiz_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean '01'"):
         quiz("001")
+
+
+# Sliders
+
+
+def test_sliders_redraw_the_one_picture_that_a_saved_notebook_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[Any] = []
+
+    def display(what: object, raw: bool = False, **_: object) -> SimpleNamespace:
+        if raw:
+            shown.append(what)
+        return SimpleNamespace(update=display)
+
+    monkeypatch.setattr("IPython.display.display", display)
+    share = ipywidgets.FloatSlider(0.5, min=0, max=1)
+
+    def draw(draw: float) -> tuple[Figure, str]:
+        return Figure(), f"<{draw:.2f}>"
+
+    sliders(draw, draw=share)
+    share.value = 0.75
+    assert [bundle["text/plain"] for bundle in shown] == ["<0.50>", "<0.75>"]
+    assert 'alt="&lt;0.75&gt;"' in shown[-1]["text/html"]
+    assert shown[-1]["image/png"] in shown[-1]["text/html"]
 
 
 # Running lessons from the command line

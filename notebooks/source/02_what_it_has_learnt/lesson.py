@@ -60,6 +60,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ipywidgets import FloatSlider, IntSlider
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 from torch.nn import functional
@@ -68,7 +69,7 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.masked_autoencoder import load_autoencoder
 from geopeft_nb.backbones.vit import sincos_grid
 from geopeft_nb.bands import WAVELENGTHS
-from geopeft_nb.widgets.reconstruction import Reconstructions
+from geopeft_nb.classroom.sliders import sliders
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -365,10 +366,42 @@ my_guess = {"still recognisable at": ..., "rebuilt better": ..., "beats interpol
 # %% [markdown]
 # **What the model has seen.** `geopeft_tiny` saw the pixels of both scenes in pretraining, without labels: first as a masked autoencoder with 75 % hidden, in a last stage also with 50 % or nothing hidden. In that stage the visible tokens also learnt to predict the features of Galileo nano, a foundation model trained on Sentinel-2 from all over the world (*knowledge distillation*; `data/models/README.md`). So nothing below is a test on new imagery.
 #
-# Move the sliders: a larger share, another chip, other patches. Without a running kernel you see the first position of the sliders.
+# Move the sliders: a larger share, another chip, another draw of patches (one draw hides ever more patches as the share grows). The error has the same colours at every share. Without a running kernel you see the last position of the sliders.
+
+
+# %% tags=["hide-input"]
+def rebuild(chip: int, share: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rebuild a chip; return what was hidden, the error (rows, columns) and the new picture."""
+    image = backbone.normalise(shore[chip]["image"][None])[:, :, None]
+    rebuilt, mask = autoencoder.reconstruct(image, share, torch.Generator().manual_seed(draw))
+    wrong = (rebuilt - image)[0, :, 0].square().mean(dim=0).sqrt()
+    offset, divisor = (value[:, None, None] for value in backbone.scaling())
+    after = picture({**shore[chip], "image": rebuilt[0, :, 0] * divisor + offset})
+    return (mask[0, 0] > 0).numpy(), wrong.numpy(), after
+
+
+# %% tags=["hide-input"]
+def draw_rebuilt(hidden: float, chip: int, draw: int) -> tuple[plt.Figure, str]:
+    """Draw a chip, what the model sees of it, what it rebuilds, and how wrong that is."""
+    gone, wrong, after = rebuild(chip, hidden, draw)
+    before, share = picture(shore[chip]), f"{gone.mean():.0%}"
+    error = np.sqrt((wrong[gone] ** 2).mean())
+    shown = {"image": before, f"visible ({share} hidden)": np.where(gone[..., None], 0.55, before)}
+    shown |= {"rebuilt": after, "error": np.ma.array(wrong, mask=~gone)}
+    figure, panels = plt.subplots(1, 4, figsize=(11, 3.3), layout="constrained")
+    for axes, (title, what) in zip(panels, shown.items(), strict=True):
+        drawn = axes.imshow(what, cmap="cividis", vmin=0, vmax=0.7)  # the same at every share
+        axes.set(title=title, xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=panels[3], label="pretraining std", extend="max")
+    words = f"{shore[chip]['name']}: root mean square error on hidden pixels {error:.2f}"
+    figure.suptitle(words)
+    return figure, f"A chip, what the model sees, what it rebuilds; {share} hidden. {words}."
+
 
 # %%
-Reconstructions(autoencoder, shore, mask_ratio=0.75, seed=seed, stretch=stretch)
+names = {f"{sample['region']}, {sample['name']}": i for i, sample in enumerate(shore)}
+share = FloatSlider(0.75, min=0.05, max=0.95, step=0.05)
+sliders(draw_rebuilt, hidden=share, chip=names, draw=IntSlider(seed, min=0, max=20))
 
 # %% [markdown]
 # Look for three things. Where do large shapes survive, and fine ones (creeks, field edges) not? Which colours are right although no visible patch has that exact colour? And where do you see *seams*, edges that run along the patches? An average of all that could be there is the safe answer: blur is how the model says that it does not know.

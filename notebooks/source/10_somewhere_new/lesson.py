@@ -57,15 +57,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ipywidgets import FloatSlider, IntSlider
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from torch.nn import functional
 
 import geopeft_nb as gp
+from geopeft_nb.classroom.sliders import sliders
 from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.training.fit import Run
-from geopeft_nb.widgets.planet import LOOKS, Planet
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -263,11 +265,65 @@ shared_places(scene)
 #
 # Move *shift* slowly from 0 to 1 (keyboard: Tab to the slider, then the arrow keys), and look through the chips. What happens to water? Its mean spectrum in the six climates stands below.
 
+
+# %% tags=["hide-input"]
+COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7")
+LOOKS = tuple(zip(COLOURS, "os^vDP", strict=True))  # a mark, too: not all eyes tell the colours
+CLASSES = {"flood": "water", "burn": "burn scar", "crops": "cereal", "landcover": "forest"}
+
+
+def draw_spectra(axes: plt.Axes, climates: dict[str, list], bands: list, number: int) -> None:
+    """Draw the mean reflectance of a class in each climate, over all its pixels."""
+    for (climate, samples), (colour, mark) in zip(climates.items(), LOOKS, strict=True):
+        found = torch.cat([s["image"][:, s["mask"] == number] for s in samples], dim=1)
+        axes.plot(bands, found.mean(dim=1), color=colour, marker=mark, label=climate)
+    axes.set(ylabel="reflectance (0-1)", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+# %% tags=["hide-input"]
+def draw_chips(figure: plt.Figure, chips: dict[str, dict], planet: object) -> None:
+    """Draw a chip of each climate in true colour, stretched alike, and its label below."""
+    panels = figure.subplots(2, 6, subplot_kw={"xticks": [], "yticks": []})
+    rgb = [planet.bands.index(band) for band in ("RED", "GREEN", "BLUE")]
+    colours, last = ListedColormap(planet.colours), len(planet.classes) - 1
+    for (top, bottom), (climate, sample) in zip(panels.T, chips.items(), strict=True):
+        top.imshow((sample["image"][rgb].movedim(0, -1) / 0.35).clip(0, 1) ** 0.7)
+        top.set_title(climate)
+        bottom.imshow(sample["mask"], cmap=colours, vmin=0, vmax=last)
+    named = zip(planet.classes, planet.colours, strict=True)
+    patches = [Patch(color=colour, label=name) for name, colour in named]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False)
+
+
+# %% tags=["hide-input"]
+def draw_climates(shift: float, chip: int, task: str) -> tuple[plt.Figure, str]:
+    """Draw a chip of each climate with its label, and the spectra of one class."""
+    planet = gp.load_data("sandbox", task=task, shift=shift, chips=12, seed=seed)
+    climates = {name: [] for name in planet.card.regions}
+    for part in planet.parts.values():
+        for sample in part:
+            climates[sample["region"]].append(sample)
+    figure = plt.figure(figsize=(11, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
+    draw_chips(above, {name: chips[chip] for name, chips in climates.items()}, planet)
+    number = planet.classes.index(CLASSES[task])
+    draw_spectra(below.subplots(), climates, planet.bands, number)
+    title = f"SYNTHETIC: shift {shift:.2f}, chip {chip} of task {task}"
+    figure.suptitle(f"{title}; below, the mean spectrum of {CLASSES[task]} in each climate")
+    return figure, f"{title}: six climates in true colour, their labels, and their spectra."
+
+
 # %%
-Planet(task="flood", shift=0.0, seed=seed)
+sliders(
+    draw_climates,
+    shift=FloatSlider(0, min=0, max=1, step=0.05, continuous_update=False),
+    chip=IntSlider(0, min=0, max=11, continuous_update=False),
+    task=list(CLASSES),
+)
 
 # %% [markdown]
-# *Reading the picture.* Upper row: one chip of each climate in true colour, with the same stretch everywhere, so that brighter is brighter. Second row: its label. Below: how much light water reflects, on average over eight chips, in the six bands; where the lines lie on each other, water is the same thing to a sensor in all climates. Floods are shallow and full of plants: much of a water pixel is not water.
+# *Reading the picture.* Upper row: one chip of each climate in true colour, with the same stretch everywhere, so that brighter is brighter. Second row: its label. Below: how much light water reflects, on average over twelve chips, in the six bands; where the lines lie on each other, water is the same thing to a sensor in all climates. Floods are shallow and full of plants: much of a water pixel is not water.
 #
 # Try *task* as well: which of them do climates change most?
 #
