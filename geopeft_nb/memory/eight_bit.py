@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.vit import full_weight
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
-from geopeft_nb.memory.blocks import replaced, running_blocks
+from geopeft_nb.memory.parts import running_blocks
 from geopeft_nb.models import SegmentationModel, part_of
 
 
@@ -50,21 +50,35 @@ def hold(model: SegmentationModel, kind: str, park: str = "disk") -> Iterator[st
         raise GeopeftError(reason)
     layers = frozen_layers(model)
     originals = [layer.weight.data for layer in layers]
-    before = sum(w.nbytes for w in originals)
-    file = _park(originals) if park == "disk" else None
-    with ExitStack() as stack:
-        stack.callback(_restore, layers, originals if file is None else file)
-        del originals
-        for layer in layers:
-            _shrink(layer, kind)
-            stack.callback(layer._buffers.pop, "weight_scale", None)
-            stack.enter_context(replaced(layer, "forward", partial(_forward, layer)))
-        held = [w for layer in layers for w in (layer.weight, layer.weight_scale) if w is not None]
-        after = sum(w.nbytes for w in held)
-        yield (
-            f"holds {len(layers)} frozen layers in {after / 2**20:.0f} MiB instead of "
-            f"{before / 2**20:.0f}"
-        )
+    before = sum(weight.nbytes for weight in originals)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:
+        if park == "disk":
+            torch.save([weight.cpu() for weight in originals], file)
+            originals.clear()
+        try:
+            after = 0
+            for layer in layers:
+                weight, scale = layer.weight.data.to(torch.bfloat16), None
+                if kind == "8bit":
+                    weight, scale = quantise(layer.weight.data)
+                    after += scale.nbytes
+                after += weight.nbytes
+                layer.weight.data = weight
+                layer.register_buffer("weight_scale", scale, persistent=False)
+                layer.forward = partial(_forward, layer)
+            yield (
+                f"holds {len(layers)} frozen layers in {after / 2**20:.0f} MiB instead of "
+                f"{before / 2**20:.0f}"
+            )
+        finally:
+            file.seek(0)
+            for layer, weight in zip(
+                layers, originals or torch.load(file, weights_only=True), strict=True
+            ):
+                layer.weight.data = weight.to(layer.weight.device)
+                layer._buffers.pop("weight_scale", None)
+                vars(layer).pop("forward", None)
 
 
 def frozen_layers(model: SegmentationModel) -> list[Any]:
@@ -106,16 +120,6 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale).round().to(torch.int8), scale
 
 
-def _shrink(layer: Any, kind: str) -> None:  # noqa: ANN401
-    weight, scale = layer.weight.data, None
-    if kind == "8bit":
-        weight, scale = quantise(weight)
-    else:
-        weight = weight.to(torch.bfloat16)
-    layer.weight.data = weight
-    layer.register_buffer("weight_scale", scale, persistent=False)
-
-
 def _forward(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
     return _Held.apply(x, layer.weight, layer.weight_scale, layer.bias)
 
@@ -149,28 +153,3 @@ class _Held(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             d_bias = gradient.flatten(0, -2).sum(dim=0).to(ctx.bias)
         return d_x, None, None, d_bias
-
-
-def _park(weights: list[Tensor]) -> IO[bytes]:
-    """Write weights to a file without a name, which vanishes with the process."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = tempfile.TemporaryFile(dir=folder)
-    for weight in weights:
-        file.write(weight.cpu().contiguous().numpy().data)
-    return file
-
-
-def _restore(layers: list[Any], originals: list[Tensor] | IO[bytes]) -> None:
-    """Give layers their weights back, from memory or from the file."""
-    if isinstance(originals, list):
-        for layer, original in zip(layers, originals, strict=True):
-            layer.weight.data = original.to(layer.weight.device)
-        return
-    with originals as file:
-        file.seek(0)
-        for layer in layers:
-            held = layer.weight
-            written = bytearray(file.read(4 * held.numel()))  # of float32, see `frozen_layers`
-            original = torch.frombuffer(written, dtype=torch.float32).view(held.shape)
-            held.data = original.to(held.device)

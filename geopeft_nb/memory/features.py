@@ -7,12 +7,9 @@ for each of the eight views in which augmentation may show a chip, and epochs st
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Self
 
 import psutil
@@ -30,14 +27,12 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.memory.measure import memory_limit, process_memory
-from geopeft_nb.memory.recipe_late import why_not_late
 from geopeft_nb.models import SegmentationModel
 
 #: Share of the free memory that features may take; larger ones go to a file.
 MEMORY_SHARE = 0.5
 #: Bytes of the disk that a file of features leaves free.
 RESERVE = 2 * 10**9
-
 #: Recipe -> where it keeps features, see `CachedFeatures`.
 PLACES = {"cached": "auto", "cached_on_disk": "disk"}
 
@@ -51,6 +46,9 @@ class Split:
     Args:
         model: With a method attached, in the mode in which it will be trained.
 
+    Attributes:
+        first: Index of the first block that is trained, or None if the whole backbone is frozen.
+
     Raises:
         ValueError: Nothing before the first trained weight is frozen, or it is not the same in
             every epoch; see `why_not_split`.
@@ -60,7 +58,6 @@ class Split:
         if reason := why_not_split(model):
             raise GeopeftError(reason)
         self.model = model
-        #: Index of the first block that is trained, or None if the whole backbone is frozen.
         self.first = first_trained(model)
         self.last_only = DECODERS[model.decoder_name].maps == 1
         self.grid: tuple[int, ...] = ()
@@ -100,10 +97,10 @@ class Split:
         """
         if self.first is None:
             return self.model.decode(state, size)
-        backbone: Any = self.model.plain_backbone
+        plain: Any = self.model.plain_backbone
         tokens, *kept = state
-        kept += run_blocks(backbone.blocks, backbone.norm, backbone.layers, tokens, self.first)
-        return self.model.decode([backbone.to_map(x, self.grid) for x in kept], size)
+        kept += run_blocks(plain.blocks, plain.norm, plain.layers, tokens, self.first)
+        return self.model.decode([plain.to_map(x, self.grid) for x in kept], size)
 
 
 def first_trained(model: SegmentationModel) -> int | None:
@@ -128,20 +125,20 @@ def why_not_split(model: SegmentationModel) -> str:
     """Say why features cannot be cached; empty if they can."""
     first = first_trained(model)
     if first == 0:
-        late = "" if why_not_late(model) else "Take frugal=['late', 'cached'], or attach "
         return (
             f"'cached' keeps what comes before the first trained weight, and {model.method} trains "
-            f"from the first block (or before it). {late or 'Attach '}'linear_probe', or 'lora' "
-            "with preset='late'."
+            "from the first block (or before it). Take frugal=['late', 'cached'], or attach "
+            "'linear_probe', or 'lora' with preset='late'."
         )
+    if first is None:
+        return ""  # a backbone that is frozen as a whole is in evaluation mode
     plain: Any = model.plain_backbone
-    parts = [model.backbone] if first is None else list(plain.blocks[:first])
-    for part in (module for top in parts for module in top.modules()):
-        # Frozen dropout still draws at random in training, unless the backbone is in eval mode.
-        rate = part.p if isinstance(part, nn.Dropout) else getattr(part, "drop_prob", None)
-        own = getattr(part, "configs", {})
-        rates = [rate or 0.0, *(getattr(config, "dropout", 0.0) for config in own.values())]
-        if first is not None and max(rates) > 0:
+    for part in plain.blocks[:first].modules():
+        # Frozen dropout still draws at random in training.
+        configs = getattr(part, "configs", {}).values()
+        rates = [getattr(config, "dropout", 0.0) for config in configs]
+        rates += [part.p if isinstance(part, nn.Dropout) else getattr(part, "drop_prob", 0.0)]
+        if any(rates):
             return (
                 "'cached' needs features that are the same in every epoch, and in the frozen part "
                 f"a dropout of {max(rates):g} is active. Attach {model.method} with dropout=0."
@@ -161,14 +158,15 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         augment: Whether chips are shown in eight views, drawn as `turn_and_mirror` draws them; else
             as they are.
         place: ``"memory"``, ``"disk"``, or ``"auto"``: memory if they take less than half of what
-            is free, else a file in the cache folder, which the end of the process removes as well.
+            is free, else files in the cache folder, which lose their names at once.
 
     Attributes:
         place: Where the features are, known after the first chip.
         nbytes: Bytes that they take, likewise.
 
     Raises:
-        ValueError: See `Split`, and see `fill`.
+        ValueError: See `Split`; or, when the first chip is seen, the features fit neither into
+            memory nor on the disk.
     """
 
     def __init__(
@@ -178,15 +176,12 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         augment: bool = True,
         place: str = "auto",
     ) -> None:
-        if place not in ("auto", "memory", "disk"):
-            raise GeopeftError(f"place must be 'auto', 'memory' or 'disk', got {place!r}.")
         self.split, self.chips, self.augment, self.place = Split(model), chips, augment, place
         self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
-        square = self.size[0] == self.size[1]
-        self.views = all_views(square) if augment else all_views()[:1]
+        self.square = self.size[0] == self.size[1]
+        self.views = all_views(self.square) if augment else all_views()[:1]
         self.nbytes = 0
         self.store: State = []
-        self.path: Path | None = None
         self.there = torch.zeros(len(chips), dtype=torch.bool)
         self.targets: list[Tensor | None] = [None] * len(chips)
 
@@ -197,12 +192,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         self.close()
 
     def close(self) -> None:
-        """Let the features go, and remove their file."""
+        """Let the features go; what is asked for afterwards is computed again."""
         self.store = []
         self.there[:] = False
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-            self.path = None
 
     def __len__(self) -> int:
         """Return the number of chips."""
@@ -217,19 +209,10 @@ class CachedFeatures(Dataset[dict[str, Any]]):
 
     collate = staticmethod(default_collate)
 
-    def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Compute what is missing of all chips and views; later epochs then find all of it.
-
-        Args:
-            progress: Called after each chip with the number of chips done, and of all.
-
-        Raises:
-            ValueError: The features fit neither into memory nor on the disk.
-        """
+    def fill(self) -> None:
+        """Compute what is missing of all chips and views; later epochs then find all of it."""
         for index in range(len(self)):
             self._ensure(index)
-            if progress is not None:
-                progress(index + 1, len(self))
 
     def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score a batch, each chip in a view that is drawn at random if they are augmented.
@@ -241,8 +224,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
             The model's output and the targets in the same views, on the model's device.
         """
         indices = batch["index"].cpu()
-        square = self.size[0] == self.size[1]
-        drawn = draw_views(len(indices), square) if self.augment else self.views * len(indices)
+        drawn = draw_views(len(indices), self.square) if self.augment else self.views * len(indices)
         for index in indices.tolist():
             self._ensure(index)
         places = torch.tensor([self.views.index(view) for view in drawn])
@@ -271,9 +253,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         device = next(self.split.model.parameters()).device
         image = torch.cat([seen(batch["image"], view) for view in self.views]).to(device)
         more = {
-            key: value.expand(len(image), *value.shape[1:]).to(device)
-            for key, value in batch.items()
-            if key in ("temporal", "location")
+            key: batch[key].expand(len(image), *batch[key].shape[1:]).to(device)
+            for key in ("temporal", "location")
+            if key in batch
         }
         state = self.split.prefix(image, **more)
         if not self.store:
@@ -301,20 +283,12 @@ class CachedFeatures(Dataset[dict[str, Any]]):
                 f"{max(room, 0) / 1e9:.1f} GB on the disk of {folder}. Set GEOPEFT_CACHE to a "
                 "folder with more room, take fewer or smaller chips, or leave 'cached' out."
             )
-        handle, name = tempfile.mkstemp(prefix="features_", suffix=".tmp", dir=folder)
-        os.close(handle)
-        self.path = Path(name)
-        whole = torch.UntypedStorage.from_file(name, True, self.nbytes)
-        start = 0
-        for part in state:
-            count = len(self) * part.numel()
-            view = torch.empty(0, dtype=part.dtype).set_(  # type: ignore[call-overload]
-                whole, start // part.itemsize, (len(self), *part.shape)
-            )
-            self.store.append(view)
-            start += count * part.itemsize
-        # The mapping outlives the name, so that not even a killed process leaves the file behind.
-        # Windows does not allow it; there `close` removes the file.
-        with suppress(OSError):
-            self.path.unlink()
-            self.path = None
+        # What is mapped outlives its name, so that not even a killed process leaves it behind; only
+        # Windows, where a mapped file cannot be deleted, keeps it until its folder is emptied.
+        with tempfile.TemporaryDirectory(
+            prefix="features_", dir=folder, ignore_cleanup_errors=True
+        ) as made:
+            for number, part in enumerate(state):
+                count, shape = len(self) * part.numel(), (len(self), *part.shape)
+                file = torch.from_file(f"{made}/{number}", True, count, dtype=part.dtype)
+                self.store.append(file.view(shape))

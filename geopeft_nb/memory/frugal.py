@@ -12,26 +12,218 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
+from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
-from geopeft_nb.memory.recipe_checkpoint import (
-    checkpoint_blocks,
-    checkpointed,
-    own_blocks,
-    recompute_cheap,
-    recomputed,
-)
-from geopeft_nb.memory.recipe_late import train_late, why_not_late
+from geopeft_nb.memory.parts import running_blocks
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tuning.lora import LeanLora
+from geopeft_nb.tuning.vit_adapter import CrossAttention
+
+
+@contextmanager
+def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
+    """Freeze what a method trains in and before the first three quarters of the blocks.
+
+    A gradient travels from the loss down to the first weight that is trained, and everything on its
+    way is kept. If nothing below the last quarter learns, nothing below is kept and nothing below
+    is run backwards. Features of early blocks are the more general ones, so they suffer least from
+    staying at the method's neutral start (or where earlier training left them). The decoder and the
+    final norm are trained as ever.
+
+    Source: Yosinski et al., How transferable are features in deep neural networks?, arXiv
+    1411.1792.
+    """
+    if reason := why_not_late(model):
+        raise GeopeftError(reason)
+    blocks, late, plain = running_blocks(model), _late_blocks(model), model.plain_backbone
+    first = len(blocks) - len(late)
+    stays = {id(p) for part in (*late, plain.norm) for p in part.parameters()}  # type: ignore[union-attr]
+    early = [p for p in model.backbone.parameters() if p.requires_grad and id(p) not in stays]
+    idle = [layer for block in blocks[:first] for layer in block.modules() if _adds_zero(layer)]
+    try:
+        for layer in idle:  # an update that is zero takes time to compute
+            layer.enable_adapters(False)  # type: ignore[operator]
+        for parameter in early:
+            parameter.requires_grad_(False)
+        count = sum(parameter.numel() for parameter in early)
+        yield (
+            f"trains blocks {first + 1} to {len(blocks)} of {len(blocks)}; {count:,} weights "
+            "before them stay as they are"
+        )
+    finally:
+        for layer in idle:
+            layer.enable_adapters(True)  # type: ignore[operator]
+        for parameter in early:
+            parameter.requires_grad_(True)
+
+
+def why_not_late(model: SegmentationModel) -> str:
+    """Say why a model cannot be trained late; empty if it can."""
+    name = model.plain_backbone.card.name
+    if not isinstance(model.plain_backbone, Transformer):
+        return f"{name} has no transformer blocks, of which 'late' trains the last quarter."
+    if model.method == "vpt":
+        return (
+            "Prompts of early blocks start at random values, not at ones that change nothing, so "
+            "'late' cannot leave them as they are. Take another method, such as 'lora'."
+        )
+    if model.method == "vit_adapter":
+        return (
+            "The branch of ViT-Adapter reads the image itself and feeds the first block, so it has "
+            "no late part. Take another method, such as 'lora'."
+        )
+    late = _late_blocks(model)
+    if not any(p.requires_grad for block in late for p in block.parameters()):
+        return (
+            f"{model.method} trains nothing in the last {len(late)} blocks, so 'late' would train "
+            "the decoder alone. Attach a method that trains blocks, such as 'lora'."
+        )
+    return ""
+
+
+def _late_blocks(model: SegmentationModel) -> list[nn.Module]:
+    """Return the last quarter of the blocks, as of LoRA's preset ``"late"``."""
+    blocks = running_blocks(model)
+    return blocks[-max(1, len(blocks) // 4) :]
+
+
+def _adds_zero(layer: nn.Module) -> bool:
+    """Say whether a layer carries LoRA updates that are all zero still, and so change nothing."""
+    # DoRA scales the rows of the weight besides, which is exact only up to rounding.
+    if getattr(layer, "lora_magnitude_vector", {}):
+        return False
+    ends = getattr(layer, "lora_B", {})
+    weights = [end.weight for name, end in ends.items() if name in layer.active_adapters]  # type: ignore[operator]
+    # Without values, on the meta device, a network is planned as it is before training.
+    return bool(ends) and all(weight.is_meta or not weight.any() for weight in weights)
+
+
+@contextmanager
+def checkpoint_blocks(model: SegmentationModel, park: str = "") -> Iterator[str]:
+    """Keep only the input of each block, and run the block again when the backward pass arrives.
+
+    The memory of a whole network shrinks to that of one block and the inputs of the others. Dropout
+    draws the same again; batch norms count a batch once: their momentum is 0 in the second run.
+
+    Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
+    """
+    parts = _checkpointed(model)
+    norms = {m: m.momentum for part in parts for m in part.modules() if isinstance(m, _BatchNorm)}
+
+    def count(*_: object) -> None:
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
+
+    def counted(*_: object) -> None:
+        for norm in norms:
+            norm.momentum = 0.0
+
+    whole = model.backbone
+    hooks = whole.register_forward_pre_hook(count), whole.register_forward_hook(counted)
+    try:
+        for part in parts:
+            again = partial(checkpoint, part.forward, use_reentrant=False)
+            part.forward = again
+        yield f"keeps only the input of {len(parts)} blocks"
+    finally:
+        count()
+        for part in parts:
+            vars(part).pop("forward", None)
+        for hook in hooks:
+            hook.remove()
+
+
+def _checkpointed(model: SegmentationModel) -> list[nn.Module]:
+    """Return the blocks that gradients reach, of ViT-Adapter also the exchanges between them."""
+    blocks: list[nn.Module] = running_blocks(model)
+    if model.method == "vit_adapter":  # its first injector is before the first block
+        return [*blocks, *(part for part in model.modules() if isinstance(part, CrossAttention))]
+    trained = [any(p.requires_grad for p in block.parameters()) for block in blocks]
+    return blocks[trained.index(True) :] if True in trained else []
+
+
+def _no_graph(model: SegmentationModel) -> str:
+    return "" if _checkpointed(model) else "no gradient passes a block, so none keeps anything"
+
+
+@contextmanager
+def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
+    """Compute layer norms and GELUs again in backward, instead of keeping what they gave.
+
+    They are cheap, and give two fifths of what a block keeps. Where the layer behind is frozen
+    nothing is kept anyway.
+    """
+    layers = _recomputed(model)
+    try:
+        for layer in layers:
+            layer.forward_after = partial(_after, layer)
+        yield f"computes the norm or GELU before {len(layers)} layers again"
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward_after", None)
+
+
+def _recomputed(model: SegmentationModel) -> list[Any]:
+    """Return the layers behind a norm or GELU that would keep their input."""
+    found: list[Any] = []
+    for block in _own_blocks(model):
+        attention = getattr(block.attn, "base_layer", block.attn)  # serial adapters wrap these
+        feed_forward = getattr(block.mlp, "base_layer", block.mlp)
+        found += [attention.qkv, feed_forward.fc1, feed_forward.fc2]
+    return [
+        layer
+        for layer in found
+        if not (isinstance(layer, LeanLora) and layer.is_plain())
+        and any(p.requires_grad and p.ndim > 1 for p in layer.parameters())
+    ]
+
+
+def _own_blocks(model: SegmentationModel) -> list[Any]:
+    """Return the toolkit's own blocks, without the prompts that may be wrapped around them."""
+    blocks = [getattr(block, "base_layer", block) for block in running_blocks(model)]
+    return [block for block in blocks if isinstance(block, PreNormBlock)]
+
+
+def _after(layer: nn.Module, before: nn.Module, x: Tensor) -> Tensor:
+    def both(x: Tensor) -> Tensor:
+        return layer(before(x))
+
+    if not torch.is_grad_enabled():
+        return both(x)
+    # The second run ends as soon as it has the layer's input: the layer itself runs once.
+    return checkpoint(both, x, use_reentrant=False)
+
+
+def _no_inputs(model: SegmentationModel) -> str:
+    if _recomputed(model):
+        return ""
+    if not _own_blocks(model):
+        name = model.plain_backbone.card.name
+        return f"it reaches only this toolkit's own blocks, and {name} has others"
+    if model.method == "lora":
+        return "LoRA of this toolkit computes norms and GELUs again by itself"
+    return f"with {model.method} no layer behind a norm or GELU keeps its input"
 
 
 def _nothing(model: SegmentationModel) -> str:
     return ""
+
+
+def _cache(where: str) -> Callable[[SegmentationModel, str], AbstractContextManager[str]]:
+    """`CachedFeatures` keeps them, which is about epochs; a step only says so."""
+    return lambda model, park: nullcontext(f"features of the frozen part are kept {where}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +237,8 @@ class Recipe:
         costs: What it costs.
         exact: Whether the gradients are those without it.
         in_all: Whether ``"all"`` takes it where it suits.
+        apply: Changes a model, yields a sentence that says what was done, and undoes it; the second
+            argument is where weights are parked, see `hold`.
         refuses: Says why it cannot be applied to a model; empty if it can.
         idle: Says why it would change nothing of a model; empty if it would.
     """
@@ -55,23 +249,9 @@ class Recipe:
     costs: str
     exact: bool
     in_all: bool
+    apply: Callable[[SegmentationModel, str], AbstractContextManager[str]]
     refuses: Callable[[SegmentationModel], str] = _nothing
     idle: Callable[[SegmentationModel], str] = _nothing
-
-
-def _no_graph(model: SegmentationModel) -> str:
-    return "" if checkpointed(model) else "no gradient passes a block, so none keeps anything"
-
-
-def _no_inputs(model: SegmentationModel) -> str:
-    if recomputed(model):
-        return ""
-    if not any(isinstance(block, PreNormBlock) for block in own_blocks(model)):
-        name = model.plain_backbone.card.name
-        return f"it reaches only this toolkit's own blocks, and {name} has others"
-    if model.method == "lora":
-        return "LoRA of this toolkit computes norms and GELUs again by itself"
-    return f"with {model.method} no layer behind a norm or GELU keeps its input"
 
 
 #: In the order in which they are applied.
@@ -80,47 +260,51 @@ RECIPES = {
     for recipe in [
         Recipe(
             "late", "Train late", "trains only the last quarter of the blocks; those before run "
-            "without a graph", "the early blocks do not learn", False, True, why_not_late,
+            "without a graph", "the early blocks do not learn", False, True, train_late,
+            why_not_late,
         ),
         Recipe(
             "bf16", "Frozen weights in two bytes", "holds frozen linear layers of the blocks in "
             "bfloat16", "weights rounded to eight significant bits", False, True,
-            lambda model: why_not_hold(model, "bf16"),
+            lambda model, park: hold(model, "bf16", park), partial(why_not_hold, kind="bf16"),
         ),
         Recipe(
             "8bit", "Frozen weights in one byte", "holds frozen linear layers of the blocks as "
             "whole numbers and a factor per row", "weights rounded to 1/254 of the row's range; "
-            "writing them out takes time", False, False, lambda model: why_not_hold(model, "8bit"),
+            "writing them out takes time", False, False,
+            lambda model, park: hold(model, "8bit", park), partial(why_not_hold, kind="8bit"),
         ),
         Recipe(
             "recompute", "Recompute what is cheap", "computes layer norms and GELUs again in the "
             "backward pass instead of keeping what they gave", "they are computed twice",
-            True, False, idle=_no_inputs,
+            True, False, recompute_cheap, idle=_no_inputs,
         ),
         Recipe(
             "checkpoint", "Checkpoint blocks", "keeps only the input of each block, and runs it "
             "again in the backward pass", "a quarter to nearly half more time on one CPU core",
-            True, True, idle=_no_graph,
+            True, True, checkpoint_blocks, idle=_no_graph,
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
             "once per chip and view", "memory or disk for eight views of each chip; the first "
-            "epoch computes all eight", True, True, why_not_split,
+            "epoch computes all eight", True, True, _cache("where there is room"), why_not_split,
         ),
         Recipe(
             "cached_on_disk", "Cached features in a file", "as 'cached', but never in memory",
             "disk for eight views of each chip; the first epoch computes all eight", True, False,
-            why_not_split,
+            _cache("in a file"), why_not_split,
         ),
     ]
 }  # fmt: skip
+#: Of two that do the same only one can be taken.
+RIVALS = (("bf16", "8bit"), ("cached", "cached_on_disk"))
 
 
 def list_recipes() -> pd.DataFrame:
     """List the recipes that `fit` and `memory_plan` know, one row each."""
-    hidden = ("refuses", "idle")
-    rows = [{k: v for k, v in vars(r).items() if k not in hidden} for r in RECIPES.values()]
-    return pd.DataFrame(rows).set_index("name")
+    return (
+        pd.DataFrame(RECIPES.values()).set_index("name").drop(columns=["apply", "refuses", "idle"])
+    )
 
 
 def normalise(
@@ -145,31 +329,27 @@ def normalise(
     for name in names:
         if name not in RECIPES and name != "all":
             raise unknown_name("recipe", name, [*RECIPES, "all"])
-    if {"bf16", "8bit"} <= set(names):
-        raise GeopeftError("Frozen weights are held either as 'bf16' or as '8bit': choose one.")
-    if {"cached", "cached_on_disk"} <= set(names):
-        raise GeopeftError(
-            "Features are 'cached' where there is room, or 'cached_on_disk': choose one."
-        )
-    if model is None:
-        return tuple(name for name in ["all", *RECIPES] if name in names)
-    expect(model, "method_options", "the model that build_model returned")
     wanted = set(names)
-    if "all" in names:
-        general = {name for name, recipe in RECIPES.items() if recipe.in_all}
-        general -= {"bf16"} if "8bit" in names else set()
-        wanted |= general - ({"cached"} if "cached_on_disk" in names else set())
-    late = "late" in wanted and ("late" in names or not why_not_late(model))
-    if "late" in names and (reason := why_not_late(model)):
-        raise GeopeftError(reason)
+    for one, other in RIVALS:
+        if {one, other} <= wanted:
+            raise GeopeftError(f"frugal takes either {one!r} or {other!r}: choose one.")
+    if model is None:
+        return tuple(name for name in ["all", *RECIPES] if name in wanted)
+    expect(model, "method_options", "the model that build_model returned")
+    if "all" in wanted:
+        rivals = {one for pair in RIVALS for one in pair if wanted & {*pair}}
+        wanted |= {name for name, r in RECIPES.items() if r.in_all and name not in rivals}
     chosen = []
-    with train_late(model) if late else nullcontext():  # the others see what it leaves to train
+    with ExitStack() as stack:
         for name in (name for name in RECIPES if name in wanted):
-            reason = "" if late and name == "late" else RECIPES[name].refuses(model)
+            recipe = RECIPES[name]
+            reason = recipe.refuses(model)
             if reason and name in names:
                 raise GeopeftError(reason)
-            if not reason and (name in names or not RECIPES[name].idle(model)):
+            if not reason and (name in names or not recipe.idle(model)):
                 chosen.append(name)
+                if name == "late":  # the others see what it leaves to train
+                    stack.enter_context(train_late(model))
     return tuple(chosen)
 
 
@@ -194,15 +374,6 @@ def applied(
         ValueError: See `normalise`; before anything is changed.
     """
     names = normalise(frugal, model)
-    doers: dict[str, Callable[[], AbstractContextManager[str]]] = {
-        "late": lambda: train_late(model),
-        "bf16": lambda: hold(model, "bf16", park),
-        "8bit": lambda: hold(model, "8bit", park),
-        "recompute": lambda: recompute_cheap(model),
-        "checkpoint": lambda: checkpoint_blocks(model),
-        "cached": lambda: nullcontext("features of the frozen part are kept"),
-        "cached_on_disk": lambda: nullcontext("features of the frozen part are kept in a file"),
-    }
     done = {}
     with ExitStack() as stack:
         for name in names:
@@ -211,5 +382,5 @@ def applied(
             elif name == "recompute" and "checkpoint" in names:
                 done[name] = "changes nothing: whole blocks are checkpointed"
             else:
-                done[name] = stack.enter_context(doers[name]())
+                done[name] = stack.enter_context(RECIPES[name].apply(model, park))
         yield done

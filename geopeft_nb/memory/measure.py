@@ -13,21 +13,23 @@ import ctypes
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    import torch
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
 GIB = 2**30  # bytes in one GiB, the unit in which memory is shown everywhere in this package
 
 
 def process_memory() -> int:
     """Return the memory this process holds now, in bytes (resident set size)."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 
@@ -39,47 +41,31 @@ def memory_limit(
 
     A container (Binder, JupyterHub, Colab, Docker) usually allows less than the machine has, and
     ends the kernel without a message when the limit is passed. Both are read, the smaller counts.
+    Inside a container the group's own folder is often not visible; the way up from it then still
+    finds the container's limit.
 
     Args:
-        groups: file that lists the control groups of this process; absent outside Linux.
-        mount: folder under which the control groups are mounted.
+        groups: File that lists the control groups of this process; absent outside Linux.
+        mount: Folder under which the control groups are mounted.
 
     Source: Linux kernel documentation, "Control Group v2", `memory.max`, and "Memory Resource
     Controller" (v1), `memory.limit_in_bytes`.
     """
-    import psutil
-
     limits = [int(psutil.virtual_memory().total)]
-    try:
-        lines = groups.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2 has one line, without controllers
-            limits += _group_limits(mount, path, "memory.max")
+            top, name = mount, "memory.max"
         elif "memory" in controllers.split(","):
-            limits += _group_limits(mount / "memory", path, "memory.limit_in_bytes")
-    return min(limits)
-
-
-def _group_limits(mount: Path, path: str, name: str) -> Iterable[int]:
-    """Yield the limits, in bytes, of a control group and of all groups above it.
-
-    Inside a container the group's own folder is often not visible; the walk up then still finds
-    the container's limit at the mount itself. No limit is written "max" (v2) or as a number
-    larger than any machine (v1).
-    """
-    folder = mount / path.strip("/")
-    for group in (folder, *folder.parents):
-        if not group.is_relative_to(mount):
-            return
-        try:
-            text = (group / name).read_text().strip()
-        except OSError:
+            top, name = mount / "memory", "memory.limit_in_bytes"
+        else:
             continue
-        if text.isdecimal():
-            yield int(text)
+        folder = top / path.strip("/")
+        for file in (group / name for group in (folder, *folder.parents)):
+            # No limit is written "max" (v2) or as a number larger than any machine (v1).
+            if file.is_relative_to(top) and file.exists():
+                limits += [int(text) for text in file.read_text().split() if text.isdecimal()]
+    return min(limits)
 
 
 def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
@@ -96,13 +82,13 @@ def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
     """
     memory = {"process": process_memory(), "limit": memory_limit()}
     if str(device).startswith("cuda"):
-        import torch
-
         memory["allocated"] = torch.cuda.memory_allocated(device)
         memory["peak"] = torch.cuda.max_memory_allocated(device)
         memory["total"] = torch.cuda.get_device_properties(device).total_memory
-    elif (peak := _process_peak()) is not None:
-        memory["peak"] = max(peak, memory["process"])
+    elif (status := Path("/proc/self/status")).exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if "VmHWM" in lines:  # in KiB
+            memory["peak"] = max(1024 * int(lines["VmHWM"].split()[0]), memory["process"])
     return memory
 
 
@@ -113,8 +99,6 @@ def reset_peak(device: torch.device | str = "cpu") -> bool:
     """
     hand_back()
     if str(device).startswith("cuda"):
-        import torch
-
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
@@ -132,20 +116,8 @@ def hand_back() -> None:
         library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
 
 
-def _process_peak() -> int | None:
-    """Return the peak resident set size in bytes, or None where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024  # the file counts in KiB
-    return None
-
-
 def training_bytes(
-    model: torch.nn.Module, compute_loss: Callable[[], torch.Tensor], moments: int = 2
+    model: nn.Module, compute_loss: Callable[[], Tensor], moments: int = 2
 ) -> dict[str, int]:
     """Measure what one training step of the model keeps in memory, in bytes.
 
@@ -155,9 +127,9 @@ def training_bytes(
     again as activations. Workspace that an operation frees before it returns is not part of it.
 
     Args:
-        model: the model as it will be trained: what is frozen is frozen, and in training mode.
-        compute_loss: runs the forward pass on one batch and returns the loss, a scalar tensor.
-        moments: tensors that the optimiser keeps per trainable weight: 2 for AdamW, 1 for SGD with
+        model: The model as it will be trained: what is frozen is frozen, and in training mode.
+        compute_loss: Runs the forward pass on one batch and returns the loss, a scalar tensor.
+        moments: Tensors that the optimiser keeps per trainable weight: 2 for AdamW, 1 for SGD with
             momentum, 0 for plain SGD.
 
     Returns:
@@ -167,14 +139,10 @@ def training_bytes(
     Source: PyTorch notes "Hooks for autograd saved tensors".
 
     Example:
-        >>> import torch
-        >>> layer, x = torch.nn.Linear(4, 2, bias=False), torch.zeros(3, 4)
+        >>> layer, x = nn.Linear(4, 2, bias=False), torch.zeros(3, 4)
         >>> training_bytes(layer, lambda: layer(x).sum())["activations"]  # x: 3 * 4 * 4 bytes
         48
     """
-    import torch
-
-    trainable = [p for p in model.parameters() if p.requires_grad]
     own = [*model.parameters(), *model.buffers()]
     kept = KeptTensors(own)
     devices = {p.device for p in model.parameters() if p.is_cuda}
@@ -182,8 +150,7 @@ def training_bytes(
         loss = compute_loss()  # held until counted: the graph dies with it
     activations = kept.count()
     del loss
-
-    gradients = sum(tensor_bytes(p) for p in trainable)
+    gradients = sum(tensor_bytes(p) for p in model.parameters() if p.requires_grad)
     parts = {
         "weights": sum(_storages(own).values()),
         "gradients": gradients,
@@ -202,22 +169,21 @@ class KeptTensors:
             saved it first.
     """
 
-    def __init__(self, own: Iterable[torch.Tensor], part: Callable[[], str] = str) -> None:
+    def __init__(self, own: Iterable[Tensor], part: Callable[[], str] = str) -> None:
         self._own, self._part = set(_storages(own)), part
-        self._saved: list[tuple[str, torch.Tensor]] = []
+        self._saved: list[tuple[str, Tensor]] = []
 
     def watching(self) -> torch.autograd.graph.saved_tensors_hooks:
         """Return the context in which to run the forward pass."""
-        import torch
 
-        def keep(tensor: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        def keep(tensor: Tensor) -> tuple[Tensor, bool]:
             # Kept until counted: a freed address could be given out again. Detached: with its
             # history it would hold the graph that holds it, in a circle that nothing collects.
             detached = tensor.detach()
             self._saved.append((self._part(), detached))
             return detached, tensor.requires_grad
 
-        def give_back(kept: tuple[torch.Tensor, bool]) -> torch.Tensor:
+        def give_back(kept: tuple[Tensor, bool]) -> Tensor:
             # Checkpointing computes again from what it saved, with the same gradients wanted.
             return kept[0].requires_grad_(kept[1])
 
@@ -228,19 +194,66 @@ class KeptTensors:
         parts: dict[str, int] = {}
         seen = set(self._own)
         for part, tensor in self._saved:
-            for key, size in _storages([tensor]).items():
-                if key not in seen:
-                    seen.add(key)
-                    parts[part] = parts.get(part, 0) + size
+            new = {key: size for key, size in _storages([tensor]).items() if key not in seen}
+            seen |= new.keys()
+            parts[part] = parts.get(part, 0) + sum(new.values())
         self._saved.clear()
-        return parts
+        return {part: size for part, size in parts.items() if size}
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts every tensor from the operation that makes it until nothing refers to it any more.
+
+    Works for real and for torch's fake tensors. What an operation uses and frees inside itself is
+    not seen: neither the workspace of a convolution nor what an allocator adds by rounding.
+
+    Args:
+        known: Tensors, such as weights, that are not counted.
+
+    Attributes:
+        now: Bytes alive now.
+        most: The most that were alive at once since the start, or since it was last set.
+
+    Example:
+        >>> with LiveBytes([]) as live:
+        ...     x = torch.zeros(100).exp().exp()  # float32; two of the three are alive at once
+        >>> live.now, live.most
+        (400, 800)
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._alive = set(_storages(known))
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operation returns
+        """Run one operation and count the storages that it made."""
+        result = func(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        for tensor in (part for whole in made for part in plain_tensors(whole)):
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self._alive:
+                self._alive.add(key)
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._drop, key, size).atexit = False
+        return result
+
+    def _drop(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.now -= size
 
 
 @contextmanager
-def unmoved(model: torch.nn.Module) -> Iterator[None]:
+def unmoved(model: nn.Module) -> Iterator[None]:
     """Leave buffers, such as running batch statistics, as they were before."""
-    import torch
-
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
@@ -250,18 +263,16 @@ def unmoved(model: torch.nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def tensor_bytes(tensor: torch.Tensor) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
     """Return the bytes of a tensor's values; of a quantised one those of its parts."""
     return sum(part.numel() * part.element_size() for part in plain_tensors(tensor))
 
 
-def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the tensor, or those that it is made of, as a quantised one is of numbers and scales.
 
     Source: PyTorch's protocol for tensor subclasses, `__tensor_flatten__`.
     """
-    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-
     if not is_traceable_wrapper_subclass(made := cast(Any, tensor)):
         yield tensor
         return
@@ -269,7 +280,7 @@ def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from plain_tensors(getattr(made, name))
 
 
-def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each storage behind the tensors, by its identity while it lives."""
     plain = (part for tensor in tensors for part in plain_tensors(tensor))
     storages = (tensor.untyped_storage() for tensor in plain)

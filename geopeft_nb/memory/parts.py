@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.models import SegmentationModel
 
 #: What runs in no module of its own: resizing the logits, and the loss.
@@ -27,47 +29,27 @@ class Parts:
         model: From `build_model`, with or without a method attached.
 
     Attributes:
-        modules: Part -> the modules whose work it is; a module inside another one wins.
-        order: All parts, `ADAPTER` and `LOSS` included.
+        labels: Module -> the part whose work it is; a module inside another one wins.
+        order: All parts, `LOSS` included.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
         plain: Any = model.plain_backbone
-        self.modules: dict[str, list[nn.Module]] = {}
-        if hasattr(plain, "blocks"):
-            self.modules["patch embedding"] = [plain]
-            used = {f"block {number}": [block] for number, block in enumerate(plain.blocks, 1)}
-            self.modules |= self._with_interactions(model.backbone, used)
-            self.modules["final norm"] = [plain.norm]
+        self.labels: dict[nn.Module, str] = {}
+        if isinstance(plain, Transformer):
+            self.labels[plain] = "patch embedding"
+            blocks = {block: f"block {number}" for number, block in enumerate(plain.blocks, 1)}
+            self.labels |= _with_interactions(model.backbone, blocks)
+            self.labels[plain.norm] = "final norm"
         else:
-            self.modules["stem"] = [plain]
-            self.modules |= {label: [module] for label, module in _stages(plain)}
+            self.labels = {plain: "stem"} | dict(_stages(plain.network))
         if plain is not model.backbone:
-            self.modules[ADAPTER] = [model.backbone]
-        pyramid = getattr(model.decoder, "pyramid", None)
-        if pyramid is not None:
-            self.modules["neck"] = [pyramid]
-        self.modules["decoder"] = [model.decoder]
-        self.order = [*self.modules, LOSS]
+            self.labels[model.backbone] = ADAPTER
+        if isinstance(pyramid := getattr(model.decoder, "pyramid", None), nn.Module):
+            self.labels[pyramid] = "neck"
+        self.labels[model.decoder] = "decoder"
+        self.order = list(dict.fromkeys([*self.labels.values(), LOSS]))
         self._model, self._running = model, [LOSS]
-
-    @staticmethod
-    def _with_interactions(
-        backbone: Any,  # noqa: ANN401 - ViT-Adapter or any other
-        blocks: dict[str, list[nn.Module]],
-    ) -> dict[str, list[nn.Module]]:
-        """Put ViT-Adapter's convolutions before, and its interactions between the blocks."""
-        if not hasattr(backbone, "interactions"):
-            return blocks
-        ordered = {"spatial prior": [backbone.spm]}
-        names = list(blocks)
-        for number, interaction in enumerate(backbone.interactions):
-            ordered[f"interaction {number + 1}"] = [
-                interaction.injector, interaction.extractor, *interaction.extra_extractors
-            ]  # fmt: skip
-            for name in names[backbone.bounds[number] : backbone.bounds[number + 1]]:
-                ordered[name] = blocks[name]
-        return ordered
 
     @property
     def running(self) -> str:
@@ -80,20 +62,16 @@ class Parts:
         self._running = [LOSS]
         handles: list[RemovableHandle] = []
 
-        def follow(label: str, module: nn.Module) -> None:
-            def enter(*_: object) -> None:
-                self._running.append(label)
+        def enter(label: str, *_: object) -> None:
+            self._running.append(label)
 
-            def leave(*_: object) -> None:
-                self._running.pop()
-
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave, always_call=True))
+        def leave(*_: object) -> None:
+            self._running.pop()
 
         try:
-            for label, modules in self.modules.items():
-                for module in modules:
-                    follow(label, module)
+            for module, label in self.labels.items():
+                handles.append(module.register_forward_pre_hook(partial(enter, label)))
+                handles.append(module.register_forward_hook(leave, always_call=True))
             yield
         finally:
             for handle in handles:
@@ -101,32 +79,55 @@ class Parts:
 
     def weights(self) -> dict[str, list[Tensor]]:
         """Sort parameters and buffers by part; what several modules share counts once."""
-        labels = {id(m): label for label, modules in self.modules.items() for m in modules}
         sorted_by_part: dict[str, list[Tensor]] = {label: [] for label in self.order}
         seen: set[int] = set()
 
         def sort(module: nn.Module, label: str) -> None:
-            label = labels.get(id(module), label)
+            label = self.labels.get(module, label)
             for child in module.children():
                 sort(child, label)
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-            for tensor in own:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
                     sorted_by_part[label].append(tensor)
 
-        first = next(iter(self.modules))
-        sort(self._model, first)
+        sort(self._model, self.order[0])
         return sorted_by_part
 
 
-def _stages(backbone: Any) -> Iterator[tuple[str, nn.Module]]:  # noqa: ANN401
+def running_blocks(model: SegmentationModel) -> list[nn.Module]:
+    """Return the blocks that run, in order, with what a method wrapped around them.
+
+    Transformer blocks up to the last chosen one; the residual blocks of a network with stages.
+    """
+    plain: Any = model.plain_backbone
+    if isinstance(plain, Transformer):
+        return list(plain.blocks[: None if model.method == "vit_adapter" else plain.layers[-1] + 1])
+    stages = [getattr(stage, "blocks", stage) for stage, _ in _stages(plain.network)]
+    return [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
+
+
+def _with_interactions(
+    backbone: Any,  # noqa: ANN401 - ViT-Adapter or any other
+    blocks: dict[nn.Module, str],
+) -> dict[nn.Module, str]:
+    """Put ViT-Adapter's convolutions before, and its interactions between the blocks."""
+    if not hasattr(backbone, "interactions"):
+        return blocks
+    ordered, inner = {backbone.spm: "spatial prior"}, list(blocks.items())
+    for number, interaction in enumerate(backbone.interactions):
+        exchanges = interaction.injector, interaction.extractor, *interaction.extra_extractors
+        ordered |= dict.fromkeys(exchanges, f"interaction {number + 1}")
+        ordered |= inner[backbone.bounds[number] : backbone.bounds[number + 1]]
+    return ordered
+
+
+def _stages(network: Any) -> Iterator[tuple[nn.Module, str]]:  # noqa: ANN401
     """Yield the stages of a timm network, else the children of a network."""
-    network = backbone.network
     info = getattr(network, "feature_info", None)
     if info is None:
-        yield from ((name, child) for name, child in network.named_children())
+        yield from ((child, name) for name, child in network.named_children())
         return
     stages = [entry["module"] for entry in info if entry["reduction"] >= 4]
     for number, name in enumerate(stages, 1):
-        yield f"stage {number}", network.get_submodule(name)
+        yield network.get_submodule(name), f"stage {number}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.errors import GeopeftError, check_name, expect, name_options, whole
-from geopeft_nb.memory.live import LiveBytes
-from geopeft_nb.memory.measure import GIB, KeptTensors, tensor_bytes, unmoved
+from geopeft_nb.memory.frugal import applied, normalise
+from geopeft_nb.memory.measure import GIB, KeptTensors, LiveBytes, tensor_bytes, unmoved
 from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import PALETTE, in_bytes
@@ -428,11 +427,8 @@ def _as_trained(
     """Set training mode and apply recipes, and undo both; yields the recipes' names."""
     before = [(module, module.training) for module in model.modules()]
     with contextlib.ExitStack() as stack:
-        recipes: tuple[str, ...] = ()
-        if frugal is not None:
-            cards = import_module("geopeft_nb.memory.frugal")
-            recipes = cards.normalise(frugal)
-            stack.enter_context(cards.applied(model, recipes, park))
+        recipes = normalise(frugal)
+        stack.enter_context(applied(model, recipes, park))
         try:
             model.train()
             yield recipes

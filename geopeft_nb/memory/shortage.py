@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.measure import device_memory
+from geopeft_nb.memory.plan import COLUMNS, MemoryPlan, memory_plan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
 
@@ -29,9 +31,8 @@ class OutOfMemory(RuntimeError):
 
 def is_shortage(error: BaseException) -> bool:
     """Say whether an error means that memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in WORDS)
+    said = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def release(error: BaseException) -> str:
@@ -63,68 +64,56 @@ def explain(
     Returns:
         The error, which has no memory of what failed.
     """
-    # Only here: planning is not needed to train.
-    from geopeft_nb.memory.plan import memory_plan
-
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     memory = device_memory(device)
     limit = memory.get("total", memory["limit"])
 
-    def plan(choice: dict[str, Any]) -> Any:  # noqa: ANN401 - a MemoryPlan
-        return memory_plan(
-            model, choice["batch_size"], size, choice["precision"], choice["frugal"] or None,
-            device=device.type,
-        )  # fmt: skip
+    def plan(batch_size: int, precision: str, frugal: tuple[str, ...], **_: object) -> MemoryPlan:
+        return memory_plan(model, batch_size, size, precision, frugal or None, device.type)
 
-    now = plan(settings)
-    parts = ("weights", "gradients", "optimiser", "activations")
-    lines = [
-        f"Memory ran out on {device}, which has {in_bytes(limit)}: {said}",
-        f"Planned for {_call(settings)} at {size} px: {in_bytes(now.total)} = "
-        + " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in parts)
-        + ". Workspace and other programs come on top.",
-    ]
+    now = plan(**settings)
+    kept = " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in COLUMNS)
+    advice = (
+        "No smaller batch and no recipe helps enough. Use smaller chips (load_data(..., size=...)),"
+        " a method that trains less (gp.list_methods()) or a smaller backbone "
+        "(gp.list_backbones())."
+    )
     for choice in smaller(settings):
         try:
-            planned = plan(choice)
-        except ValueError:  # a recipe that does not suit this model
+            planned = plan(**choice)
+        except GeopeftError:  # a recipe that does not suit this model
             continue
         if planned.total < now.total and planned.fits(limit):
-            lines.append(f"Try {_call(choice)}: planned {in_bytes(planned.total)}.")
+            advice = f"Try {_call(**choice)}: planned {in_bytes(planned.total)}."
             break
-    else:
-        lines.append(
-            "No smaller batch and no recipe helps enough. Use smaller chips (load_data(..., size="
-            "...)), a method that trains less (gp.list_methods()) or a smaller backbone "
-            "(gp.list_backbones())."
-        )
-    lines.append("The model is on the CPU, the rest is freed: fit can be called again.")
-    return OutOfMemory("\n".join(lines))
+    return OutOfMemory(
+        f"Memory ran out on {device}, which has {in_bytes(limit)}: {said}\n"
+        f"Planned for {_call(**settings)} at {size} px: {in_bytes(now.total)} = {kept}. Workspace "
+        f"and other programs come on top.\n{advice}\n"
+        "The model is on the CPU, the rest is freed: fit can be called again."
+    )
 
 
 def smaller(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield ways to train the same with less memory, from the one that costs least time on."""
-    whole, recipes = settings["batch_size"] * settings["accumulate"], tuple(settings["frugal"])
-    sizes = [settings["batch_size"]]
-    while sizes[-1] > 1:
-        sizes.append(sizes[-1] // 2)
-    more = [recipes]
-    more += [(*more[-1], name) for name in ("checkpoint", "bf16") if name not in recipes]
-    for frugal in more:
-        for batch in sizes:
-            choice = {"batch_size": batch, "accumulate": -(-whole // batch), "frugal": frugal}
-            if (batch, frugal) != (sizes[0], recipes):
-                yield {**settings, **choice}
+    size, taken = settings["batch_size"], tuple(settings["frugal"])
+    ways = [taken]
+    ways += [(*ways[-1], name) for name in ("checkpoint", "bf16") if name not in taken]
+    for frugal in ways:
+        for batch in (size >> halved for halved in range(size.bit_length())):
+            if (batch, frugal) != (size, taken):
+                accumulate = -(-size * settings["accumulate"] // batch)
+                yield {
+                    **settings, "batch_size": batch, "accumulate": accumulate, "frugal": frugal
+                }  # fmt: skip
 
 
-def _call(settings: dict[str, Any]) -> str:
+def _call(
+    batch_size: int, precision: str, frugal: tuple[str, ...], accumulate: int = 1, **_: object
+) -> str:
     """Write settings as the call that has them."""
-    words = [f"batch_size={settings['batch_size']}"]
-    if settings["accumulate"] > 1:
-        words.append(f"accumulate={settings['accumulate']}")
-    words.append(f"precision={settings['precision']!r}")
-    if settings["frugal"]:
-        words.append(f"frugal={list(settings['frugal'])}")
-    return f"fit(..., {', '.join(words)})"
+    words = [f"batch_size={batch_size}", f"accumulate={accumulate}", f"precision={precision!r}"]
+    words += [f"frugal={list(frugal)}"] * bool(frugal)
+    return f"fit(..., {', '.join(word for word in words if word != 'accumulate=1')})"

@@ -180,7 +180,7 @@ def test_features_too_large_for_memory_and_disk_are_refused(
     ("method", "options", "reason"),
     [
         ("full", {}, "trains from the first block"),
-        ("vit_adapter", {}, "Attach 'linear_probe'"),
+        ("vit_adapter", {}, "attach 'linear_probe'"),
         ("lora", {"preset": "late", "dropout": 0.1}, ""),
     ],
 )

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from geopeft_nb.memory import live, measure, plan
+from geopeft_nb.memory import measure, plan
 from geopeft_nb.memory.measure import GIB, training_bytes
 
 FLOAT = 4  # bytes
@@ -101,7 +101,7 @@ def test_on_a_gpu_measured_activations_are_what_the_allocator_hands_out() -> Non
     loss.backward()
 
 
-@pytest.mark.parametrize("module", [measure, live, plan])
+@pytest.mark.parametrize("module", [measure, plan])
 def test_the_examples_run(module: ModuleType) -> None:
     done = doctest.testmod(module)
     assert done.attempted and not done.failed
@@ -132,7 +132,7 @@ def test_kept_bytes_belong_to_the_part_that_saves_them_first() -> None:
 
 def test_live_bytes_come_and_go_with_the_tensors() -> None:
     weight = torch.zeros(100)
-    with live.LiveBytes([weight]) as counted:
+    with measure.LiveBytes([weight]) as counted:
         view = weight[:50]  # no memory of its own
         assert counted.now == 0
         doubled = view * 2

@@ -1,10 +1,8 @@
 """When memory runs out, the error says what to change, and nothing stays behind."""
 
 import gc
-import sys
 import weakref
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -47,16 +45,15 @@ class Plan:
 @pytest.fixture(autouse=True)
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Plan by rule, and note what was asked."""
-    module, asked = ModuleType("geopeft_nb.memory.plan"), []
+    asked = []
 
-    def memory_plan(model, batch_size=8, size=None, precision="fp32", frugal=None, device="cpu"):  # noqa: ANN001, ANN202
+    def memory_plan(model, batch_size, size, precision, frugal, device):  # noqa: ANN001, ANN202
         asked.append((batch_size, size, precision, frugal))
         if frugal and model.method in ("linear_probe", "full"):
-            raise ValueError("This recipe does not suit the method.")
+            raise gp.GeopeftError("This recipe does not suit the method.")
         return Plan(batch_size, tuple(frugal or ()))
 
-    module.memory_plan = memory_plan
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("geopeft_nb.memory.shortage.memory_plan", memory_plan)
     return asked
 
 

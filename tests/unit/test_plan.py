@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
@@ -293,44 +289,7 @@ def test_other_tasks_are_planned_with_their_own_targets(data: GeoData, task: str
     assert planned.table.loc["loss", "activations"] == pytest.approx(values[task], abs=32)
 
 
-class Recipes(ModuleType):
-    """A stand-in for `geopeft_nb.memory.frugal`: checkpoints blocks, or freezes the decoder."""
-
-    @staticmethod
-    def normalise(frugal: str | Sequence[str]) -> tuple[str, ...]:
-        names = (frugal,) if isinstance(frugal, str) else tuple(frugal)
-        if unknown := set(names) - {"checkpoint", "frozen"}:
-            raise ValueError(f"Unknown recipe {unknown}.")
-        return names
-
-    @staticmethod
-    @contextmanager
-    def applied(
-        model: SegmentationModel, names: tuple[str, ...], park: str = "disk"
-    ) -> Iterator[None]:
-        blocks = list(model.plain_backbone.blocks)
-        if "checkpoint" in names:
-            for block in blocks:
-                plain = block.forward
-                block.forward = lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False)
-        if "frozen" in names:
-            model.decoder.requires_grad_(False)
-        try:
-            yield
-        finally:
-            model.decoder.requires_grad_(True)
-            for block in blocks:
-                block.__dict__.pop("forward", None)
-
-
-@pytest.fixture
-def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "geopeft_nb.memory.frugal"
-    monkeypatch.setitem(sys.modules, name, Recipes(name))
-
-
-@pytest.mark.usefixtures("recipes")
-@pytest.mark.parametrize("method", ["full", "vpt", "adapter"])
+@pytest.mark.parametrize("method", ["full", "vpt", "adapter", "vit_adapter"])
 def test_recipes_change_the_plan_as_they_change_the_step(data: GeoData, method: str) -> None:
     model = build(data, "prithvi_eo_v1_100", method, "unet")
     plain = gp.memory_plan(model, 2, 64)
@@ -340,8 +299,6 @@ def test_recipes_change_the_plan_as_they_change_the_step(data: GeoData, method: 
     assert planned.frugal == ("checkpoint",) and planned.title.endswith(", checkpoint")
     blocks = [plan.table.loc["block 1":"block 4", "activations"].sum() for plan in (planned, plain)]
     assert 0 < blocks[0] < blocks[1] / 5
-    both = gp.memory_plan(model, 2, 64, frugal=["checkpoint", "frozen"])
-    assert both.table.loc["decoder", "gradients"] == 0 < planned.table.loc["decoder", "gradients"]
     assert gp.memory_plan(model, 2, 64).table.equals(plain.table)
     with pytest.raises(ValueError, match="Unknown recipe"):
         gp.memory_plan(model, frugal="nothing")
