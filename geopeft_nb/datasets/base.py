@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.tasks import TASKS
 
 Sample = dict[str, Any]
 Bounds = tuple[float, float, float, float]
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
     Attributes:
         image: (C, H, W) float32.
-        target: A mask (H, W) int64, or see `TARGETS`.
+        target: A mask (H, W) int64, or as its `TaskCard` says.
         crs: Coordinate reference system.
         bounds: (left, bottom, right, top) in units of the crs.
         location: Latitude and longitude in degrees.
@@ -53,8 +53,8 @@ class Chip:
         region: The region it lies in.
         place: Chips of one place share ground, or lie side by side: splits keep them together.
         read: Returns image (C, H, W) float32 and its target: a mask (H, W) int64, or of another
-            kind of data (see `TARGETS`); or a `Reading`, which also says where and when. It is
-            called in every epoch, so a slow one keeps what it has read.
+            kind of data (see `geopeft_nb.tasks`); or a `Reading`, which also says where and when.
+            It is called in every epoch, so a slow one keeps what it has read.
         crs: Coordinate reference system, for example ``"EPSG:32618"``, or None.
         bounds: (left, bottom, right, top) in units of the crs, or None.
         date: Day of acquisition, or None.
@@ -116,7 +116,7 @@ class ChipDataset:
         crs, bounds = found.crs or chip.crs, found.bounds or chip.bounds
         sample = {
             "image": torch.from_numpy(image),
-            TARGETS[self.kind][0]: torch.from_numpy(np.asarray(target)),
+            TASKS[self.kind].target: torch.from_numpy(np.asarray(target)),
             "crs": crs,
             "bounds": bounds,
             "region": chip.region,
@@ -158,17 +158,14 @@ def check_chip(
             f"Chip {name!r} has {bad} NaN or infinite values. Fill them, or leave the chip out and "
             f"set the mask there to {ignore_index}."
         )
-    word, shape, pixels = TARGETS[kind][0], np.shape(target), image.shape[1:]
-    wanted: dict[str, tuple[int, ...]] = {
-        "segmentation": pixels, "regression": (len(classes), *pixels),
-        "classification": (), "multilabel": (len(classes),),
-    }  # fmt: skip
-    if shape != wanted[kind] and not (kind == "regression" and (1, *shape) == wanted[kind]):
+    task, shape, pixels = TASKS[kind], np.shape(target), image.shape[1:]
+    wanted = task.shape(len(classes), pixels)
+    if wanted not in (shape, (1, *shape)):
         raise GeopeftError(
-            f"Chip {name!r} has an image of {pixels} pixels and a {word} of {shape} instead of "
-            f"{wanted[kind]}."
+            f"Chip {name!r} has an image of {pixels} pixels and a {task.target} of {shape} instead "
+            f"of {wanted}."
         )
-    if kind == "regression":  # any number goes, and NaN is one that is not known
+    if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
         return
     values = _values(np.asarray(target))
     if kind == "multilabel":
@@ -181,7 +178,7 @@ def check_chip(
     if unknown := values - set(range(len(classes))) - {ignore_index}:
         allowed = ", ".join(f"{index} {label}" for index, label in enumerate(classes))
         raise GeopeftError(
-            f"The {word} of chip {name!r} has unknown classes {sorted(unknown)}. Allowed: "
+            f"The {task.target} of chip {name!r} has unknown classes {sorted(unknown)}. Allowed: "
             f"{allowed}, and {ignore_index} for what to ignore."
         )
 

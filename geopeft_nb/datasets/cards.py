@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from geopeft_nb.bands import band_indices
-
-#: Kind of data -> key of the target in a sample, and its type. Masks are (H, W), for regression
-#: also (K, H, W), and NaN where unknown; a label is one class, or (K,) zeros and ones.
-TARGETS = {
-    "segmentation": ("mask", torch.int64),
-    "regression": ("mask", torch.float32),
-    "classification": ("label", torch.int64),
-    "multilabel": ("label", torch.int64),
-}
 
 
 @dataclass(frozen=True)

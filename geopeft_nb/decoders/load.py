@@ -17,12 +17,13 @@ from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
 from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
 
-PER_PIXEL = ("segmentation", "regression")
-PER_IMAGE = ("classification", "multilabel")
+PER_PIXEL = tuple(name for name, task in TASKS.items() if task.target == "mask")
+PER_IMAGE = tuple(name for name, task in TASKS.items() if task.target == "label")
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
 from geopeft_nb.datasets.base import ChipDataset
-from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, expect
-from geopeft_nb.evaluation.measures import MEASURES, Measure
-from geopeft_nb.evaluation.metrics import bootstrap_scores, percentile_interval
+from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.memory.measure import hand_back
+from geopeft_nb.tasks import TASKS, TaskCard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,11 +128,11 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         )
     groups = [("home", name, data.test) for name in data.regions]
     groups += [("away", name, chips) for name, chips in data.holdout.items()]
-    measure = MEASURES[data.task](len(data.classes), data.ignore_index)
+    task = TASKS[data.task]
     draws: dict[str, np.ndarray] = {}
     rows = []
     for role, name, chips in groups:
-        row, draws[name] = _score(run, data, measure, role, name, chips, seed)
+        row, draws[name] = _score(run, data, task, role, name, chips, seed)
         rows.append(row)
     table = pd.DataFrame(rows).set_index("region")
     names = {
@@ -140,23 +140,24 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         for _, name, chips in groups
     }
     title = f"{run.method} on {data.card.title}"
-    return Report(table, title, draws, names, seed, measure.title, measure.limits)
+    return Report(table, title, draws, names, seed, task.title, task.limits)
 
 
 def _score(
-    run: Run, data: GeoData, measure: Measure, role: str, region: str, chips: ChipDataset, seed: int
+    run: Run, data: GeoData, task: TaskCard, role: str, region: str, chips: ChipDataset, seed: int
 ) -> tuple[dict[str, object], np.ndarray]:
     members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
     if not members:
         raise GeopeftError(f"Region {region!r} has no chips to score.")
-    key, counts = TARGETS[data.task][0], []
+    counts = []
     for start in range(0, len(members), AT_ONCE):
         samples = [chips[index] for index in members[start : start + AT_ONCE]]
         for sample, predicted in zip(samples, run.predict(samples), strict=True):
-            counts.append(measure.count(sample[key].numpy()[None], predicted[None]))
+            pair = sample[task.target][None], torch.as_tensor(predicted)[None]
+            counts.append(task.count(*pair, len(data.classes), data.ignore_index))
     places = [chips.chips[index].place for index in members]
     total = np.sum(counts, axis=0)
-    draws = bootstrap_scores(np.stack(counts), places, seed=seed, parts=measure.parts)
+    draws = bootstrap_scores(np.stack(counts), places, seed=seed, parts=task.parts)
     low, high = percentile_interval(draws)
     row = {
         "region": region,
@@ -164,10 +165,10 @@ def _score(
         "role": role,
         "chips": len(members),
         "places": len(set(places)),
-        measure.title: measure.score(total),
+        task.title: task.score(total),
         "low": low,
         "high": high,
-        **measure.columns(total, data.classes),
+        **task.columns(total, data.classes),
     }
     return row, draws
 

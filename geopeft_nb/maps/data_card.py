@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.base import ChipDataset
-from geopeft_nb.datasets.cards import TARGETS, DataCard
+from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.errors import check_name, expect
 from geopeft_nb.maps.figure import draw_land
 from geopeft_nb.pictures.show import image_html, png
+from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,7 +163,7 @@ def _look(
     places = []
     for index in chosen:
         sample = chips[int(index)]
-        target = sample[TARGETS[data.task][0]].numpy()
+        target = sample[TASKS[data.task].target].numpy()
         if data.task == "multilabel":
             counts += target
             labelled += 1

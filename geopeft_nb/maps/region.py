@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from geopeft_nb.datasets.pictures import composites_of, stretch
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
+from geopeft_nb.tasks import confusion, mean_iou
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,13 +21,13 @@ from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.datasets.augment import all_views, draw_views, seen
 from geopeft_nb.datasets.base import ChipDataset
-from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.memory.measure import memory_limit, process_memory
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tasks import TASKS
 
 #: Share of the free memory that features may take; larger ones go to a file.
 MEMORY_SHARE = 0.5
@@ -237,7 +237,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     def _read(self, index: int) -> dict[str, Tensor]:
         """Read a chip as a batch of one, and keep its target."""
         sample = self.chips[index]
-        target = sample[TARGETS[self.chips.kind][0]]
+        target = sample[TASKS[self.chips.kind].target]
         # Class numbers are small: two bytes do, of the eight that they are read in.
         small = target.dtype == torch.int64 and target.ndim >= 2
         self.targets[index] = target.to(torch.int16) if small else target

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.errors import GeopeftError, check_name, expect, name_options, whole
 from geopeft_nb.memory.frugal import applied, normalise
 from geopeft_nb.memory.measure import GIB, KeptTensors, LiveBytes, tensor_bytes, unmoved
 from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import PALETTE, in_bytes
-from geopeft_nb.training.losses import OBJECTIVES
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import CARDS
 
 if TYPE_CHECKING:
@@ -327,27 +326,20 @@ class _Step(nn.Module):
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Compute the loss of a batch in the precision."""
         model, device = self.model, batch["image"].device.type
-        objective = OBJECTIVES[model.task](len(model.classes), -1)
         dtype = AUTOCAST[self.precision]
         # Lightning keeps no cast weights from one layer to the next, either.
         with torch.autocast(device, dtype, enabled=dtype is not None, cache_enabled=False):
             more = {key: batch[key] for key in ("temporal", "location") if key in batch}
-            return objective.loss(model(batch["image"], **more), batch["target"])
+            return TASKS[model.task].loss(model(batch["image"], **more), batch["target"], -1)
 
     def batch(self) -> dict[str, Tensor]:
         """Make a random batch with the targets that the task has."""
-        model, (height, width), count = self.model, self.size, self.batch_size
-        device = self.own[0].device
-        classes, dtype = len(model.classes), TARGETS[model.task][1]
-        shape = {
-            "segmentation": (count, height, width),
-            "regression": (count, classes, height, width),
-            "classification": (count,),
-            "multilabel": (count, classes),
-        }[model.task]
+        model, count, device = self.model, self.batch_size, self.own[0].device
+        task = TASKS[model.task]
+        shape = task.shape(len(model.classes), self.size)
         batch = {
-            "image": torch.rand(count, len(model.bands), height, width, device=device),
-            "target": torch.zeros(shape, dtype=dtype, device=device),
+            "image": torch.rand(count, len(model.bands), *self.size, device=device),
+            "target": torch.zeros(count, *shape, dtype=task.dtype, device=device),
         }
         if "time" in model.metadata:
             batch["temporal"] = torch.ones(count, 1, 2, device=device)

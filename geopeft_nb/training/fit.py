@@ -33,8 +33,8 @@ from geopeft_nb.memory.measure import (
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.checkpoints import prepare
-from geopeft_nb.training.losses import Objective, make_objective, predicted
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
@@ -106,7 +106,7 @@ def predict_classes(
             image = torch.stack([sample["image"] for sample in part])
             more = stack_metadata(part, model.metadata)
             output = model(image.to(device), **{key: x.to(device) for key, x in more.items()})
-            maps.extend(predicted(output, model.task).cpu().numpy())
+            maps.extend(TASKS[model.task].predict(output).cpu().numpy())
     return maps
 
 
@@ -135,7 +135,7 @@ def fit(
     halved after more than 4 epochs without a better validation loss, and an end after 15: the
     protocol of arXiv 2504.17397. The weights with the best validation mIoU are kept, also when
     training is stopped by the button, by the kernel's interrupt or by an error in the loop. Other
-    tasks than segmentation have other losses and scores: see `geopeft_nb.training.losses`.
+    tasks than segmentation have other losses and scores: see `geopeft_nb.tasks`.
 
     Args:
         model: With a method attached.
@@ -224,13 +224,13 @@ def _train(
         total_epochs=epochs,
         title=f"{CARDS[str(model.method)].title} on {data.card.title}",
         enabled=dashboard,
-        score=make_objective(data).title,
+        score=TASKS[data.task].title,
         group=data.card.name,
         strip=Strip(data),
     )
     lightning.seed_everything(seed, verbose=False)
-    task = _Task(model, settings["lr"], make_objective(data))
-    recorder = Recorder(view, model, task.objective)
+    task = _Task(model, settings["lr"], data.ignore_index)
+    recorder = Recorder(view, model, task.card)
     stopper = EarlyStopping("val_loss", patience=15)
     checkpoints.follow(order, recorder, stopper)
     with quiet(), interrupt_stops(recorder), ExitStack() as stack:
@@ -302,11 +302,17 @@ def _train(
 class _Task(lightning.LightningModule):
     """What is done with one batch."""
 
-    def __init__(self, model: SegmentationModel, lr: float, objective: Objective) -> None:
+    def __init__(self, model: SegmentationModel, lr: float, ignore: int = -1) -> None:
         super().__init__()
-        self.model, self.lr, self.objective = model, lr, objective
+        self.model, self.lr, self.ignore = model, lr, ignore
+        self.card = TASKS[model.task]
+        self.counts: Any = 0  # of the validation under way
         #: Of training and of validation, if the recipe "cached" is applied.
         self.features: tuple[CachedFeatures, CachedFeatures] | None = None
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over what is known."""
+        return self.card.loss(output, target, self.ignore)
 
     def output(self, batch: dict[str, Tensor]) -> Tensor:
         """Call the model on images and what is known of them."""
@@ -319,21 +325,22 @@ class _Task(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         if self.features is not None:
-            return self.objective.loss(*self.features[0].look(batch))
+            return self.loss(*self.features[0].look(batch))
         image, target = turn_and_mirror(batch["image"], batch["target"])
-        return self.objective.loss(self.output({**batch, "image": image}), target)
+        return self.loss(self.output({**batch, "image": image}), target)
 
     def on_validation_epoch_start(self) -> None:
-        self.objective.counts[:] = 0
+        self.counts = 0
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         if self.features is not None:
             output, target = self.features[1].look(batch)
         else:
             output, target = self.output(batch), batch["target"]
-        loss = self.objective.loss(output, target)
+        loss = self.loss(output, target)
         self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
-        self.objective.count(output, target)
+        answer = self.card.predict(output.detach())
+        self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
         return output  # for the live view
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
@@ -377,6 +384,5 @@ def _step_memory(
     """Measure the bytes of one training step in float32, by part."""
     batch = _collate([data.train[index] for index in range(batch_size)])
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
-    loss, target = task.objective.loss, batch["target"]
     task.model.train()
-    return training_bytes(task.model, lambda: loss(task.output(batch), target))
+    return training_bytes(task.model, lambda: task.loss(task.output(batch), batch["target"]))

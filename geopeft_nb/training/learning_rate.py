@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.fit import _collate, _Task
-from geopeft_nb.training.losses import make_objective
 from geopeft_nb.training.preflight import check_fit
 from geopeft_nb.training.recorder import quiet
 
@@ -57,7 +56,7 @@ def find_lr(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
             default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        task = _Task(model, 1e-3, make_objective(data))
+        task = _Task(model, 1e-3, data.ignore_index)
         found = Tuner(trainer).lr_find(task, chips, update_attr=False, **options)
     model.to("cpu").train(training).zero_grad(set_to_none=True)
     assert found is not None

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from geopeft_nb.datasets.base import ChipDataset
-from geopeft_nb.datasets.cards import TARGETS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import METADATA, without
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import CARDS
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -81,8 +81,9 @@ def check_fit(
         for kind in model.metadata:
             check_metadata(name, kind, without(chips, kind))
         if not check_chips(chips, (len(data.bands), data.size, data.size), name, model.metadata):
-            ignored = "NaN" if data.task == "regression" else data.ignore_index
-            unit = "pixel" if TARGETS[data.task][0] == "mask" else "chip"
+            task = TASKS[data.task]
+            ignored = task.unlabelled or data.ignore_index
+            unit = "pixel" if task.target == "mask" else "chip"
             raise GeopeftError(f"data.{name} has no labelled {unit}: all are {ignored}.")
     if devices > len(data.train):
         raise GeopeftError(
@@ -123,24 +124,23 @@ def check_chips(
         ValueError: Another shape or type, or no metadata; and see
             `geopeft_nb.datasets.base.check_chip`.
     """
-    labelled, (key, dtype) = 0, TARGETS[chips.kind]
+    labelled, task = 0, TASKS[chips.kind]
     count = min(CHECKED_AT_MOST, len(chips))
     for index in np.linspace(0, len(chips) - 1, count).round().astype(int):
         sample = chips[int(index)]
-        image, target = sample["image"], sample[key]
+        image, target = sample["image"], sample[task.target]
         if tuple(image.shape) != shape:
             raise GeopeftError(
                 f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
             )
-        if image.dtype != torch.float32 or target.dtype != dtype:
+        if image.dtype != torch.float32 or target.dtype != task.dtype:
             raise GeopeftError(
-                f"Chip {sample['name']!r} has an image of {image.dtype} and a {key} of "
-                f"{target.dtype}; float32 and {str(dtype).removeprefix('torch.')} are needed."
+                f"Chip {sample['name']!r} has an image of {image.dtype} and a {task.target} of "
+                f"{target.dtype}; float32 and {str(task.dtype).removeprefix('torch.')} are needed."
             )
         for kind in used:
             check_metadata(part, kind, None if METADATA[kind] in sample else sample["name"])
-        counted = target.isfinite() if dtype.is_floating_point else target != chips.ignore_index
-        labelled += int(counted.sum())
+        labelled += int(task.known(target, chips.ignore_index).sum())
     return labelled
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
-from geopeft_nb.training.losses import Objective, predicted
+from geopeft_nb.tasks import TaskCard
 from geopeft_nb.widgets.dashboard import Dashboard
 
 
@@ -36,7 +36,7 @@ class Recorder(Callback):
     Args:
         view: The live view to feed.
         model: The model whose weights to keep.
-        objective: Holds the counts of the validation of the epoch, and scores them.
+        card: Scores the counts of a validation.
 
     Attributes:
         rows: One dictionary per step, the rows of the history.
@@ -44,11 +44,11 @@ class Recorder(Callback):
         best: Epoch, val_loss and validation score of the weights that are kept.
     """
 
-    def __init__(self, view: Dashboard, model: SegmentationModel, objective: Objective) -> None:
-        self.view, self.model, self.objective = view, model, objective
+    def __init__(self, view: Dashboard, model: SegmentationModel, card: TaskCard) -> None:
+        self.view, self.model, self.card = view, model, card
         self.columns = (
             "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss",
-            objective.column,
+            card.column,
         )  # fmt: skip
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
@@ -75,7 +75,7 @@ class Recorder(Callback):
             self.steps_before, self.seconds = int(rows[-1]["step"]), rows[-1]["seconds"]
         self.view.state["train"] = [(row["step"], row["train_loss"]) for row in rows]
         self.view.state["validation"] = [
-            (row["step"], row["val_loss"], row[self.objective.column])
+            (row["step"], row["val_loss"], row[self.card.column])
             for row in rows
             if "val_loss" in row
         ]
@@ -140,7 +140,7 @@ class Recorder(Callback):
         """Keep what is predicted for the few chips that the live view shows."""
         # Several processes share the chips out among them: none then knows their numbers.
         if self.view.strip is not None and self.view.shows_strip and trainer.world_size == 1:
-            answer = partial(_answer, outputs, self.objective.task)
+            answer = partial(_answer, outputs, self.card)
             self.view.strip.watch(self.validated, batch["target"], answer)
             self.validated += len(batch["target"])
 
@@ -148,13 +148,13 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, task: lightning.LightningModule
     ) -> None:
         """Note the scores, and keep the weights if none before were better."""
-        loss, score = float(trainer.callback_metrics["val_loss"]), self.objective.score()
-        scores = {"val_loss": loss, self.objective.column: score}
+        loss, score = float(trainer.callback_metrics["val_loss"]), self.card.score(task.counts)  # type: ignore[arg-type]
+        scores = {"val_loss": loss, self.card.column: score}
         self.rows[-1].update(scores)
         self.seconds = self._elapsed()
         epoch = self.epochs_before + trainer.current_epoch + 1
         self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score)
-        better = not self.best or score > self.best[self.objective.column]
+        better = not self.best or score > self.best[self.card.column]
         self.view.show_strip(epoch, better)
         if better:
             self.best = {"epoch": epoch, **scores}
@@ -176,13 +176,13 @@ class Recorder(Callback):
         """Say in one line which weights were kept."""
         if not self.best:
             return "Stopped before the first validation: the last weights are kept."
-        score = f"{self.objective.title} {self.best[self.objective.column]:.3f}"
+        score = f"{self.card.title} {self.best[self.card.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
 
 
-def _answer(outputs: Tensor, task: str, offset: int) -> np.ndarray:
+def _answer(outputs: Tensor, card: TaskCard, offset: int) -> np.ndarray:
     """Return what is predicted for one chip of a batch of outputs."""
-    return predicted(outputs[offset : offset + 1], task)[0].cpu().numpy()
+    return card.predict(outputs[offset : offset + 1])[0].cpu().numpy()
 
 
 def memory_now(device: torch.device) -> int:

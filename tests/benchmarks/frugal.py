@@ -51,7 +51,7 @@ from geopeft_nb.memory.features import CachedFeatures
 from geopeft_nb.memory.frugal import RECIPES, applied, normalise
 from geopeft_nb.memory.plan import AUTOCAST, COLUMNS, MemoryPlan
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.losses import make_objective
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.recorder import Diverged, Recorder
 
 MIB = 2**20
@@ -245,7 +245,7 @@ class Watch:
         def ended(recorder: Recorder, trainer: Any, *args: Any) -> None:  # noqa: ANN401
             end(recorder, trainer, *args)
             self.ends.append(self.now() - self.start)
-            self.scores.append(recorder.objective.score())
+            self.scores.append(recorder.rows[-1][recorder.card.column])
             if len(self.ends) >= self.epochs and self.ends[-1] >= self.seconds:
                 trainer.should_stop = True
 
@@ -447,7 +447,7 @@ def turns(data: GeoData, size: int, options: Any) -> list[dict[str, Any]]:  # no
     now, samples = now_on(options.device), [data.train[index] for index in range(options.batch)]
     image = torch.stack([sample["image"] for sample in samples]).to(options.device)
     mask = torch.stack([sample["mask"] for sample in samples]).to(options.device)
-    objective = make_objective(data)
+    card = TASKS[data.task]
     rows = combinations()
     taken: dict[frozenset[str], list[float]] = {factors: [] for factors in rows}
     with ExitStack() as stack:
@@ -463,7 +463,7 @@ def turns(data: GeoData, size: int, options: Any) -> list[dict[str, Any]]:  # no
                 with torch.autocast(
                     options.device, dtype, enabled=dtype is not None, cache_enabled=False
                 ):
-                    loss = objective.loss(models[factors](image), mask)
+                    loss = card.loss(models[factors](image), mask, data.ignore_index)
                 optimisers[factors].zero_grad()
                 loss.backward()
                 optimisers[factors].step()

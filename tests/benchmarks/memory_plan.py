@@ -21,7 +21,7 @@ import torch
 import geopeft_nb as gp
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.losses import OBJECTIVES
+from geopeft_nb.tasks import TASKS
 
 MODELS = ("prithvi_eo_v1_100", "clay_v1_base", "satmae_base", "decur_resnet50")
 CONVOLUTIONAL = ("linear_probe", "bitfit", "full")
@@ -29,11 +29,11 @@ CONVOLUTIONAL = ("linear_probe", "bitfit", "full")
 
 def kept(model: SegmentationModel, batch: int, size: int) -> int:
     """Return the bytes that a real forward pass keeps."""
-    objective = OBJECTIVES[model.task](len(model.classes), -1)
+    loss = TASKS[model.task].loss
     image = torch.rand(batch, len(model.bands), size, size)
     target = torch.zeros(batch, size, size, dtype=torch.int64)
     model.train()
-    return training_bytes(model, lambda: objective.loss(model(image), target))["activations"]
+    return training_bytes(model, lambda: loss(model(image), target, -1))["activations"]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import torch
 import geopeft_nb as gp
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.tasks import confusion, mean_iou
 
 #: Label -> (method to attach, weights of the backbone).
 ROWS = {

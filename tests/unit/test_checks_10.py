@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geopeft_nb.classroom.check import check
-from geopeft_nb.evaluation.metrics import mean_iou
+from geopeft_nb.tasks import mean_iou
 
 Places = Sequence[str]
 JUDGED = {True: "better", False: "worse"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -15,15 +16,9 @@ from sklearn.metrics import (
 )
 
 import geopeft_nb as gp
-from geopeft_nb.evaluation.measures import MEASURES
-from geopeft_nb.evaluation.metrics import (
-    bootstrap_scores,
-    class_iou,
-    confusion,
-    mean_iou,
-    percentile_interval,
-)
+from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.evaluation.regions import Report
+from geopeft_nb.tasks import TASKS, class_iou, confusion, mean_iou
 
 
 def bootstrap_interval(matrices: np.ndarray, places: list[str]) -> tuple[float, float]:
@@ -129,13 +124,17 @@ def answers(task: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
 def test_counts_of_single_chips_add_up_to_the_score_of_all(task: str) -> None:
     truth, guess = answers(task)
-    outputs = 2 if task == "regression" else 3
-    measure = MEASURES[task](outputs, -1)
-    assert np.isnan(measure.score(measure.zeros()))
-    counts = np.stack([measure.count(truth[i, None], guess[i, None]) for i in range(60)])
+    outputs, card = 2 if task == "regression" else 3, TASKS[task]
+
+    def count(which: object) -> np.ndarray:
+        pair = torch.as_tensor(truth[which]), torch.as_tensor(guess[which])
+        return card.count(*pair, outputs, -1)
+
+    assert np.isnan(card.score(0 * count([0])))
+    counts = np.stack([count([i]) for i in range(60)])
     total = counts.sum(axis=0)
-    assert np.allclose(total, measure.count(truth, guess))
-    columns = measure.columns(total, "abc"[:outputs])
+    assert np.allclose(total, count(slice(None)))
+    columns = card.columns(total, "abc"[:outputs])
     if task == "regression":
         pairs = [(t[np.isfinite(t)], g[np.isfinite(t)]) for t, g in zip(*(
             values.transpose(1, 0, 2, 3) for values in (truth, guess)
@@ -149,28 +148,28 @@ def test_counts_of_single_chips_add_up_to_the_score_of_all(task: str) -> None:
         expected = dict(zip(["F1 a", "F1 b", "F1 c"], each, strict=True))
         score = accuracy_score(truth, guess) if task == "classification" else each.mean()
     assert columns == pytest.approx(expected)
-    assert measure.score(total) == pytest.approx(score)
+    assert card.score(total) == pytest.approx(score)
     # The interval is that of drawing places and scoring them anew, here by hand.
     places = [f"p{i // 2:02d}" for i in range(60)]
-    draws = bootstrap_scores(counts, places, repeats=50, seed=7, parts=measure.parts)
+    draws = bootstrap_scores(counts, places, repeats=50, seed=7, parts=card.parts)
     picks = np.random.default_rng(7).integers(30, size=(50, 30))
     by_hand = [
-        measure.score(measure.count(truth[index], guess[index]))
+        card.score(count(index))
         for index in (np.concatenate([[2 * p, 2 * p + 1] for p in row]) for row in picks)
     ]
     assert draws == pytest.approx(by_hand)
 
 
 def test_an_image_without_a_known_class_counts_for_nothing() -> None:
-    measure = MEASURES["classification"](2, -1)
-    assert measure.score(measure.count(np.array([-1, 1]), np.array([0, 1]))) == 1.0
+    card = TASKS["classification"]
+    assert card.score(card.count(torch.tensor([-1, 1]), torch.tensor([0, 1]), 2, -1)) == 1.0
 
 
 def test_a_target_that_never_changes_has_no_share_to_explain() -> None:
-    measure = MEASURES["regression"](2, -1)
-    truth = np.stack([np.full((1, 4), 5.0), np.arange(4.0)[None]], axis=1)
-    counts = measure.count(truth, truth)
-    assert np.isnan(measure.parts(counts)[0]) and measure.score(counts) == 1.0
+    card = TASKS["regression"]
+    truth = torch.stack([torch.full((1, 4), 5.0), torch.arange(4.0)[None]], dim=1)
+    counts = card.count(truth, truth, 2, -1)
+    assert np.isnan(card.parts(counts)[0]) and card.score(counts) == 1.0
 
 
 def test_scores_of_different_kinds_are_neither_compared_nor_drawn_together() -> None:

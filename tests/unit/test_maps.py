@@ -16,8 +16,8 @@ from PIL import Image
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.pictures import stretch
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.maps import figure, grid, layers
+from geopeft_nb.tasks import confusion, mean_iou
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
 SIDE, PIXEL, LEFT, TOP = 16, 20.0, 435_740.0, 4_179_460.0

@@ -20,7 +20,7 @@ from geopeft_nb.memory.parts import Parts
 from geopeft_nb.memory.plan import COLUMNS, DEVICES, MemoryPlan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
-from geopeft_nb.training.losses import OBJECTIVES
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import CARDS
 
 FLOAT = 4  # bytes
@@ -58,11 +58,11 @@ def build(
 
 def by_hand(model: SegmentationModel, batch_size: int, height: int, width: int) -> dict[str, int]:
     """Measure a real step without any of what plans are made with."""
-    objective = OBJECTIVES[model.task](len(model.classes), -1)
+    loss = TASKS[model.task].loss
     image = torch.rand(batch_size, len(model.bands), height, width)
     target = torch.zeros(batch_size, height, width, dtype=torch.int64)
     model.train()
-    return training_bytes(model, lambda: objective.loss(model(image), target))
+    return training_bytes(model, lambda: loss(model(image), target, -1))
 
 
 def check(model: SegmentationModel, batch_size: int, height: int, width: int) -> None:
@@ -311,10 +311,10 @@ def test_the_peak_is_what_the_profiler_counts_but_for_workspace(data: GeoData, m
     plan = gp.memory_plan(model, 4, 64)
     model.train()
     image, target = torch.rand(4, 6, 64, 64), torch.zeros(4, 64, 64, dtype=torch.int64)
-    objective = OBJECTIVES["segmentation"](2, -1)
+    loss = TASKS["segmentation"].loss
     with torch.profiler.profile(profile_memory=True) as profile:
         copies = image.clone(), target.clone(), image.clone(), target.clone()
-        objective.loss(model(copies[0]), copies[1]).backward()
+        loss(model(copies[0]), copies[1], -1).backward()
     now = most = 0
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):

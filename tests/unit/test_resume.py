@@ -173,7 +173,7 @@ def test_the_best_weights_survive_a_break_after_them(
     assert found.name == "step-0000007-2-1"
     best = load_file(found / "best.safetensors")
     # From here on nothing is better: what comes back is what was kept before the break.
-    monkeypatch.setattr("geopeft_nb.training.losses.Objective.score", lambda self: -1.0)
+    monkeypatch.setattr("geopeft_nb.tasks.TaskCard.score", lambda self, counts: -1.0)
     again = train(data, out=tmp_path / "run", resume=True)
     assert again.best["epoch"] <= 2
     state = again.model.state_dict()

@@ -19,7 +19,7 @@ from geopeft_nb.datasets.sandbox_climates import (
 )
 from geopeft_nb.datasets.sandbox_scene import make_place
 from geopeft_nb.datasets.split import shared_places
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.tasks import confusion, mean_iou
 
 REGIONS = tuple(CLIMATES)
 

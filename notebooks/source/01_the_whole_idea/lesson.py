@@ -62,8 +62,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 import geopeft_nb as gp
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.pictures.show import PALETTE
+from geopeft_nb.tasks import confusion, mean_iou
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))

@@ -65,8 +65,8 @@ from torch import nn
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
 from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.tasks import confusion, mean_iou
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.classroom.check import Finding, exercise
-from geopeft_nb.evaluation.metrics import bootstrap_scores, mean_iou, percentile_interval
+from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
+from geopeft_nb.tasks import mean_iou
 
 VERDICTS = ("better", "worse", "cannot tell")
 

@@ -66,7 +66,7 @@ from torch.nn import functional
 import geopeft_nb as gp
 from geopeft_nb.classroom.sliders import sliders
 from geopeft_nb.datasets.split import shared_places
-from geopeft_nb.evaluation.metrics import confusion, mean_iou
+from geopeft_nb.tasks import confusion, mean_iou
 from geopeft_nb.training.fit import Run
 
 # %%

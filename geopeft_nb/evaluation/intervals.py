@@ -1,74 +1,12 @@
-"""Scores from counts of single chips, and how sure we may be of them."""
+"""How sure we may be of a score: draws of places, and the ends of an interval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
-
-def confusion(
-    truth: np.ndarray | Tensor, predicted: np.ndarray | Tensor, classes: int, ignore: int
-) -> np.ndarray:
-    """Count pixels by true class (rows) and predicted class (columns).
-
-    Args:
-        truth: Labels, any shape.
-        predicted: Predicted classes, same shape and device.
-        classes: Number of classes K.
-        ignore: Label that is left out.
-
-    Returns:
-        (K, K) int64.
-    """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    return (
-        multiclass_confusion_matrix(
-            torch.as_tensor(predicted), torch.as_tensor(truth), classes, ignore_index=ignore
-        )
-        .cpu()
-        .numpy()
-    )
-
-
-def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each class, 0-1.
-
-    Args:
-        matrix: (..., K, K) confusion counts.
-
-    Returns:
-        (..., K); NaN for a class that is neither in the labels nor in the prediction.
-    """
-    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return ratio(hits, matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits)
-
-
-def mean_iou(matrix: np.ndarray) -> np.ndarray:
-    """Return the mean of the classes' intersection over union (mIoU), 0-1.
-
-    Args:
-        matrix: (..., K, K) confusion counts.
-
-    Returns:
-        (...); the mean over the classes that occur, NaN if there is no pixel.
-    """
-    return mean_of_known(class_iou(matrix))
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; NaN where the whole is not above zero, so that there is nothing to score."""
-    empty = np.full(np.shape(part), np.nan)
-    return np.divide(part, whole, out=empty, where=np.asarray(whole) > 0)
-
-
-def mean_of_known(scores: np.ndarray) -> np.ndarray:
-    """Return the mean of (..., J) scores over those that are not NaN; NaN if all are."""
-    known = np.isfinite(scores)
-    return ratio(np.where(known, scores, 0.0).sum(axis=-1), known.sum(axis=-1))
+from geopeft_nb.tasks import class_iou
 
 
 def bootstrap_scores(
