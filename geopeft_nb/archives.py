@@ -1,23 +1,20 @@
-"""Archives: looked through first, extracted beside their place, and moved there when whole."""
+"""Archives: extracted beside their place, by rules that keep them inside, and moved when whole."""
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from pathlib import Path
 
-from geopeft_nb.downloads import check_space
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import check_space
 
 
 def extract(
-    archives: Path | Sequence[Path], folder: Path, wanted: Callable[[str], bool] | None = None
+    archives: Path | Sequence[Path], folder: Path, wanted: Callable[[str], bool] = bool
 ) -> Path:
     """Extract an archive into a new folder, all of it or nothing.
 
@@ -25,26 +22,25 @@ def extract(
         archives: A tar (also compressed) or zip file; or its parts, in order, of one that was cut
             into several files.
         folder: Where its content shall lie. If it exists it is complete, and nothing is done.
-        wanted: Says by its name, with forward slashes, whether a file is extracted; None takes all.
+        wanted: Says by its name, with forward slashes, whether a member is extracted.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: A member would land outside the folder, is a link or a device, or the file is
-            no archive or damaged.
+        GeopeftError: A member would land outside the folder, is a link or a device, or the file
+            is no archive or damaged.
         OSError: The disk has too little room.
     """
     from filelock import FileLock
 
     parts = [archives] if isinstance(archives, Path) else list(archives)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.partial")
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        for left in folder.parent.glob(f"{folder.name}.partial-*"):
-            shutil.rmtree(left)  # of a process that was killed: nobody else holds the lock
         if folder.is_dir():
             return folder
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir()
         try:
             if len(parts) == 1 and zipfile.is_zipfile(parts[0]):
@@ -60,70 +56,44 @@ def extract(
                 "that it is fetched again."
             ) from error
         finally:
-            if partial.is_dir():
-                shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool] | None) -> None:
+def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Extract what is wanted; zipfile itself keeps names inside the folder."""
     with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            _check_name(archive, member.filename)
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise GeopeftError(f"{archive} holds a link, {member.filename!r}: not extracted.")
-        chosen = [each for each in packed.infolist() if wanted is None or wanted(each.filename)]
+        chosen = [member for member in packed.infolist() if wanted(member.filename)]
+        for member in chosen:
+            if stat.S_ISLNK(member.external_attr >> 16) or ".." in member.filename.split("/"):
+                raise zipfile.BadZipFile(f"{member.filename!r} is a link or lies outside")
         check_space(folder, sum(member.file_size for member in chosen), archive.name)
         packed.extractall(folder, chosen)
 
 
-def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] | None) -> None:
-    """Extract member by member: a compressed archive is read once, and its sizes checked then."""
-    if wanted is None:
-        # Compressed imagery hardly shrinks: twice the archive is a fair guess of what it will take.
-        check_space(folder, 2 * sum(part.stat().st_size for part in parts), parts[0].name)
-    source = cast("IO[bytes]", io.BufferedReader(_Joined(parts), 1 << 20))
-    with tarfile.open(fileobj=source, mode="r|*") as packed:
-        for member in packed:
-            _check_name(parts[0], member.name)
-            if not (member.isfile() or member.isdir()):
-                raise GeopeftError(
-                    f"{parts[0]} holds {member.name!r}, which is neither a file nor a folder: not "
-                    "extracted."
-                )
-            if wanted is not None and not (member.isfile() and wanted(member.name)):
-                continue
-            check_space(folder, member.size, member.name)
-            packed.extract(member, folder, filter="data")
+def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Extract what is wanted in one pass: a compressed archive takes long to read."""
+
+    def check(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        if not (member.isfile() or member.isdir()):
+            raise tarfile.SpecialFileError(member)
+        if not wanted(member.name):
+            return None
+        check_space(folder, member.size, member.name)
+        return tarfile.data_filter(member, path)
+
+    with tarfile.open(fileobj=_Joined(parts), mode="r|*") as packed:  # type: ignore[call-overload]
+        packed.extractall(folder, filter=check)
 
 
-def _check_name(archive: Path, name: str) -> None:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
-        raise GeopeftError(f"{archive} holds {name!r}, which lies outside of it: not extracted.")
-
-
-class _Joined(io.RawIOBase):
+class _Joined:
     """Reads files one after the other as if they were one."""
 
     def __init__(self, parts: Sequence[Path]) -> None:
-        self.parts = list(parts)
-        self.file: IO[bytes] | None = None
+        self.files = [part.open("rb") for part in parts]
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        while True:
-            if self.file is None:
-                if not self.parts:
-                    return 0
-                self.file = self.parts.pop(0).open("rb")
-            count = int(self.file.readinto(buffer))  # type: ignore[attr-defined]
-            if count:
-                return count
-            self.file.close()
-            self.file = None
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-        super().close()
+    def read(self, size: int) -> bytes:
+        while self.files:
+            if content := self.files[0].read(size):
+                return content
+            self.files.pop(0).close()
+        return b""

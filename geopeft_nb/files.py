@@ -1,8 +1,8 @@
 """The one way a file arrives: what ships, then the offline mirror, then the cache, then a download.
 
 `GEOPEFT_MIRROR` names one or more folders (separated like PATH) that are looked in before the
-network: a classroom points it at a shared drive. `GEOPEFT_CACHE` moves the download folder. In a
-mirror, a file of the Hugging Face hub may also lie as the hub's own tools lay it out.
+network: a classroom points it at a shared drive. `GEOPEFT_CACHE` moves the download folder. What
+comes from the Hugging Face hub lies in the cache of the hub's own tools, where they find it too.
 """
 
 from __future__ import annotations
@@ -10,13 +10,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
+
+if TYPE_CHECKING:
+    from requests import Response
+
+#: Bytes that stay free beside what is written.
+SPARE = 64_000_000
+HUB = "https://huggingface.co"
+_ON_HUB = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +41,6 @@ class FileEntry:
         size: Size in bytes, where it is known.
         sha256: Checksum in hexadecimal, or its first digits, where that is published.
         url: https address to download from; empty for files that ship or that only mirrors have.
-        hub: Repository on the Hugging Face hub, ``"owner/name"``, instead of a url.
-        hub_path: Path inside that repository; empty if it is the file's name.
-        revision: Commit or branch of that repository.
         licence: SPDX name of the licence.
         md5: Checksum in hexadecimal, where only that one is published.
     """
@@ -39,9 +49,6 @@ class FileEntry:
     size: int | None = None
     sha256: str | None = None
     url: str = ""
-    hub: str = ""
-    hub_path: str = ""
-    revision: str = "main"
     licence: str = ""
     md5: str | None = None
 
@@ -49,6 +56,17 @@ class FileEntry:
     def name(self) -> str:
         """The file's own name, without folders."""
         return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def hub(self) -> dict[str, Any]:
+        """What `hf_hub_download` takes, of a file of the Hugging Face hub; else nothing."""
+        if not (found := _ON_HUB.fullmatch(self.url)):
+            return {}
+        kind, repository, revision, file = found.groups()
+        return {
+            "repo_id": repository, "filename": file, "revision": revision,
+            "repo_type": "dataset" if kind else "model",
+        }  # fmt: skip
 
     @property
     def layouts(self) -> list[str]:
@@ -59,16 +77,21 @@ class FileEntry:
         """
         if not self.hub:
             return [self.path]
-        inside = self.hub_path or self.name
-        repository, file = self.hub.rpartition("/")[2], inside.rpartition("/")[2]
-        return list(dict.fromkeys([self.path, f"{repository}/{file}", f"{self.hub}/{inside}"]))
+        repository, file = self.hub["repo_id"], self.hub["filename"]
+        short = f"{repository.rpartition('/')[2]}/{file.rpartition('/')[2]}"
+        return list(dict.fromkeys([self.path, short, f"{repository}/{file}"]))
 
     @property
     def source(self) -> str:
         """Where it can be downloaded; empty if nowhere."""
-        if self.hub:
-            return f"https://huggingface.co/{self.hub} ({self.hub_path or self.name})"
         return self.url if self.url.startswith("https://") else ""
+
+
+def hub_file(path: str, repository: str, file: str = "", **facts: str | int | None) -> FileEntry:
+    """Describe a file of the hub: its path here, and in which repository it has which name."""
+    revision = facts.pop("revision", "main")
+    url = f"{HUB}/{repository}/resolve/{revision}/{file or path}"
+    return FileEntry(path, url=url, **facts)  # type: ignore[arg-type]
 
 
 def data_folder() -> Path:
@@ -79,13 +102,7 @@ def data_folder() -> Path:
 
 
 def data_path(name: str) -> Path:
-    """Return the path of a file or folder that ships with the toolkit.
-
-    Args:
-        name: Path below the data folder, for example ``"scenes/virginia.tif"``.
-
-    Returns:
-        The existing path.
+    """Return the path of a file or folder that ships, such as ``"scenes/virginia.tif"``.
 
     Raises:
         FileNotFoundError: It is not there, so the installation is incomplete.
@@ -107,32 +124,8 @@ def mirror_folders() -> list[Path]:
 
 def cache_folder() -> Path:
     """Return the folder where downloads are kept (GEOPEFT_CACHE, or the user's cache)."""
-    default = Path.home() / ".cache" / "geopeft_nb"
-    return Path(os.environ.get("GEOPEFT_CACHE") or default).expanduser()
-
-
-def find_folder(name: str, what: str) -> Path:
-    """Find a data set's folder in the mirror or the cache.
-
-    Args:
-        name: Folder name, for example ``"hls_water"``.
-        what: What to tell the user that the folder holds.
-
-    Returns:
-        The first existing folder.
-
-    Raises:
-        FileNotFoundError: No mirror and no cache has it; the message says where it was looked for.
-    """
-    places = [folder / name for folder in [*mirror_folders(), cache_folder()]]
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = ", ".join(str(place) for place in places)
-    raise FileNotFoundError(
-        f"{what} is not on this machine (looked for {looked}). It cannot be downloaded: set the "
-        f"environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass root=."
-    )
+    named = os.environ.get("GEOPEFT_CACHE")  # first: some users have no home
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "geopeft_nb"
 
 
 def find_dataset(name: str, root: str | None = None) -> Path | None:
@@ -157,6 +150,87 @@ def find_dataset(name: str, root: str | None = None) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+def find_folder(name: str, what: str) -> Path:
+    """Find a data set's folder that cannot be downloaded; `what` it holds is for the message.
+
+    Raises:
+        FileNotFoundError: No mirror and no cache has it; the message says where it was looked for.
+    """
+    if found := find_dataset(name):
+        return found
+    looked = ", ".join(str(folder / name) for folder in [*mirror_folders(), cache_folder()])
+    raise FileNotFoundError(
+        f"{what} is not on this machine (looked for {looked}). It cannot be downloaded: set the "
+        f"environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass root=."
+    )
+
+
+def find_file(entry: FileEntry) -> Path | None:
+    """Return where a file lies on this machine, unchecked, or None.
+
+    What ships comes first, then mirrors, then the cache, then the cache of the hub's own tools.
+    """
+    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
+    places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
+    found = next((place for place in places if place.is_file()), None)
+    if found or not entry.hub:
+        return found
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(**entry.hub)
+    if not isinstance(cached, str) or not Path(cached).is_file():
+        return None
+    # Of another size, it is an older version: the hub has the one that is meant.
+    return Path(cached) if entry.size in (None, Path(cached).stat().st_size) else None
+
+
+def fetch(entry: FileEntry, download: bool = True) -> Path:
+    """Return a local, checked copy of a file, downloading it if it has an address.
+
+    What ships comes first, then mirrors (see `FileEntry.layouts`), then the cache, then a download:
+    from the hub by its own client, which resumes what was interrupted, from elsewhere by pooch. One
+    process downloads while others that want the same file wait. Downloading weights that are not
+    for commercial use gives a warning.
+
+    Args:
+        entry: What is wanted.
+        download: False never downloads.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: The file is nowhere, and has no address or cannot be downloaded; the
+            message says why and what to do.
+        OSError: The disk has too little room.
+        GeopeftError: The file that was found or downloaded has the wrong size or checksum.
+    """
+    if place := find_file(entry):
+        return check_file(place, entry)
+    if not entry.source:
+        raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
+    if not download:
+        raise FileNotFoundError(_missing(entry, "it was not asked, because of download=False"))
+    if "-NC" in entry.licence.upper():
+        message = f"{entry.name} is not for commercial use: {entry.licence}."
+        warnings.warn(message, stacklevel=4)  # the line that asked for the backbone
+    try:
+        path = _from_hub(entry) if entry.hub else _from_url(entry)
+    except ValueError as error:  # a wrong checksum, which pooch leaves nowhere
+        raise GeopeftError(str(error)) from error
+    except Exception as error:  # offline, no such file, no access: each library has its own kinds
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise FileNotFoundError(_missing(entry, reason)) from error
+    try:
+        return check_file(path, entry)
+    except GeopeftError:
+        path.resolve().unlink()  # the hub's cache holds a link to the content
+        path.unlink(missing_ok=True)
+        raise
+
+
 def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -> list[Path]:
     """Fetch files that come one by one, a few at a time.
 
@@ -171,11 +245,9 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     Raises:
         FileNotFoundError: Some are nowhere and may not or cannot be downloaded.
         OSError: The disk has too little room for all of them.
-        ValueError: One has the wrong size or checksum.
+        GeopeftError: One has the wrong size or checksum.
     """
     from concurrent.futures import ThreadPoolExecutor
-
-    from geopeft_nb.downloads import check_space
 
     found = [find_file(entry) for entry in entries]
     missing = [entry for entry, path in zip(entries, found, strict=True) if path is None]
@@ -186,132 +258,94 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
             f"{', '.join(map(str, [*mirror_folders(), cache_folder()]))}."
         )
     if missing:
-        cache_folder().mkdir(parents=True, exist_ok=True)
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
         from tqdm.auto import tqdm
 
-        shown = len(missing) > 8 and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        with ThreadPoolExecutor(4) as pool, tqdm(missing, what, disable=not shown) as bar:
-            for _ in pool.map(fetch, missing):
-                bar.update()
+        with ThreadPoolExecutor(4) as pool:
+            shown = len(missing) > 8 and _has_reader()
+            list(tqdm(pool.map(fetch, missing), what, len(missing), disable=not shown))
+    by_size = [replace(entry, sha256=None, md5=None) for entry in entries]
     return [
-        check_file(path, size=entry.size) if path else fetch(entry)
-        for entry, path in zip(entries, found, strict=True)
+        check_file(path, entry) if path else fetch(entry)
+        for entry, path in zip(by_size, found, strict=True)
     ]
 
 
-def fetch(entry: FileEntry, download: bool = True) -> Path:
-    """Return a local, checked copy of a file, downloading it if it has an address.
+def size_on_hub(entry: FileEntry) -> int | None:
+    """Ask the hub for the size of a file, once: `hf_hub_download` asks for 20 s if offline."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    What ships comes first, then mirrors (see `FileEntry.layouts`), then the cache, then a download:
-    from the hub into the hub's own cache, from other addresses into the toolkit's. An interrupted
-    download goes on where it ended. One process downloads while others that want the same file
-    wait. Downloading weights that are not for commercial use gives a warning.
-
-    Args:
-        entry: What is wanted.
-        download: False never downloads.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        FileNotFoundError: The file is nowhere, and has no address or cannot be downloaded; the
-            message says why and what to do.
-        ValueError: The file that was found or downloaded has the wrong size or checksum.
-    """
-    if place := find_file(entry):
-        return check_file(place, size=entry.size, sha256=entry.sha256, md5=entry.md5)
-    if not entry.source:
-        raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
-    if not download:
-        raise FileNotFoundError(_missing(entry, "it was not asked, because of download=False"))
-    from filelock import FileLock  # only a download needs it
-
-    cached = cache_folder() / entry.path
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        locked = FileLock(f"{cached}.lock").acquire()
-    except OSError as error:
-        reason = f"the cache cannot be written to ({_reason(error)}): set GEOPEFT_CACHE to a folder"
-        raise FileNotFoundError(_missing(entry, reason)) from error
-    with locked:
-        if cached.is_file():  # another process fetched it while this one waited
-            return check_file(cached, size=entry.size, sha256=entry.sha256, md5=entry.md5)
-        if "-NC" in entry.licence.upper():
-            message = f"{entry.name} is not for commercial use: {entry.licence}."
-            warnings.warn(message, stacklevel=4)  # the line that asked for the backbone
-        return _from_hub(entry) if entry.hub else _from_url(entry, cached)
+    return get_hf_file_metadata(hf_hub_url(**entry.hub), timeout=3).size if entry.hub else None
 
 
 def _from_hub(entry: FileEntry) -> Path:
-    """Download from the Hugging Face hub into its cache; a file that fails the check is removed."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_CACHE
+    """Download from the hub into its cache."""
+    from huggingface_hub import constants, hf_hub_download
 
-    from geopeft_nb.downloads import check_space
-
-    inside = entry.hub_path or entry.name
-    try:
-        if entry.size:
-            folder = Path(HF_HUB_CACHE)
-            folder.mkdir(parents=True, exist_ok=True)
-            check_space(folder, entry.size, entry.name, "set HF_HOME to a folder on a larger disk")
-        path = Path(hf_hub_download(entry.hub, inside, revision=entry.revision))
-    except Exception as error:  # offline, no such file, no access: each its own kind
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        raise FileNotFoundError(_missing(entry, _reason(error))) from error
-    try:
-        return check_file(path, size=entry.size, sha256=entry.sha256)
-    except ValueError:
-        path.resolve().unlink()  # the hub's cache holds a link to the content
-        path.unlink(missing_ok=True)
-        raise
+    needed = size_on_hub(entry) or entry.size or 0
+    check_space(Path(constants.HF_HUB_CACHE), needed, entry.name, "set HF_HOME to a larger disk")
+    return Path(hf_hub_download(**entry.hub))
 
 
-def _from_url(entry: FileEntry, target: Path) -> Path:
-    """Download to a temporary name, check, and only then give the file its own name."""
-    from geopeft_nb import downloads
+def _from_url(entry: FileEntry) -> Path:
+    """Download into the toolkit's cache, unless another process has done so meanwhile."""
+    import pooch
+    from filelock import FileLock
 
-    try:
-        part = downloads.download(entry.url, target, size=entry.size)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        raise FileNotFoundError(_missing(entry, _reason(error))) from error
-    try:
-        check_file(part, size=entry.size, sha256=entry.sha256, md5=entry.md5)
-        part.replace(target)
-    finally:
-        downloads.forget(target)
-    return target
+    target = cache_folder() / entry.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # it prints each address and checksum
+    bar = _has_reader() and (entry.size or 0) > 10_000_000
+    get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks={"response": refuse_plain})
+    known = f"md5:{entry.md5}" if entry.md5 else entry.sha256
+    # Of some only the first digits are published, which `check_file` compares.
+    whole = known if known and len(known) >= 36 else None
+    with FileLock(f"{target}.lock"):
+        if not target.is_file():
+            check_space(target.parent, entry.size or 0, entry.name)
+        return Path(pooch.retrieve(entry.url, whole, target.name, target.parent, downloader=get))
 
 
-def find_file(entry: FileEntry) -> Path | None:
-    """Return where a file lies on this machine, unchecked, or None.
+def refuse_plain(response: Response, *_: object, **__: object) -> None:
+    """Refuse an answer that came over a connection without encryption.
 
-    What ships comes first, then mirrors, then the cache, then the cache of the hub's own tools,
-    which is looked into without asking the hub: without a network that would take many seconds.
+    Raises:
+        OSError: The address, or one that it led to, is not https.
     """
-    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
-    places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
-    found = next((place for place in places if place.is_file()), None)
-    if found or not entry.hub:
-        return found
-    from huggingface_hub import try_to_load_from_cache
-
-    inside = entry.hub_path or entry.name
-    cached = try_to_load_from_cache(entry.hub, inside, revision=entry.revision)
-    if not isinstance(cached, str) or not Path(cached).is_file():
-        return None
-    # Of another size, it is an older version: the hub has the one that is meant.
-    return Path(cached) if entry.size in (None, Path(cached).stat().st_size) else None
+    if not response.url.startswith("https://"):
+        raise OSError(errno.EPROTO, f"{response.url} is not an https address")
 
 
-def _reason(error: Exception) -> str:
-    """Say in one line why a download failed."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _has_reader() -> bool:
+    """Say whether somebody may watch a bar of progress."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def check_space(
+    folder: Path,
+    needed: int,
+    what: str,
+    remedy: str = "set GEOPEFT_CACHE to a folder on a larger disk",
+) -> None:
+    """Refuse what would fill the disk, before any of it is written.
+
+    Args:
+        folder: A folder on the disk in question; it is made if need be.
+        needed: Bytes that will be written.
+        what: What they are, for the message.
+        remedy: What to do besides making room, for the message.
+
+    Raises:
+        OSError: Fewer are free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} takes {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free "
+            f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or {remedy}",
+        )
 
 
 def _missing(entry: FileEntry, reason: str) -> str:
@@ -329,30 +363,19 @@ def _missing(entry: FileEntry, reason: str) -> str:
     )
 
 
-def check_file(
-    path: Path, *, size: int | None = None, sha256: str | None = None, md5: str | None = None
-) -> Path:
-    """Return the path if the file has the stated size and checksum.
-
-    Args:
-        path: An existing file.
-        size: Expected bytes, or None.
-        sha256: Expected checksum in hexadecimal, or None.
-        md5: The same, for what was published with that one only.
-
-    Returns:
-        The same path.
+def check_file(path: Path, entry: FileEntry) -> Path:
+    """Return the path if the file has the size and checksum that are known of it.
 
     Raises:
-        ValueError: Size or checksum differ; the message states both values.
+        GeopeftError: Size or checksum differ; the message states both values.
     """
     found = path.stat().st_size
-    if size is not None and found != size:
+    if entry.size is not None and found != entry.size:
         raise GeopeftError(
-            f"{path} is corrupt or incomplete: {found} bytes instead of {size}. Delete it and "
-            "fetch it again."
+            f"{path} is corrupt or incomplete: {found} bytes instead of {entry.size}. Delete it "
+            "and fetch it again."
         )
-    for kind, expected in (("sha256", sha256), ("md5", md5)):
+    for kind, expected in (("sha256", entry.sha256), ("md5", entry.md5)):
         if expected is not None and not (actual := checksum_of(path, kind)).startswith(expected):
             raise GeopeftError(
                 f"{path} is corrupt: its {kind} is {actual[:16]}… instead of {expected[:16]}…. "

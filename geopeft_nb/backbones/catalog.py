@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, nearest_band
 from geopeft_nb.errors import unknown_name
-from geopeft_nb.files import FileEntry
+from geopeft_nb.files import FileEntry, hub_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,9 +154,9 @@ _PRITHVI_1 = BackboneCard(
     heads=12,
     parameters=86_237_184,
     decoder=(512, 8, 16),
-    weights=FileEntry(
+    weights=hub_file(
         "Prithvi_EO_V1_100M.pt",
-        hub="ibm-nasa-geospatial/Prithvi-EO-1.0-100M",
+        "ibm-nasa-geospatial/Prithvi-EO-1.0-100M",
         sha256="7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731",
         licence="Apache-2.0",
     ),
@@ -176,9 +176,9 @@ _PRITHVI_2 = replace(
     depth=24,
     heads=16,
     parameters=303_886_336,
-    weights=FileEntry(
+    weights=hub_file(
         "Prithvi_EO_V2_300M.pt",
-        hub="ibm-nasa-geospatial/Prithvi-EO-2.0-300M",
+        "ibm-nasa-geospatial/Prithvi-EO-2.0-300M",
         sha256="faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7",
         licence="Apache-2.0",
     ),
@@ -204,7 +204,7 @@ def _prithvi_2(
         takes_location=with_metadata,
         # As arXiv 2504.17397 fine-tuned them. Their own model card counts from 1.
         first_day=0 if with_metadata else 1,
-        weights=FileEntry(file, hub=hub, size=file_bytes, sha256=sha256, licence="Apache-2.0"),
+        weights=hub_file(file, hub, size=file_bytes, sha256=sha256, licence="Apache-2.0"),
         **changes,
     )
 
@@ -252,8 +252,8 @@ _CLAY = BackboneCard(
     depth=12,
     heads=12,
     parameters=92_102_144,
-    weights=FileEntry(
-        "clay-v1-base.ckpt", hub="made-with-clay/Clay-legacy", hub_path="v1/clay-v1-base.ckpt",
+    weights=hub_file(
+        "clay-v1-base.ckpt", "made-with-clay/Clay-legacy", "v1/clay-v1-base.ckpt",
         licence="Apache-2.0",
     ),
     licence="Apache-2.0",
@@ -325,9 +325,9 @@ _DECUR = BackboneCard(
     depth=4,
     heads=0,
     parameters=23_539_392,
-    weights=FileEntry(
+    weights=hub_file(
         "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth",
-        hub="torchgeo/decur",
+        "torchgeo/decur",
         revision="eba7ae5945d482a4319be046d34b552db5dd9950",
         sha256="fc6b09ff",  # the file's name states these digits
         licence="Apache-2.0",
@@ -362,10 +362,10 @@ _GALILEO = BackboneCard(
     depth=4,
     heads=8,
     parameters=885_088,
-    weights=FileEntry(
+    weights=hub_file(
         "galileo_nano/encoder.pt",
-        hub="nasaharvest/galileo",
-        hub_path="models/nano/encoder.pt",
+        "nasaharvest/galileo",
+        "models/nano/encoder.pt",
         size=4_189_406,
         sha256="eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c",
         licence="MIT",
@@ -379,9 +379,9 @@ _GALILEO = BackboneCard(
 
 
 def _galileo(size: str, width: int, depth: int, heads: int, parameters: int) -> BackboneCard:
-    file = FileEntry(
-        f"galileo_{size}/encoder.pt", hub="nasaharvest/galileo",
-        hub_path=f"models/{size}/encoder.pt", licence="MIT",
+    file = hub_file(
+        f"galileo_{size}/encoder.pt", "nasaharvest/galileo", f"models/{size}/encoder.pt",
+        licence="MIT",
     )  # fmt: skip
     return replace(
         _GALILEO, name=f"galileo_{size}", title=f"Galileo {size}", width=width, depth=depth,

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kernel, choose_layers
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, file_of, scaling_of
+from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, scaling_of
 from geopeft_nb.backbones.vit import FusedQKV, pad_to_patches
 from geopeft_nb.errors import GeopeftError, unknown_name
-from geopeft_nb.files import FileEntry
+from geopeft_nb.files import FileEntry, hub_file
 
 
 class TimmBackbone(Backbone):
@@ -200,7 +200,8 @@ def _timm_card(name: str, model: str) -> BackboneCard:
     if config.hf_hub_id:
         repository = config.hf_hub_id.rpartition("/")[2]
         path = config.hf_hub_filename or "model.safetensors"
-        file = FileEntry(f"{repository}/{path}", hub=config.hf_hub_id, licence=config.license or "")
+        licence = config.license or ""
+        file = hub_file(f"{repository}/{path}", config.hf_hub_id, path, licence=licence)
     elif config.url:
         file = FileEntry(config.url.rpartition("/")[2], url=config.url)
     return BackboneCard(
@@ -246,7 +247,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
         mean=mean,
         std=std,
         img_size=weight.meta.get("img_size", 224),
-        weights=file_of(weight.url, licence),
+        weights=FileEntry(weight.url.rpartition("/")[2], url=weight.url, licence=licence),
         licence=licence,
         citation=weight.meta.get("publication", "torchgeo"),
         **_facts(name, network, len(bands)),

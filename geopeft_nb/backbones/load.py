@@ -284,7 +284,7 @@ def list_backbones() -> pd.DataFrame:
                 "location": card.takes_location,
                 "gsd": card.takes_gsd,
                 "file": file.name if file else "none: random initialisation",
-                "hub": (file.hub or file.url or "ships with the toolkit") if file else "",
+                "hub": (file.url or "ships with the toolkit") if file else "",
                 "size (bytes)": file.size if file else None,
                 "sha256": file.sha256 if file else None,
                 "licence": card.licence,

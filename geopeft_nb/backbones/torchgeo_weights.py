@@ -9,7 +9,6 @@ from torch import nn
 
 from geopeft_nb.bands import band_name
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import FileEntry
 
 #: Reflectance that stands for 255 in the 8-bit images that some weights were trained on. This
 #: toolkit's choice, a usual stretch of true-colour images: timm and torchgeo leave it to the user.
@@ -59,14 +58,3 @@ def scaling_of(
             offset, divisor = offset + mean * divisor, divisor * std
     scale = torch.ones(1) if unit is None else unit
     return tuple((offset * scale).tolist()), tuple((divisor * scale).tolist())
-
-
-def file_of(url: str, licence: str) -> FileEntry:
-    """Describe a weights file by its address, on the hub with the revision that torchgeo names."""
-    for host in ("https://hf.co/", "https://huggingface.co/"):
-        if url.startswith(host):
-            hub, _, rest = url.removeprefix(host).partition("/resolve/")
-            revision, _, path = rest.partition("/")
-            file = path.rpartition("/")[2]
-            return FileEntry(file, hub=hub, hub_path=path, revision=revision, licence=licence)
-    return FileEntry(url.rpartition("/")[2], url=url, licence=licence)

@@ -22,9 +22,15 @@ from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import keep_present, list_entry, split_list
 from geopeft_nb.datasets.split import cuts, published_split, split_regions
-from geopeft_nb.downloads import check_space
 from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_file
+from geopeft_nb.files import (
+    FileEntry,
+    cache_folder,
+    check_space,
+    fetch,
+    find_dataset,
+    find_file,
+)
 
 #: Region -> its UTM zones, with which the names of the MGRS tiles begin.
 ZONES = {"pacific": (10, 11), "mountain": (12, 13), "plains": (14, 15), "east": (16, 17, 18)}
@@ -135,16 +141,10 @@ def _folder(request: Request) -> tuple[Path, tuple[str, ...]]:
         return folder, ()
     cache = cache_folder()
     if find_file(ARCHIVE) is None and request.download:
-        part = cache / f"{ARCHIVE.path}.part"
-        arrived = part.stat().st_size if part.is_file() else 0
-        cache.mkdir(parents=True, exist_ok=True)
-        check_space(cache, (ARCHIVE.size or 0) - arrived + EXTRACTED, CARD.title)
+        check_space(cache, (ARCHIVE.size or 0) + EXTRACTED, CARD.title)
     archive = fetch(ARCHIVE, download=request.download)
     folder = extract(archive, cache / CARD.name)
-    note = f"{archive} was extracted into {folder}"
-    if archive.parent == cache:
-        note += "; the archive is not needed any more and may be deleted"
-    return folder, (f"{note}.",)
+    return folder, (f"{archive} was extracted into {folder}, and is not needed there any more.",)
 
 
 def _scan(folder: Path) -> dict[str, dict[str, Path]]:

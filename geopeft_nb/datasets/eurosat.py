@@ -248,7 +248,7 @@ def _lists(subset: str, request: Request) -> dict[str, list[str]]:
         entry = LISTS[subset][side]
         own = Path(request.root or "").expanduser() / entry.name
         if request.root is not None and own.is_file():
-            path = check_file(own, sha256=entry.sha256)
+            path = check_file(own, entry)
         else:
             path = fetch(entry, download=request.download)
         # They are those of the coloured pictures, .jpg, of the same names.

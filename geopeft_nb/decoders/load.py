@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,10 @@ class DecoderCard:
         tasks: What it can be trained for.
         options: Options of `build_model` -> default, in words.
         citation: Paper.
+        layers: Its network, made of the channels of the maps, the number of outputs if `ends`, and
+            the options in order.
+        usual: Says for a backbone what the options are by default.
+        ends: Whether its network ends in the outputs, and not in a map for a 1×1 convolution.
     """
 
     name: str
@@ -45,6 +49,9 @@ class DecoderCard:
     tasks: tuple[str, ...]
     options: dict[str, str]
     citation: str
+    layers: Callable[..., nn.Module]
+    usual: Callable[[Backbone], dict[str, Any]] = lambda backbone: {}
+    ends: bool = False
 
 
 CARDS = {
@@ -52,24 +59,34 @@ CARDS = {
     for card in [
         DecoderCard(
             "linear", "One linear map per token", 1, PER_PIXEL,
-            {"kernel": "the patch side in pixels"}, "arXiv 2504.17397",
+            {"kernel": "the patch side in pixels"}, "arXiv 2504.17397", LinearDecoder,
+            lambda backbone: {"kernel": backbone.patch_size}, ends=True,
         ),
         DecoderCard(
             "fcn", "FCN", 1, PER_PIXEL,
             {"channels": "512 or the backbone's width", "convs": "log2 of the stride"},
-            "Long et al., arXiv 1411.4038",
+            "Long et al., arXiv 1411.4038", FCNDecoder,
+            lambda backbone: {
+                "channels": min(512, backbone.channels[-1]),
+                "convs": max(1, math.ceil(math.log2(backbone.strides[-1]))),
+            },
         ),
         DecoderCard(
             "unet", "UNet", 4, PER_PIXEL,
             {"channels": "(512, 256, 128, 64), none above the backbone's width"},
-            "Ronneberger et al., arXiv 1505.04597",
+            "Ronneberger et al., arXiv 1505.04597", UNetDecoder,
+            lambda backbone: {
+                "channels": tuple(min(w, backbone.channels[-1]) for w in (512, 256, 128, 64))
+            },
         ),
         DecoderCard(
-            "upernet", "UPerNet", 4, PER_PIXEL,
-            {"channels": "256 or the backbone's width"}, "Xiao et al., arXiv 1807.10221",
+            "upernet", "UPerNet", 4, PER_PIXEL, {"channels": "256 or the backbone's width"},
+            "Xiao et al., arXiv 1807.10221", UperNetDecoder,
+            lambda backbone: {"channels": min(256, backbone.channels[-1])},
         ),
         DecoderCard(
-            "classify", "Average and linear layer", 1, PER_IMAGE, {}, "He et al., arXiv 2111.06377"
+            "classify", "Average and linear layer", 1, PER_IMAGE, {}, "He et al., arXiv 2111.06377",
+            ClassificationHead, ends=True,
         ),
     ]
 }  # fmt: skip
@@ -105,12 +122,8 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     if task not in card.tasks:
         able = ", ".join(repr(card.name) for card in CARDS.values() if task in card.tasks)
         raise GeopeftError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
-    if unknown := set(options) - set(card.options):
-        known = ", ".join(f"{option} ({default})" for option, default in card.options.items())
-        raise GeopeftError(
-            f"decoder={name!r} does not take {', '.join(sorted(unknown))}. Options: "
-            f"{known or 'none'}."
-        )
+    for option in options:
+        check_name(f"option of decoder {name!r}", option, card.options)
     return card
 
 
@@ -127,16 +140,11 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
         return
     blocks = getattr(backbone, "blocks", ())
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
-    start = f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} "
-    if len(blocks) < 4:
+    if len(blocks) < 4 or backbone.layers_given:
+        use = f"Use load_backbone(..., layers={quarters})" if len(blocks) >= 4 else "Take 'fcn'"
         raise GeopeftError(
-            f"{start}gives {len(backbone.strides)}. Take decoder='linear' or 'fcn', or a network "
-            "that is loaded with four stages or has four blocks or more."
-        )
-    if backbone.layers_given:
-        raise GeopeftError(
-            f"{start}was loaded with layers={list(backbone.layers)}. Use load_backbone(..., "
-            f"layers={quarters}), or leave layers out."
+            f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} gives "
+            f"{len(backbone.strides)}, of layers={list(backbone.layers)}. {use}."
         )
     backbone.choose(quarters)
 
@@ -154,39 +162,32 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     Raises:
         ValueError: An option has a value that cannot work.
     """
-    channels, strides = backbone.channels, backbone.strides
-    if name == "classify":
-        return ClassificationHead(channels, outputs)
-    if name == "linear":
-        kernel = options.get("kernel", backbone.patch_size)
-        return LinearDecoder(channels, outputs, whole("kernel", kernel))
-    if name == "fcn":
-        width = whole("channels", options.get("channels", min(512, channels[-1])))
-        convs = whole("convs", options.get("convs", max(1, math.ceil(math.log2(strides[-1])))))
-        return MapDecoder(None, FCNDecoder(channels, width, convs), outputs)
-    pyramid = LearnedPyramid(channels[-1]) if len(set(strides)) == 1 else None
-    maps: Sequence[int] = pyramid.channels if pyramid else channels
-    if name == "upernet":
-        width = whole("channels", options.get("channels", min(256, channels[-1])))
-        return MapDecoder(pyramid, UperNetDecoder(maps, width), outputs)
-    widths = options.get("channels", [min(width, channels[-1]) for width in (512, 256, 128, 64)])
-    if not isinstance(widths, Sequence) or len(widths) != len(maps):
-        raise GeopeftError(
-            f"channels of the UNet must be {len(maps)} numbers, coarse to fine, for example "
-            f"(512, 256, 128, 64); got {widths!r}."
-        )
-    body = UNetDecoder(maps, [whole("channels", width) for width in widths])
+    card, chosen = CARDS[name], []
+    for option, usual in card.usual(backbone).items():
+        value, several = options.get(option, usual), isinstance(usual, tuple)
+        if several and not (isinstance(value, Sequence) and len(value) == len(usual)):
+            raise GeopeftError(
+                f"{option} of {card.title} must be {len(usual)} numbers, coarse to fine, for "
+                f"example {usual}; got {value!r}."
+            )
+        for number in value if several else [value]:
+            whole(option, number)
+        chosen.append(value)
+    if card.ends:
+        return card.layers(backbone.channels, outputs, *chosen)
+    equal = card.maps > 1 and len(set(backbone.strides)) == 1
+    pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
+    body = card.layers(pyramid.channels if pyramid else backbone.channels, *chosen)
     return MapDecoder(pyramid, body, outputs)
 
 
 def list_decoders() -> pd.DataFrame:
     """List the decoders that `build_model` knows, one row each."""
-    rows = [
-        {
-            **vars(card),
-            "tasks": ", ".join(card.tasks),
-            "options": "; ".join(f"{key} = {text}" for key, text in card.options.items()) or "none",
-        }
-        for card in CARDS.values()
+    shown = ("name", "title", "maps", "tasks", "options", "citation")
+    table = pd.DataFrame([{key: getattr(card, key) for key in shown} for card in CARDS.values()])
+    table["tasks"] = table["tasks"].map(", ".join)
+    table["options"] = [
+        "; ".join(f"{key} = {text}" for key, text in options.items()) or "none"
+        for options in table["options"]
     ]
-    return pd.DataFrame(rows).set_index("name")
+    return table.set_index("name")

@@ -22,17 +22,15 @@ def main(what: str, *arguments: str) -> None:
     """Do one of them; `started` on standard output says that it has begun."""
     # Each imports what it needs before it begins, so that no kill comes while it is imported.
     if what == "download":
-        import requests  # noqa: F401
-        import tqdm.auto  # noqa: F401
+        import pooch  # noqa: F401
 
-        from geopeft_nb import downloads
-        from geopeft_nb.files import FileEntry, fetch
+        from geopeft_nb import files
 
         url, digest, size = arguments
-        FileEntry.source = property(lambda self: self.url)  # type: ignore[method-assign, assignment]
-        downloads.refuse_plain = lambda response: None  # the server of the test has no certificate
+        files.FileEntry.source = property(lambda self: self.url)  # type: ignore[method-assign, assignment]
+        files.refuse_plain = lambda *_, **__: None  # the server of the test has no certificate
         print("started", flush=True)
-        fetch(FileEntry("big.bin", url=url, sha256=digest, size=int(size)))
+        files.fetch(files.FileEntry("big.bin", url=url, sha256=digest, size=int(size)))
     elif what == "extract":
         from geopeft_nb import archives
 

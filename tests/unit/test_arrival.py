@@ -1,4 +1,4 @@
-"""How files arrive: resumed, checked, extracted safely; killed at any moment, right in the end."""
+"""How files arrive: checked, extracted safely; killed at any moment, right in the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from arrive import CHIPS, chip
 from trickling_server import Trickle, trickling
 
-from geopeft_nb import downloads
+from geopeft_nb import files
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets import chip_cache
 from geopeft_nb.datasets.chip_cache import ChipCache
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickle]:
     # The server on this machine has no certificate; that https is asked for has its own test.
     monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
-    monkeypatch.setattr(downloads, "refuse_plain", lambda response: None)
+    monkeypatch.setattr(files, "refuse_plain", lambda *_, **__: None)
     with trickling(CONTENT) as server:
         yield server
 
@@ -53,66 +53,27 @@ def entry(server: Trickle, **changes: object) -> FileEntry:
     return FileEntry("big.bin", **facts)  # type: ignore[arg-type]
 
 
-def only_the_file(cache: Path) -> bool:
-    return {path.name for path in cache.iterdir()} == {"big.bin", "big.bin.lock"}
-
-
-def test_a_broken_connection_is_taken_up_where_it_ended(server: Trickle, cache: Path) -> None:
-    server.breaks_after = 1_000_000
-    assert fetch(entry(server)).read_bytes() == CONTENT
-    starts = [int(asked[6:-1] or 0) if asked else 0 for asked in server.asked]
-    assert len(starts) == 3 and starts == sorted(starts) and starts[1] > 500_000
-    assert only_the_file(cache)
-
-
-def leave_half(server: Trickle, cache: Path) -> None:
-    """Leave what a killed download leaves: the first half, and the server's word for the file."""
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / "big.bin.part").write_bytes(CONTENT[: len(CONTENT) // 2])
-    (cache / "big.bin.part-tag").write_text(server.etag)
-
-
-def test_the_next_try_fetches_only_what_is_missing(server: Trickle, cache: Path) -> None:
-    leave_half(server, cache)
-    assert fetch(entry(server)).read_bytes() == CONTENT
-    assert server.asked == [f"bytes={len(CONTENT) // 2}-"]
-
-
-@pytest.mark.parametrize("change", ["changed", "no ranges", "too much", "no tag"])
-def test_a_part_that_cannot_be_continued_is_fetched_anew(
-    server: Trickle, cache: Path, change: str
-) -> None:
-    leave_half(server, cache)
-    (cache / "big.bin.part").write_bytes(b"x" * (len(CONTENT) // 2))  # of another file, if kept
-    if change == "changed":
-        server.etag = '"two"'
-    elif change == "no ranges":
-        server.ranges = False
-    elif change == "too much":
-        (cache / "big.bin.part").write_bytes(b"x" * (len(CONTENT) + 1))
-    else:
-        (cache / "big.bin.part-tag").unlink()
-    assert fetch(entry(server)).read_bytes() == CONTENT
-    assert only_the_file(cache)
-
-
 def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: Path) -> None:
-    with pytest.raises(ValueError, match=f"its sha256 is {DIGEST[:16]}… instead of 0{{16}}"):
+    with pytest.raises(ValueError, match=f"expected {'0' * 64} but got {DIGEST}"):
         fetch(entry(server, sha256="0" * 64))
-    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
-    with pytest.raises(ValueError, match=r"its md5 is .* instead of"):
+    with pytest.raises(ValueError, match=r"MD5 hash .* does not match"):
         fetch(entry(server, sha256=None, md5="0" * 32))
+    with pytest.raises(ValueError, match=r"its sha256 is .* instead of 00000000…"):
+        fetch(entry(server, sha256="0" * 8))  # only the first digits are known
     with pytest.raises(ValueError, match="3000000 bytes instead of 3000001"):
         fetch(entry(server, size=3_000_001))
+    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+    assert fetch(entry(server, sha256=DIGEST[:8])).read_bytes() == CONTENT
 
 
-def test_a_connection_that_keeps_breaking_keeps_what_came(server: Trickle, cache: Path) -> None:
-    server.breaks_after = 200_000
-    with pytest.raises(FileNotFoundError, match=r"have arrived and are kept"):
+@pytest.mark.parametrize("content", [CONTENT, b""])
+def test_a_broken_connection_or_no_file_is_explained_and_leaves_nothing(
+    server: Trickle, cache: Path, content: bytes
+) -> None:
+    server.content, server.breaks_after = content, 200_000
+    with pytest.raises(FileNotFoundError, match=r"did not give it: (ChunkedEnc|HTTP)"):
         fetch(entry(server))
-    assert 500_000 < (cache / "big.bin.part").stat().st_size < len(CONTENT)
-    server.breaks_after = None
-    assert fetch(entry(server)).read_bytes() == CONTENT
+    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(
@@ -122,7 +83,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"takes 3 MB in .* where 1 MB are free.*GEOPEFT_CACHE"):
         fetch(entry(server))
-    assert not (cache / "big.bin.part").exists()
+    assert server.asked == 0
     with pytest.raises(OSError, match="chips of a set takes 3 MB"):
         fetch_many([entry(server)], "chips of a set")
 
@@ -147,7 +108,7 @@ def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Pat
         fetch(entry(server), download=False)
     with pytest.raises(FileNotFoundError, match="1 of the 1 files of the set"):
         fetch_many([entry(server)], "the set", download=False)
-    assert server.asked == []
+    assert server.asked == 0
 
 
 def run(*arguments: str) -> subprocess.Popen[str]:
@@ -162,7 +123,7 @@ def test_first_downloads_at_the_same_time_ask_once(server: Trickle, cache: Path)
     arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
     together = [run(*arguments) for _ in range(6)]
     assert [process.wait() for process in together] == [0] * 6
-    assert server.asked == [""]
+    assert server.asked == 1
     assert (cache / "big.bin").read_bytes() == CONTENT
 
 
@@ -180,19 +141,14 @@ def test_a_download_killed_at_ten_random_moments_is_right_in_the_end(
     server: Trickle, cache: Path
 ) -> None:
     server.pause = 0.008  # 46 pieces: the whole takes about 0.4 s
-    moments = np.random.default_rng(1).uniform(0, 0.25, 10)
     arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
     caught = 0
-    for moment in moments:
-        if (cache / "big.bin").exists():  # a kill came too late: begin again
-            shutil.rmtree(cache)
+    for moment in np.random.default_rng(1).uniform(0, 0.25, 10):
+        shutil.rmtree(cache, ignore_errors=True)
         caught += kill_at(run(*arguments), float(moment))
         assert not (cache / "big.bin").exists() or (cache / "big.bin").read_bytes() == CONTENT
     assert caught >= 8
-    server.pause = 0
-    assert run(*arguments).wait() == 0
-    assert (cache / "big.bin").read_bytes() == CONTENT and only_the_file(cache)
-    assert any(asked for asked in server.asked)  # at least one went on instead of beginning anew
+    assert run(*arguments).wait() == 0 and (cache / "big.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.slow
@@ -253,21 +209,32 @@ def pack(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside", "c:/x"])
+@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside"])
 def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="lies outside of it"):
-        extract(pack(tmp_path / "bad.tar", name), tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
         packed.writestr(name, b"right")
-    with pytest.raises(ValueError, match="lies outside of it"):
-        extract(tmp_path / "bad.zip", tmp_path / "out")
+    pack(tmp_path / "bad.tar", name)
+    for archive in ("bad.tar", "bad.zip"):
+        with pytest.raises(ValueError, match=r"cannot be extracted .*outside"):
+            extract(tmp_path / archive, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", "out.lock"}
+
+
+def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
+    extract(pack(tmp_path / "odd.tar", "/tmp/chip.txt"), tmp_path / "out")
+    assert (tmp_path / "out/tmp/chip.txt").read_bytes() == b"right"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with pytest.raises(ValueError, match="neither a file nor a folder"):
+    with pytest.raises(ValueError, match="SpecialFileError"):
         extract(pack(tmp_path / "bad.tar", "link", kind), tmp_path / "out")
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
+        packed.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match="is a link"):
+        extract(tmp_path / "bad.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

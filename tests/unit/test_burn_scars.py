@@ -18,7 +18,7 @@ import torch
 from rasterio.transform import from_origin
 
 import geopeft_nb as gp
-from geopeft_nb import downloads
+from geopeft_nb import files as arrival
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.classroom.needs import published_files
 from geopeft_nb.datasets import burn_scars
@@ -26,7 +26,7 @@ from geopeft_nb.datasets.burn_scars import CARD, LISTS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import split_list
 from geopeft_nb.datasets.split import shared_places
-from geopeft_nb.files import fetch
+from geopeft_nb.files import FileEntry, fetch
 
 #: Some chips of the published lists: two regions, and one tile on two sides.
 FEW = {
@@ -268,7 +268,7 @@ def test_the_archive_of_a_mirror_is_extracted_into_the_cache(
     monkeypatch.setenv("GEOPEFT_MIRROR", str(archive.parent))
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
     data = gp.load_data("burn_scars", download=False)
-    assert names_of(data) == FEW and "may be deleted" not in data.notes[0]
+    assert names_of(data) == FEW
     assert (tmp_path / "cache" / "burn_scars" / "training" / image_of(EVERY[0])).is_file()
     assert gp.load_data("burn_scars", download=False).notes == ()
 
@@ -281,14 +281,14 @@ def test_a_downloaded_archive_may_be_deleted_afterwards(
     monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
     monkeypatch.setenv("GEOPEFT_CACHE", str(cache))
 
-    def download(url: str, target: Path, *, size: int | None = None) -> Path:
-        asked.append(url)
-        return Path(shutil.copy(archive, f"{target}.part"))
+    def download(entry: FileEntry) -> Path:
+        asked.append(entry.url)
+        return archive
 
-    monkeypatch.setattr(downloads, "download", download)
+    monkeypatch.setattr(arrival, "_from_hub", download)
     data = gp.load_data("burn_scars")
-    assert "may be deleted" in data.notes[0] and str(cache / archive.name) in data.notes[0]
-    (cache / archive.name).unlink()
+    assert f"{archive} was extracted into {cache}" in data.notes[0]
+    archive.unlink()
     assert names_of(gp.load_data("burn_scars")) == FEW and asked == [burn_scars.ARCHIVE.url]
 
 
@@ -297,7 +297,7 @@ def test_a_disk_too_small_for_archive_and_files_is_noticed_before_the_download(
 ) -> None:
     monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
-    monkeypatch.setattr(downloads, "download", lambda *_, **__: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(arrival, "_from_hub", lambda _: pytest.fail("it was downloaded"))
     usage = SimpleNamespace(free=3_000_000_000)  # enough for the archive alone
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"takes 8,146 MB .* where 3,000 MB are free"):

@@ -19,12 +19,12 @@ import pytest
 from trickling_server import trickling
 
 import geopeft_nb as gp
-from geopeft_nb import downloads
+from geopeft_nb import files
 from geopeft_nb.__main__ import main
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.needs import LESSONS, NO_FILES
 from geopeft_nb.datasets.load import LOADERS
-from geopeft_nb.files import FileEntry, data_folder, fetch, find_dataset
+from geopeft_nb.files import FileEntry, fetch, find_dataset, hub_file
 
 HERE = Path(__file__).parent
 WEIGHTS = np.random.default_rng(0).bytes(500_000)
@@ -34,7 +34,7 @@ CHIPS = {
     for part in ("train", "test")
     for i in range(60)
 }
-ENTRY = FileEntry("toy/encoder.pt", hub="owner/toy", size=len(WEIGHTS), sha256=DIGEST)
+ENTRY = hub_file("toy/encoder.pt", "owner/toy", size=len(WEIGHTS), sha256=DIGEST)
 
 
 def listing(folder: Path) -> dict[str, int]:
@@ -103,20 +103,18 @@ def test_what_was_copied_is_a_mirror_of_its_own(
     assert find_dataset("chips") == dest / "chips"
     assert holds_all(dest)
     shown = capsys.readouterr().out
-    assert re.search(r"^3 MB to copy, 0 MB of it to download; [\d,]+ MB are free in", shown)
+    assert shown.startswith(f"3 MB to copy to {dest}\n")
     assert re.search(r"toy +01 +1 +0\.5 +copied +\S+source/toy\n", shown)
     assert re.search(r"chips +01 +120 +2\.4 +copied", shown)
     assert re.search(r"geopeft_tiny +01 +1 +6\.5 +ships, no copy", shown)
     assert f"Set the environment variable GEOPEFT_MIRROR to {dest}" in shown
 
 
-def test_what_ships_is_not_looked_for(dest: Path) -> None:
-    assert copy(dest) == 0
-    assert not (dest / "scenes").exists() and not (dest / "models").exists()
-    assert (data_folder() / "scenes").is_dir()
-
-
-def test_a_second_time_changes_nothing(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_copies_nothing_and_a_second_time_changes_nothing(
+    dest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert copy(dest, "--list") == 0 and not dest.exists()
+    assert capsys.readouterr().out.count("to copy  ") == 2
     copy(dest)
     before = listing(dest)
     capsys.readouterr()
@@ -124,12 +122,6 @@ def test_a_second_time_changes_nothing(dest: Path, capsys: pytest.CaptureFixture
     assert listing(dest) == before
     shown = capsys.readouterr().out
     assert shown.startswith("0 MB to copy") and shown.count("there already") == 2
-
-
-def test_a_list_copies_nothing(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert copy(dest, "--list") == 0
-    assert not dest.exists()
-    assert capsys.readouterr().out.count("to copy  ") == 2
 
 
 def test_what_cannot_be_had_is_named_and_the_rest_copied(
@@ -172,10 +164,10 @@ def test_a_damaged_source_is_named_and_not_copied(
 def test_a_full_disk_is_seen_before_anything_is_copied(
     dest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usage = SimpleNamespace(total=0, used=0, free=downloads.SPARE + 1_000_000)
+    usage = SimpleNamespace(total=0, used=0, free=files.SPARE + 1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert copy(dest) == 1
-    assert [path.name for path in dest.iterdir()] == [".mirror.lock"]
+    assert list(dest.iterdir()) == []
     (error,) = capsys.readouterr().err.splitlines()
     assert "The mirror takes 3 MB in" in error and "choose a folder on a larger disk" in error
 
@@ -212,7 +204,7 @@ def test_weights_come_from_the_hub_where_there_is_a_network(
     unknown = replace(CARDS["toy"], weights=replace(ENTRY, size=None))
     monkeypatch.setitem(CARDS, "toy", unknown)
     facts = SimpleNamespace(size=len(WEIGHTS))
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: facts)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: facts)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(on_hub))
     assert copy(dest) == 0
     assert holds_all(dest)
@@ -220,24 +212,36 @@ def test_weights_come_from_the_hub_where_there_is_a_network(
     assert "at least" not in shown and re.search(r"toy +01 +1 +0\.5 +copied +https://", shown)
 
 
+def test_a_size_that_nobody_knows_is_said_to_be_unknown(
+    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "toy/encoder.pt").unlink()
+    monkeypatch.setitem(CARDS, "toy", replace(CARDS["toy"], weights=replace(ENTRY, size=None)))
+    assert copy(dest, "--list") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("at least 2 MB") and re.search(
+        r"toy +01 +1 +unknown +to download", shown
+    )
+
+
 def test_a_data_set_that_comes_file_by_file_is_downloaded(
     dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
-    monkeypatch.setattr(downloads, "refuse_plain", lambda response: None)
+    monkeypatch.setattr(files, "refuse_plain", lambda *_, **__: None)
     with trickling(WEIGHTS) as server:
         names = [f"parts/chip{i}.bin" for i in range(5)]
-        files = [
+        entries = [
             FileEntry(name, url=server.url, size=len(WEIGHTS), sha256=DIGEST) for name in names
         ]
         loader = SimpleNamespace(__module__="toy_set")
-        monkeypatch.setitem(sys.modules, "toy_set", SimpleNamespace(mirror_files=lambda: files))
+        monkeypatch.setitem(sys.modules, "toy_set", SimpleNamespace(mirror_files=lambda: entries))
         monkeypatch.setitem(LOADERS, "parts", (LOADERS["hls_water"][0], loader))
         assert copy(dest, "--also", "parts") == 0
         assert all((dest / name).read_bytes() == WEIGHTS for name in names)
         shutil.rmtree(tmp_path / "cache")
         assert copy(dest, "--also", "parts") == 0
-        assert len(server.asked) == 5
+        assert server.asked == 5
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_cards_of_torchgeo_state_bands_and_scaling_in_reflectance(
     card = make_card(f"torchgeo:{weight}")
     assert card.bands == bands
     assert (card.mean[0], card.std[0]) == pytest.approx((mean, std), rel=1e-5)  # float32
-    assert card.weights is not None and card.weights.hub and len(card.weights.revision) == 40
+    assert card.weights is not None and len(card.weights.hub["revision"]) == 40
 
 
 def test_landsat_numbers_are_read_by_their_sensor() -> None:

@@ -140,7 +140,7 @@ def published(
         card = small(name)
         monkeypatch.setitem(catalog.CARDS, name, card)
         monkeypatch.setenv("GEOPEFT_MIRROR", str(tmp_path))
-        if card.weights.hub or card.weights.url:  # what ships must not be found first
+        if card.weights.url:  # what ships must not be found first
             path = tmp_path / card.weights.path
         else:
             path = tmp_path / "weights" / card.weights.name
@@ -152,7 +152,7 @@ def published(
 
 def load(name: str, path: Path) -> Backbone:
     """By name from the mirror, or by path for what ships."""
-    ships = not (CARDS[name].weights.hub or CARDS[name].weights.url)
+    ships = not CARDS[name].weights.url
     return gp.load_backbone(name, weights=path if ships else "pretrained")
 
 

@@ -17,12 +17,13 @@ import torch
 from rasterio.transform import from_origin
 
 import geopeft_nb as gp
-from geopeft_nb import downloads
+from geopeft_nb import files
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets import sen1floods11
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import split_list
 from geopeft_nb.datasets.split import shared_places
+from geopeft_nb.files import FileEntry, cache_folder
 
 HAND = "v1.1/data/flood_events/HandLabeled"
 REAL = "Spain_7370579"
@@ -386,14 +387,14 @@ def served(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     server = root.rename(root.parent / "server")
 
-    def download(url: str, target: Path, *, size: int | None = None) -> Path:
-        assert url.startswith("https://storage.googleapis.com/sen1floods11/v1.1/")
-        asked.append(url.partition("/sen1floods11/")[2])
-        part = target.with_name(f"{target.name}.part")
-        shutil.copyfile(server / asked[-1], part)
-        return part
+    def download(entry: FileEntry) -> Path:
+        assert entry.url.startswith("https://storage.googleapis.com/sen1floods11/v1.1/")
+        asked.append(entry.url.partition("/sen1floods11/")[2])
+        target = cache_folder() / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(server / asked[-1], target))
 
-    monkeypatch.setattr(downloads, "download", download)
+    monkeypatch.setattr(files, "_from_url", download)
     return asked
 
 
