@@ -20,7 +20,7 @@ from geopeft_nb.tuning.methods import CARDS
 
 if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
-    from geopeft_nb.training.fit import Run
+    from geopeft_nb.training.run import Run
 
 #: Our decoders in TerraTorch. Its LinearDecoder has a head of its own, but the factory of release
 #: 1.2.13 always appends a 1×1 convolution: an identity there makes the two equal.

@@ -19,7 +19,7 @@ from geopeft_nb.tasks import TASKS, TaskCard
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geopeft_nb.training.fit import Run
+    from geopeft_nb.training.run import Run
 
 
 #: Chips that are read and predicted at once.

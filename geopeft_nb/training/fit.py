@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
@@ -38,76 +35,11 @@ from geopeft_nb.training.checkpoints import prepare
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
-from geopeft_nb.tuning.adapter_files import check_folder, save
+from geopeft_nb.training.run import Run
+from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.dashboard import Dashboard
 from geopeft_nb.widgets.strip import Strip
-
-
-@dataclass
-class Run:
-    """A finished, or stopped, training run.
-
-    Attributes:
-        model: The model with its best weights, on the CPU, in evaluation mode.
-        method: Name of the attached method.
-        data_name: Name of the data set.
-        history: One row per step: step, epoch, seconds, train_loss, memory_bytes, and at the end of
-            an epoch val_loss and the validation score: val_miou (0-1) of a segmentation,
-            val_accuracy (0-1), val_f1 (0-1) or val_r2 of the other tasks.
-        memory: Bytes of one training step by part (see `training_bytes`), and the measured `peak`:
-            the most that tensors took on a GPU, or that the process grew by on a CPU.
-        seconds: Wall time of the training loop.
-        best: Epoch, val_loss and validation score of the weights that were kept.
-        state: ``"finished"`` or ``"stopped"``.
-        settings: What `fit` was told.
-        seen: Names of the chips that it was trained on.
-
-    A second `fit` of the same model goes on from its weights and changes them for both runs.
-    """
-
-    model: SegmentationModel
-    method: str
-    data_name: str
-    history: pd.DataFrame
-    memory: dict[str, int]
-    seconds: float
-    best: dict[str, float]
-    state: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    seen: frozenset[str] = frozenset()
-
-    def predict(self, samples: list[Sample], batch_size: int = 16) -> list[np.ndarray]:
-        """Return what is predicted for each sample; see `predict_classes`."""
-        return predict_classes(self.model, samples, batch_size)
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write adapter, decoder and history to a folder, which `gp.load_model` reads."""
-        path = save(self.model, folder, self.best)
-        self.history.to_csv(path / "history.csv", index=False)
-        return path
-
-
-def predict_classes(
-    model: SegmentationModel, samples: list[Sample], batch_size: int = 16
-) -> list[np.ndarray]:
-    """Return the predicted class of each pixel, one (H, W) int64 array per sample.
-
-    For other tasks than segmentation: one class (), one label or none for each class (K,) bool, or
-    the values of K targets (K, H, W) float32. Time and location are taken from the samples if the
-    model uses them; a sample without is an error.
-    """
-    device = next(model.parameters()).device
-    model.eval()
-    maps: list[np.ndarray] = []
-    with torch.inference_mode():
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            image = torch.stack([sample["image"] for sample in part])
-            more = stack_metadata(part, model.metadata)
-            output = model(image.to(device), **{key: x.to(device) for key, x in more.items()})
-            maps.extend(TASKS[model.task].predict(output).cpu().numpy())
-    return maps
 
 
 @name_options

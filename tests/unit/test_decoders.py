@@ -19,7 +19,7 @@ from geopeft_nb.decoders.load import CARDS, build_decoder
 from geopeft_nb.decoders.upernet import resize
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.fit import Run
+from geopeft_nb.training.run import Run
 
 PIXELS = [name for name, card in CARDS.items() if "segmentation" in card.tasks]
 #: A plain transformer, whose maps are all of one size, and a network with stages.

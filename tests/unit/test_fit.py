@@ -19,8 +19,8 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.fit import Run
 from geopeft_nb.training.order import Order
+from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.dashboard import Dashboard
 
 

@@ -14,7 +14,7 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.training.checkpoints import Checkpoints, latest
-from geopeft_nb.training.fit import Run
+from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.dashboard import Dashboard
 
 

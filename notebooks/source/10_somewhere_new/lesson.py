@@ -67,7 +67,7 @@ import geopeft_nb as gp
 from geopeft_nb.classroom.sliders import sliders
 from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.tasks import confusion, mean_iou
-from geopeft_nb.training.fit import Run
+from geopeft_nb.training.run import Run
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
