@@ -17,7 +17,7 @@ from geopeft_nb.decoders.classify import ClassificationHead
 from geopeft_nb.memory import plan as planning
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.parts import Parts
-from geopeft_nb.memory.plan import COLUMNS, DEVICES, MemoryPlan
+from geopeft_nb.memory.plan import COLUMNS
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.tasks import TASKS
@@ -332,30 +332,21 @@ def test_adamw_needs_room_for_all_weights_at_once_on_a_gpu(data: GeoData) -> Non
     assert cpu.table.equals(gpu.table) and cpu.peak < gpu.peak
 
 
-def test_fits_compares_the_peak(data: GeoData) -> None:
-    plan = gp.memory_plan(build(data, "prithvi_eo_v1_100"), 2, 64)
-    assert plan.fits(plan.peak) and not plan.fits(plan.peak - 1)
-    assert list(DEVICES) == ["Binder", "T4", "A100", "H200"] and plan.fits(DEVICES["Binder"])
-
-
 def test_a_plan_shows_itself(data: GeoData) -> None:
     plan = gp.memory_plan(build(data, "prithvi_eo_v1_100", "full", "unet"), 2, 64)
+    assert plan.fits(plan.peak) and not plan.fits(plan.peak - 1)
     page = plan._repr_html_()
     for text in ("block 4", "decoder", plan.title, "H200 141 GB: yes", in_bytes(plan.total)):
         assert text in page
-    assert in_bytes(plan.peak) in str(plan)
+    assert in_bytes(plan.peak) in repr(plan) and len(repr(plan).splitlines()) <= 12
     axes = plan.plot().axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(plan.table.index)
     widths = sum(bar.get_width() for bar in axes.patches) * 2**20
     assert widths == pytest.approx(plan.total)
     assert axes.get_xlabel() == "memory (MiB)" and plan.title in axes.get_title(loc="left")
-
-
-def test_a_plan_that_fits_nowhere_says_so(data: GeoData) -> None:
-    table = gp.memory_plan(build(data, "prithvi_eo_v1_100"), 2, 64).table * 100_000
-    plan = MemoryPlan(table, int(table["total"].sum()), 2, (64, 64), "fp32", (), "huge")
-    assert "T4 16 GB: no" in plan._repr_html_()
-    assert plan.plot().axes[0].get_xlabel() == "memory (GiB)"
+    huge = replace(plan, table=plan.table * 100_000, peak=plan.peak * 100_000)
+    assert "T4 16 GB: no" in huge._repr_html_()
+    assert huge.plot().axes[0].get_xlabel() == "memory (GiB)"
 
 
 @pytest.mark.parametrize(
@@ -363,20 +354,15 @@ def test_a_plan_that_fits_nowhere_says_so(data: GeoData) -> None:
     [
         ({"precision": "bf61"}, "Unknown precision 'bf61'. Did you mean 'bf16'"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
-        ({"batch_size": 0}, "batch_size must be a whole number above 0, got 0"),
         ({"batch_size": 1.5}, "batch_size must be a whole number above 0, got 1.5"),
         ({"size": "wide"}, "size must be a whole number above 0"),
         ({"size": (64, 64, 64)}, "size must be pixels"),
-        ({"size": 60}, r"60 × 60 px are not divisible by the patch of 16 px. Use size=64"),
-        ({"size": (64, 60)}, r"Use size=64"),
-        ({"size": (32, 60)}, r"Use size=\(32, 64\)"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
     data: GeoData, options: dict[str, object], message: str
 ) -> None:
-    model = build(data, "prithvi_eo_v1_100")
-    model.pad = False
+    model = build(data, "geopeft_tiny")
     for run in (gp.memory_plan, gp.measure_memory):
         with pytest.raises(ValueError, match=message):
             run(model, **options)
@@ -385,27 +371,20 @@ def test_what_cannot_be_planned_is_refused(
 def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     backbone = gp.load_backbone("geopeft_tiny", None, bands=data.bands)
     model = gp.build_model(backbone, data)
-    with pytest.raises(ValueError, match="attach"):
-        gp.memory_plan(model)
     with pytest.raises(ValueError, match="the model that build_model returned"):
         gp.memory_plan(backbone)
-    merged = gp.merge(gp.attach(model, "lora"))
-    with pytest.raises(ValueError, match="Nothing that trains is attached"):
-        gp.memory_plan(merged)
-
-
-def test_upernet_still_says_that_it_needs_two_chips(data: GeoData) -> None:
-    with pytest.raises(ValueError, match="batch_size of 2 or more"):
-        gp.memory_plan(build(data, "prithvi_eo_v1_100", "lora", "upernet"), 1)
+    for unfit in (model, gp.merge(gp.attach(model, "lora"))):
+        with pytest.raises(ValueError, match="Nothing that trains is attached"):
+            gp.memory_plan(unfit)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
 def test_measuring_on_a_gpu_needs_one(data: GeoData) -> None:
-    model = build(data, "prithvi_eo_v1_100")
-    with pytest.raises(ValueError, match="no CUDA device is there"):
+    model = build(data, "geopeft_tiny")
+    with pytest.raises(ValueError, match="device='cuda', but there is none"):
         gp.measure_memory(model, device="cuda")
     with pytest.raises(ValueError, match="fp16' needs a GPU"):
-        gp.measure_memory(model, precision="fp16")
+        gp.measure_memory(model, precision="16-mixed")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -440,7 +419,7 @@ def forward_of(
     """Return what a planned forward pass keeps, and the most that it takes at once."""
     seen: list[tuple[int, int]] = []
 
-    class Step(planning._Step):
+    class Watched(planning.Step):
         def forward(self) -> None:
             try:
                 super().forward()
@@ -451,7 +430,7 @@ def forward_of(
         raise Reached  # autograd has no thread for a device that is not there
 
     with monkeypatch.context() as patch, pytest.raises(Reached):
-        patch.setattr(planning, "_Step", Step)
+        patch.setattr(planning, "Step", Watched)
         patch.setattr(torch.Tensor, "backward", backward)
         gp.memory_plan(model, 4, 224, precision)
     return seen[0]
@@ -463,7 +442,7 @@ class Reached(Exception):
 
 def pretend_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tensors without numbers on a GPU, with its rules of autocast and its attention."""
-    fake = planning._fake
+    fake = planning.fake_like
 
     def on_gpu(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode
         tensor = fake(mode, tensor)
@@ -479,7 +458,7 @@ def pretend_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return aten._scaled_dot_product_flash_attention(*half)[0]
 
     aten = torch.ops.aten
-    monkeypatch.setattr(planning, "_fake", on_gpu)
+    monkeypatch.setattr(planning, "fake_like", on_gpu)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
     common = "torch.cuda.amp.common.amp_definitely_not_available"
     monkeypatch.setattr(common, lambda: False)
