@@ -164,40 +164,23 @@ def test_a_linear_layer_keeps_its_input_only_for_its_own_gradient() -> None:
     assert parts["gradients"] == 3 * FLOAT
 
 
-def test_a_frozen_layer_below_a_trainable_one_keeps_nothing() -> None:
-    frozen, head = torch.nn.Linear(8, 6), torch.nn.Linear(6, 2)
-    frozen.requires_grad_(False)
-    model = torch.nn.Sequential(frozen, head)
-    x = torch.randn(5, 8)
-    parts = training_bytes(model, lambda: model(x).sum())
-    assert parts["activations"] == 5 * 6 * FLOAT  # what the head takes in
-    assert parts["weights"] == (8 * 6 + 6 + 6 * 2 + 2) * FLOAT
+def test_only_what_a_gradient_needs_is_kept_and_once() -> None:
+    frozen, head, other = torch.nn.Linear(8, 6), torch.nn.Linear(6, 2), torch.nn.Linear(6, 3)
+    model = torch.nn.ModuleList([frozen.requires_grad_(False), head, other])
+    x, wide = torch.randn(5, 8), torch.randn(5, 60)
 
-
-def test_without_gradients_nothing_is_kept() -> None:
-    model = torch.nn.Linear(8, 3).requires_grad_(False)
-
-    def compute_loss() -> torch.Tensor:
+    def without_gradients() -> torch.Tensor:
         with torch.no_grad():
-            return model(torch.randn(5, 8)).sum()
+            return head(frozen(x)).sum()
 
-    parts = training_bytes(model, compute_loss)
-    assert parts["total"] == parts["weights"] == (8 * 3 + 3) * FLOAT
-
-
-def test_a_tensor_used_twice_counts_once() -> None:
-    first, second = torch.nn.Linear(8, 3), torch.nn.Linear(8, 4)
-    model = torch.nn.ModuleList([first, second])
-    x = torch.randn(5, 8)
-    parts = training_bytes(model, lambda: first(x).sum() + second(x).sum())
-    assert parts["activations"] == 5 * 8 * FLOAT
-
-
-def test_a_view_counts_with_the_storage_it_keeps_alive() -> None:
-    layer = torch.nn.Linear(8, 3)
-    wide = torch.randn(5, 80)
-    parts = training_bytes(layer, lambda: layer(wide[:, ::10]).sum())
-    assert parts["activations"] == wide.nbytes
+    steps = {
+        "below the first trained weight nothing": lambda: head(frozen(x)).sum(),
+        "used twice": lambda: sum(layer(y).sum() for y in [frozen(x)] for layer in (head, other)),
+        "a view with the storage that it keeps alive": lambda: head(wide[:, ::10]).sum(),
+        "nothing": without_gradients,
+    }
+    kept = {name: training_bytes(model, step)["activations"] for name, step in steps.items()}
+    assert list(kept.values()) == [5 * 6 * FLOAT, 5 * 6 * FLOAT, wide.nbytes, 0], kept
 
 
 def test_tied_weights_count_once_and_buffers_are_weights() -> None:
