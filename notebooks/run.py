@@ -79,15 +79,16 @@ def run_lesson(lesson: Path, out: Path, parameters: dict[str, Any]) -> Path:
     return html
 
 
-def kernel_peak() -> str:
-    """Say how much memory the kernel took at most, where the system tells."""
+def kernel_use() -> str:
+    """Say how much processor time and memory the kernel took, where the system tells."""
     if sys.platform == "win32":
         return ""
     import resource
 
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    return f", peak memory of the kernel {peak / 1e9:.2f} GB"
+    seconds, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * unit
+    return f", of the processor {seconds:.0f} s, peak memory of the kernel {peak / 1e9:.2f} GB"
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def main() -> None:
     start = time.time()
     parameters = {name: yaml.safe_load(value) for name, value in options.parameters}
     html = run_lesson(find_lesson(options.lesson), options.out, parameters)
-    print(f"\nLesson {html.stem}: {time.time() - start:.0f} s{kernel_peak()}.\n")
+    print(f"\nLesson {html.stem}: {time.time() - start:.0f} s{kernel_use()}.\n")
     written = [path for path in html.parent.iterdir() if path.stat().st_mtime >= start]
     for path in sorted(path for path in written if path.is_file()):
         print(f"  {path}")

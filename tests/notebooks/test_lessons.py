@@ -39,7 +39,7 @@ def solve(lesson: Path, solved: dict[str, Solved], tmp: pytest.TempPathFactory) 
         out = tmp.mktemp(lesson.stem)
         command = [sys.executable, str(RUN), f"solutions/{lesson.stem}"]
         command += ["--out", str(out), "-p", "FAST", "True"]
-        done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=out, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         page = (out / f"{lesson.stem}.html").read_text(encoding="utf-8")
         notebook = nbformat.read(out / lesson.name, as_version=4)
@@ -69,12 +69,12 @@ def test_solved_lesson_prints_no_traceback_and_no_warning(result: Solved) -> Non
     assert "Traceback" not in said and "Warning" not in said, said
 
 
-def test_lesson_keeps_to_its_memory(result: Solved) -> None:
+def test_lesson_keeps_to_its_memory_and_processor_time(result: Solved) -> None:
     """At most 1.5 GB on the default path; fast mode has the same model and so the same peak."""
-    peak = re.search(r"peak memory of the kernel ([\d.]+) GB", result.said)
-    if peak is None:
-        pytest.skip("this system does not tell how much memory a finished process took")
-    assert float(peak[1]) <= 1.5
+    used = re.search(r"processor (\d+) s, peak memory of the kernel ([\d.]+) GB", result.said)
+    if used is None:
+        pytest.skip("this system does not tell how much a finished process took")
+    assert int(used[1]) <= 60 and float(used[2]) <= 1.5
 
 
 def test_every_picture_on_the_page_has_alternative_text(result: Solved) -> None:
@@ -120,8 +120,8 @@ def test_open_exercises_do_not_break_the_lesson_and_checked_outputs_hold(
     notebook = nbval_reference.with_reference(lesson, tmp_path)
     nbformat.write(notebook, tmp_path / lesson.name)
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", lesson.name]
-    command += ["--nbval-cell-timeout=120", "-p", "no:cacheprovider", "-q", "--tb=short"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    command += ["-p", "no:cacheprovider", "-q", "--tb=short"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
 
 
@@ -131,7 +131,7 @@ def test_first_lesson_runs_on_other_data_by_changing_one_parameter(
 ) -> None:
     command = [sys.executable, str(RUN), "01", "--out", str(tmp_path)]
     command += ["-p", "FAST", "True", "-p", "data", "hls_water"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_csv(tmp_path / "scores.csv").set_index("method")
     assert table[["miou_home", "miou_away"]].stack().between(0, 1).all()
