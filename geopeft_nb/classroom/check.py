@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
 from importlib.util import module_from_spec, spec_from_file_location
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,28 @@ from geopeft_nb.errors import GeopeftError, unknown_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
+
+
+class Slip(Exception):
+    """What is off, from a helper of a check."""
+
+
+def ask(words: str, function: Callable[..., Any], *given: object) -> Any:  # noqa: ANN401
+    """Call a learner's function; whatever it raises is the finding, behind the given words."""
+    try:
+        return function(*given)
+    except Exception as error:
+        raise Slip(f"{words} it raised {type(error).__name__}: {error}.") from error
+
+
+def ask_number(words: str, function: Callable[..., Any], *given: object) -> float:
+    """Call a learner's function that should return a number."""
+    found = ask(words, function, *given)
+    if getattr(found, "ndim", None) == 0:  # of an array or tensor
+        found = found.item()
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise Slip(f"{words} it returned {found!r}, which is no number.")
+    return float(found)
 
 
 @dataclass(frozen=True)
@@ -85,9 +108,11 @@ class Exercise:
             return Result(
                 self.name, "not yet", f"It wants {self.wants}, and this is of type {kind}."
             )
-        if off := self.find(answer, **given):
-            return Result(self.name, "not yet", off)
-        return Result(self.name, "passed", "that's right.")
+        try:
+            off = self.find(answer, **given)
+        except Slip as slip:
+            off = str(slip)
+        return Result(self.name, *(("not yet", off) if off else ("passed", "that's right.")))
 
 
 def exercise(

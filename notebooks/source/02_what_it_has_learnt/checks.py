@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask_number, exercise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,21 +63,14 @@ def normalise(answer: Tensor, image: Tensor, backbone: Backbone) -> Finding:
     return "What should a pixel become that is as bright as the mean, and one that is a std above?"
 
 
-@exercise("02/tokens", "a function of height, width, frames and patch_size")
-def tokens(answer: object) -> Finding:
+@exercise("02/tokens", "a function of height, width, frames and patch_size", Callable)
+def tokens(answer: Callable) -> Finding:
     """Ask the function for sizes of which patches fill only some."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     cases = [(64, 64, 1, 8), (224, 224, 3, 16), (96, 32, 1, 8), (50, 64, 1, 8), (100, 30, 4, 16)]
     for case in cases:
         height, width, frames, patch = case
         words = f"For {height} x {width} px, {frames} frame(s) and patches of {patch} px"
-        try:
-            count = _plain(answer(*case))
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
-        if isinstance(count, bool) or not isinstance(count, Real):
-            return f"{words} it returned {count!r}, which is no number."
+        count = ask_number(words, answer, *case)
         rows, columns = -(-height // patch), -(-width // patch)
         if count == rows * columns * frames:
             continue
@@ -91,8 +85,10 @@ def tokens(answer: object) -> Finding:
         if count == (height // patch) * (width // patch) * frames:
             return f"{words} it drops the border. The network pads until patches fill the image."
         if math.isclose(count, height * width * frames / patch**2, abs_tol=1):
-            return f"{words} it gives {count}. Rows and columns are whole numbers, each by itself."
-        return f"{words} it gives {count}. Count rows, columns and frames, one by one."
+            return (
+                f"{words} it gives {count:g}. Rows and columns are whole numbers, each by itself."
+            )
+        return f"{words} it gives {count:g}. Count rows, columns and frames, one by one."
     return ""
 
 

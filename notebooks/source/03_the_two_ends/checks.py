@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,21 +41,14 @@ def by_hand(answer: SegmentationModel) -> Finding:
     return ""
 
 
-@exercise("03/solve", "a function solve(X, T, penalty) that returns W")
-def solve(answer: object) -> Finding:
+@exercise("03/solve", "a function solve(X, T, penalty) that returns W", Callable)
+def solve(answer: Callable) -> Finding:
     """Ask the function for a small problem, and compare with what the usual slips give."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     draw = torch.Generator().manual_seed(0)
     X = torch.randn(40, 5, generator=draw, dtype=torch.float64)
     T = torch.randn(40, 3, generator=draw, dtype=torch.float64)
     before, penalty = (X.clone(), T.clone()), 7.0
-    try:
-        W = answer(X, T, penalty)
-    except Exception as error:  # whatever the learner's function raises is the finding
-        return (
-            f"With X (40, 5), T (40, 3) and penalty 7.0 it raised {type(error).__name__}: {error}."
-        )
+    W = ask("With X (40, 5), T (40, 3) and penalty 7.0", answer, X, T, penalty)
     if not isinstance(W, torch.Tensor):
         return f"It returned {type(W).__name__}. A tensor is wanted; is there a return?"
     if tuple(W.shape) != (5, 3):
@@ -90,21 +83,14 @@ def _which_solution(W: Tensor, X: Tensor, T: Tensor, penalty: float) -> Finding:
     return "The shape is right, the values are not. Compare each factor with the formula."
 
 
-@exercise("03/step_bytes", "a function of trained and frozen, two numbers of weights")
-def step_bytes(answer: object) -> Finding:
+@exercise("03/step_bytes", "a function of trained and frozen, two numbers of weights", Callable)
+def step_bytes(answer: Callable) -> Finding:
     """Ask the function for both ends and for something between."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     for trained, frozen in ((300, 7000), (1000, 0), (0, 1000)):
         words = f"For {trained} trained and {frozen} frozen weights"
-        try:
-            found = answer(trained, frozen)
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
-        if isinstance(found, bool) or not isinstance(found, Real):
-            return f"{words} it returned {found!r}, which is no number."
+        found = ask_number(words, answer, trained, frozen)
         if found != 16 * trained + 4 * frozen:
-            return f"{words} it gives {found}: {_bytes_slip(float(found), trained, frozen)}"
+            return f"{words} it gives {found:g}: {_bytes_slip(float(found), trained, frozen)}"
     return ""
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask_number, exercise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,19 +174,12 @@ def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # 
     return ""
 
 
-@exercise("04/count_lora", "a function of width, depth and r")
-def count_lora(answer: Any) -> Finding:  # noqa: ANN401 - any callable
+@exercise("04/count_lora", "a function of width, depth and r", Callable)
+def count_lora(answer: Callable) -> Finding:
     """Ask the function for small and large transformers."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     for width, depth, r in ((10, 1, 1), (192, 6, 4), (768, 12, 16), (1024, 24, 8)):
         words = f"For width {width}, depth {depth} and r {r}"
-        try:
-            count = answer(width, depth, r)
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
-        if isinstance(count, bool) or not isinstance(count, Real):
-            return f"{words} it returned {count!r}, which is no number."
+        count = ask_number(words, answer, width, depth, r)
         unit = depth * r * width  # of each width that a matrix touches: queries and values 2 + 2
         slips = {
             14 * r * width: "it counts one block. There are `depth` of them.",
@@ -201,7 +194,7 @@ def count_lora(answer: Any) -> Finding:  # noqa: ANN401 - any callable
         }
         if count != 14 * unit:
             hint = "count d_in and d_out of each of the four places, times r."
-            return f"{words} it gives {count}: {slips.get(round(float(count)), hint)}"
+            return f"{words} it gives {count:g}: {slips.get(round(float(count)), hint)}"
     return ""
 
 

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask, exercise
 
 
 @exercise("05/prompted_block", "a class that is made from a block and prompts", (type,))
@@ -28,7 +28,7 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
         hint = ""
         if "Sizes of tensors must match" in str(error):
             hint = " The prompts have a batch of one, the tokens a batch of several."
-        return f"With tokens {(*tokens.shape,)} it raised {_words(error)}{hint}"
+        return f"With tokens {(*tokens.shape,)} it raised {type(error).__name__}: {error}.{hint}"
     if off := _not_tokens(result, tokens):
         return off
     with torch.no_grad():
@@ -52,17 +52,12 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
     )
 
 
-@exercise("05/growth", "a function of tokens and prompts that returns two factors")
-def growth(answer: object) -> Finding:
+@exercise("05/growth", "a function of tokens and prompts that returns two factors", Callable)
+def growth(answer: Callable) -> Finding:
     """Ask the function for small and large images."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     for tokens, prompts in ((64, 100), (1024, 100), (256, 10), (50, 0)):
         words = f"For {tokens} tokens and {prompts} prompts"
-        try:
-            pair = answer(tokens, prompts)
-        except Exception as error:
-            return f"{words} it raised {_words(error)}"
+        pair = ask(words, answer, tokens, prompts)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             return f"{words} it returned {pair!r}. Two factors are wanted."
         if not all(isinstance(value, Real) and not isinstance(value, bool) for value in pair):
@@ -94,11 +89,8 @@ def bottleneck(answer: Callable[..., nn.Module], layer: nn.Module) -> Finding:
     width, small = next(layer.parameters()).shape[-1], 7
     x = torch.randn(3, 5, width, generator=torch.Generator().manual_seed(0))
     given = copy.deepcopy(layer).requires_grad_(True).eval()
-    try:
-        module = answer(given, width, small)
-        result = module(x)
-    except Exception as error:
-        return f"With x {(*x.shape,)} it raised {_words(error)}"
+    module = ask(f"Made for a width of {width},", answer, given, width, small)
+    result = ask(f"With x {(*x.shape,)}", module, x)
     if off := _not_tokens(result, x):
         return off
     if result.shape != x.shape:
@@ -182,7 +174,3 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-6)
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).rstrip('.')}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from geopeft_nb.backbones.vit import PreNormBlock
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask_number, exercise
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import MemoryPlan, memory_plan
 from geopeft_nb.pictures.show import in_bytes
@@ -21,17 +22,15 @@ FLOAT = 4  # bytes
 TOLERANCE = 0.03
 
 
-@exercise("06/linear", "a function of rows, n_in, n_out, trained and passes that returns bytes")
-def linear(answer: object) -> Finding:
+@exercise(
+    "06/linear", "a function of rows, n_in, n_out, trained and passes that returns bytes", Callable
+)
+def linear(answer: Callable) -> Finding:
     """Ask the function for a trained and a frozen layer, with and without an error to pass on."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     rows, n_in, n_out = 50, 7, 11
     for trained, passes in ((True, True), (True, False), (False, True), (False, False)):
         words = f"For 50 rows, 7 in, 11 out, trained={trained}, passes={passes}"
-        found = _ask(answer, words, rows, n_in, n_out, trained, passes)
-        if isinstance(found, str):
-            return found
+        found = ask_number(words, answer, rows, n_in, n_out, trained, passes)
         if found != FLOAT * rows * n_in * trained:
             return f"{words} it gives {found:g}: {_linear_slip(found, trained, passes)}"
     return ""
@@ -52,16 +51,12 @@ def _linear_slip(found: float, trained: bool, passes: bool) -> str:
     return slips.get(round(found), hint)
 
 
-@exercise("06/block", "a function of tokens, width and batch that returns bytes")
-def block(answer: object) -> Finding:
+@exercise("06/block", "a function of tokens, width and batch that returns bytes", Callable)
+def block(answer: Callable) -> Finding:
     """Compare the function with measured blocks of two shapes."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     for tokens, width, batch in ((17, 48, 2), (50, 32, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
-        found = _ask(answer, words, tokens, width, batch)
-        if isinstance(found, str):
-            return found
+        found = ask_number(words, answer, tokens, width, batch)
         kept = _block_bytes(tokens, width, batch)
         if abs(found / kept - 1) > TOLERANCE:
             return f"{words} it gives {found:g} bytes: {_block_slip(found / kept, batch, tokens)}"
@@ -97,20 +92,19 @@ def _block_slip(times: float, batch: int, tokens: int) -> str:
     return f"{times:.2f} times what is measured. Add up the multiples of the width in the table."
 
 
-@exercise("06/thirty", "a whole number, the batch")
-def thirty(answer: object, full: MemoryPlan, lora: MemoryPlan) -> Finding:
+@exercise("06/thirty", "a whole number, the batch", Real)
+def thirty(answer: int, full: MemoryPlan, lora: MemoryPlan) -> Finding:
     """Compute the saving at the batch and at the next one, from the plans of one chip."""
-    batch = _number(answer)
-    if batch is None or batch != int(batch) or batch < 1:
+    if answer % 1 or answer < 1:
         return f"A batch is a whole number above 0, and this is {answer!r}."
 
     def saved(count: float) -> float:
         return 1 - _total(lora, count) / _total(full, count)
 
-    if saved(batch) < 0.3:
-        return f"With {batch:g} chips LoRA saves {saved(batch):.1%}. That is too many chips."
-    if saved(batch + 1) >= 0.3:
-        return f"With {batch:g} chips LoRA saves {saved(batch):.1%}, and one more still fits in."
+    if saved(answer) < 0.3:
+        return f"With {answer:g} chips LoRA saves {saved(answer):.1%}. That is too many chips."
+    if saved(answer + 1) >= 0.3:
+        return f"With {answer:g} chips LoRA saves {saved(answer):.1%}, and one more still fits in."
     return ""
 
 
@@ -119,34 +113,15 @@ def _total(plan: MemoryPlan, batch: float) -> float:
     return plan.total - plan.activations + plan.activations * batch / plan.batch_size
 
 
-@exercise("06/fits", "a whole number, the largest batch")
-def fits(answer: object, network: SegmentationModel, size: int, limit: float) -> Finding:
+@exercise("06/fits", "a whole number, the largest batch", Real)
+def fits(answer: int, network: SegmentationModel, size: int, limit: float) -> Finding:
     """Plan the batch and the next larger one."""
-    batch = _number(answer)
-    if batch is None or batch != int(batch) or batch < 1:
+    if answer % 1 or answer < 1:
         return f"A batch is a whole number above 0, and this is {answer!r}."
-    plan = memory_plan(network, int(batch), size)
+    plan = memory_plan(network, int(answer), size)
     if not plan.fits(limit):
-        return (
-            f"A batch of {batch:g} takes {in_bytes(plan.peak)} at its peak, and {limit / 1e9:g} GB "
-            f"are {in_bytes(limit)}."
-        )
-    if memory_plan(network, int(batch) + 1, size).fits(limit):
-        return f"A batch of {batch:g} fits, and so does a larger one."
+        peak, given = in_bytes(plan.peak), f"{limit / 1e9:g} GB are {in_bytes(limit)}"
+        return f"A batch of {answer:g} takes {peak} at its peak, and {given}."
+    if memory_plan(network, int(answer) + 1, size).fits(limit):
+        return f"A batch of {answer:g} fits, and so does a larger one."
     return ""
-
-
-def _ask(answer: Any, words: str, *given: object) -> float | str:  # noqa: ANN401
-    """Call a learner's function; return its number, or what is off."""
-    try:
-        found = answer(*given)
-    except Exception as error:  # whatever the learner's function raises is the finding
-        return f"{words} it raised {type(error).__name__}: {error}."
-    number = _number(found)
-    return f"{words} it returned {found!r}, which is no number." if number is None else number
-
-
-def _number(found: object) -> float | None:
-    if isinstance(found, bool):
-        return None
-    return float(found) if isinstance(found, Real) else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 
 
-@exercise("07/again", "a function run_again(block, x, gradient) that returns the gradient of x")
-def again(answer: object) -> Finding:
+@exercise(
+    "07/again", "a function run_again(block, x, gradient) that returns the gradient of x", Callable
+)
+def again(answer: Callable) -> Finding:
     """Ask the function for the gradients of a small block, and compare with autograd's own."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     torch.manual_seed(0)
     block = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)).double()
     x, gradient = torch.randn(2, 3, 4).double(), torch.randn(2, 3, 4).double()
@@ -64,18 +64,15 @@ def _which_gradients(
     return ""
 
 
-@exercise("07/to_8bit", "a function to_8bit(weight) that returns whole numbers and factors")
-def to_8bit(answer: object) -> Finding:
+@exercise(
+    "07/to_8bit", "a function to_8bit(weight) that returns whole numbers and factors", Callable
+)
+def to_8bit(answer: Callable) -> Finding:
     """Round a matrix whose rows differ much in size."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     torch.manual_seed(0)
     weight = torch.randn(6, 40) * torch.tensor([[1e-3], [0.02], [0.1], [1.0], [5.0], [30.0]])
     before = weight.clone()
-    try:
-        found = answer(weight)
-    except Exception as error:  # whatever the learner's function raises is the finding
-        return f"With a weight of shape (6, 40) it raised {type(error).__name__}: {error}."
+    found = ask("With a weight of shape (6, 40)", answer, weight)
     if not (isinstance(found, tuple) and len(found) == 2):
         return f"Two tensors are wanted, `whole, scale`; it returned {type(found).__name__}."
     whole, scale = found
@@ -113,19 +110,12 @@ def _rounding(whole: Tensor, scale: Tensor, weight: Tensor) -> Finding:
     )
 
 
-@exercise("07/cached_seconds", "a function cached_seconds(epochs, prefix, rest, views)")
-def cached_seconds(answer: object) -> Finding:
+@exercise("07/cached_seconds", "a function cached_seconds(epochs, prefix, rest, views)", Callable)
+def cached_seconds(answer: Callable) -> Finding:
     """Ask the function for a few cases."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     for epochs, prefix, rest, views in ((5, 3.0, 2.0, 8), (1, 3.0, 2.0, 8), (10, 1.0, 4.0, 1)):
         words = f"For {epochs} epochs, prefix {prefix:g} s, rest {rest:g} s and {views} view(s)"
-        try:
-            found = answer(epochs, prefix, rest, views)
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
-        if isinstance(found, bool) or not isinstance(found, Real):
-            return f"{words} it returned {found!r}, which is no number."
+        found = ask_number(words, answer, epochs, prefix, rest, views)
         if abs(float(found) - (views * prefix + epochs * rest)) > 1e-6:
             slip = _seconds_slip(float(found), epochs, prefix, rest, views)
             return f"{words} it gives {float(found):g}: {slip}"

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, exercise
+from geopeft_nb.classroom.check import Finding, ask, exercise
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.tasks import mean_iou
 
 VERDICTS = ("better", "worse", "cannot tell")
 
 
-@exercise("10/leak", "a function of two lists of place names that returns the places in both")
-def leak(answer: object) -> Finding:
+@exercise(
+    "10/leak", "a function of two lists of place names that returns the places in both", Callable
+)
+def leak(answer: Callable) -> Finding:
     """Ask the function for sides that share places, and for sides that share none."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     cases = [
         (["delta-0", "delta-0", "delta-1", "hills-4"], ["delta-1", "delta-1", "hills-9"]),
         (["coast-1", "coast-2", "coast-3"], ["coast-3", "coast-1", "coast-2"]),
@@ -29,10 +28,7 @@ def leak(answer: object) -> Finding:
     ]
     for train, test in cases:
         words = f"For training places {train} and test places {test}"
-        try:
-            found = answer(list(train), list(test))
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
+        found = ask(words, answer, list(train), list(test))
         if off := _not_these(found, train, test):
             return f"{words} {off}"
     return ""
@@ -64,19 +60,14 @@ def _not_these(found: object, train: list[str], test: list[str]) -> Finding:
     return f"it misses {min(right - set(names))!r}. Chips have no order: look for it anywhere."
 
 
-@exercise("10/interval", "a function of matrices and places that returns (low, high)")
-def interval(answer: object) -> Finding:
+@exercise("10/interval", "a function of matrices and places that returns (low, high)", Callable)
+def interval(answer: Callable) -> Finding:
     """Compare with the bootstrap over places, and with what the usual slips would give."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     matrices, places = _uneven_places()
-    try:
-        pair = answer(matrices.copy(), list(places))
-    except Exception as error:  # whatever the learner's function raises is the finding
-        return (
-            f"With {len(matrices)} matrices (N, 2, 2) of {len(set(places))} places it raised "
-            f"{type(error).__name__}: {error}. A place has from one to four chips."
-        )
+    words = (
+        f"With {len(matrices)} matrices (N, 2, 2) of {len(set(places))} places, one to four each,"
+    )
+    pair = ask(words, answer, matrices.copy(), list(places))
     try:
         low, high = (float(value) for value in pair)
     except (TypeError, ValueError):
@@ -151,12 +142,9 @@ def _uneven_places() -> tuple[np.ndarray, list[str]]:
     return np.asarray(matrices)[order], [places[index] for index in order]
 
 
-@exercise("10/verdict", f"a function of low and high that returns one of {VERDICTS}")
-def verdict(answer: object) -> Finding:
+@exercise("10/verdict", f"a function of low and high that returns one of {VERDICTS}", Callable)
+def verdict(answer: Callable) -> Finding:
     """Ask the function for intervals on either side of zero, across it, and without draws."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
-    function: Callable[[float, float], Any] = answer
     nan = float("nan")
     cases = [
         (0.01, 0.05, "better", "all draws of places agree"),
@@ -167,10 +155,7 @@ def verdict(answer: object) -> Finding:
     ]
     for low, high, right, why in cases:
         words = f"For an interval from {low} to {high}"
-        try:
-            found = function(low, high)
-        except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}."
+        found = ask(words, answer, low, high)
         if found not in VERDICTS:
             return f"{words} it returned {found!r}. Allowed: {', '.join(VERDICTS)}."
         if found != right:

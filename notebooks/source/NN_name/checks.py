@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,11 +23,9 @@ def train_chips(answer: int, chips: GeoData) -> Finding:
     return "Take the length of the training part."
 
 
-@exercise("NN/labelled", "a function labelled(mask, ignore_index)")
-def labelled(answer: object) -> Finding:
+@exercise("NN/labelled", "a function labelled(mask, ignore_index)", Callable)
+def labelled(answer: Callable) -> Finding:
     """Ask the function for a mask whose share is known."""
-    if not callable(answer):
-        return f"It wants the function itself, and this is of type {type(answer).__name__}."
     share = answer(torch.tensor([[0, 1], [-1, 1]]), -1)
     if share == 0.75:
         return ""

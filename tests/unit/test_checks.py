@@ -1,0 +1,778 @@
+"""The checks of exercises take right answers, and name the usual slips.
+
+`TABLE` has rows for each exercise: an answer, and words that must stand in the finding. Where an
+exercise needs more than the answer, `CONTEXT` makes it; rows of `MADE` are functions of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import geopeft_nb as gp
+from geopeft_nb.backbones.vit import PreNormBlock
+from geopeft_nb.classroom.check import check, lesson_folders, load_checks
+from geopeft_nb.memory.eight_bit import quantise
+from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tasks import mean_iou
+
+RIGHT = "that's right"
+
+# What exercises need beside the answer
+
+
+@cache
+def chips() -> Any:  # noqa: ANN401 - data of the scenes
+    return gp.load_data("scenes")
+
+
+def network(method: str | None = None, **options: object) -> SegmentationModel:
+    """A network with random weights, and a method attached."""
+    backbone = gp.load_backbone("geopeft_tiny", weights=None, bands=chips().bands)
+    model = gp.build_model(backbone, chips(), decoder="linear")
+    return gp.attach(model, method, **options) if method else model
+
+
+def standin() -> dict[str, Any]:
+    """A network's three parts by name: 100 frozen, 8 adapter and 2 decoder parameters."""
+    layers = nn.ModuleDict(
+        {
+            "base_layer": nn.Linear(10, 10, bias=False).requires_grad_(False),
+            "lora_A": nn.Linear(8, 1, bias=False),
+        }
+    )
+    peft = nn.ModuleDict({"base_model": nn.ModuleDict({"model": layers})})
+    model = nn.ModuleDict({"backbone": peft, "decoder": nn.Linear(2, 1, bias=False)})
+    model.method_options = {"r": 4}
+    return {"model": model}
+
+
+def report() -> dict[str, Any]:
+    table = pd.DataFrame({"role": ["home", "away"], "mIoU": [0.8, 0.6]}, index=["a", "b"])
+    return {"report": SimpleNamespace(table=table)}
+
+
+@cache
+def reflectance() -> dict[str, Any]:
+    image = 0.4 * torch.rand(6, 16, 24, generator=torch.Generator().manual_seed(0))
+    return {"image": image, "backbone": gp.load_backbone("geopeft_tiny", weights=None)}
+
+
+@cache
+def rebuilt() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    image, mask = torch.randn(1, 6, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    mask[..., :12] = 1
+    noise = torch.where(mask[:, None] > 0, torch.randn_like(image), torch.tensor(0.0))
+    return {"image": image, "rebuilt": image + noise, "mask": mask}
+
+
+def kept(model: SegmentationModel) -> int:
+    image = torch.rand(1, 6, 64, 64, generator=torch.Generator().manual_seed(0))
+    return training_bytes(model.train(), lambda: model(image).square().mean())["activations"]
+
+
+@cache
+def late() -> dict[str, Any]:
+    return {"kept": kept, "limit": kept(network("lora")) / 2}
+
+
+@cache
+def block() -> nn.Module:
+    torch.manual_seed(0)
+    return PreNormBlock(16, 4)
+
+
+@cache
+def plans() -> dict[str, Any]:
+    full, lora = (gp.memory_plan(network(name), 1, 64) for name in ("full", "lora"))
+    table = lora.table.assign(activations=full.table["activations"])  # as plain LoRA keeps them
+    table["total"] = table.drop(columns="total").sum(axis=1)
+    return {"full": full, "lora": replace(lora, table=table)}
+
+
+@cache
+def five_fit() -> dict[str, Any]:
+    model = network("full")
+    return {"network": model, "size": 64, "limit": gp.memory_plan(model, 5, 64).peak + 1}
+
+
+CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
+    "01/trainable_share": standin,
+    "01/frozen_backbone": lambda: {"rank": 4},
+    "01/region_gap": report,
+    "02/normalise": reflectance,
+    "02/hidden_error": rebuilt,
+    # squares 100, 25, 16, …: three carry 96 %
+    "04/directions": lambda: {"values": torch.tensor([10.0, 5.0, 4.0, 2.0, 1.0, 0.5])},
+    "04/less_memory": late,
+    "05/prompted_block": lambda: {"block": block()},
+    "05/bottleneck": lambda: {"layer": block().attn},
+    "06/thirty": plans,
+    "06/fits": five_fit,
+}
+
+# Answers, right and wrong
+
+
+def changed(model: Any, change: Callable[[Any], object]) -> Any:  # noqa: ANN401
+    """Return a network after a change in place."""
+    change(model)
+    return model
+
+
+def scaled(scale: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[..., object]:
+    def make(image: Tensor, backbone: Any) -> object:  # noqa: ANN401
+        card = backbone.card
+        return scale(image, *(torch.tensor(v)[:, None, None] for v in (card.mean, card.std)))
+
+    return make
+
+
+def error(measure: Callable[[Tensor, Tensor], object]) -> Callable[..., object]:
+    def make(image: Tensor, rebuilt: Tensor, mask: Tensor) -> object:
+        return measure(rebuilt - image, (mask > 0)[:, None].expand_as(image))
+
+    return make
+
+
+def eye(X: Tensor) -> Tensor:
+    return torch.eye(X.shape[1], dtype=X.dtype)
+
+
+def ridge(X: Tensor, T: Tensor, penalty: float) -> Tensor:
+    return torch.linalg.solve(X.T @ X + penalty * eye(X), X.T @ T)
+
+
+def more_rows(X: Tensor, T: Tensor, penalty: float) -> Tensor:
+    """Another road: rows that pull the weights towards zero."""
+    pull = penalty**0.5 * eye(X)
+    zeros = T.new_zeros(len(pull), T.shape[1])
+    return torch.linalg.lstsq(torch.cat([X, pull]), torch.cat([T, zeros])).solution
+
+
+def ridge_in_place(X: Tensor, T: Tensor, penalty: float) -> Tensor:
+    W = ridge(X, T, penalty)
+    X -= X.mean(dim=0)
+    return W
+
+
+class Lora(nn.Module):
+    """A right layer, whose parts are replaced one by one by slips."""
+
+    def __init__(self, base: nn.Linear, r: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.A = nn.Parameter(torch.empty(r, base.in_features))
+        self.B = nn.Parameter(torch.zeros(base.out_features, r))
+        nn.init.kaiming_uniform_(self.A, a=5**0.5)
+        self.r, self.alpha, self.scale = r, alpha, alpha / r
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.scale * detour(self, x)
+
+    def merged_weight(self) -> Tensor:
+        return self.base.weight + self.scale * self.B @ self.A
+
+
+def detour(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+    return x @ layer.A.T @ layer.B.T
+
+
+class Prompted(nn.Module):
+    """A right block with prompts behind the tokens."""
+
+    def __init__(self, block: nn.Module, prompts: Tensor) -> None:
+        super().__init__()
+        self.block = block.requires_grad_(False)
+        self.prompts = nn.Parameter(prompts)
+
+    def beside(self, tokens: Tensor) -> Tensor:
+        return self.block(torch.cat([tokens, self.prompts.expand(len(tokens), -1, -1)], dim=1))
+
+    def in_front(self, tokens: Tensor) -> Tensor:
+        return self.block(torch.cat([self.prompts.expand(len(tokens), -1, -1), tokens], dim=1))
+
+    def without_gradient(self, tokens: Tensor) -> Tensor:
+        prompts = self.prompts.detach().expand(len(tokens), -1, -1)
+        return self.block(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.beside(tokens)[:, : tokens.shape[1]]
+
+
+class Adapted(nn.Module):
+    """A right bottleneck adapter behind a layer."""
+
+    bias, bend = True, staticmethod(functional.gelu)
+
+    def __init__(self, layer: nn.Module, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.down = nn.Linear(width, bottleneck, bias=self.bias)
+        self.up = nn.Linear(bottleneck, width, bias=self.bias)
+        for weight in self.up.parameters():
+            nn.init.zeros_(weight)
+
+    def adapt(self, y: Tensor) -> Tensor:
+        return self.up(self.bend(self.down(y)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y + self.adapt(y)
+
+
+def begun(kind: type[nn.Module], change: Callable[[Any], object]) -> type[nn.Module]:
+    """A class whose objects are changed once they are made."""
+
+    class Changed(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)
+            change(self)
+
+    return Changed
+
+
+def forward(kind: type[nn.Module], method: Callable[[Any, Tensor], object]) -> type[nn.Module]:
+    return type("Changed", (kind,), {"forward": method})
+
+
+def merged(method: Callable[[Any], object] | None) -> type[nn.Module]:
+    return type("Changed", (Lora,), {"merged_weight": method})
+
+
+def again(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        y = block(x)
+    torch.autograd.backward(y, gradient)
+    return x.grad
+
+
+def again_by_grad(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+    """Another road: ask for all gradients, and hand the weights theirs."""
+    x = x.detach().requires_grad_()
+    weights = list(block.parameters())
+    with torch.enable_grad():
+        y = block(x)
+    first, *others = torch.autograd.grad(y, [x, *weights], gradient)
+    for weight, grad in zip(weights, others, strict=True):
+        weight.grad = grad
+    return first
+
+
+def only_x(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        y = block(x)
+    return torch.autograd.grad(y, x, gradient)[0]
+
+
+def unwatched(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
+    x = x.detach().requires_grad_()
+    torch.autograd.backward(block(x), gradient)
+    return x.grad
+
+
+def attached(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
+    with torch.enable_grad():
+        y = block(x)
+    torch.autograd.backward(y, gradient)
+    return x.grad
+
+
+def by_row(weight: Tensor, largest: float = 127) -> tuple[Tensor, Tensor]:
+    scale = weight.abs().amax(dim=1, keepdim=True) / largest
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def for_all(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight.abs().max() / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def drawn(m: np.ndarray, places: Sequence[str], seed: int = 3) -> np.ndarray:
+    """Score draws of places the way a learner might."""
+    names, random = sorted(set(places)), np.random.default_rng(seed)
+    sums = {n: m[np.asarray(places) == n].sum(axis=0) for n in names}
+    draws = random.choice(names, size=(1000, len(names)))
+    return np.array([mean_iou(sum(sums[name] for name in draw)) for draw in draws])
+
+
+def ends(scores: np.ndarray, share: float = 0.95) -> tuple[float, float]:
+    low, high = np.quantile(scores, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
+def of_places(m: np.ndarray, places: Sequence[str]) -> np.ndarray:
+    names = sorted(set(places))
+    return np.array([mean_iou(m[np.asarray(places) == n].sum(axis=0)) for n in names])
+
+
+def of_averages(m: np.ndarray, places: Sequence[str]) -> np.ndarray:
+    each = of_places(m, places)
+    return np.random.default_rng(0).choice(each, (1000, len(each))).mean(axis=1)
+
+
+def one_deviation(m: np.ndarray, places: Sequence[str]) -> tuple[float, float]:
+    scores = drawn(m, places)
+    return scores.mean() - scores.std(), scores.mean() + scores.std()
+
+
+def judge(low: float, high: float) -> str:
+    return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+
+
+MADE = {"02/normalise", "02/hidden_error", "03/by_hand", "04/less_memory", "01/frozen_backbone"}
+TABLE: dict[str, list[tuple[Any, str]]] = {
+    "01/trainable_share": [
+        (10 / 110, RIGHT),
+        (0.0909, RIGHT),  # read off a table, rounded
+        (0.09, "three decimals"),
+        (9.09, "per cent"),
+        (100 / 110, "frozen"),
+        (10 / 100, "trainable over frozen"),
+        (2 / 3, "matrices"),
+        (8 / 110, "left out the decoder"),
+        (0.5, "numel"),
+    ],
+    "01/frozen_backbone": [
+        (lambda rank: standin()["model"], RIGHT),
+        (lambda rank: changed(standin()["model"], lambda m: m.method_options.clear()), "rank is"),
+        (lambda rank: changed(standin()["model"], lambda m: m.requires_grad_(True)), "1 tensors"),
+        (lambda rank: changed(standin()["model"], lambda m: m["decoder"].requires_grad_(False)),
+         "decoder is frozen"),
+        (lambda rank: changed(standin()["model"], lambda m: m["backbone"].requires_grad_(False)),
+         "Some adapter weights are frozen"),
+        (lambda rank: nn.Linear(2, 2), "no adapter"),
+        (lambda rank: 3, "model itself"),
+    ],
+    "01/region_gap": [
+        (0.2, RIGHT),
+        (-0.2, "home minus away"),
+        (0.8, "one of the two"),
+        (20, "points"),
+        (0.25, "relative to the score at home"),
+        (0.5, "Take the mIoU column"),
+    ],
+    "02/normalise": [
+        (scaled(lambda x, m, s: (x - m) / s), RIGHT),
+        (scaled(lambda x, m, s: ((x - m) / s).numpy()), RIGHT),
+        (scaled(lambda x, m, s: x - m), "spread is still"),
+        (scaled(lambda x, m, s: x / s), "nothing was taken off"),
+        (scaled(lambda x, m, s: (x - m) * s), "below the line"),
+        (scaled(lambda x, m, s: x - m / s), "order"),
+        (scaled(lambda x, m, s: (x - x.mean((1, 2), True)) / x.std((1, 2), keepdim=True)), "own"),
+        (scaled(lambda x, m, s: (x - x.mean()) / x.std()), "Each band has its own"),
+        (scaled(lambda x, m, s: x[0]), "shape"),
+        (scaled(lambda x, m, s: (m - x) / s), "sign"),
+        (scaled(lambda x, m, s: (x - m) / s**2), "variance"),
+        (scaled(lambda x, m, s: (1e4 * x - m) / s), "10,000"),
+        (scaled(lambda x, m, s: (x - x.min()) / (x.max() - x.min())), "0 to 1"),
+        (scaled(lambda x, m, s: ((x - m) / s)[None]), "batch of one"),
+        (scaled(lambda x, m, s: x + 7), "as bright as the mean"),
+        (scaled(lambda x, m, s: "text"), "tensor"),
+    ],
+    "02/tokens": [
+        (lambda h, w, t, p: -(-h // p) * -(-w // p) * t, RIGHT),
+        (lambda h, w, t, p: torch.tensor(-(-h // p) * -(-w // p) * t), RIGHT),
+        (lambda h, w, t, p: np.int64(-(-h // p) * -(-w // p) * t), RIGHT),
+        (lambda h, w, t, p: -(-h // p) * -(-w // p) * t + 1, "class token"),
+        (lambda h, w, t, p: (h // p + 1) * (w // p + 1) * t, "adds a patch"),
+        (lambda h, w, t, p: -(-h // p) * -(-w // p), "leaves out time"),
+        (lambda h, w, t, p: h * w * t // p, "divides once"),
+        (lambda h, w, t, p: (h // p) * (w // p) * t, "drops the border"),
+        (lambda h, w, t, p: h * w * t / p**2, "whole numbers"),
+        (lambda h, w, t, p: 3, "one by one"),
+        (lambda h, w, t, p: None, "no number"),
+        (lambda h, w: h * w, "TypeError"),
+        (64, "wants a function"),
+    ],
+    "02/hidden_error": [
+        (error(lambda d, h: float(d[h].square().mean().sqrt())), RIGHT),
+        (error(lambda d, h: d[h].square().mean().sqrt()), RIGHT),
+        (error(lambda d, h: d[h].square().mean().sqrt().numpy()), RIGHT),
+        (error(lambda d, h: d[h].square().mean()), "root"),
+        (error(lambda d, h: d.square().mean().sqrt()), "visible pixels too"),
+        (error(lambda d, h: d[h].abs().mean()), "absolute"),
+        (error(lambda d, h: d[~h].square().mean().sqrt()), "Which value of the mask"),
+        (error(lambda d, h: (d[h].square().sum() / h[:, 0].sum()).sqrt()), "6 bands"),
+        (error(lambda d, h: d[:, 3][h[:, 3]].square().mean().sqrt()), "one band"),
+        (error(lambda d, h: 9.0), "Over which pixels"),
+        (error(lambda d, h: d), "one number"),
+    ],
+    "03/by_hand": [
+        (lambda: changed(network(), lambda n: n.backbone.requires_grad_(False)), RIGHT),
+        (lambda: network("linear_probe"), RIGHT),
+        (network, "other end"),
+        (lambda: network().requires_grad_(False), "All of it is frozen"),
+        (lambda: changed(network(), lambda n: n.decoder.requires_grad_(False)), "Is that the part"),
+        (lambda: changed(network("linear_probe"), lambda n: n.backbone.blocks[0].requires_grad_()),
+         "Freeze the whole part"),
+        (lambda: network().backbone, "network itself"),
+        (lambda: "frozen", "network itself"),
+    ],
+    "03/solve": [
+        (ridge, RIGHT),
+        (more_rows, RIGHT),
+        (lambda X, T, p: torch.linalg.inv(X.T @ X + p * eye(X)) @ X.T @ T, RIGHT),
+        (lambda X, T, p: torch.linalg.lstsq(X, T).solution, "changes nothing"),
+        (lambda X, T, p: torch.linalg.solve(X.T @ X + p, X.T @ T), "diagonal"),
+        (lambda X, T, p: ridge(X, T, -p), "taken off"),
+        (lambda X, T, p: ridge(X, T, p**2), "another power"),
+        (lambda X, T, p: ridge(X, T, len(X) * p), "no division"),
+        (lambda X, T, p: X.T @ T, "right-hand side"),
+        (lambda X, T, p: 2 * ridge(X, T, p), "Compare each factor"),
+        (lambda X, T, p: ridge(X, T, p).T, "should be (5, 3)"),
+        (lambda X, T, p: None, "is there a return"),
+        (lambda X, T, p: torch.linalg.solve(X @ X.T, X.T @ T), "raised"),
+        (lambda X, T: X, "TypeError"),
+        (ridge_in_place, "was changed"),
+        (torch.zeros(5, 3), "wants a function"),
+    ],
+    "03/step_bytes": [
+        (lambda t, f: 16 * t + 4 * f, RIGHT),
+        (lambda t, f: 4 * t + f, "How many bytes"),
+        (lambda t, f: 16 * (t + f), "neither gradient"),
+        (lambda t, f: 16 * t, "stay in memory"),
+        (lambda t, f: 12 * t, "the weights themselves"),
+        (lambda t, f: 8 * t + 4 * f, "AdamW's memory"),
+        (lambda t, f: 12 * t + 4 * f, "one number for each"),
+        (lambda t, f: 4 * (t + f), "only the weights"),
+        (lambda t, f: 8 * t + 2 * f, "four bytes"),
+        (lambda t, f: 7, "count weights"),
+        (lambda t, f: None, "no number"),
+        (lambda t: t, "TypeError"),
+    ],
+    "04/directions": [
+        (3, RIGHT),
+        (torch.tensor(3), RIGHT),
+        (0.9, "a share"),
+        (2, "One too few"),
+        (4, "Square them"),
+        (5, "running sum"),
+        (6, "from the strongest"),
+    ],
+    "04/lora_layer": [
+        (Lora, RIGHT),
+        (Lora(nn.Linear(2, 2), 1, 1), "class itself"),
+        (dict, "nn.Module"),
+        (type("Empty", (nn.Module,), {}), "TypeError"),
+        (begun(Lora, lambda s: delattr(s, "A")), "missing"),
+        (begun(Lora, lambda s: (delattr(s, "B"), setattr(s, "B", torch.zeros(20, 4)))),
+         "nn.Parameter"),
+        (begun(Lora, lambda s: setattr(s, "A", nn.Parameter(s.A.T.detach()))), "to be (4, 12)"),
+        (begun(Lora, lambda s: nn.init.ones_(s.B)), "How should B begin"),
+        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "both zero"),
+        (begun(Lora, lambda s: s.base.requires_grad_(True)), "More than A and B"),
+        (begun(Lora, lambda s: s.A.requires_grad_(False)), "one of them is frozen"),
+        (begun(Lora, lambda s: s.__dict__.update(base=s._modules.pop("base"))), "part of the mod"),
+        (forward(Lora, lambda s, x: s.base(x)[0]), "it should be"),
+        (forward(Lora, lambda s, x: x @ s.base.weight.T), "bias of the base layer"),
+        (forward(Lora, detour), "with B at zero"),
+        (forward(Lora, lambda s, x: s.base(x) + detour(s, x)), "not scaled"),
+        (forward(Lora, lambda s, x: s.base(x) + s.r / s.alpha * detour(s, x)), "turned round"),
+        (forward(Lora, lambda s, x: s.base(x) + s.alpha * detour(s, x)), "alpha alone"),
+        (forward(Lora, lambda s, x: s.base(x) + s.alpha // s.r * detour(s, x)), "not with //"),
+        (forward(Lora, lambda s, x: s.base(x) + s.alpha / s.r**0.5 * detour(s, x)), "root of r"),
+        (forward(Lora, lambda s, x: s.base(x)), "change nothing"),
+        (forward(Lora, lambda s, x: s.base(x) + 7 * detour(s, x)), "each factor"),
+        (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x).detach()), "RuntimeError"),
+        (forward(Lora, lambda s, x: s.base(x) + s.scale * x @ s.A.T.detach() @ s.B.T),
+         "No gradient"),
+        (merged(None), "still lacks"),
+        (merged(lambda s: s.base.weight.T), "(out, in)"),
+        (merged(lambda s: s.base.weight.add_(s.scale * s.B @ s.A)), "Return a new matrix"),
+        (merged(lambda s: s.base.weight + s.B @ s.A), "leaves out the scale"),
+        (merged(lambda s: s.scale * s.B @ s.A), "change alone"),
+        (merged(lambda s: s.base.weight - s.scale * s.B @ s.A), "does not give"),
+    ],
+    "04/count_lora": [
+        (lambda d, n, r: n * (2 * r * 2 * d + 2 * r * 5 * d), RIGHT),
+        (lambda d, n, r: 14 * d * r, "one block"),
+        (lambda d, n, r: 16 * d * n * r, "keys"),
+        (lambda d, n, r: 12 * d * n * r, "one of queries and values"),
+        (lambda d, n, r: 9 * d * n * r, "either fc1 or fc2"),
+        (lambda d, n, r: 4 * d * n * r, "leaves out the feed-forward"),
+        (lambda d, n, r: 10 * d * n * r, "leaves out queries"),
+        (lambda d, n, r: 8 * d * n * r, "as if they were"),
+        (lambda d, n, r: 7 * d * n * r, "A and B both"),
+        (lambda d, n, r: 10 * d * d * n, "whole layers"),
+        (lambda d, n, r: 3, "each of the four places"),
+        (lambda d, n, r: None, "no number"),
+        (lambda d: d, "TypeError"),
+    ],
+    "04/less_memory": [
+        (lambda kept, limit: network("lora", last=2), RIGHT),
+        (lambda kept, limit: network("lora", preset="late"), "how many blocks"),
+        (lambda kept, limit: network("lora", r=1), "Rank changes little"),
+        (lambda kept, limit: network("full"), "frozen"),
+        (lambda kept, limit: network("linear_probe"), "no LoRA"),
+        (lambda kept, limit: "lora", "network itself"),
+    ],
+    "05/prompted_block": [
+        (Prompted, RIGHT),
+        (forward(Prompted, lambda s, x: s.in_front(x)[:, s.prompts.shape[1] :]), RIGHT),
+        (forward(Prompted, lambda s, x: s.in_front(x)[:, : x.shape[1]]), "includes the prompts"),
+        (forward(Prompted, lambda s, x: s.beside(x)[:, s.prompts.shape[1] :]), "includes the"),
+        (forward(Prompted, lambda s, x: s.beside(x)), "9 came out"),
+        (forward(Prompted, lambda s, x: s.block(torch.cat([x, s.prompts], dim=1))), "batch of one"),
+        (forward(Prompted, lambda s, x: s.block(x)), "without prompts"),
+        (forward(Prompted, lambda s, x: s.block(x + s.prompts.mean(dim=1))), "side by side"),
+        (begun(Prompted, lambda s: s.prompts.requires_grad_(False)), "Nothing is trained"),
+        (begun(Prompted, lambda s: s.block.requires_grad_(True)), "Everything is trained"),
+        (forward(Prompted, Prompted.without_gradient), "cut off"),
+        (forward(Prompted, lambda s, x: s.beside(x).mean(dim=1)), "(B, N, D)"),
+        (Prompted.forward, "a class that"),
+        (dict, "TypeError"),
+    ],
+    "05/growth": [
+        (lambda n, p: ((n + p) / n, ((n + p) / n) ** 2), RIGHT),
+        (lambda n, p: (n + p, (n + p) ** 2), "counts them"),
+        (lambda n, p: (p / n, (p / n) ** 2), "as a share"),
+        (lambda n, p: ((1 + p / n) ** 2, 1 + p / n), "other order"),
+        (lambda n, p: (1 + p / n, 1 + p / n), "look around"),
+        (lambda n, p: (1 + p / n, 1 + (p / n) ** 2), "between prompts and tokens"),
+        (lambda n, p: (1 + p / n, 3.0), "on pairs"),
+        (lambda n, p: (3.0, 3.0), "on tokens"),
+        (lambda n, p: 1 + p / n, "Two factors"),
+        (lambda n, p: (str(n), p), "two numbers"),
+        (lambda n: n, "TypeError"),
+    ],
+    "05/bottleneck": [
+        (Adapted, RIGHT),
+        (type("Relu", (Adapted,), {"bend": staticmethod(functional.relu)}), RIGHT),
+        (type("Straight", (Adapted,), {"bend": staticmethod(lambda y: y)}), "nonlinearity"),
+        (type("NoBias", (Adapted,), {"bias": False}), "biases"),
+        (forward(Adapted, lambda s, x: s.layer(x) + s.adapt(x)), "beside it"),
+        (forward(Adapted, lambda s, x: s.adapt(s.layer(x))), "not added"),
+        (forward(Adapted, lambda s, x: x + Adapted.forward(s, x)), "once more"),
+        (begun(Adapted, lambda s: nn.init.normal_(s.up.weight)), "begin at zero"),
+        (begun(Adapted, lambda s: [nn.init.zeros_(w) for w in s.down.parameters()]), "both ways"),
+        (begun(Adapted, lambda s: s.layer.requires_grad_(True)), "stay frozen"),
+        (forward(Adapted, lambda s, x: s.down(x)), "(B, N, D)"),
+        (lambda layer, width, bottleneck: layer, "a class that"),
+        (dict, "TypeError"),
+    ],
+    "06/linear": [
+        (lambda r, i, o, t, p: 4 * r * i * t, RIGHT),
+        (lambda r, i, o, t, p: r * i * t, "How many bytes"),
+        (lambda r, i, o, t, p: 4 * r * o, "that is the output"),
+        (lambda r, i, o, t, p: 4 * r * (i + o), "one of the two"),
+        (lambda r, i, o, t, p: 4 * (r * i + i * o), "there anyway"),
+        (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p * (not t), "there anyway"),
+        (lambda r, i, o, t, p: 0, "gradient of the weight"),
+        (lambda r, i, o, t, p: 4 * r * i * p, "trained=True, passes=False"),
+        (lambda r, i, o, t, p: 4 * r * i * (t or p), "trained=False, passes=True"),
+        (lambda r, i, o, t, p: 4 * r * i, "is that gradient wanted"),
+        (lambda r, i, o, t, p: 3, "three formulas"),
+        (lambda r, i, o, t, p: None, "no number"),
+        (lambda r: r, "TypeError"),
+    ],
+    "06/block": [
+        (lambda n, d, b: 64 * b * n * d, RIGHT),
+        (lambda n, d, b: 4 * b * n * (16 * d + 4 + 2), RIGHT),  # with statistics
+        (lambda n, d, b: 16 * b * n * d, "How many bytes"),
+        (lambda n, d, b: 64 * n * d, "one chip"),
+        (lambda n, d, b: 64 * b * d, "one token"),
+        (lambda n, d, b: 40 * b * n * d, "the wide tensors"),
+        (lambda n, d, b: 48 * b * n * d, "one of the two wide"),
+        (lambda n, d, b: 56 * b * n * d, "three, not one"),
+        (lambda n, d, b: 52 * b * n * d, "values are missing"),
+        (lambda n, d, b: 60 * b * n * d, "is missing; go"),
+        (lambda n, d, b: 68 * b * n * d, "One tensor too many"),
+        (lambda n, d, b: 80 * b * n * d, "too many"),
+        (lambda n, d, b: 100 * b * n * d, "times what is measured"),
+        (lambda n, d, b: "much", "no number"),
+        (lambda n: n, "TypeError"),
+    ],
+    "06/thirty": [(0, "whole number"), (2.5, "whole number"), ("many", "whole number")],
+    "06/fits": [
+        (5, RIGHT),
+        (6, "at its peak"),
+        (4, "so does a larger"),
+        (4.5, "whole number"),
+        (0, "whole number"),
+        ("many", "whole number"),
+    ],
+    "07/again": [
+        (again, RIGHT),
+        (again_by_grad, RIGHT),
+        (only_x, "own weights got none"),
+        (unwatched, "does not watch"),
+        (lambda block, x, gradient: [again(block, x, gradient), None][1], "is there a return"),
+        (lambda block, x, gradient: again(block, x, torch.ones_like(gradient)), "not those"),
+        (lambda block, x, gradient: [again(block, x, gradient) for _ in "12"][1], "run once"),
+        (attached, "x.detach()"),
+        (lambda block, x, gradient: again(block, x, gradient)[0], "x has (2, 3, 4)"),
+        (lambda block, x: x, "TypeError"),
+    ],
+    "07/to_8bit": [
+        (by_row, RIGHT),
+        (quantise, RIGHT),
+        (for_all, "row of small weights"),
+        (lambda w: ((w / by_row(w)[1]).to(torch.int8), by_row(w)[1]), "more than half a step"),
+        (lambda w: by_row(w, 200), "far from the weight"),
+        (lambda w: by_row(w.mul_(2)), "changed on the way"),
+        (lambda w: by_row(w)[0], "Two tensors"),
+        (lambda w: (by_row(w)[0].float(), by_row(w)[1]), "One byte each"),
+        (lambda w: (by_row(w)[0].T, by_row(w)[1]), "the weight has"),
+        (lambda w: (by_row(w)[0], by_row(w)[1][:, 0]), "keepdim"),
+        (lambda w: (by_row(w)[0], 1 / by_row(w)[1]), "upside down"),
+        (lambda w: (by_row(w)[0], 3.0), "should be tensors"),
+        (lambda: None, "TypeError"),
+    ],
+    "07/cached_seconds": [
+        (lambda e, p, r, v: v * p + e * r, RIGHT),
+        (lambda e, p, r, v: e * (p + r), "without a cache"),
+        (lambda e, p, r, v: p + e * r, "all views"),
+        (lambda e, p, r, v: e * (v * p + r), "first epoch only"),
+        (lambda e, p, r, v: v * (p + r) + (e - 1) * r, "one view"),
+        (lambda e, p, r, v: v * p + (e - 1) * r, "first epoch trains"),
+        (lambda e, p, r, v: v * p + r, "later epochs"),
+        (lambda e, p, r, v: 1.0, "computed once"),
+        (lambda e, p, r, v: None, "no number"),
+        (lambda e: e, "TypeError"),
+    ],
+    "10/leak": [
+        (lambda a, b: set(a) & set(b), RIGHT),
+        (lambda a, b: sorted(set(a) & set(b)), RIGHT),
+        (lambda a, b: np.asarray([*(set(a) & set(b))]), RIGHT),
+        (lambda a, b: len(set(a) & set(b)), "does not say where"),
+        (lambda a, b: bool(set(a) & set(b)), "does not say where"),
+        (lambda a, b: [name for name in b if name in a], "more than once"),
+        (lambda a, b: set(a) | set(b), "either side"),
+        (lambda a, b: set(a) ^ set(b), "one side only"),
+        (lambda a, b: set(a) - set(b), "alone"),
+        (lambda a, b: {p for p, q in zip(a, b, strict=False) if p == q}, "anywhere"),
+        (lambda a, b: {q for q in b if any(p in q for p in a)}, "equal as a whole"),
+        (lambda a, b: {min(set(a) & set(b))}, "misses 'coast-2'"),
+        (lambda a, b: {"somewhere"}, "neither side"),
+        (lambda a, b: None, "return"),
+        (lambda a, b: "delta-1", "no collection"),
+    ],
+    "10/interval": [
+        # An end of 1,000 draws varies by 0.09 standard deviations; the check allows 0.35.
+        *((lambda m, p, seed=seed: ends(drawn(m, p, seed)), RIGHT) for seed in range(8)),
+        (lambda m, p: ends(drawn(m, [str(n) for n in range(len(m))])), "single chips"),
+        (lambda m, p: ends(drawn(m, p), 0.9), "another share"),
+        (lambda m, p: ends(of_averages(m, p)), "Add up their counts"),
+        (lambda m, p: ends(of_places(m, p)), "single places spread"),
+        (lambda m, p: ends(np.full(1000, mean_iou(m.sum(axis=0)))), "with replacement"),
+        (one_deviation, "one standard deviation"),
+        (lambda m, p: ends(drawn(m, p))[::-1], "lower end comes first"),
+        (lambda m, p: tuple(100 * value for value in ends(drawn(m, p))), "0 to 1"),
+        (lambda m, p: (0.0, 1.0), "wide"),
+        (lambda m, p: (float("nan"), 0.9), "both classes"),
+        (lambda m, p: 0.8, "Two numbers"),
+        (lambda m, p: m.reshape(-1, 4, 2, 2), "one to four"),
+    ],
+    "10/verdict": [
+        (judge, RIGHT),
+        (lambda low, high: "better" if low + high > 0 else "worse", "Where does zero lie"),
+        (lambda low, high: "worse" if low > 0 else "better", "first minus the second"),
+        (lambda low, high: "better" if not low < 0 < high else "cannot tell", "minus the second"),
+        (lambda low, high: "worse" if np.isnan(low) else judge(low, high), "nothing to draw"),
+        (lambda low, high: "yes", "Allowed"),
+        (lambda low: "better", "TypeError"),
+    ],
+}  # fmt: skip
+ROWS = [(name, answer, says) for name, rows in TABLE.items() for answer, says in rows]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), ROWS, ids=[f"{n}: {s}" for n, _, s in ROWS])
+def test_check_takes_right_answers_and_names_slips(name: str, answer: object, says: str) -> None:
+    given = CONTEXT.get(name, dict)()
+    if name in MADE:
+        answer = answer(**given)  # type: ignore[operator]
+    result = check(name, answer, **given)
+    assert says in result.message and result.passed == (says == RIGHT), result.message
+
+
+def test_every_exercise_is_in_the_table() -> None:
+    named = {name for folder in lesson_folders().values() for name in load_checks(folder)}
+    assert named == TABLE.keys()
+
+
+def test_no_message_of_a_wrong_answer_gives_the_number_away() -> None:
+    for answer, says in TABLE["01/trainable_share"]:
+        message = check("01/trainable_share", answer, **standin()).message
+        assert says == RIGHT or not any(text in message for text in ("0.09", "9.0", "10", "110"))
+
+
+def test_checks_leave_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    check("04/lora_layer", Lora)
+    check("06/block", lambda tokens, width, batch: 1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# What the checks hold to be right is what the toolkit does
+
+
+def test_tokens_agrees_with_the_grid_of_a_backbone() -> None:
+    backbone = gp.load_backbone("geopeft_tiny", weights=None)
+
+    def count(height: int, width: int, frames: int, patch_size: int) -> int:
+        backbone.patch_size = patch_size
+        rows, columns = backbone.grid(height, width)
+        return rows * columns * frames
+
+    assert check("02/tokens", count).passed
+
+
+def test_step_bytes_agrees_with_what_is_measured() -> None:
+    probe = network("linear_probe").train()
+    image = chips().train[0]["image"][None]
+    measured = training_bytes(probe, lambda: probe(image).mean())
+    parts = gp.parameter_table(probe).loc["total"]
+    buffers = sum(buffer.nbytes for buffer in probe.buffers())  # weights that nobody counts
+    expected = 16 * parts["trainable"] + 4 * parts["frozen"] + buffers
+    assert measured["total"] - measured["activations"] == expected
+
+
+def test_count_lora_agrees_with_what_attach_builds() -> None:
+    built = gp.parameter_table(network("lora", r=4)).loc["adapter", "trainable"]
+    assert built == 14 * 192 * 6 * 4
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("passes", [True, False])
+def test_linear_agrees_with_what_autograd_keeps(trained: bool, passes: bool) -> None:
+    layer = nn.Linear(7, 11).requires_grad_(trained)
+    x = torch.zeros(50, 7, requires_grad=passes)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    kept.pop(layer.weight.untyped_storage().data_ptr(), None)
+    assert sum(kept.values()) == 4 * 50 * 7 * trained
+
+
+def test_thirty_takes_the_last_batch_that_saves_enough() -> None:
+    both = plans()
+    fixed = {name: plan.total - plan.activations for name, plan in both.items()}
+
+    def saved(batch: int) -> float:
+        totals = {name: fixed[name] + batch * plan.activations for name, plan in both.items()}
+        return 1 - totals["lora"] / totals["full"]
+
+    last = max(batch for batch in range(1, 500) if saved(batch) >= 0.3)
+    assert check("06/thirty", last, **both).passed
+    assert "too many" in check("06/thirty", last + 1, **both).message
+    assert "one more" in check("06/thirty", last - 1, **both).message
