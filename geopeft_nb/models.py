@@ -19,6 +19,7 @@ from geopeft_nb.inputs import (
     convert_metadata,
     warn_of_other_pixels,
 )
+from geopeft_nb.pictures.facts import Facts
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
@@ -29,7 +30,7 @@ VIT_ADAPTER = tuple(
 ) + (tuple(f"backbone.norm{number}." for number in (1, 2, 3, 4)))
 
 
-class SegmentationModel(nn.Module):
+class SegmentationModel(Facts, nn.Module):
     """Reflectance in, one score per class and pixel out; or per class and image.
 
     Args:
@@ -83,6 +84,20 @@ class SegmentationModel(nn.Module):
         self.shelf: dict[str, nn.Module] = {}  # a plain dict: what is not active is not trained
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """Say what the model is made of; see `Facts`."""
+        sizes = [(weight.numel(), weight.requires_grad) for weight in self.parameters()]
+        trained, total = sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)
+        options = ", ".join(f"{name}={value!r}" for name, value in self.method_options.items())
+        return f"{self.plain_backbone.card.title} with decoder {self.decoder_name}", {
+            "attached": f"{self.method or 'nothing yet'} {options}",
+            "adapters": ", ".join(self.adapters),
+            "task": f"{self.task}: {', '.join(self.classes)}",
+            "bands": ", ".join(self.bands),
+            "metadata": ", ".join(self.metadata),
+            "trainable": f"{trained:,} of {total:,} weights ({trained / total:.2%})",
+        }
 
     @property
     def bands(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import pad_to_patches, run_blocks
 from geopeft_nb.bands import nearest_band
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.pictures.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Request:
     gsd: float = 10.0
 
 
-class Backbone(nn.Module):
+class Backbone(Facts, nn.Module):
     """Base class of all backbones.
 
     Attributes:
@@ -105,6 +106,21 @@ class Backbone(nn.Module):
         Raises:
             ValueError: An index is outside the network, or given twice.
         """
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """Say what was loaded; see `Facts`."""
+        return f"{self.card.title} ({self.card.name})", {
+            "weights": self.provenance.get("weights"),
+            "adapted": self.provenance.get("adapted"),
+            "parameters": f"{sum(weight.numel() for weight in self.parameters()):,}",
+            "bands": ", ".join(self.bands),
+            "patch": f"{self.patch_size} px",
+            "returns": f"{len(self.channels)} maps of {self.channels} features"
+            if len(self.channels) > 1
+            else f"a map of {self.channels[0]} features",
+            "attached": self.attached,
+            "licence": self.card.licence,
+        }
 
     def scaling(self) -> tuple[Tensor, Tensor]:
         """Return offset and divisor per input band, each (C,), that turn reflectance into input."""

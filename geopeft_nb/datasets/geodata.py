@@ -12,14 +12,15 @@ import torch
 from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
 from geopeft_nb.datasets.cards import DataCard, choose_bands
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.pictures.facts import Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class GeoData:
+@dataclass(frozen=True, repr=False)
+class GeoData(Facts):
     """A data set, split by place within the home regions, with whole regions held out.
 
     Attributes:
@@ -139,22 +140,22 @@ class GeoData:
                     "place to one side only."
                 )
 
-    def __repr__(self) -> str:
-        """Say in a few lines what is where."""
-        away = ", ".join(f"{name} {len(chips)}" for name, chips in self.holdout.items()) or "none"
-        kind = "SYNTHETIC " if self.card.synthetic else ""
-        kind = "" if "SYNTHETIC" in self.card.title else kind
-        lines = [
-            f"{kind}{self.card.title}: {self.size} x {self.size} px chips of {len(self.bands)} "
-            f"bands, classes {', '.join(self.classes)}",
-            f"  home ({', '.join(self.regions)}): train {len(self.train)}, val {len(self.val)}, "
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """Say in a few lines what is where; see `Facts`."""
+        invented = self.card.synthetic and "SYNTHETIC" not in self.card.title
+        skipped = f"{len(self.skipped)} ({min(self.skipped)}, …)" if self.skipped else ""
+        return f"{'SYNTHETIC ' if invented else ''}{self.card.title}", {
+            "chips": f"{self.size} x {self.size} px",
+            "bands": ", ".join(self.bands),
+            self.task: ", ".join(self.classes),
+            f"home ({', '.join(self.regions)})": f"train {len(self.train)}, val {len(self.val)}, "
             f"test {len(self.test)}",
-            f"  held out: {away}",
-            f"  labels: {self.card.labels}",
-        ]
-        if self.skipped:
-            lines.append(f"  left out, unreadable: {len(self.skipped)} ({min(self.skipped)}, …)")
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+            "held out": ", ".join(f"{name} {len(x)}" for name, x in self.holdout.items()) or "none",
+            "labels": self.card.labels,
+            "left out, unreadable": skipped,
+            "licence": self.card.licence,
+            "note": " ".join(self.notes),
+        }
 
 
 def band_statistics(dataset: ChipDataset, at_most: int = 512) -> tuple[Tensor, Tensor]:

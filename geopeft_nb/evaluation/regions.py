@@ -51,6 +51,10 @@ class Report:
     score: str = "mIoU"
     limits: str = "0-1"
 
+    def __repr__(self) -> str:
+        shown = self.table[["role", "chips", "places", self.score, "low", "high"]].round(3)
+        return f"{self.title}\n{shown.to_string(max_rows=9, show_dimensions=False)}"
+
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""
         shown = self.table.style.format(precision=3).set_caption(self.title)

@@ -106,9 +106,9 @@ class RegionMap(Regions):
 
     def __repr__(self) -> str:
         """Say what the figure shows, in words, also for those who cannot see it."""
-        parts = [f"Maps of {self.title}: image, label, prediction and where they differ."]
+        lines = [f"Maps of {self.title}: image, label, prediction and where they differ."]
         for view in self.views:
-            parts.append(f"{view.region} ({view.role}): {view.note}.")
+            parts = [f"{view.region} ({view.role}): {view.note}."]
             for row in self.scores[self.scores["region"] == view.region].to_dict("records"):
                 text = f"{row['run']}: mIoU {row['miou']:.2f}, {row['wrong']:.1%} of pixels wrong"
                 if row.get("missed", np.nan) >= 0:
@@ -116,7 +116,8 @@ class RegionMap(Regions):
                 if row.get("false_alarm", np.nan) >= 0:
                     text += f", false alarm on {row['false_alarm']:.1%} of {self.classes[0]}"
                 parts.append(text + ".")
-        return " ".join(parts)
+            lines.append(" ".join(parts))
+        return "\n".join([*lines[:11], *["…"] * (len(lines) > 11)])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the static figure as a PNG file (the ending becomes .png) and return its path."""

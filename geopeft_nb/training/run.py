@@ -14,12 +14,15 @@ import torch
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.facts import Facts
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.adapter_files import save
+from geopeft_nb.tuning.methods import CARDS
 
 
-@dataclass
-class Run:
+@dataclass(repr=False)
+class Run(Facts):
     """A finished, or stopped, training run.
 
     Attributes:
@@ -50,6 +53,17 @@ class Run:
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """Say how the run went; see `Facts`."""
+        best = ", ".join(f"{name} {value:.4g}" for name, value in self.best.items())
+        return f"{CARDS[self.method].title} on {self.data_name}, {self.state}", {
+            "best": best or "no epoch was validated",
+            "steps": f"{len(self.history)} in {self.seconds:.1f} s",
+            "peak of memory": in_bytes(self.memory["peak"]) if "peak" in self.memory else "",
+            "settings": ", ".join(f"{name}={value!r}" for name, value in self.settings.items()),
+            "next": "run.history, gp.evaluate(run, data), gp.save_adapter(run, folder)",
+        }
 
     def predict(self, samples: list[Sample], batch_size: int = 16) -> list[np.ndarray]:
         """Return what is predicted for each sample; see `predict`."""
