@@ -35,11 +35,11 @@ from geopeft_nb.training.checkpoints import prepare
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
-from geopeft_nb.training.run import Run
+from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.methods import CARDS
-from geopeft_nb.widgets.dashboard import Dashboard
-from geopeft_nb.widgets.strip import Strip
+from geopeft_nb.widgets.chips import WatchedChips
+from geopeft_nb.widgets.live import Dashboard
 
 
 @name_options
@@ -53,7 +53,7 @@ def fit(
     frugal: str | Sequence[str] | None = None,
     seed: int = 0,
     device: str = "auto",
-    dashboard: bool = True,
+    dashboard: bool | str = True,
     resume: bool | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     accumulate: int = 1,
@@ -80,7 +80,7 @@ def fit(
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
-        dashboard: Show the live view.
+        dashboard: Show the live view; ``"text"`` prints one line an epoch instead.
         resume: Go on with a run that was killed or stopped: its `out`; or True, which goes on if
             there is something of `out` to go on with, and begins if not. More `epochs` prolong it.
             On a CPU the weights become the very ones that a run without a break has.
@@ -140,7 +140,7 @@ def fit(
 
 def _train(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any], device: str, strategy: str,
-    dashboard: bool, out: str | os.PathLike[str] | None,
+    dashboard: bool | str, out: str | os.PathLike[str] | None,
     resume: bool | str | os.PathLike[str] | None, save_seconds: float,
 ) -> Run:  # fmt: skip
     """Train as `fit` was told; all that is large dies with this call, but the model.
@@ -154,11 +154,11 @@ def _train(
     view = Dashboard(
         total_steps=epochs * -(-order.batches // settings["accumulate"]),
         total_epochs=epochs,
-        title=f"{CARDS[str(model.method)].title} on {data.card.title}",
-        enabled=dashboard,
+        name=CARDS[str(model.method)].title,
+        data=data.card.title,
         score=TASKS[data.task].title,
-        group=data.card.name,
-        strip=Strip(data),
+        chips=lambda: WatchedChips(data, lambda chips: predict(model, chips, size)),
+        show=dashboard,
     )
     lightning.seed_everything(seed, verbose=False)
     task = _Task(model, settings["lr"], data.ignore_index)
@@ -185,7 +185,7 @@ def _train(
             num_sanity_val_steps=0,
         )
         order.rank = trainer.global_rank
-        view.enabled = dashboard and trainer.is_global_zero
+        view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         state, used, memory = "stopped", {}, {}
         before = device_memory(place).get("allocated", 0)  # what else is on a GPU
@@ -194,7 +194,7 @@ def _train(
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, size, place)
-            view.step_memory(memory)
+            view.state["step_memory"] = dict(memory)
             reset_peak(place)
             if place.type != "cuda":
                 before = process_memory()
@@ -264,7 +264,7 @@ class _Task(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.counts = 0
 
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         if self.features is not None:
             output, target = self.features[1].look(batch)
         else:
@@ -273,7 +273,6 @@ class _Task(lightning.LightningModule):
         self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
         answer = self.card.predict(output.detach())
         self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
-        return output  # for the live view
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
         trainable = [p for p in self.model.parameters() if p.requires_grad]

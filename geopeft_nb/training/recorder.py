@@ -10,12 +10,10 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -23,7 +21,7 @@ from torch import Tensor
 from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
-from geopeft_nb.widgets.dashboard import Dashboard
+from geopeft_nb.widgets.live import Dashboard
 
 
 class Diverged(ValueError):
@@ -55,7 +53,6 @@ class Recorder(Callback):
         self.kept: dict[str, Tensor] = {}
         self.interrupted = threading.Event()
         self.start = self.seconds = 0.0
-        self.validated = 0  # chips of the validation under way
         self.steps_before = self.epochs_before = 0  # of the run that this one goes on with
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
         self.images = 0
@@ -121,28 +118,9 @@ class Recorder(Callback):
             learning_rate=row["lr"],
         )  # fmt: skip
         self.losses, self.images = [], 0
-        self.view.wait_while_paused(self.interrupted.is_set)
         # A stop of one process is a stop of all of them.
         if trainer.strategy.reduce_boolean_decision(self.stopping, all=False):
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
-
-    def on_validation_start(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule
-    ) -> None:
-        """Count the chips from the first."""
-        self.validated = 0
-
-    def on_validation_batch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule,
-        outputs: Any, batch: dict[str, Tensor], index: int,  # noqa: ANN401 - Lightning's type
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Keep what is predicted for the few chips that the live view shows."""
-        # Several processes share the chips out among them: none then knows their numbers.
-        if self.view.strip is not None and self.view.shows_strip and trainer.world_size == 1:
-            answer = partial(_answer, outputs, self.card)
-            self.view.strip.watch(self.validated, batch["target"], answer)
-            self.validated += len(batch["target"])
 
     def on_validation_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
@@ -153,9 +131,8 @@ class Recorder(Callback):
         self.rows[-1].update(scores)
         self.seconds = self._elapsed()
         epoch = self.epochs_before + trainer.current_epoch + 1
-        self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score)
         better = not self.best or score > self.best[self.card.column]
-        self.view.show_strip(epoch, better)
+        self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score, better)
         if better:
             self.best = {"epoch": epoch, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
@@ -164,8 +141,8 @@ class Recorder(Callback):
             }
 
     def _elapsed(self) -> float:
-        """Return the seconds of training so far, without those for which it was paused."""
-        return time.perf_counter() - self.start - self.view.paused_seconds
+        """Return the seconds of training so far."""
+        return time.perf_counter() - self.start
 
     def restore_best(self, model: SegmentationModel) -> None:
         """Put the best weights back; without a validation yet, the last ones stay."""
@@ -178,11 +155,6 @@ class Recorder(Callback):
             return "Stopped before the first validation: the last weights are kept."
         score = f"{self.card.title} {self.best[self.card.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
-
-
-def _answer(outputs: Tensor, card: TaskCard, offset: int) -> np.ndarray:
-    """Return what is predicted for one chip of a batch of outputs."""
-    return card.predict(outputs[offset : offset + 1])[0].cpu().numpy()
 
 
 def memory_now(device: torch.device) -> int:

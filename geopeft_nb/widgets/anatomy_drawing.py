@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from geopeft_nb.pictures.show import in_bytes
+from geopeft_nb.pictures.show import PALETTE, in_bytes
 from geopeft_nb.widgets.drawing import GRID, ORANGE, WIDTH, shorten, text_element, ticks
 from geopeft_nb.widgets.lasting import lasting_html, svg_open
-from geopeft_nb.widgets.memory_panel import PARTS
 from geopeft_nb.widgets.words import GIB, MIB
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ NAME = "gp-anatomy"
 
 def plan_words(plan: Plan, devices: Mapping[str, float]) -> str:
     """Say in one line what a plan needs and where it fits."""
-    parts = ", ".join(f"{name} {in_bytes(getattr(plan, name))}" for name in PARTS)
+    parts = ", ".join(f"{name} {in_bytes(getattr(plan, name))}" for name in PALETTE)
     return (
         f"Memory of one training step: {plan.title}; {settings(plan)}. {in_bytes(plan.total)} "
         f"kept ({parts}), at most {in_bytes(plan.peak)} at once. "
@@ -46,7 +45,7 @@ def settings(plan: Plan) -> str:
 
 def plan_text(plan: Plan, devices: Mapping[str, float]) -> str:
     """Return the plan as a table in plain text, one row per part."""
-    names = [*PARTS, "total"]
+    names = [*PALETTE, "total"]
     lines = [plan_words(plan, devices), f"{'':<22}" + "".join(f"{name:>13}" for name in names)]
     for part, row in plan.table.iterrows():
         cells = "".join(f"{in_bytes(row[name]):>13}" for name in names)
@@ -121,7 +120,7 @@ def _ruler(plan: Plan, devices: Mapping[str, float]) -> list[str]:
 
 def _legend(plan: Plan) -> list[str]:
     parts, x = [], LEFT
-    for name, colour in PARTS.items():
+    for name, colour in PALETTE.items():
         parts.append(f'<rect x="{x}" y="128" width="10" height="10" rx="2" fill="{colour}"/>')
         parts.append(text_element(x + 15, 137, f"{name} {in_bytes(getattr(plan, name))}", 11.5))
         x += 168
@@ -146,7 +145,7 @@ def _bars(rows: list[tuple[str, Mapping[str, float]]], height: float) -> list[st
         y, x = AXIS + ROW * index, LEFT
         label = shorten(part, LEFT - 20, 11)
         parts.append(text_element(LEFT - 8, y + 10, label, 11, 'text-anchor="end"'))
-        for band, colour in PARTS.items():
+        for band, colour in PALETTE.items():
             width = float(row[band]) * scale
             if width > 0:
                 parts.append(

@@ -22,8 +22,7 @@ TRAIN = '''
 import random, statistics, time
 import geopeft_nb as gp
 from geopeft_nb.training import fit as module
-from geopeft_nb.widgets.dashboard import Dashboard
-from geopeft_nb.widgets.strip import Strip
+from geopeft_nb.widgets.live import Dashboard
 
 BLOCK = 10
 spent, entered = {{"steps": [0.0, 0.0], "validations": [0.0, 0.0]}}, []
@@ -60,18 +59,11 @@ class InTurns(Dashboard):
     def should_stop(self):
         return timed(lambda: Dashboard.should_stop.fget(self))() if self.on else False
 
-    def wait_while_paused(self, *arguments):
-        if self.on:
-            timed(super().wait_while_paused)(*arguments)
-
     def validation(self, *arguments):
         timed(super().validation, "validations")(*arguments)
 
-    def show_strip(self, *arguments):
-        timed(super().show_strip, "validations")(*arguments)
 
-
-module.Dashboard, Strip.watch = InTurns, timed(Strip.watch, "validations")
+module.Dashboard = InTurns
 data = gp.load_data("scenes")
 backbone = gp.load_backbone("geopeft_tiny", bands=data.bands)
 network = gp.attach(gp.build_model(backbone, data, decoder="linear"), "lora")

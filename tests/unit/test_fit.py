@@ -21,7 +21,7 @@ from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.run import Run
-from geopeft_nb.widgets.dashboard import Dashboard
+from geopeft_nb.widgets.live import Dashboard
 
 
 def chips(count: int, seed: int, region: str = "virginia") -> ChipDataset:

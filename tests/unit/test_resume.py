@@ -15,7 +15,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.training.checkpoints import Checkpoints, latest
 from geopeft_nb.training.run import Run
-from geopeft_nb.widgets.dashboard import Dashboard
+from geopeft_nb.widgets.live import Dashboard
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,222 @@
+"""Watch a training run: curves that grow in a notebook, one line an epoch in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.pictures.show import bundle, data_address, png
+from geopeft_nb.widgets.view import GHOSTS, describe, duration, facts, number, words
+
+if TYPE_CHECKING:
+    from geopeft_nb.widgets.chips import WatchedChips
+    from geopeft_nb.widgets.controls import Panel
+
+SHARE, FASTEST, SLOWEST = 0.004, 0.2, 3.0  # of the time, to draw; seconds between two pictures
+
+Memory = Mapping[str, int]
+
+#: Data set and score -> the last runs that were watched in this kernel: curves, and no model.
+_watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
+
+
+class Dashboard:
+    """Shows loss, validation score, speed and memory of a training run while it goes on.
+
+    In a notebook it is a widget of fixed height, redrawn at most five times a second and in 0.4 %
+    of the time; when the run ends, a figure takes its place. Elsewhere, or where `show` is
+    ``"text"``, it is one printed line an epoch.
+
+    Args:
+        name: What is trained, such as "LoRA"; it names the curves, also beside a later run.
+        total_steps: Training steps planned.
+        total_epochs: Epochs planned.
+        data: Title of the data set. Runs on the same data and with the same score are compared.
+        score: What the validation score is called.
+        chips: Makes the chips whose predictions to show; called only where somebody can see them.
+        show: True, ``"text"``, or False, which shows and prints nothing.
+        clock: Returns seconds; tests pass their own.
+
+    Example:
+        >>> dashboard = Dashboard("LoRA", total_steps=2, show=False)
+        >>> dashboard.start()
+        >>> for step in (1, 2):
+        ...     if dashboard.should_stop:
+        ...         break
+        ...     dashboard.update(step=step, epoch=1, train_loss=1 / step, images=8)
+        >>> dashboard.validation(epoch=1, step=2, val_loss=0.6, score=0.7, kept=True)
+        >>> dashboard.finish()
+        >>> dashboard.state["state"]
+        'finished'
+    """
+
+    def __init__(
+        self, name: str, total_steps: int, total_epochs: int = 1, data: str = "",
+        score: str = "mIoU", chips: Callable[[], WatchedChips] | None = None,
+        show: bool | str = True, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        if show not in (True, False, "text"):
+            raise GeopeftError(f"dashboard is True, False or 'text', not {show!r}.")
+        self.show, self.clock, self._make_chips = show, clock, chips
+        self.state: dict[str, Any] = {
+            "title": f"{name} on {data}" if data else name, "name": name, "state": "running",
+            "score": score, "message": "", "step": 0, "epoch": 0, "total_steps": total_steps,
+            "total_epochs": total_epochs, "train": [], "validation": [], "step_memory": {},
+            "memory": {}, "trace": [],
+        }  # fmt: skip
+        self._earlier = _watched.setdefault((data, score), deque(maxlen=len(GHOSTS)))
+        self.chips: WatchedChips | None = None
+        self.panel: Panel | None = None
+        self._handle: Any = None
+        self._stop = False
+        self._started = self._drawn = clock()
+        self._cost = 0.0  # seconds that the last picture took
+        self._steps_before: int | None = None  # of the run that this one goes on with
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50)  # (seconds, images) per step
+
+    def start(self) -> None:
+        """Show the view with its Stop button, and start the clock."""
+        self._started = self._drawn = self.clock()
+        if self.show is True and _in_notebook():
+            from IPython.display import display
+
+            from geopeft_nb.widgets.controls import panel
+
+            self.panel = panel()
+            self.chips = self._make_chips() if self._make_chips else None
+            shown = {"text/plain": f"Training {self.state['title']}"}
+            if self.panel is not None:
+                self._draw()
+                self._draw_chips()
+                view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
+                shown["application/vnd.jupyter.widget-view+json"] = view  # type: ignore[assignment]
+            self._handle = display(shown, raw=True, display_id=True)
+        elif self.show:
+            print(f"Training {self.state['title']}")
+
+    @property
+    def should_stop(self) -> bool:
+        """True once somebody asked to stop; cheap enough to ask at every step."""
+        return self._stop or (self.panel is not None and self.panel.poll())
+
+    def stop(self) -> None:
+        """Ask the training loop to end after this step, as a click on the button does."""
+        self._stop = True
+
+    def update(
+        self, *, step: int, epoch: int = 1, train_loss: float | None = None, images: int = 0,
+        memory: Callable[[], Memory] | None = None, learning_rate: float | None = None,
+    ) -> None:  # fmt: skip
+        """Note one training step, and redraw if the last picture is old enough.
+
+        Args:
+            step: Steps done, counted from 1.
+            epoch: The epoch under way, counted from 1.
+            train_loss: Loss of this step.
+            images: Images in this step's batch.
+            memory: Returns bytes as `device_memory` does; called only when a picture is due.
+            learning_rate: Of this step.
+        """
+        now, state = self.clock(), self.state
+        if self._steps_before is None:
+            self._steps_before = step - 1
+        state.update(step=step, epoch=epoch, seconds=now - self._started)
+        state["learning_rate"] = learning_rate
+        if train_loss is not None:
+            state["train"].append((step, float(train_loss)))
+        left = max(0, state["total_steps"] - step) / (step - self._steps_before)
+        state["seconds_left"] = state["seconds"] * left
+        self._recent.append((now, images))
+        if (elapsed := now - self._recent[0][0]) > 0:  # the first entry marks where time starts
+            state["steps_per_second"] = (len(self._recent) - 1) / elapsed
+            state["images_per_second"] = sum(n for _, n in list(self._recent)[1:]) / elapsed
+        pause = max(FASTEST, min(SLOWEST, self._cost / SHARE))
+        if self._handle is not None and now - self._drawn >= pause:
+            self._measure(memory)
+            self._draw()
+            self._drawn = self.clock()
+            self._cost = self._drawn - now
+
+    def validation(
+        self, epoch: int, step: int, val_loss: float, score: float, kept: bool = False
+    ) -> None:
+        """Note the scores after an epoch; `kept` says that its weights are the best so far."""
+        self.state["epoch"] = epoch
+        self.state["validation"].append((step, float(val_loss), float(score)))
+        if self._handle is None:
+            if self.show:
+                print(" · ".join(self._line()))
+        elif self.chips is not None:
+            self.chips.look(kept)
+            self._draw_chips()
+
+    def finish(self, state: str = "finished", message: str = "") -> None:
+        """Replace the live view by a figure that stays; a second call changes nothing.
+
+        Args:
+            state: How the run ended, ``"finished"`` or ``"stopped"``.
+            message: What became of it, for example "Kept epoch 2: validation mIoU 0.712."
+        """
+        if self.state["state"] != "running":
+            return
+        self._stop = self.should_stop
+        taken = self.clock() - self._started
+        self.state.update(state=state, message=message, seconds=taken)
+        view = describe(self.state, list(self._earlier))
+        if self._handle is not None:
+            from geopeft_nb.widgets.finished import finished_figure
+
+            chips = self.chips.shown(kept=True) if self.chips else {}
+            kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
+            root = f'class="gp-dashboard" data-step="{self.state["step"]}" data-state="{state}"'
+            kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
+            self._handle.update(kept, raw=True)
+            self._handle = None
+        elif self.show:
+            print(f"{state}: {message} {' · '.join(facts(self.state))}")
+        if self.panel is not None:
+            self.panel.close()
+            self.panel = None
+        if self.show and self.state["train"]:
+            ghost = {"name": self.state["name"], "step_memory": self.state["step_memory"]}
+            ghost |= {key: list(self.state[key]) for key in ("train", "validation")}
+            self._earlier.append(ghost)
+
+    def _draw(self) -> None:
+        if self.panel is not None:
+            self.panel.view = describe(self.state, list(self._earlier))
+
+    def _draw_chips(self) -> None:
+        if self.panel is not None and self.chips is not None:
+            from PIL import Image
+
+            shown = self.chips.shown()
+            for chip in shown["chips"]:
+                chip["image"] = data_address(Image.fromarray(chip.pop("picture")).quantize(128))
+            self.panel.chips = shown
+
+    def _measure(self, memory: Callable[[], Memory] | None) -> None:
+        if memory is not None:
+            self.state["memory"] = now = dict(memory())
+            size = now.get("allocated", now.get("process", 0))
+            self.state["trace"].append((self.state["step"], size))
+
+    def _line(self) -> list[str]:
+        """Say an epoch in one line."""
+        state = self.state
+        _, loss, score = state["validation"][-1]
+        line = [f"epoch {state['epoch']} of {state['total_epochs']}"]
+        if state["train"]:
+            line.append(f"training loss {number(state['train'][-1][1])}")
+        line += [f"validation loss {number(loss)}", f"{state['score']} {number(score)}"]
+        return [*line, f"{duration(state.get('seconds_left', 0))} left"]
+
+
+def _in_notebook() -> bool:
+    """Return whether this runs in a Jupyter kernel, without importing IPython for the question."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
