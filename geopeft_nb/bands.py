@@ -34,11 +34,7 @@ HLS_BANDS: tuple[str, ...] = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "S
 #: The thirteen bands of Sentinel-2's MultiSpectral Instrument, in the order of ESA's products.
 SENTINEL2_BANDS: tuple[str, ...] = tuple(WAVELENGTHS)
 
-_MSI = {
-    "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "RED_EDGE_1",
-    "B6": "RED_EDGE_2", "B7": "RED_EDGE_3", "B8": "NIR_BROAD", "B8A": "NIR_NARROW",
-    "B9": "WATER_VAPOR", "B10": "CIRRUS", "B11": "SWIR_1", "B12": "SWIR_2",
-}  # fmt: skip
+_MSI = dict(zip("B1 B2 B3 B4 B5 B6 B7 B8 B8A B9 B10 B11 B12".split(), WAVELENGTHS, strict=True))
 _OLI = {
     "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "NIR_NARROW",
     "B6": "SWIR_1", "B7": "SWIR_2", "B9": "CIRRUS",
@@ -54,8 +50,8 @@ _NUMBERS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("L4", "L5", "L7"), _TM),
 }
 _ALIASES: dict[str, str] = {
-    "NIR": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR2": "SWIR_2", "SWIR16": "SWIR_1",
-    "SWIR22": "SWIR_2", "NIR08": "NIR_NARROW",
+    "NIR": "NIR_NARROW", "NIR08": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR16": "SWIR_1",
+    "SWIR2": "SWIR_2", "SWIR22": "SWIR_2",
 }  # fmt: skip
 
 
@@ -105,6 +101,20 @@ def band_name(name: str) -> str:
     raise unknown_name("band", name, WAVELENGTHS)
 
 
+def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the toolkit's names of bands that are all different.
+
+    Raises:
+        GeopeftError: No list, a band that is unknown or there twice, or none at all.
+    """
+    if isinstance(wanted, str):
+        raise GeopeftError(f"bands must be a list of names, for example [{wanted!r}].")
+    names = tuple(band_name(name) for name in wanted)
+    if not names or len(set(names)) != len(names):
+        raise GeopeftError(f"bands must name each band once and at least one, got {list(wanted)}.")
+    return names
+
+
 def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
     """Find where the wanted bands stand among the available ones.
 
@@ -122,14 +132,8 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
         >>> band_indices(["RED", "B02"], HLS_BANDS)
         [2, 0]
     """
-    if isinstance(wanted, str):
-        raise GeopeftError(f"bands must be a list of names, not the string {wanted!r}.")
-    names = [band_name(name) for name in wanted]
-    if not names or len(set(names)) != len(names):
-        raise GeopeftError(f"bands must name each band once and at least one, got {list(wanted)}.")
-    present = [band_name(name) for name in available]
-    missing = [name for name in names if name not in present]
-    if missing:
+    names, present = band_names(wanted), [band_name(name) for name in available]
+    if missing := [name for name in names if name not in present]:
         raise GeopeftError(
             f"Band {', '.join(missing)} is not available here; choose from {', '.join(present)}."
         )

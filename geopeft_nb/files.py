@@ -213,7 +213,7 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
         raise FileNotFoundError(_missing(entry, "it was not asked, because of download=False"))
     if "-NC" in entry.licence.upper():
         message = f"{entry.name} is not for commercial use: {entry.licence}."
-        warnings.warn(message, stacklevel=4)  # the line that asked for the backbone
+        warnings.warn(message, stacklevel=5)  # the line that asked for the backbone
     try:
         path = _from_hub(entry) if entry.hub else _from_url(entry)
     except ValueError as error:  # a wrong checksum, which pooch leaves nowhere

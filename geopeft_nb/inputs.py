@@ -36,15 +36,12 @@ def choose_scaling(
     if normalise is None:
         normalise = "pretraining" if reflectance else "dataset"
     check_name("normalisation", normalise, NORMALISATIONS)
-    if card.scheme == "inside" and not reflectance:
-        raise GeopeftError(
-            f"{card.name} scales reflectance by itself, and the numbers of {data.card.name} are "
-            "not reflectance. Use another backbone for them."
-        )
-    if card.scheme == "inside" and normalise == "dataset":
+    inside = card.scheme == "inside"
+    if inside and (not reflectance or normalise == "dataset"):
+        use = "normalise='pretraining'" if reflectance else "another backbone, or reflectance"
         raise GeopeftError(
             f"{card.name} scales reflectance by itself, because it also computes an index from "
-            "it. Use normalise='pretraining'."
+            f"it. Use {use}."
         )
     if normalise == "pretraining" and not reflectance:
         raise GeopeftError(
@@ -69,8 +66,7 @@ def choose_metadata(
             of a training chip.
     """
     card = backbone.card
-    taken = {"time": card.takes_time, "location": card.takes_location}
-    takes = tuple(kind for kind, yes in taken.items() if yes)
+    takes = tuple(kind for kind in METADATA if getattr(card, f"takes_{kind}"))
     if wanted is None:
         known = all(without(part, kind) is None for kind in takes for part in data.parts.values())
         return takes if known else ()

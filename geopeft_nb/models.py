@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
@@ -143,25 +143,17 @@ class SegmentationModel(Facts, nn.Module):
         Raises:
             ValueError: The attached method changed the backbone's own weights, or its maps.
         """
-        if self.adapter is not None:
-            with self.backbone.disable_adapter():
-                yield
-        elif self.method == "full":
-            raise GeopeftError(
-                "Full fine-tuning changed the backbone's own weights, so there is nothing to take "
-                "off. Load the pretrained backbone anew with load_backbone."
-            )
-        elif (self.method or "").startswith("merged"):
-            raise GeopeftError(
-                "The adapter was merged into the backbone's weights, so there is nothing to take "
-                "off. Compare before merging, or load the pretrained backbone with load_backbone."
-            )
-        elif self.method == "vit_adapter":
+        if self.method == "vit_adapter":
             raise GeopeftError(
                 "The decoder reads maps that only ViT-Adapter makes. For the features of the "
                 "pretrained backbone call model.plain_backbone(image)."
             )
-        else:
+        if self.method == "full" or (self.method or "").startswith("merged"):
+            raise GeopeftError(
+                f"{self.method} changed the backbone's own weights, so there is nothing to take "
+                "off. Load the pretrained backbone anew with load_backbone."
+            )
+        with self.backbone.disable_adapter() if self.adapter is not None else nullcontext():
             yield
 
     def train(self, mode: bool = True) -> Self:
@@ -280,15 +272,11 @@ def build_model(
     expect(backbone, "patch_size", "the backbone that load_backbone returned")
     expect(data, "holdout", "the data that load_data returned")
     card = check_decoder(decoder, options, data.task)
-    if tuple(backbone.bands) != tuple(data.bands):
+    if tuple(backbone.bands) != tuple(data.bands) or backbone.frames != 1:
         raise GeopeftError(
-            f"The backbone was loaded for bands {', '.join(backbone.bands)} but the data have "
-            f"{', '.join(data.bands)}. Use load_backbone(..., bands=data.bands)."
-        )
-    if backbone.frames != 1:
-        raise GeopeftError(
-            f"The backbone was loaded for {backbone.frames} frames, and these data have one. "
-            "Use load_backbone(..., frames=1)."
+            f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
+            f"and the data have 1 of {', '.join(data.bands)}. Use load_backbone(..., "
+            "bands=data.bands, frames=1)."
         )
     patch = backbone.patch_size
     if data.size % patch and not pad:

@@ -184,37 +184,24 @@ class Backbone(Facts, nn.Module):
         Raises:
             ValueError: The model does not take it, or shape or range are wrong.
         """
-        takes = {"time": self.card.takes_time, "location": self.card.takes_location}
-        given = {"time": temporal, "location": location}
-        if extra := [
-            name for name, value in given.items() if value is not None and not takes[name]
-        ]:
-            able = [name for name, taken in takes.items() if taken]
-            only = f"takes only {able[0]}" if able else "takes neither time nor location"
-            raise GeopeftError(f"{self.card.name} {only}: leave {' and '.join(extra)} out.")
-        batch, _, frames = image.shape[:3]
-        wanted = {"time": (batch, frames, 2), "location": (batch, 2)}
-        for name, value in given.items():
-            if value is not None and tuple(value.shape) != wanted[name]:
+        (batch, _, frames), card, first = image.shape[:3], self.card, self.card.first_day
+        rules = {  # name -> value, whether it is an input, shape, least and most, in words
+            "time": (temporal, card.takes_time, (batch, frames, 2), (1, first), (9999, 366),
+                     f"(B, T, 2) year and day of year from {first} to 366"),
+            "location": (location, card.takes_location, (batch, 2), (-90, -360), (90, 360),
+                         "(B, 2) latitude between -90 and 90, and longitude, in degrees"),
+        }  # fmt: skip
+        for name, (value, taken, shape, least, most, words) in rules.items():
+            if value is None:
+                continue
+            if not taken:
+                raise GeopeftError(f"{card.name} does not take {name}: leave it out.")
+            low, high = value.new_tensor(least), value.new_tensor(most)
+            if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
                 raise GeopeftError(
-                    f"{name} must have shape {wanted[name]} for this image, got "
-                    f"{tuple(value.shape)}: (B, T, 2) year and day of year, (B, 2) latitude and "
-                    "longitude in degrees."
+                    f"{name} must be {words}, of shape {shape} for this image; got shape "
+                    f"{tuple(value.shape)}."
                 )
-        if location is not None and not bool(
-            (location.abs().cpu() <= torch.tensor([90.0, 360.0])).all()
-        ):
-            raise GeopeftError(
-                "location must be (latitude, longitude) in degrees, with latitudes between -90 and "
-                "90."
-            )
-        first = self.card.first_day
-        if temporal is not None and not bool(
-            (
-                (temporal[..., 1] >= first) & (temporal[..., 1] <= 366) & (temporal[..., 0] >= 1)
-            ).all()
-        ):
-            raise GeopeftError(f"time must be (year, day of year) with days from {first} to 366.")
         return tuple(  # type: ignore[return-value]
             None if value is None else value.to(image.device, torch.float32)
             for value in (temporal, location)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
-from geopeft_nb.bands import band_name, nearest_band
+from geopeft_nb.bands import band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, name_options, whole
 from geopeft_nb.files import checksum_of, fetch
 
@@ -27,8 +27,8 @@ FAMILIES = {
     "clay": ("clay", "ClayViT"),
     "satmae": ("satmae", "SatMAEViT"),
     "galileo": ("galileo", "GalileoViT"),
-    "resnet": ("generic", "TimmStages"),
-    "vit": ("generic", "TimmViT"),
+    "resnet": ("timm_models", "TimmStages"),
+    "vit": ("timm_models", "TimmViT"),
     "unet": ("unet", "UNet"),
 }
 
@@ -106,7 +106,7 @@ def load_backbone(
 def find_card(name: str) -> BackboneCard:
     """Return the card of a name, made on the spot for a model of torchgeo or timm."""
     if isinstance(name, str) and name.startswith(("torchgeo:", "timm:")):
-        from geopeft_nb.backbones.generic import make_card
+        from geopeft_nb.backbones.timm_models import make_card
 
         return make_card(name)
     return backbone_card(name)
@@ -120,11 +120,7 @@ def _checked(
     layers: Sequence[int] | None,
     gsd: float,
 ) -> Request:
-    if isinstance(bands, str):
-        raise GeopeftError(f"bands must be a list of names, for example [{bands!r}].")
-    chosen = tuple(band_name(band) for band in bands) if bands is not None else card.bands
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise GeopeftError(f"bands must name each band once and at least one, got {bands!r}.")
+    chosen = card.bands if bands is None else band_names(bands)
     whole(f"frames of {card.name}", frames, 1, card.max_frames)
     if img_size is not None and whole("img_size", img_size) % card.patch_size:
         raise GeopeftError(
@@ -148,7 +144,7 @@ def _announce_unseen(card: BackboneCard, bands: tuple[str, ...], shares: bool) -
         notes += [f"{band} takes {takes} of {source}" for band, source in unseen.items()]
         warnings.warn(
             f"{card.name} never saw {', '.join(unseen)} in pretraining: {'; '.join(notes[1:])}.",
-            stacklevel=3,
+            stacklevel=4,  # the line that asked for the backbone
         )
     return notes
 
@@ -190,7 +186,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     # Masked autoencoders store their command line in a Namespace, which holds no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
-            state = _read(path)
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                state: Any = load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # every reader has exceptions of its own for a damaged file
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
             raise GeopeftError(
@@ -215,14 +216,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in tensors):  # of a model trained on several GPUs
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401 - a file may hold anything
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -256,41 +249,30 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
     module.load_state_dict(dict(state), strict=False)
 
 
-def list_backbones() -> pd.DataFrame:
+def list_backbones(full: bool = False) -> pd.DataFrame:
     """List the backbones that `load_backbone` knows, one row each.
 
     Besides these it takes ``"torchgeo:<Weights>"`` and ``"timm:<model>"``.
+
+    Args:
+        full: Also show wavelengths, statistics, inputs, the weights' file, citation and note.
     """
     rows = []
     for card in CARDS.values():
         file = card.weights
-        rows.append(
-            {
-                "name": card.name,
-                "title": card.title,
-                "sensor": card.sensor,
-                "parameters": card.parameters,
-                "bands": ", ".join(card.bands),
-                "wavelengths (µm)": card.wavelengths,
-                "mean (reflectance)": card.mean,
-                "std (reflectance)": card.std,
-                "patch (px)": card.patch_size,
-                "image (px)": card.img_size,
-                "frames": card.frames,
-                "width": card.width,
-                "depth": card.depth,
-                "heads": card.heads,
-                "time": card.takes_time,
-                "location": card.takes_location,
-                "gsd": card.takes_gsd,
-                "file": file.name if file else "none: random initialisation",
-                "hub": (file.url or "ships with the toolkit") if file else "",
+        row: dict[str, Any] = {"name": card.name, "title": card.title, "sensor": card.sensor}
+        row |= {"bands": ", ".join(card.bands), "patch (px)": card.patch_size}
+        row |= {key: getattr(card, key) for key in ("width", "depth", "parameters", "licence")}
+        if full:
+            row |= {key: getattr(card, key) for key in ("heads", "frames", "citation", "note")}
+            row |= {
+                "wavelengths (µm)": card.wavelengths, "mean (reflectance)": card.mean,
+                "std (reflectance)": card.std, "image (px)": card.img_size,
+                "time": card.takes_time, "location": card.takes_location, "gsd": card.takes_gsd,
+                "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",
                 "size (bytes)": file.size if file else None,
                 "sha256": file.sha256 if file else None,
-                "licence": card.licence,
-                "citation": card.citation,
-                "note": card.note,
-            }
-        )
+            }  # fmt: skip
+        rows.append(row)
     table = pd.DataFrame(rows).set_index("name")
-    return table.astype({"size (bytes)": "Int64"})
+    return table.astype({"size (bytes)": "Int64"}) if full else table

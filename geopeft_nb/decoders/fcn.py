@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 
@@ -33,7 +32,7 @@ class FCNDecoder(nn.Module):
                 nn.Sequential(
                     nn.ConvTranspose2d(before, width, 2, stride=2),
                     nn.Conv2d(width, width, 3, padding=1),
-                    LayerNorm2d(width, eps=1e-6),
+                    ChannelNorm(width, eps=1e-6),
                     nn.GELU(),
                 )
                 for before in widths[:-1]
@@ -43,3 +42,11 @@ class FCNDecoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D, h, w) to (B, W, h * 2^n, w * 2^n)."""
         return self.convs(features[-1])
+
+
+class ChannelNorm(nn.LayerNorm):
+    """A layer norm over the features of each cell of a map."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, D, h, w) to the same shape."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)

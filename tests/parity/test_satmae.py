@@ -190,7 +190,7 @@ def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
 
 def test_metadata_is_refused_because_the_model_takes_none() -> None:
     image = torch.rand(1, 10, 16, 16)
-    with pytest.raises(ValueError, match="takes neither time nor location: leave time"):
+    with pytest.raises(ValueError, match="does not take time: leave it out"):
         small()(image, torch.tensor([[[2021.0, 200.0]]]))
-    with pytest.raises(ValueError, match="leave location out"):
+    with pytest.raises(ValueError, match="does not take location: leave it out"):
         small()(image, location=torch.tensor([[47.4, 8.5]]))

@@ -76,7 +76,7 @@ def test_frames_are_joined_in_the_features_and_must_be_as_announced() -> None:
 
 
 def test_metadata_is_refused_by_a_model_that_takes_none() -> None:
-    with pytest.raises(ValueError, match="neither time nor location"):
+    with pytest.raises(ValueError, match="does not take location"):
         gp.load_backbone("geopeft_tiny")(torch.zeros(1, 6, 64, 64), location=torch.zeros(1, 2))
 
 
@@ -187,3 +187,13 @@ def test_patches_are_rows_columns_then_bands() -> None:
     image = torch.arange(6 * 16 * 16.0).reshape(1, 6, 1, 16, 16)
     patch = model.patches(image)[0, 1]  # first row of patches, second column
     assert torch.equal(patch.reshape(8, 8, 6), image[0, :, 0, :8, 8:].permute(1, 2, 0))
+
+
+def test_the_list_has_what_helps_to_choose_and_in_full_the_rest() -> None:
+    short, full = gp.list_backbones(), gp.list_backbones(full=True)
+    assert list(short) == [
+        "title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence"
+    ]  # fmt: skip
+    assert {*short} < {*full} and full.loc["geopeft_tiny", "size (bytes)"] == 6_482_064
+    assert full.loc["unet", "file"] == "none: untrained"
+    assert full.loc["galileo_nano", "wavelengths (µm)"][0] == 0.493

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import adapt_kernel
-from geopeft_nb.backbones.generic import WHITE, make_card
+from geopeft_nb.backbones.timm_models import WHITE, make_card
 from geopeft_nb.backbones.vit import FusedQKV
 from geopeft_nb.bands import SENTINEL2_BANDS
 from geopeft_nb.decoders.linear import LinearDecoder

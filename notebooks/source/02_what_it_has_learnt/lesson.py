@@ -104,7 +104,7 @@ families = {
     "Galileo": "galileo_nano",
     "DeCUR": "decur_resnet50",
 }
-wavelengths = gp.list_backbones()["wavelengths (µm)"]
+wavelengths = gp.list_backbones(full=True)["wavelengths (µm)"]
 
 
 # %%
