@@ -106,7 +106,7 @@ class ChipDataset:
         chip = self.chips[index]
         try:
             found = Reading(*chip.read())
-        except (OSError, IndexError) as error:  # rasterio's errors, and a file without the band
+        except (OSError, IndexError, KeyError, RuntimeError) as error:  # rasterio's and h5py's
             raise GeopeftError(
                 f"Chip {chip.name!r} cannot be read ({error}). Restore its file, or take the "
                 "chip out of the data set."

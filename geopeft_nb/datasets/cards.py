@@ -41,6 +41,9 @@ class DataCard:
         claims: Which of ``"val"``, ``"test"`` and ``"holdout"`` share no place with training.
         leaks: What is known to stand on two sides all the same, with numbers.
         download: What would be downloaded, and how large it is.
+        scale: What the numbers of the files are divided by.
+        sizes: The only chip sides that there are; empty where a chip can be cut into smaller ones.
+        compressed: Whether chips take so long to decode that they are kept decoded.
     """
 
     name: str
@@ -68,6 +71,9 @@ class DataCard:
     claims: tuple[str, ...] = ("val", "test", "holdout")
     leaks: str = ""
     download: str = ""
+    scale: float = 1
+    sizes: tuple[int, ...] = ()
+    compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,6 @@ class Request:
         download: Whether files may be downloaded.
         seed: Seed of the split by place, or of a generator.
         cache: Whether decoded chips are kept on disk.
-        unreadable: ``"skip"`` to leave out files that cannot even be opened, and name them in
-            `skipped`; else ``"error"``.
     """
 
     root: str | None = None
@@ -95,7 +99,6 @@ class Request:
     download: bool = True
     seed: int = 0
     cache: bool = True
-    unreadable: str = "error"
 
 
 def choose_bands(wanted: Sequence[str] | None, card: DataCard) -> tuple[list[int], tuple[str, ...]]:

@@ -7,30 +7,31 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from geopeft_nb.datasets.base import Reading
 from geopeft_nb.files import cache_folder
 
 #: Bytes that stay free on the disk: with less, nothing more is kept.
 RESERVE = 1_000_000_000
 
-Decoded = tuple[np.ndarray, np.ndarray]
-
 
 class ChipCache:
-    """Keeps decoded chips below ``chips/`` in the cache folder, one pair of files each.
+    """Keeps decoded chips below ``chips/`` in the cache folder, a file each.
 
     Args:
         name: Name of the data set.
-        key: Whatever else decides what a chip holds: folder, bands, size.
+        key: Whatever else decides what a chip holds: bands, size.
         enabled: False decodes each time.
 
     Example:
         >>> cache = ChipCache("toy", "bands 1-6", enabled=False)
-        >>> image, mask = cache.read("a", lambda: (np.ones((6, 2, 2)), np.zeros((2, 2))))
+        >>> chip = cache.read("a", lambda: Reading(np.ones((6, 2, 2)), np.zeros((2, 2))))
     """
 
     def __init__(self, name: str, key: str, enabled: bool = True) -> None:
@@ -38,42 +39,46 @@ class ChipCache:
         self.folder = cache_folder() / "chips" / f"{name}-{digest}"
         self.enabled = enabled
 
-    def read(self, chip: str, decode: Callable[[], Decoded], source: Path | None = None) -> Decoded:
-        """Return image and target as `decode` gave them, now or earlier.
+    def read(
+        self, chip: str, decode: Callable[[], Reading], sources: Sequence[Path] = ()
+    ) -> Reading:
+        """Return pixels and where they lie as `decode` gave them, now or earlier.
 
         Args:
             chip: Name of the chip.
             decode: Reads it from its own files.
-            source: Its file: what was kept before this changed is decoded again.
+            sources: Its files: what was kept before one of them changed is decoded again.
 
         Returns:
             Arrays that belong to the caller.
         """
         if not self.enabled:
             return decode()
-        image_file = self.folder / f"{chip.replace(os.sep, '__')}.npy"
-        target_file = image_file.with_suffix(".target.npy")
+        where = zlib.crc32(repr(sources).encode())
+        file = self.folder / f"{chip.replace(os.sep, '__')}-{where:08x}.npz"
         try:
-            if source is None or source.stat().st_mtime <= image_file.stat().st_mtime:
-                return np.load(image_file), np.load(target_file)
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            pass
-        image, target = decode()
-        self._keep(target_file, target)
-        self._keep(image_file, image)  # last: an image is never there without its target
-        return image, target
+            if all(path.stat().st_mtime <= file.stat().st_mtime for path in sources):
+                with np.load(file) as kept:
+                    bounds = tuple(kept["bounds"].tolist()) or None
+                    return Reading(kept["image"], kept["target"], str(kept["crs"]) or None, bounds)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # not there yet, or damaged
+        reading = decode()
+        self._keep(file, reading)
+        return reading
 
-    def _keep(self, path: Path, array: np.ndarray) -> None:
-        if not self.enabled:
-            return
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    def _keep(self, file: Path, chip: Reading) -> None:
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self.folder).free < RESERVE + array.nbytes:
+            if shutil.disk_usage(self.folder).free < RESERVE + chip.image.nbytes:
                 raise OSError(errno.ENOSPC, f"less than {RESERVE / 1e9:g} GB are free")
-            with temporary.open("wb") as file:
-                np.save(file, array)
-            os.replace(temporary, path)
+            with temporary.open("wb") as opened:
+                np.savez(
+                    opened, image=chip.image, target=chip.target, crs=chip.crs or "",
+                    bounds=chip.bounds or (),
+                )  # fmt: skip
+            os.replace(temporary, file)
         except OSError as error:
             self.enabled = False
             temporary.unlink(missing_ok=True)

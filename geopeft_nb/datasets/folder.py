@@ -127,7 +127,7 @@ def load_folder(
         raise GeopeftError(f"block is a number of chips, a whole number; got {block!r}.")
     root = Path(request.root).expanduser()
     pairs, vector, notes = find_pairs(root, labels)
-    pairs, headers, skipped = _headers(pairs, request.unreadable == "skip")
+    headers = _headers(pairs)
     images, more = one_resolution({pair.image: headers[pair.image] for pair in pairs}, resolution)
     grids = list(images.values())
     names, source = name_bands(grids, band_names)
@@ -172,28 +172,13 @@ def load_folder(
     data = split_regions(chips, request, card, bands, size)
     data, overlapping = keep_apart(data, {tile.name: tile for tile in tiles})
     notes += _counted(data, tiles, overlapping, block)
-    return replace(data, notes=tuple(notes), skipped=skipped)
+    return replace(data, notes=tuple(notes))
 
 
-def _headers(
-    pairs: Sequence[Pair], skip: bool
-) -> tuple[list[Pair], dict[Path, Raster], dict[str, str]]:
-    """Read the headers of all images and masks; leave out, or refuse, pairs that have none."""
-    headers: dict[Path, Raster] = {}
-    skipped: dict[str, str] = {}
-    for pair in pairs:
-        try:
-            for path in (pair.image, pair.mask):
-                if path is not None and path not in headers:
-                    headers[path] = read_header(path)
-        except ValueError as error:
-            if not skip:
-                raise
-            skipped[pair.name] = str(error)
-    kept = [pair for pair in pairs if pair.name not in skipped]
-    if not kept:
-        raise GeopeftError(f"None of {len(pairs)} images can be read: {min(skipped.values())}")
-    return kept, headers, skipped
+def _headers(pairs: Sequence[Pair]) -> dict[Path, Raster]:
+    """Read the headers of all images and masks."""
+    paths = dict.fromkeys(path for pair in pairs for path in (pair.image, pair.mask) if path)
+    return {path: read_header(path) for path in paths}
 
 
 def _tiles(

@@ -228,8 +228,8 @@ def _counted(
         notes.append(f"{len(empty)} chips without any label are left out.")
     if seen.unread:
         notes.append(
-            f"{len(seen.unread)} masks cannot be read ({seen.unread[0]}, …); load_data(unreadable="
-            "'skip') leaves them out."
+            f"{len(seen.unread)} masks cannot be read ({seen.unread[0]}, …): restore them, or take "
+            "them out of the folder."
         )
     return notes
 

@@ -36,7 +36,6 @@ class GeoData(Facts):
         task: The kind of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
             ``"multilabel"``.
         notes: What the loader has to say about these files.
-        skipped: Name of each chip that was left out -> why.
     """
 
     train: ChipDataset
@@ -49,7 +48,6 @@ class GeoData(Facts):
     size: int
     ignore_index: int = -1
     notes: tuple[str, ...] = ()
-    skipped: Mapping[str, str] = field(default_factory=dict)
     task: str = field(init=False)
     classes: tuple[str, ...] = field(init=False)
     colours: tuple[str, ...] = field(init=False)
@@ -143,7 +141,6 @@ class GeoData(Facts):
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say in a few lines what is where; see `Facts`."""
         invented = self.card.synthetic and "SYNTHETIC" not in self.card.title
-        skipped = f"{len(self.skipped)} ({min(self.skipped)}, …)" if self.skipped else ""
         return f"{'SYNTHETIC ' if invented else ''}{self.card.title}", {
             "chips": f"{self.size} x {self.size} px",
             "bands": ", ".join(self.bands),
@@ -152,7 +149,6 @@ class GeoData(Facts):
             f"test {len(self.test)}",
             "held out": ", ".join(f"{name} {len(x)}" for name, x in self.holdout.items()) or "none",
             "labels": self.card.labels,
-            "left out, unreadable": skipped,
             "licence": self.card.licence,
             "note": " ".join(self.notes),
         }

@@ -5,25 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from geopeft_nb.datasets import (
-    burn_scars,
-    eurosat,
-    folder,
-    geobench,
-    hls_water,
-    reben,
-    sandbox,
-    scenes,
-    sen1floods11,
-)
-from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets import folder, hls_water, sandbox, scenes
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.errors import GeopeftError, check_name, whole
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
@@ -52,7 +41,6 @@ def load_data(
     download: bool = True,
     seed: int = 0,
     cache: bool = True,
-    unreadable: str = "error",
     **options: Any,  # noqa: ANN401 - each data set has its own
 ) -> GeoData:
     """Load a data set, split by place and by region.
@@ -70,9 +58,6 @@ def load_data(
         download: False never downloads, and says what is missing.
         seed: Seed of the split by place, and of data that are generated.
         cache: Keep decoded chips on disk where decoding takes long (in the folder GEOPEFT_CACHE).
-        unreadable: ``"error"`` stops at a chip that cannot be read, when it is asked for;
-            ``"skip"`` reads every chip once now, leaves out those that cannot be read or are
-            unfit, and names them in `data.skipped`.
         **options: The data set's own options, which an error lists, for example
             ``subset="mini"`` of sen1floods11, or ``task`` and ``shift`` of sandbox.
 
@@ -92,8 +77,6 @@ def load_data(
     for argument, regions in (("train", train_regions), ("holdout", holdout_regions)):
         if isinstance(regions, str):
             raise GeopeftError(f"{argument}_regions must be a list, for example [{regions!r}].")
-    if unreadable not in ("error", "skip"):
-        raise GeopeftError(f"unreadable must be 'error' or 'skip', got {unreadable!r}.")
     _, loader = LOADERS[name]
     own = [
         parameter.name
@@ -103,11 +86,12 @@ def load_data(
     for option in options:
         check_name(f"option of {name}", option, [*own, *_OPTIONS])
     folder = os.fspath(root) if root is not None else None
-    request = Request(
-        folder, bands, size, train_regions, holdout_regions, download, seed, cache, unreadable
-    )
-    data = loader(request, **options)
-    return _without_unreadable(data) if unreadable == "skip" else data
+    request = Request(folder, bands, size, train_regions, holdout_regions, download, seed, cache)
+    return loader(request, **options)
+
+
+#: What every data set takes.
+_OPTIONS = [option for option in inspect.signature(load_data).parameters if option != "options"]
 
 
 def leave_one_region_out(
@@ -144,34 +128,6 @@ def leave_one_region_out(
     for away in everywhere:
         home = [region for region in everywhere if region != away]
         yield away, load_data(name, train_regions=home, holdout_regions=[away], **arguments)
-
-
-def _without_unreadable(data: GeoData) -> GeoData:
-    """Read every chip once, and leave out those that fail."""
-    skipped: dict[str, str] = {}
-
-    def readable(part: ChipDataset) -> ChipDataset:
-        kept = []
-        for index, chip in enumerate(part.chips):
-            try:
-                part[index]
-                kept.append(chip)
-            except ValueError as error:
-                skipped[chip.name] = str(error)
-        return ChipDataset(kept, part.classes, part.ignore_index, part.kind)
-
-    return replace(
-        data,
-        train=readable(data.train),
-        val=readable(data.val),
-        test=readable(data.test),
-        holdout={region: readable(part) for region, part in data.holdout.items()},
-        skipped={**data.skipped, **skipped},
-    )
-
-
-#: What every data set takes.
-_OPTIONS = [option for option in inspect.signature(load_data).parameters if option != "options"]
 
 
 def list_datasets() -> pd.DataFrame:

@@ -26,7 +26,7 @@ from torch.utils.data import dataloader
 
 import geopeft_nb as gp
 from geopeft_nb.bands import SENTINEL2_BANDS
-from geopeft_nb.datasets.base import Chip, ChipDataset
+from geopeft_nb.datasets.base import Chip, ChipDataset, Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
@@ -64,14 +64,14 @@ def made(folder: Path, bands: tuple[str, ...], keep: bool) -> GeoData:
     cache = ChipCache("benchmark", f"{bands}", enabled=keep)
 
     def chip(index: int) -> Chip:
-        def decode() -> tuple[np.ndarray, np.ndarray]:
+        def decode() -> Reading:
             with rasterio.open(folder / f"{index}.tif") as image:
                 pixels = image.read(numbers)
             with rasterio.open(folder / f"{index}_mask.tif") as mask:
-                return pixels, mask.read(1)
+                return Reading(pixels, mask.read(1))
 
         def read() -> tuple[np.ndarray, np.ndarray]:
-            pixels, mask = cache.read(str(index), decode)
+            pixels, mask, *_ = cache.read(str(index), decode)
             return pixels.astype(np.float32) / 10_000, mask.astype(np.int64)
 
         return Chip(f"chip-{index}", "virginia", f"p{index}", read)

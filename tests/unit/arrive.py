@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from geopeft_nb.datasets.base import Reading
+
 CHIPS = 200
 
 
-def chip(number: int) -> tuple[np.ndarray, np.ndarray]:
+def chip(number: int) -> Reading:
     """A chip that is large enough to be caught half-written."""
     time.sleep(0.001)
     pixels = np.random.default_rng(number).integers(0, 9999, (6, 64, 64))
-    return pixels.astype(np.uint16), np.full((64, 64), number, np.int16)
+    return Reading(pixels.astype(np.uint16), np.full((64, 64), number, np.int16))
 
 
 def main(what: str, *arguments: str) -> None:

@@ -23,6 +23,7 @@ from trickling_server import Trickle, trickling
 from geopeft_nb import files
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets import chip_cache
+from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
 
@@ -187,17 +188,17 @@ def test_a_cache_of_chips_killed_at_ten_random_moments_is_right_in_the_end(cache
     assert caught >= 5
     kept = ChipCache("killed", "key")
 
-    def never() -> tuple[np.ndarray, np.ndarray]:
+    def never() -> Reading:
         raise AssertionError("this chip had been kept")
 
-    names = [path for path in kept.folder.glob("*.npy") if ".target" not in path.name]
+    names = list(kept.folder.glob("*.npz"))
     assert 0 < len(names)
     for path in names:  # what is there is whole
-        number = int(path.stem.rpartition("_")[2])
-        image, target = kept.read(f"chip/{number}", never)
+        number = int(path.stem.split("_")[-1].split("-")[0])
+        image, target, *_ = kept.read(f"chip/{number}", never)
         assert (image == chip(number)[0]).all() and (target == number).all()
     assert run("chips").wait() == 0
-    assert len([p for p in kept.folder.glob("*.npy") if ".target" not in p.name]) == CHIPS
+    assert len(list(kept.folder.glob("*.npz"))) == CHIPS
 
 
 def pack(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
@@ -279,20 +280,21 @@ def test_decoded_chips_come_back_from_disk_until_their_source_changes(
     os.utime(source, (1000, 1000))
     decoded = 0
 
-    def decode() -> tuple[np.ndarray, np.ndarray]:
+    def decode() -> Reading:
         nonlocal decoded
         decoded += 1
         return chip(7)
 
     kept = ChipCache("toy", "key")
     for _ in range(3):
-        image, target = kept.read("chip", decode, source)
+        image, target, *_ = kept.read("chip", decode, [source])
         assert (image == chip(7)[0]).all() and (target == 7).all()
     assert decoded == 1
-    (kept.folder / "chip.npy").write_bytes((kept.folder / "chip.npy").read_bytes()[:500])
-    assert (kept.read("chip", decode, source)[0] == chip(7)[0]).all() and decoded == 2
+    (file,) = kept.folder.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:500])
+    assert (kept.read("chip", decode, [source])[0] == chip(7)[0]).all() and decoded == 2
     os.utime(source, (time.time() + 60,) * 2)
-    kept.read("chip", decode, source)
+    kept.read("chip", decode, [source])
     assert decoded == 3
     assert ChipCache("toy", "other key").folder != kept.folder
 

@@ -18,9 +18,9 @@ from rasterio.transform import from_origin
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets import burn_scars, geobench, reben, sen1floods11
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS
+from geopeft_nb.datasets.published import burn_scars, common, geobench, sen1floods11
 from geopeft_nb.datasets.published.common import split_list
 from geopeft_nb.datasets.split import shared_places
 
@@ -54,7 +54,7 @@ def reben_files(folder: Path) -> None:
         (folder / name).mkdir()
     with duckdb.connect() as database:
         file = folder / "metadata.parquet"
-        rows = "select unnest(?) patch_id, 'Finland' country"
+        rows = "select unnest(?) patch_id, 'Finland' country, []::varchar[] labels"
         database.execute(f"copy ({rows}) to '{file}' (format parquet)", [chips])
 
 
@@ -131,7 +131,7 @@ def test_no_place_is_on_two_sides_where_the_data_set_claims_it(
     name: str, make: object, options: dict[str, object], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(reben._Files, "missing", lambda *_: None)
+    monkeypatch.setattr(common, "check_complete", lambda *_: None)  # reben's files are not there
     data = load(name, make, tmp_path / "files", **options)
     table = shared_places(data)
     assert set(table.index) == {"val", "test", *(f"holdout:{region}" for region in data.holdout)}
@@ -161,10 +161,10 @@ def test_how_far_the_published_splits_leak(tmp_path: Path) -> None:
 def test_how_far_a_split_of_cashew_as_it_was_cut_leaks(tmp_path: Path) -> None:
     data = load("m_cashew_plantation", cashew_files, tmp_path / "cashew")
     assert (shared_places(data)["shared_places"] == 0).all()  # of squares; but these overlap
-    shared = geobench._overlapping({
+    shared = geobench.overlapping({
         side: [chip.name for chip in part.chips] for side, part in data.parts.items()
     })  # fmt: skip
-    assert shared is not None and (shared["val"], shared["test"]) == (400, 50)
+    assert (shared["val"], shared["test"]) == (400, 50)
 
 
 @pytest.mark.mirror

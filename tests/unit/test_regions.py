@@ -10,7 +10,7 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets import load, scenes
+from geopeft_nb.datasets import scenes
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import Request
 from geopeft_nb.datasets.geodata import GeoData
@@ -20,6 +20,8 @@ CARD = replace(
     scenes.CARD, name="toy", regions=("north", "south", "far"), home=("north", "south"), size=8
 )
 IMAGE, MASK = np.full((6, 8, 8), 0.1, np.float32), np.zeros((8, 8), np.int64)
+
+HOME = Request(train_regions=["north"], holdout_regions=[])
 
 
 def chip(name: str, region: str, place: str | None = None) -> Chip:
@@ -107,38 +109,18 @@ def unknown_class() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("read", "reason"), [(broken, "ends too early"), (unknown_class, r"unknown classes \[7\]")]
 )
-def test_unreadable_chips_are_named_or_skipped_and_counted(
-    read: Callable[[], tuple[np.ndarray, np.ndarray]],
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_unreadable_chips_are_named(
+    read: Callable[[], tuple[np.ndarray, np.ndarray]], reason: str
 ) -> None:
-    chips = [chip(f"c{i}", "north") for i in range(9)]
-    chips[4] = replace(chips[4], read=read)
-
-    def loader(request: Request) -> GeoData:
-        return split_regions(
-            chips, replace(request, train_regions=["north"], holdout_regions=[]), CARD, HLS_BANDS, 8
-        )
-
-    monkeypatch.setitem(load.LOADERS, "toy", (CARD, loader))
-    data = gp.load_data("toy")
+    chips = [replace(chip("c4", "north"), read=read), chip("c5", "north"), chip("c6", "north")]
+    data = split_regions(chips, HOME, CARD, HLS_BANDS, 8)
     with pytest.raises(ValueError, match=f"'c4'.*{reason}"):
         [part[i] for part in data.parts.values() for i in range(len(part))]
-    skipping = gp.load_data("toy", unreadable="skip")
-    assert sum(map(len, skipping.parts.values())) == 8
-    assert list(skipping.skipped) == ["c4"] and "1 (c4, …)" in repr(skipping)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"unreadable": "ignore"}, "'error' or 'skip'"),
-        ({"subset": "mini"}, "Unknown option of scenes 'subset'"),
-    ],
-)
-def test_bad_options_are_refused(arguments: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        gp.load_data("scenes", **arguments)
+def test_an_option_of_another_data_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown option of scenes 'subset'"):
+        gp.load_data("scenes", subset="mini")
 
 
 def test_a_sample_says_when_and_where_as_far_as_that_is_known() -> None:
@@ -156,7 +138,7 @@ def test_what_reading_finds_goes_before_what_the_chip_states() -> None:
     )
     data = split_regions(
         [replace(chip(f"c{i}", "north"), read=lambda: found) for i in range(3)],
-        Request(train_regions=["north"], holdout_regions=[]),
+        HOME,
         CARD,
         HLS_BANDS,
         8,

@@ -1,11 +1,28 @@
-"""The split lists that were published with arXiv 2504.17397."""
+"""One way to load what was published: which chips, what is known of each, and how to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from geopeft_nb.datasets.cards import Request
-from geopeft_nb.files import FileEntry, fetch
+import numpy as np
+
+from geopeft_nb.archives import extract
+from geopeft_nb.datasets.base import Bounds, Chip, Reading
+from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
+
+#: Stands for no data in some files, beside NaN and what their header names.
+NO_DATA = -9999.0
 
 _COMMIT = "5fe258d428d2a8500dcfc376ba1b72051a509160"
 _SOURCE = f"https://raw.githubusercontent.com/IBM/peft-geofm/{_COMMIT}/datasets_splits"
@@ -68,34 +85,170 @@ def split_list(name: str, download: bool = True) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def keep_present(
-    listed: Mapping[str, list[str]],
-    missing: Callable[[str], str | None],
-    what: str,
+class Found(NamedTuple):
+    """What there is of a data set.
+
+    Attributes:
+        sides: ``"train"``, ``"val"``, ``"test"`` and perhaps ``"holdout"`` -> names of chips; or
+            all names below ``"all"``, to be split by place.
+        files: Gives the files of a chip, whether they are there or not.
+        facts: What is known about chips beside their names and files.
+        notes: What to tell about these files.
+    """
+
+    sides: Mapping[str, Sequence[str]]
+    files: Callable[[str], Sequence[Path]]
+    facts: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+
+def load_published(
     request: Request,
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Check that the files of every listed chip are there, before anything is read.
+    card: DataCard,
+    find: Callable[[Request], Found],
+    describe: Callable[[str, Found], Mapping[str, Any]],
+    read: Callable[[str, Found, list[int], Cut], Reading],
+) -> GeoData:
+    """Load a published data set.
 
     Args:
-        listed: Side -> names of its chips.
-        missing: Says which file a chip lacks, or None if it lacks none.
-        what: Name of the data set, for the message.
-        request: What was asked for; with ``unreadable="skip"`` chips without files are left out.
+        request: What was asked for.
+        card: Card of the variant that was asked for.
+        find: Says which chips there are, and where. Nothing is downloaded before it is called.
+        describe: Says of a chip `region`, `place` and what else `Chip` has, without reading it.
+        read: Reads a square of a chip's bands, and its target, as the files have them.
 
     Returns:
-        The lists without the chips that are not there; and the name of each of those -> why.
+        The data, images divided by the card's `scale`.
 
     Raises:
-        FileNotFoundError: A listed chip is not there, and is not to be skipped.
+        ValueError: A band, region or size that there is not; a chip on two sides.
+        FileNotFoundError: Files of listed chips are not there.
     """
-    lacking = {chip: file for chips in listed.values() for chip in chips if (file := missing(chip))}
-    if lacking and request.unreadable != "skip":
-        chip, file = next(iter(lacking.items()))
-        total = sum(map(len, listed.values()))
-        raise FileNotFoundError(
-            f"The split lists of {what} name {total:,} chips, and the files of {len(lacking):,} "
-            f"of them are not there, for example of {chip!r}: {file}. Complete the folder, or "
-            "load what is there with unreadable='skip', which names the others in data.skipped."
+    indices, bands = choose_bands(request.bands, card)
+    choose_regions(card, request)
+    size = request.size or card.size
+    if card.sizes and size not in card.sizes:
+        allowed = " or ".join(map(str, card.sizes))
+        raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
+    windows = [Cut("", 0, 0, size)] if card.sizes else cuts(card.size, size, card.name)
+    found = find(request)
+    check_complete(card, found)
+    cache = ChipCache(card.name, repr((card.kind, bands, size)), request.cache and card.compressed)
+
+    def reading(name: str, cut: Cut) -> Reading:
+        raw = cache.read(
+            name + cut.suffix, partial(read, name, found, indices, cut), found.files(name)
         )
-    kept = {side: [chip for chip in chips if chip not in lacking] for side, chips in listed.items()}
-    return kept, {chip: f"{file} is not there" for chip, file in lacking.items()}
+        if raw.target.dtype.kind == "f" and (raw.target % 1).any():
+            raise GeopeftError(f"The label of {name!r} has other than whole numbers.")
+        image = raw.image.astype(np.float32) / np.float32(card.scale)
+        return raw._replace(image=image, target=raw.target.astype(np.int64))
+
+    def chips(names: Iterable[str]) -> list[Chip]:
+        about = {name: describe(name, found) for name in names}
+        return [
+            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts)
+            for name, facts in about.items()
+            for cut in windows
+        ]
+
+    sides = {side: chips(names) for side, names in found.sides.items()}
+    if "all" in sides:
+        data = split_regions(sides["all"], request, card, bands, size)
+    else:
+        data = published_split(sides, request, card, bands, size)
+    return replace(data, notes=found.notes)
+
+
+def check_complete(card: DataCard, found: Found) -> None:
+    """Refuse a chip on two sides, and chips without their files, before anything is read.
+
+    Folders are listed instead of files looked for: that counts on a shared drive.
+    """
+    names = list(chain(*found.sides.values()))
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise GeopeftError(
+            f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them: a score on "
+            "chips that were trained on says nothing. Restore the published lists."
+        )
+    files = {name: found.files(name) for name in names}
+    folders = {path.parent for path in chain(*files.values())}
+    there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    absent = [[path for path in paths if path not in there] for paths in files.values()]
+    lacking = [paths[0] for paths in absent if paths]
+    if lacking:
+        raise FileNotFoundError(
+            f"{card.title} lists {len(names):,} chips, and the files of {len(lacking):,} of them "
+            f"are not there, for example {lacking[0]}. Complete the folder."
+        )
+
+
+def unpack(
+    name: str,
+    archives: Sequence[FileEntry],
+    request: Request,
+    wanted: Callable[[str], bool] = bool,
+) -> tuple[Path, tuple[str, ...]]:
+    """Find a folder, or fetch its archive and extract it into the cache.
+
+    Args:
+        name: Folder below a mirror or the cache.
+        archives: The archive, or its parts.
+        request: With the user's own root, which goes before.
+        wanted: Says which files are extracted, see `extract`.
+
+    Returns:
+        The folder, and a note if archives were extracted just now.
+    """
+    if folder := find_dataset(name, request.root):
+        return folder, ()
+    parts = [fetch(entry, request.download) for entry in archives]
+    folder = extract(parts, cache_folder() / name, wanted)
+    return folder, tuple(f"{part} was extracted into {folder}." for part in parts)
+
+
+def read_raster(
+    path: Path, indices: Sequence[int], cut: Cut, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, str | None, Bounds | None]:
+    """Read a square of some bands of a GeoTIFF.
+
+    Args:
+        path: The file.
+        indices: Bands to read, from 0.
+        cut: The square.
+        shape: Bands, rows and columns that the published file has.
+
+    Returns:
+        The pixels (bands, rows, columns), where those of floats that are not known are 0; the
+        coordinate reference system; and the bounds of the square.
+
+    Raises:
+        ValueError: It is not the published file.
+    """
+    import rasterio
+    from rasterio.windows import Window
+
+    window = Window(cut.left, cut.top, cut.side, cut.side)
+    with rasterio.open(path) as raster:
+        if (raster.count, *raster.shape) != shape:
+            raise GeopeftError(
+                f"{path} has (bands, rows, columns) {(raster.count, *raster.shape)} instead of "
+                f"{shape}. Restore the published file."
+            )
+        image = raster.read([index + 1 for index in indices], window=window)
+        if image.dtype.kind == "f":
+            image[np.isnan(image) | np.isin(image, [NO_DATA, raster.nodata or 0])] = 0
+        if raster.crs is None:
+            return image, None, None
+        return image, raster.crs.to_string(), raster.window_bounds(window)
+
+
+def read_pair(card: DataCard, name: str, found: Found, indices: Sequence[int], cut: Cut) -> Reading:
+    """Read a square of a chip whose files are an image and a mask."""
+    image_file, mask_file = found.files(name)
+    image, crs, bounds = read_raster(
+        image_file, indices, cut, (len(card.bands), card.size, card.size)
+    )
+    mask, *_ = read_raster(mask_file, [0], cut, (1, card.size, card.size))
+    return Reading(image, mask[0], crs, bounds)

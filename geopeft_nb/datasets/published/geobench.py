@@ -1,0 +1,290 @@
+"""Two segmentation tasks of GEO-Bench 1.0: cashew plantations in Benin, crops in South Africa.
+
+A chip is an HDF5 file with one array per band, and "label". The arrays are not compressed, so no
+decoded chips are kept. Attributes of the files hold pickles, which can run code when they are
+opened: they are never read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
+from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.published.common import Found, load_published, unpack
+from geopeft_nb.datasets.split import Cut
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import FileEntry
+
+#: Number at the beginning of a band's key -> the band. "Cloud Probability" is left out.
+NUMBERS = dict(
+    zip(
+        ("01", "02", "03", "04", "05", "06", "07", "08", "08A", "09", "11", "12"),
+        (band for band in SENTINEL2_BANDS if band != "CIRRUS"),
+        strict=True,
+    )
+)
+_KEY = re.compile(r"(\d\dA?) - [^_]+(?:_(\d{4}-\d\d-\d\d).*)?")
+#: Side in the partition file -> ours.
+SIDES = {"train": "train", "valid": "val", "test": "test"}
+_PARTITION = "default_partition.json"
+_HUB = "recursix/geo-bench-1.0"
+_CITE = "Lacoste et al. (2023), GEO-Bench, arXiv 2306.03831"
+
+
+CASHEW = DataCard(
+    name="m_cashew_plantation",
+    title="GEO-Bench m-cashew-plantation",
+    task="cashew plantation and how well it is managed, per pixel",
+    classes=(
+        "no data", "well-managed plantation", "poorly-managed plantation", "non-plantation",
+        "residential", "background", "uncertain",
+    ),
+    colours=("#FFFFFF", "#117733", "#B5BD4C", "#D9CFB8", "#CC3311", "#88AACC", "#AA4499"),
+    bands=tuple(NUMBERS.values()),
+    default_bands=HLS_BANDS,
+    regions=("benin",),
+    home=("benin",),
+    size=256,
+    resolution=10.0,
+    labels="polygons from the ground with GPS, corrected on Airbus Pleiades imagery by TechnoServe",
+    licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of TechnoServe)",
+    citation=f"{_CITE}; TechnoServe, Cashew Plantations in Benin, doi 10.34911/rdnt.hfv20i",
+    homepage=f"https://huggingface.co/datasets/{_HUB}",
+    scale=10_000,
+    mean=(
+        0.05201185, 0.06347584, 0.08924612, 0.08807076, 0.1380641, 0.22334324,
+        0.25493796, 0.2643248, 0.2643532, 0.28528745, 0.24639333, 0.16009208,
+    ),
+    std=(
+        0.02042023, 0.02272534, 0.02223255, 0.03504724, 0.02806437, 0.03737521,
+        0.04499236, 0.04146498, 0.0415102, 0.0413898, 0.04949743, 0.0514423,
+    ),
+    statistics_source="GEO-Bench, as arXiv 2504.17397 uses them, divided by 10,000",
+    split="GEO-Bench's default partition (1,350 / 400 / 50 chips)",
+    claims=(),
+    leaks="By its published converter, GEO-Bench cut one area of 1,122 x 1,186 px into 72 squares "
+    "of 256 px that begin every 128 px, and took each on 25 days. A square is on one side on all "
+    "days, but neighbouring squares share half of their ground. In 300 simulated splits of this "
+    "kind 95 % of the ground of validation and of test lay in training chips, with its labels. "
+    "The chips carry no coordinates to check it with.",
+    download=f"m-cashew-plant.zip from huggingface.co/datasets/{_HUB}, about 7 GB once extracted; "
+    "no checksum is published",
+)  # fmt: skip
+
+SA_CROP = DataCard(
+    name="m_sa_crop_type",
+    title="GEO-Bench m-SA-crop-type",
+    task="crop type, per pixel",
+    classes=(
+        "no data", "lucerne/medics", "planted pastures (perennial)", "fallow", "wine grapes",
+        "weeds", "small grain grazing", "wheat", "canola", "rooibos",
+    ),
+    colours=(
+        "#FFFFFF", "#117733", "#B5BD4C", "#A08060", "#882255", "#CC3311", "#44AA99", "#E6C229",
+        "#EE9A3A", "#0072B2",
+    ),
+    bands=tuple(NUMBERS.values()),
+    default_bands=HLS_BANDS,
+    regions=("western_cape",),
+    home=("western_cape",),
+    size=256,
+    resolution=10.0,
+    labels="fields surveyed from the air and by car, 2017-2018, Western Cape Department of "
+    "Agriculture",
+    licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of Radiant Earth)",
+    citation=f"{_CITE}; Western Cape Department of Agriculture and Radiant Earth Foundation "
+    "(2021), doi 10.34911/rdnt.j0co8q",
+    homepage=f"https://huggingface.co/datasets/{_HUB}",
+    mean=(
+        12.739611, 16.526744, 26.636417, 36.696639, 46.388679, 58.281453, 63.575819, 68.1836,
+        69.142591, 69.904566, 83.626811, 65.767679,
+    ),
+    std=(
+        7.492812, 9.329548, 12.674537, 19.421922, 19.487411, 19.959175, 21.538058, 23.050778,
+        22.329696, 21.877766, 28.144188, 27.234622,
+    ),
+    statistics_source="GEO-Bench, as arXiv 2504.17397 uses them",
+    reflectance=False,
+    split="GEO-Bench's default partition (3,000 / 1,000 / 1,000 chips)",
+    claims=(),
+    leaks="By its published converter, GEO-Bench took a tile on up to 5 days, all on one side. "
+    "Whether neighbouring tiles are on two sides cannot be checked: the chips carry no coordinates "
+    "that tell them apart.",
+    download=f"m-SA-crop-type.zip from huggingface.co/datasets/{_HUB}, about 9 GB once extracted; "
+    "no checksum is published",
+)  # fmt: skip
+
+#: How the cashew area was cut: days of each square, squares in a row, pixels from one to the next,
+#: and the last ones' top and left, which end with the area.
+_DAYS, _COLUMNS, _STEP, _LAST = 25, 8, 128, (1186 - 256, 1122 - 256)
+
+
+def _corner(name: str) -> tuple[int, int]:
+    """Return top and left of a cashew chip in its area, by its number: ``sample_<number>``."""
+    row, column = divmod(int(name.rpartition("_")[2]) // _DAYS, _COLUMNS)
+    return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
+
+
+def _square(name: str) -> str:
+    """Name the square of a cashew chip: the same ground on all days."""
+    return "square-{}-{}".format(*_corner(name))
+
+
+def _tile(name: str) -> str:
+    """Name the tile of a South African chip, ``<tile of four digits>_<number of the picture>``."""
+    return re.sub(r"(?<=_\d{4})_\d+$", "", name)
+
+
+class _Source(NamedTuple):
+    """What sets the two apart: their folder in GEO-Bench, and what shares ground."""
+
+    card: DataCard
+    folder: str
+    names: str  # of chips, as a regular expression
+    place: Callable[[str], str]
+
+    @property
+    def archive(self) -> FileEntry:
+        path = f"segmentation_v1.0/{self.folder}.zip"
+        url = f"https://huggingface.co/datasets/{_HUB}/resolve/main/{path}"
+        return FileEntry(f"geo-bench-1.0/{path}", url=url, licence="CC-BY-SA-4.0")
+
+
+_SOURCES = {
+    CASHEW.name: _Source(CASHEW, "m-cashew-plant", r"sample_\d+", _square),
+    SA_CROP.name: _Source(SA_CROP, "m-SA-crop-type", r".*_\d{4}_\d+", _tile),
+}
+
+
+def load_cashew_plantation(request: Request) -> GeoData:
+    """Load GEO-Bench m-cashew-plantation; see `load_data`.
+
+    Args:
+        request: What was asked for. The root may be m-cashew-plant itself or a folder that has it.
+
+    Returns:
+        Data of region benin, in reflectance; a place is a square of ground, on up to 25 days.
+
+    Raises:
+        ValueError: A partition file that is none; and see `load_published`.
+        ImportError: h5py is not installed.
+
+    Source: GEO-Bench, https://arxiv.org/abs/2306.03831
+    """
+    return _load(request, _SOURCES[CASHEW.name])
+
+
+def load_sa_crop_type(request: Request) -> GeoData:
+    """Load GEO-Bench m-SA-crop-type, in numbers of about 0-255; a place is a tile.
+
+    Arguments, errors and source are those of `load_cashew_plantation`.
+    """
+    return _load(request, _SOURCES[SA_CROP.name])
+
+
+def mirror_files(name: str) -> list[FileEntry]:
+    """Return the files that a mirror needs: the archive of one of the data sets."""
+    return [_SOURCES[name].archive]
+
+
+def _load(request: Request, source: _Source) -> GeoData:
+    try:
+        import h5py  # noqa: F401 - now, and not only when the first chip is read
+    except ImportError as error:
+        raise ImportError(
+            "The chips of GEO-Bench are HDF5 files, and h5py is not installed: pip install h5py"
+        ) from error
+    return load_published(
+        request, source.card, partial(_find, source=source),
+        lambda name, _: {"region": source.card.home[0], "place": source.place(name)}, _read,
+    )  # fmt: skip
+
+
+def _find(request: Request, source: _Source) -> Found:
+    folder, notes = _folder(request, source)
+    file = folder / _PARTITION
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        sides = {ours: [str(chip) for chip in content[side]] for side, ours in SIDES.items()}
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, no such side, no list
+        raise GeopeftError(
+            f"{file} is not a partition of GEO-Bench ({type(error).__name__}: {error}). Expected "
+            'is {"train": [...], "valid": [...], "test": [...]} with names of chips.'
+        ) from error
+    for chip in chain(*sides.values()):
+        if not re.fullmatch(source.names, chip):
+            raise GeopeftError(
+                f"{file} lists {chip!r}, and chips of {source.card.name} are {source.names}. Is "
+                "this the folder of another data set?"
+            )
+    notes += (
+        f"All {len(source.card.classes)} classes count in scores, 'no data' too, as in arXiv "
+        "2504.17397: no pixel is ignored. The chips do not say where they were taken.",
+    )
+    if source.card is CASHEW:
+        shared = overlapping(sides)
+        notes += (
+            f"By the numbers in their names, {shared['val']:,} of {len(sides['val']):,} validation "
+            f"and {shared['test']:,} of {len(sides['test']):,} test chips share ground with "
+            "training.",
+        )
+    return Found(sides, lambda chip: [folder / f"{chip}.hdf5"], notes=notes)
+
+
+def _folder(request: Request, source: _Source) -> tuple[Path, tuple[str, ...]]:
+    """Find the folder with the partition file, or download and extract the archive."""
+    found, notes = unpack(source.card.name, [source.archive], request)
+    for inside in ("", source.folder, f"segmentation_v1.0/{source.folder}"):
+        if (found / inside / _PARTITION).is_file():
+            return found / inside, notes
+    raise FileNotFoundError(
+        f"{found} is not {source.card.title}: it has no {_PARTITION}, and neither has "
+        f"{source.folder} in it. Expected are that file and one <chip>.hdf5 per chip: extract "
+        f"{source.folder}.zip there, or give another root=..."
+    )
+
+
+def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Count the cashew chips of each side that overlap one of training."""
+    trained = np.array(list({_corner(chip) for chip in sides["train"]}))
+    return {
+        side: sum(bool((abs(trained - _corner(chip)) < 256).all(axis=1).any()) for chip in chips)
+        for side, chips in sides.items()
+    }
+
+
+def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
+    import h5py
+
+    (path,) = found.files(name)
+    window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
+    with h5py.File(path, "r") as file:
+        keys = {match[1]: match for key in file if (match := _KEY.fullmatch(key))}
+        numbers = [list(NUMBERS)[index] for index in indices]
+        if lacking := [number for number in numbers if number not in keys]:
+            raise GeopeftError(
+                f"{path} lacks band {', '.join(lacking)}. It has {', '.join(file) or 'nothing'}. "
+                "Restore the published file."
+            )
+        bands = [file[keys[number][0]] for number in numbers]
+        for array in (*bands, file["label"]):
+            if array.shape != (CASHEW.size, CASHEW.size):
+                raise GeopeftError(
+                    f"Array {array.name!r} of {path} is {array.shape} instead of "
+                    f"{(CASHEW.size, CASHEW.size)}. Restore the published file."
+                )
+        image, label = np.stack([band[window] for band in bands]), file["label"][window]
+    day = keys[numbers[0]][2]
+    return Reading(image, label, date=datetime.date.fromisoformat(day) if day else None)

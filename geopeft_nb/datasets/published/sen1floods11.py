@@ -1,0 +1,190 @@
+"""Sen1Floods11, its hand-labelled part: water or not in 446 Sentinel-2 chips of eleven floods.
+
+The chips come one by one, each image with its label. Split as in arXiv 2504.17397; Bolivia is held
+out. Source: Bonafilia et al., CVPR workshops 2020, https://github.com/cloudtostreet/Sen1Floods11.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
+from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.published.common import (
+    Found,
+    list_entry,
+    load_published,
+    read_pair,
+    split_list,
+)
+from geopeft_nb.datasets.split import choose_regions
+from geopeft_nb.errors import check_name
+from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
+
+EVENTS = (
+    "Bolivia", "Ghana", "India", "Mekong", "Nigeria", "Pakistan", "Paraguay", "Somalia", "Spain",
+    "Sri-Lanka", "USA",
+)  # fmt: skip
+CARD = DataCard(
+    name="sen1floods11",
+    title="Sen1Floods11",
+    task="water or not during floods, per pixel",
+    classes=("Not water", "Water"),
+    colours=("#D9CFB8", "#0072B2"),
+    bands=SENTINEL2_BANDS,
+    regions=EVENTS,
+    home=EVENTS[1:],
+    size=512,
+    scale=10_000,
+    compressed=True,
+    resolution=10.0,
+    labels="drawn by hand; -1 where there is no label",
+    licence="CC-BY-4.0; contains modified Copernicus Sentinel data",
+    citation="Bonafilia, Tellman, Anderson, Issenberg: Sen1Floods11: a georeferenced dataset to "
+    "train and test deep learning flood algorithms for Sentinel-1. CVPR Workshops 2020",
+    homepage="https://github.com/cloudtostreet/Sen1Floods11",
+    default_bands=HLS_BANDS,
+    mean=(
+        0.16450718, 0.1412956, 0.13795798, 0.12353792, 0.1481099, 0.23991728, 0.28587557,
+        0.26345379, 0.30902815, 0.04911151, 0.00652506, 0.2044958, 0.11912015,
+    ),
+    std=(
+        0.06977374, 0.07406382, 0.07370365, 0.08692279, 0.07778555, 0.09105416, 0.10690993,
+        0.10096586, 0.11798815, 0.03380113, 0.01463465, 0.09772074, 0.07659938,
+    ),
+    statistics_source="published with arXiv 2504.17397, divided by 10,000",
+    split="published lists: 252 / 89 / 90 chips of ten flood events (regions, named as in the "
+    "chips; Mekong is Cambodia), and the 15 of Bolivia held out",
+    claims=("holdout",),
+    leaks="each of the ten events is in training, validation and test: all 89 validation and all "
+    "90 test chips show the same flood as 10 to 41 training chips, and may lie side by side with "
+    "them. Only held-out regions are other floods.",
+    download="446 chips one by one from storage.googleapis.com/sen1floods11, about 1 GB (2.3 MB "
+    "for the chip that was measured, 7.3 MB uncompressed); subset='mini': 36 chips, about 85 MB",
+)  # fmt: skip
+
+#: Side of the published lists.
+LISTS = {
+    "train": "sen1floods11/train_data", "val": "sen1floods11/valid_data",
+    "test": "sen1floods11/test_data", "holdout": "sen1floods11/bolivia_data",
+}  # fmt: skip
+#: The mini subset takes so many chips from the top of each list, of each of its events. 36 chips
+#: of the measured size are 85 MB; with 10 m bands that do not compress at all, 120 MB.
+MINI_CHIPS = {"train": 3, "val": 1, "test": 1, "holdout": 6}
+_MINI_EVENTS = ("Bolivia", "Ghana", "India", "Paraguay", "Spain", "Sri-Lanka", "USA")
+_MINI = replace(
+    CARD,
+    title="Sen1Floods11 (mini)",
+    regions=_MINI_EVENTS,
+    home=_MINI_EVENTS[1:],
+    split="of the published lists the first 3 training, 1 validation and 1 test chips of each of "
+    "six flood events, and the first 6 of Bolivia, held out",
+    leaks="each of the six events is in training, validation and test, and chips of one event may "
+    "lie side by side. Only held-out regions are other floods.",
+)
+#: Subset -> its card, and how many chips of an event it takes at most from each list.
+SUBSETS = {"full": (CARD, dict.fromkeys(LISTS, 446)), "mini": (_MINI, MINI_CHIPS)}
+
+_HAND = "v1.1/data/flood_events/HandLabeled"
+
+
+def _entry(path: str) -> FileEntry:
+    url = f"https://storage.googleapis.com/sen1floods11/{path}"
+    return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
+
+
+#: Says for each event when Sentinel-2 passed.
+METADATA = _entry("v1.1/Sen1Floods11_Metadata.geojson")
+
+
+def _entries(chip: str) -> list[FileEntry]:
+    """Describe image and label of a chip."""
+    return [_entry(f"{_HAND}/{part}/{chip}_{part}.tif") for part in ("S2Hand", "LabelHand")]
+
+
+def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
+    """Load Sen1Floods11, cut smaller if asked; see `load_data`.
+
+    Without a root each file is looked for by itself, so that a mirror may have only some chips. The
+    others are downloaded, if they are of the regions that were asked for.
+
+    Args:
+        request: What was asked for.
+        subset: ``"mini"`` takes 36 chips of seven events, enough to try things out.
+    """
+    check_name("subset of sen1floods11", subset, SUBSETS)
+    card, at_most = SUBSETS[subset]
+    find = partial(_find, card=card, at_most=at_most)
+    return load_published(request, card, find, _describe, partial(read_pair, card))
+
+
+def mirror_files() -> list[FileEntry]:
+    """Describe all files that a mirror needs: the lists, the days and 446 pairs of files."""
+    chips = [chip for name in LISTS.values() for chip in split_list(name)]
+    lists = [list_entry(name) for name in LISTS.values()]
+    return [*lists, METADATA, *(entry for chip in chips for entry in _entries(chip))]
+
+
+def _find(request: Request, card: DataCard, at_most: Mapping[str, int]) -> Found:
+    root = find_dataset(CARD.name, request.root) if request.root else None
+    if root and not (root / _HAND).is_dir():
+        raise FileNotFoundError(
+            f"root={request.root!r} is not the folder of Sen1Floods11, which has "
+            f"{_HAND}/S2Hand/<chip>_S2Hand.tif and {_HAND}/LabelHand/<chip>_LabelHand.tif. Give "
+            "the folder that contains v1.1, or leave root out to have the chips downloaded."
+        )
+    home, away = choose_regions(card, request)
+    sides: dict[str, list[str]] = {}
+    for side, name in LISTS.items():
+        taken = dict.fromkeys((*home, *away), 0)  # of no other event anything is downloaded
+        sides[side] = []
+        for chip in split_list(name, request.download):
+            if taken.get(_event(chip), at_most[side]) < at_most[side]:
+                taken[_event(chip)] += 1
+                sides[side].append(chip)
+    chips = [chip for names in sides.values() for chip in names]
+    entries = [entry for chip in chips for entry in _entries(chip)]
+    if root:
+        paths = [_below(root, entry) for entry in entries]
+    else:
+        paths = fetch_many(entries, f"{len(chips)} chips of {CARD.title}", request.download)
+    files = {chip: paths[2 * index : 2 * index + 2] for index, chip in enumerate(chips)}
+    try:
+        days = _days(_below(root, METADATA) if root else fetch(METADATA, request.download))
+    except FileNotFoundError:
+        note = f"days of acquisition are not known, because {METADATA.name} is not there."
+        return Found(sides, files.__getitem__, notes=(note,))
+    unknown = ", ".join(event for event in EVENTS if event not in days)
+    notes = (f"days of acquisition are not known of {unknown}.",) if unknown else ()
+    return Found(sides, files.__getitem__, days, notes)
+
+
+def _below(root: Path, entry: FileEntry) -> Path:
+    return root / entry.path.removeprefix(f"{CARD.name}/")
+
+
+def _days(path: Path) -> dict[str, datetime.date]:
+    """Return the day of each event."""
+    facts = [feature["properties"] for feature in json.loads(path.read_bytes())["features"]]
+    days = {
+        fact["location"]: datetime.date.fromisoformat(fact["s2_date"][:10].replace("/", "-"))
+        for fact in facts
+        if fact["s2_date"]
+    }
+    return days | ({"Mekong": days["Cambodia"]} if "Cambodia" in days else {})
+
+
+def _describe(name: str, found: Found) -> Mapping[str, Any]:
+    event = _event(name)
+    return {"region": event, "place": name, "date": found.facts.get(event)}
+
+
+def _event(chip: str) -> str:
+    return chip.rpartition("_")[0]
