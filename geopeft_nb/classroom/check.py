@@ -7,7 +7,6 @@ well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)`
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,7 +16,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import unknown_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
@@ -94,12 +93,6 @@ class Exercise:
 
     def check(self, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
         """Check an answer; `check` of this module says how."""
-        needed = list(inspect.signature(self.find).parameters)[1:]
-        if set(needed) != set(given):
-            raise GeopeftError(
-                f"Exercise {self.name!r} takes (answer{''.join(f', {n}=…' for n in needed)}), and "
-                f"got (answer{''.join(f', {n}=…' for n in given)})."
-            )
         if not _answered(answer):
             message = f"not answered yet. It wants {self.wants}."
             return Result(self.name, "not answered", message)
@@ -159,7 +152,7 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
         The finding, which the notebook shows; `passed` is True when the answer is right.
 
     Raises:
-        GeopeftError: Unknown exercise, or something that it needs is missing from `given`.
+        GeopeftError: Unknown exercise; the message names the nearest one.
     """
     number, lessons = name.split("/")[0], lesson_folders()
     if number not in lessons:

@@ -192,11 +192,6 @@ def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:
         check(name, 1)
 
 
-def test_missing_context_is_named() -> None:
-    with pytest.raises(ValueError, match=r"takes \(answer, scale=…\), and got \(answer\)"):
-        half.check(0.5)
-
-
 def test_result_escapes_what_it_shows() -> None:
     shown = half.check("<b>", scale=1)._repr_html_()
     assert 'class="gp-check" data-state="not yet"' in shown and "✗" in shown

@@ -80,12 +80,6 @@ sizes = {name: gp.load_backbone(name).patch_size for name in (model, compare) if
 assert len({*sizes.values()}) == 1, f"compare models whose patches have one size, not {sizes}"
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · Bands: what the sensor lets through
 # A satellite does not take photographs. It measures, pixel by pixel, how much sunlight the ground sends back in a few narrow windows of wavelength, its *bands*. *Reflectance* is the share that comes back, 0 to 1. A model is made for certain bands, and `gp.list_backbones()` lists for each model which ones. *Width* is how many numbers a token has, *depth* how many blocks (layers) the network stacks.
@@ -194,7 +188,7 @@ for region, classes in pixels.items():
     land, water = classes.values()
     spread = np.sqrt((land.var(axis=0) + water.var(axis=0)) / 2)
     separation[region] = (water.mean(axis=0) - land.mean(axis=0)) / spread
-print(written(my_guess))
+print("You guessed:", my_guess)
 separation.round(2)
 
 # %% [markdown]
@@ -510,7 +504,7 @@ figure.suptitle("Who fills the gaps best? Mean of three draws; the band is their
 gp.show(figure, alt="Error over the hidden share, for the mean, an interpolation and the model.")
 
 # %%
-print(written(my_guess))
+print("You guessed:", my_guess)
 print(f"chips: {', '.join(f'{name} {len(part)}' for name, part in tests.items())}")
 curve = draws.mean().drop(columns="draw")
 curve.to_csv(out / "reconstruction.csv")
@@ -682,7 +676,7 @@ for question, (allowed, asked) in questions.items():
     neighbours[question] = [same(part, allowed, asked).mean() for part in embeddings.values()]
 neighbours["places"] = len(drawn)
 neighbours.to_csv(out / "neighbours.csv")
-print(written(my_guess))
+print("You guessed:", my_guess)
 neighbours.round(2)
 
 # %% [markdown]

@@ -91,12 +91,6 @@ def build(
     return gp.attach(network, method, seed=seed) if method else network
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · Nothing, or everything
 # A network for a map has two parts. The *backbone* turns each patch of the image into a list of numbers, its *features*; it has been pretrained. The *decoder* turns features into classes; it is new and knows nothing. Here it is a single linear map: each patch's features times a matrix, plus a constant, give one score for each class and pixel of the patch.
@@ -275,7 +269,7 @@ best = max(np.linspace(-0.6, 0.8, 29), key=lambda value: index_miou(chips.train,
 table["one threshold on MNDWI"] = {name: index_miou(sets[name], best) for name in ("home", "away")}
 
 # %%
-print(written(my_guess))
+print("You guessed:", my_guess)
 print(
     f"steps: {trained.seconds:.1f} s; formula, four penalties and scores: {formula_seconds:.1f} s"
 )
@@ -332,7 +326,7 @@ del ends, optimisers  # their memory is wanted again
 cost = pd.DataFrame(kept).T / 1e6
 cost["ms a step"] = [1000 * float(np.median(times[name])) for name in cost.index]
 cost.to_csv(out / "cost.csv")
-print(written(my_guess))
+print("You guessed:", my_guess)
 ratio = cost.loc[method] / cost.loc["linear_probe"]
 print(f"{method} / linear_probe: memory {ratio['total']:.1f}, time {ratio['ms a step']:.1f}")
 cost.rename(columns=lambda name: name if " " in name else f"{name} (MB)").round(1)
@@ -452,7 +446,7 @@ def moved(network: nn.Module) -> float:
 if method == "full":  # others keep the pretrained weights and add their own
     sweep["moved (%)"] = sweep["rate"].map({r: 100 * moved(run.model) for r, run in runs.items()})
     sweep.loc[sweep["method"] == "linear_probe", "moved (%)"] = 0.0
-print(written(my_guess))
+print("You guessed:", my_guess)
 sweep.drop(columns="seconds").astype({"rate": str}).round(3)
 
 # %%
@@ -591,7 +585,7 @@ for rate in rates:
 climates = [*other.holdout]
 memory = pd.DataFrame(readable).T[["home", *climates]]
 memory.to_csv(out / "forgotten.csv")
-print(written(my_guess))
+print("You guessed:", my_guess)
 memory.round(3)
 
 # %%
@@ -715,7 +709,7 @@ for where, (part, *_) in kept_rows.items():
 # %%
 results = pd.DataFrame(points)
 results.to_csv(out / "labels.csv", index=False)
-print(written(my_guess))
+print("You guessed:", my_guess)
 enough = results[results["method"] != "solved probe"]
 enough.groupby(["data", "chips", "method"], sort=False)[["home", "away"]].agg(
     ["mean", "min", "max"]

@@ -87,12 +87,6 @@ def build(method: str, seed: int = seed, **options: object) -> nn.Module:
     return gp.attach(network, method, seed=seed, **options)
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · Why a low rank?
 # LoRA changes a weight matrix by a product of two thin ones. Such a product can only be a matrix of *low rank*. Is that enough? Look at what a fine-tuning without that limit does: let **all** weights learn for a few epochs, once, and compare the weights before and after.
@@ -185,7 +179,7 @@ for name in layers:
     counts[name] = {"ΔW: least": changes.min(), "ΔW: median": changes.median()}
     counts[name] |= {"ΔW: most": changes.max(), "W: median": pd.Series(map(needed, old)).median()}
     counts[name]["of"] = min(old[0].shape)
-print(written(my_guess))
+print("You guessed:", my_guess)
 pd.DataFrame(counts).T.astype(int)
 
 # %% [markdown]
@@ -454,7 +448,7 @@ for number in seeds[1:]:
 runs = pd.DataFrame(rows)
 runs.to_csv(out / "scores.csv", index=False)
 table = runs.groupby("variant", sort=False).mean().drop(columns="seed")
-print(written(my_guess))
+print("You guessed:", my_guess)
 print("trained: weights in the backbone; weights to activations: MB of a step; home, away: mIoU")
 table.astype({"trained": int}).round(
     dict.fromkeys([*memory_parts, "seconds"], 1) | dict.fromkeys(tests, 3)

@@ -81,12 +81,6 @@ runs = {}  # method -> its training run
 place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"  # for measurements
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% tags=["nbval-check-output"]
 chips = gp.load_data(data)
 if FAST:
@@ -290,7 +284,7 @@ start = {"lora": change_before_training("lora"), "adapter": change_before_traini
 start["vpt, deep"] = change_before_training("vpt")
 start["vpt, deep, 10 prompts"] = change_before_training("vpt", prompts=10)
 start["vpt, shallow"] = change_before_training("vpt", deep=False)
-print(written(my_guess))
+print("You guessed:", my_guess)
 pd.Series(start, name="change before training").to_frame().style.format("{:.1%}")
 
 # %% [markdown]
@@ -385,7 +379,7 @@ cost = pd.DataFrame(rows).set_index("tokens of the image")
 few = forms = prompted = None  # frees networks that are not needed any more
 
 # %%
-print(written(my_guess))
+print("You guessed:", my_guess)
 cost.style.format(precision=2)
 
 # %% [markdown]
@@ -774,7 +768,7 @@ shown.columns = ["trained weights", "file (MB)", "activations (MB)", "step, time
                  "home", "away", "best epoch"]  # fmt: skip
 decimals = {"trained weights": "{:,}", "best epoch": "{}", "step, times full's": "{:.2f}"}
 decimals |= {"home": "{:.3f}", "away": "{:.3f}"}
-print(written(my_guess))
+print("You guessed:", my_guess)
 shown.style.format(decimals, precision=1)
 
 # %%

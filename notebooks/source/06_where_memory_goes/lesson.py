@@ -88,12 +88,6 @@ def build(method: str, name: str = model, on_paper: bool = False) -> nn.Module:
         return gp.attach(network, method, seed=seed)
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · Three bills that need no computer
 # A training step holds four things in memory:
@@ -299,7 +293,7 @@ shares = pd.DataFrame(
 order = ["norm1", "attn.qkv", "attn", "attn.proj", "norm2", "mlp", "mlp.fc1", "mlp.act", "mlp.fc2"]
 known = [name for name in order if name in shares.index]
 shares = shares.reindex([*known, *shares.index.difference(order)]).fillna(0)
-print(written(my_guess))
+print("You guessed:", my_guess)
 print((shares.sum() / shares["full"].sum()).map("{:.1%}".format).to_string())
 shares.round(2)
 
@@ -354,7 +348,7 @@ for name, network in networks.items():
 table = pd.DataFrame(compared).set_index(["method", "precision"])
 table["off"] = table["total"] - table["measured"]
 table.to_csv(out / "planned_and_measured.csv")
-print(written(my_guess))
+print("You guessed:", my_guess)
 for name in names:
     now, before = table.loc[(name, "bf16"), "total"], table.loc[(name, "fp32"), "total"]
     print(f"{name}: bf16 saves {1 - now / before:.0%} of the total")
@@ -410,7 +404,7 @@ words = [f"{kind} {value:.1f} GiB" for kind, value in sizes_224.sum(axis=1).item
 gp.show(axes.figure, alt=f"Stacked bars of the memory of a step: {'; '.join(words)}.")
 
 # %%
-print(written(my_guess))
+print("You guessed:", my_guess)
 total = sizes_224.sum(axis=1)
 sizes_224.assign(total=total, **{"saved (%)": 100 * (1 - total / total["full"])}).round(2)
 

@@ -89,12 +89,6 @@ def build(method: str, name: str = model, weights: str | None = "pretrained") ->
     return gp.attach(network, method, seed=seed)
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · A promise, and where it comes from
 # A summary of the paper that goes round on the web promises 72 % less memory and 65 % less training time with PEFT. The authors do not. Their repository says 30 % less memory for LoRA, and their own timings have LoRA and full fine-tuning of the 300-million Prithvi take the same time: the ratio of whole runs, averaged over five data sets, is 0.99 (that of an epoch 1.04). ([IBM/peft-geofm](https://github.com/IBM/peft-geofm): README and `data/epoch_and_time.csv`; the average is ours.)
@@ -115,7 +109,7 @@ first = {name: gp.memory_plan(build(name), batch_size) for name in ("full", meth
 parts = ["weights", "gradients", "optimiser", "activations"]
 table = pd.DataFrame({n: {p: getattr(plan, p) / 1e6 for p in parts} for n, plan in first.items()}).T
 table["total"] = table.sum(axis=1)
-print(written(my_guess))
+print("You guessed:", my_guess)
 print(f"{method} / full: {first[method].total / first['full'].total:.0%}; the goal is 28 %")
 table.round(1)
 
@@ -210,7 +204,7 @@ for name, run in ways.items():
 
 # %%
 one = pd.DataFrame(rows).T
-print(written(my_guess))
+print("You guessed:", my_guess)
 share = one.loc["checkpoint"] / one.loc["as ever"]
 print(f"checkpoint: {share['kept (MB)']:.0%} of the bytes, {share['ms']:.2f} times the seconds")
 one.style.format({"kept (MB)": "{:.2f}", "ms": "{:.1f}", one.columns[0]: "{:.1g}"})
@@ -290,7 +284,7 @@ alone |= {
 }
 alone['"late", "cached"'] = plan_of(method, frugal=("late", "cached"))
 bytes_alone = pd.Series({name: plan.total for name, plan in alone.items()})
-print(written(my_guess))
+print("You guessed:", my_guess)
 pd.DataFrame({"MB": bytes_alone / 1e6, "share": bytes_alone / bytes_alone["nothing"]}).round(2)
 
 # %% [markdown]
@@ -395,7 +389,7 @@ full_plans = {
     "full, bf16 + checkpoint": plan_of("full", "bf16", ("checkpoint",)),
     f"{method}, bf16 + checkpoint": plan_of(method, "bf16", ("checkpoint",)),
 }
-print(written(my_guess))
+print("You guessed:", my_guess)
 for name, plan in full_plans.items():
     print(f"{name}: {plan.total / full_plans['full, fp32'].total:.0%}")
 
@@ -493,7 +487,7 @@ for name in ("s per epoch", "s to the score"):
 table.to_csv(out / "rungs.csv")
 
 # %%
-print(written(my_guess))
+print("You guessed:", my_guess)
 control = [runs[name].history["train_loss"].to_numpy() for name in ("full", "full, checkpoint")]
 apart = abs(control[0] - control[1]).max()
 print(f"full, with and without checkpoint: losses differ by at most {apart:.1g}")
@@ -596,7 +590,7 @@ my_guess = {"epochs": ..., "with a prefix ten times as large": ...}
 # %%
 later = {name: table.loc[f"{method}, bf16, late{name}", "s per epoch"] for name in ("", ", cached")}
 prefix, rest = max(later[""] - later[", cached"], 0), later[", cached"]
-print(written(my_guess))
+print("You guessed:", my_guess)
 print(f"measured: prefix about {prefix:.2f} s per epoch, rest {rest:.2f} s")
 if my_seconds.passed:
     for size in (prefix, 10 * prefix):
@@ -690,7 +684,7 @@ def in_gigabytes(size: int) -> pd.DataFrame:
 
 
 large_tables = {size: in_gigabytes(size) for size in (224, 512)}
-print(written(my_guess))
+print("You guessed:", my_guess)
 pd.concat(large_tables, names=["pixels", "rung"]).round(2)
 
 # %%

@@ -83,12 +83,6 @@ def train(chips: object, method: str, seed: int, watch: bool = False) -> Run:
     return gp.fit(network, chips, seed=seed, dashboard=watch, **settings)
 
 
-def written(guess: dict) -> str:
-    """Put a guess into words."""
-    said = [f"{what}: {answer}" for what, answer in guess.items() if answer is not ...]
-    return "You guessed: " + ("; ".join(said) or "nothing written down")
-
-
 # %% [markdown]
 # ## 1 · Next door is too easy
 # The usual way to test a model: deal the samples at random, some for training, the others for the test. With samples from one map this goes wrong, because of what geographers call *spatial autocorrelation*: what lies near is alike. Same day, same haze, same soil, one field cut in two by the edge of a chip. A test chip whose neighbour was trained on is hardly a test.
@@ -194,7 +188,7 @@ for number in range(3 if FAST else 8):
         rows.append(row_of | {"water": nearest_score(water, trained)})
 dealt = pd.DataFrame(rows).groupby("dealt", sort=False)
 flattery = dealt.mean()
-print(written(my_guess))
+print("You guessed:", my_guess)
 flattery.round(3)
 
 # %%
@@ -347,7 +341,7 @@ curve.to_csv(out / "scores.csv", index=False)
 
 # %%
 print(planet)
-print(written(my_guess))
+print("You guessed:", my_guess)
 curve.pivot(index="region", columns="shift", values="mIoU").loc[list(planet.card.regions)].round(3)
 
 # %%
@@ -448,7 +442,7 @@ found = {"evaluate": tuple(report.table.loc[away, ["low", "high"]].astype(float)
 if my_interval.passed:
     found["yours, drawing places"] = interval(matrices, places)
     found["drawing single chips"] = interval(matrices, [str(n) for n in range(len(matrices))])
-print(written(my_guess))
+print("You guessed:", my_guess)
 ends = pd.DataFrame(found, index=["low", "high"]).T
 ends["width"] = ends["high"] - ends["low"]
 ends.round(3)
@@ -568,7 +562,7 @@ for region in tested:
     rows[region] = row_of | {f"{name}, home": score for name, score in home.items()}
 contest = pd.DataFrame(rows).T.rename_axis("held out").infer_objects()
 contest.to_csv(out / "left_out.csv")
-print(written(my_guess))
+print("You guessed:", my_guess)
 contest.style.format(precision=3)
 
 # %%
