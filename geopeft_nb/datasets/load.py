@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from geopeft_nb.datasets import folder, hls_water, sandbox, scenes
+from geopeft_nb.datasets import folder, hls_water, scenes
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
+from geopeft_nb.datasets.sandbox import load as sandbox
 from geopeft_nb.errors import GeopeftError, check_name, whole
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are

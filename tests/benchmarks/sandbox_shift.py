@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.sandbox import TASKS
+from geopeft_nb.datasets.sandbox.load import TASKS
 
 
 def score(task: str, shift: float, seed: int, options: argparse.Namespace) -> dict[str, float]:

@@ -20,7 +20,7 @@ measure with. So are the numbers of the climates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -59,125 +59,77 @@ SPECTRA: dict[str, tuple[float, ...]] = {
     "tile": (0.080, 0.120, 0.230, 0.300, 0.360, 0.330),
 }
 
-
-@dataclass(frozen=True)
-class Climate:
-    """The numbers in which climates differ; shares and covers are 0-1, days are days of year.
-
-    Attributes:
-        latitude: Degrees north, middle of the belt.
-        relief: Spread of slopes, as a tangent.
-        roughness: Fall of the terrain's spectrum with spatial frequency; less is more rugged.
-        dark, brown, red, sand: Shares of the soils.
-        soil_brightness: Factor on the reflectance of soils.
-        moisture: How wet, and so how dark, soils are along the rivers.
-        cover: Ground covered by grass and shrubs.
-        needles: Share of needle-leaved trees.
-        shade: Shade within forests.
-        peak_day: Greenest day of natural vegetation.
-        low_green, high_green: Green share of the vegetation in the worst and the best season.
-        flood_day, fire_day, map_day: Middle of the season of the images, by task.
-        crop_stage: How far crops are on that day: 0 sown, 1 harvested.
-        haze: Light that the air adds in the blue band, in reflectance.
-        turbidity: Sediment in rivers and floods: 0 none, 0.5 turbid, 1 muddy.
-        humus: Share of black water where there is little sediment.
-        glint: Sunlight mirrored by rough water, in reflectance, in all bands.
-        emergent: Vegetation and treetops that stand above a flood.
-        shallow: Share of the ground that shows through flood water at its edge.
-        snow: Snow on land in late winter.
-        severity: Share of the vegetation that fire turned into char and ash.
-        ash: White ash instead of black char.
-        regrowth: Green that came back since the fire.
-        field_size: Side of a field in pixels.
-        irregular: How crooked fields are.
-        concrete, tile: Shares of these in towns; the rest is asphalt.
-        wooded, farmed, barren: How much more forest, cropland and bare ground than elsewhere.
-    """
-
-    latitude: float
-    relief: float
-    roughness: float
-    dark: float
-    brown: float
-    red: float
-    sand: float
-    soil_brightness: float
-    moisture: float
-    cover: float
-    needles: float
-    shade: float
-    peak_day: float
-    low_green: float
-    high_green: float
-    flood_day: float
-    fire_day: float
-    map_day: float
-    crop_stage: float
-    haze: float
-    turbidity: float
-    humus: float
-    glint: float
-    emergent: float
-    shallow: float
-    snow: float
-    severity: float
-    ash: float
-    regrowth: float
-    field_size: float
-    irregular: float
-    concrete: float
-    tile: float
-    wooded: float
-    farmed: float
-    barren: float
-
-
-# One line per attribute, one column per climate, so that they can be compared.
 _NAMES = ("temperate", "boreal", "mediterranean", "savanna", "monsoon", "desert")
+#: What climates differ in, a column each; shares and covers are 0-1, days are days of year.
 _TABLE: dict[str, tuple[float, ...]] = {
+    # Degrees north, middle of the belt.
     "latitude": (49, 62, 39, 12, 22, 29),
+    # Spread of slopes, as a tangent.
     "relief": (0.07, 0.12, 0.25, 0.05, 0.10, 0.15),
+    # Fall of the terrain's spectrum with spatial frequency; less is more rugged.
     "roughness": (3.8, 3.4, 3.4, 4.0, 3.7, 3.2),
+    # Shares of the soils.
     "dark": (0.25, 0.65, 0.05, 0.00, 0.15, 0.00),
     "brown": (0.60, 0.30, 0.40, 0.15, 0.45, 0.05),
     "red": (0.05, 0.00, 0.45, 0.75, 0.35, 0.10),
     "sand": (0.10, 0.05, 0.10, 0.10, 0.05, 0.85),
+    # Factor on the reflectance of soils.
     "soil_brightness": (1.0, 0.9, 1.1, 1.0, 0.9, 1.6),
+    # How wet, and so how dark, soils are along the rivers.
     "moisture": (0.50, 0.80, 0.20, 0.30, 0.70, 0.05),
+    # Ground covered by grass and shrubs.
     "cover": (0.85, 0.75, 0.55, 0.65, 0.85, 0.20),
+    # Share of needle-leaved trees.
     "needles": (0.20, 0.90, 0.40, 0.00, 0.05, 0.10),
+    # Shade within forests.
     "shade": (0.25, 0.45, 0.25, 0.15, 0.30, 0.10),
+    # Greenest day of natural vegetation.
     "peak_day": (175, 200, 110, 240, 265, 60),
+    # Green share of the vegetation in the worst and the best season.
     "low_green": (0.40, 0.15, 0.20, 0.10, 0.45, 0.15),
     "high_green": (0.90, 0.80, 0.70, 0.80, 0.95, 0.50),
+    # Middle of the season of the images, by task.
     "flood_day": (190, 125, 310, 245, 225, 95),
     "fire_day": (215, 200, 225, 330, 85, 150),
     "map_day": (180, 190, 150, 250, 280, 75),
+    # How far crops are on that day: 0 sown, 1 harvested.
     "crop_stage": (0.55, 0.25, 0.85, 0.45, 0.65, 0.35),
+    # Light that the air adds in the blue band, in reflectance.
     "haze": (0.012, 0.006, 0.010, 0.030, 0.060, 0.035),
+    # Sediment in rivers and floods: 0 none, 0.5 turbid, 1 muddy.
     "turbidity": (0.25, 0.00, 0.45, 0.75, 0.80, 0.95),
+    # Share of black water where there is little sediment.
     "humus": (0.20, 0.95, 0.05, 0.10, 0.10, 0.00),
+    # Sunlight mirrored by rough water, in reflectance, in all bands.
     "glint": (0.000, 0.000, 0.010, 0.010, 0.020, 0.025),
+    # Vegetation and treetops that stand above a flood.
     "emergent": (0.06, 0.25, 0.05, 0.45, 0.55, 0.02),
+    # Share of the ground that shows through flood water at its edge.
     "shallow": (0.30, 0.20, 0.50, 0.55, 0.40, 0.80),
+    # Snow on land in late winter.
     "snow": (0.00, 0.90, 0.00, 0.00, 0.00, 0.00),
+    # Share of the vegetation that fire turned into char and ash.
     "severity": (0.75, 0.90, 0.80, 0.45, 0.55, 0.60),
+    # White ash instead of black char.
     "ash": (0.10, 0.02, 0.20, 0.10, 0.05, 0.50),
+    # Green that came back since the fire.
     "regrowth": (0.05, 0.02, 0.02, 0.15, 0.35, 0.00),
+    # Side of a field in pixels.
     "field_size": (14, 12, 9, 7, 5, 16),
+    # How crooked fields are.
     "irregular": (0.2, 0.3, 0.5, 0.9, 0.6, 0.1),
+    # Shares of these in towns; the rest is asphalt.
     "concrete": (0.30, 0.20, 0.40, 0.20, 0.40, 0.60),
     "tile": (0.35, 0.10, 0.40, 0.30, 0.20, 0.10),
+    # How much more forest, cropland and bare ground than elsewhere.
     "wooded": (0.0, 0.5, 0.0, -0.2, 0.2, -0.4),
     "farmed": (0.3, -0.3, 0.0, 0.0, 0.3, -0.3),
     "barren": (-0.2, 0.0, 0.1, 0.0, -0.3, 0.6),
 }
 
-#: Names of the regions, home first, and what is grown, wet and burnt there.
-CLIMATES: dict[str, Climate] = {
-    name: Climate(**{field.name: _TABLE[field.name][column] for field in fields(Climate)})
-    for column, name in enumerate(_NAMES)
-}
+
+class Climate(SimpleNamespace):
+    """A climate: an attribute for each row of the table above, all of them floats."""
 
 
 def climate_of(region: str, shift: float) -> Climate:
@@ -187,11 +139,15 @@ def climate_of(region: str, shift: float) -> Climate:
         region: A key of `CLIMATES`.
         shift: 0 for the mean, the same for every region; 1 for the region's own.
     """
-    mean = {name: float(np.mean(values)) for name, values in _TABLE.items()}
-    own = CLIMATES[region]
-    return Climate(
-        **{name: mean[name] + shift * (getattr(own, name) - mean[name]) for name in mean}
-    )
+    column, numbers = _NAMES.index(region), {}
+    for name, values in _TABLE.items():
+        mean = float(np.mean(values))
+        numbers[name] = mean + shift * (values[column] - mean)
+    return Climate(**numbers)
+
+
+#: Names of the regions, home first, and what is grown, wet and burnt there.
+CLIMATES = {name: climate_of(name, 1.0) for name in _NAMES}
 
 
 def greenness(climate: Climate, day: float) -> float:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.datasets.sandbox_climates import (
+from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.sandbox.climates import (
     SPECTRA,
     Climate,
     greenness,
     snow_cover,
     sun_elevation,
 )
-from geopeft_nb.datasets.sandbox_ground import (
+from geopeft_nb.datasets.sandbox.ground import (
     COVERS,
     FIRST_CROP,
     Array,
@@ -37,26 +37,9 @@ SCALE = 10_000
 HAZE = (np.array([482, 561, 655, 865, 1609, 2201]) / 482) ** -1.3
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One chip.
-
-    Attributes:
-        image: Reflectance times `SCALE`, (6, size, size) int16.
-        mask: Classes of the task, (size, size) uint8.
-        date: Day of acquisition.
-        location: Latitude and longitude in degrees.
-    """
-
-    image: NDArray[np.int16]
-    mask: NDArray[np.uint8]
-    date: datetime.date
-    location: tuple[float, float]
-
-
 def make_place(
     task: str, climate: Climate, size: int, longitude: float, seed: list[int]
-) -> list[Scene]:
+) -> list[Reading]:
     """Make the chips of one place: windows of the same ground, on the same day.
 
     Args:
@@ -65,6 +48,10 @@ def make_place(
         size: Chip side in pixels.
         longitude: Degrees east, to 0.05 degrees.
         seed: Numbers that name the place; the same numbers give the same bytes.
+
+    Returns:
+        Reflectance times `SCALE`, (6, size, size) int16, the classes of the task, (size, size)
+        uint8, day and location of each.
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     side = WINDOWS * size
@@ -95,7 +82,7 @@ def make_place(
         # 30 m pixels; a degree of latitude is 111 km long.
         step = size * 30 / 111_000
         here = (latitude - top * step, longitude + left * step / np.cos(np.radians(latitude)))
-        scenes.append(Scene(image, mask[window].astype(np.uint8), date, here))
+        scenes.append(Reading(image, mask[window].astype(np.uint8), location=here, date=date))
     return scenes
 
 

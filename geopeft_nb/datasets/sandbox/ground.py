@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.datasets.sandbox_climates import Climate
+from geopeft_nb.datasets.sandbox.climates import Climate
 
 Array = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 Nothing here was ever photographed. A place has terrain, rivers and fields, its climate says what
 grows there and when, each pixel mixes published reflectance spectra, and light, haze and a sensor
-add theirs: see `sandbox_ground`, `sandbox_climates` and `sandbox_scene`. With `shift` all numbers
+add theirs: see `ground`, `climates` and `scene`. With `shift` all numbers
 of a climate move from the mean of the six, where all regions are alike, to the climate's own.
 
 Shares of the classes over the pixels of a region of 80 chips, in every climate at every shift
@@ -12,8 +12,8 @@ between the fields 4-12 %, each land cover 4-42 %. Of the chips, 10-95 % have a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.sandbox_climates import CLIMATES, Climate, climate_of
-from geopeft_nb.datasets.sandbox_scene import SCALE, WINDOWS, Scene, make_place
+from geopeft_nb.datasets.sandbox.climates import CLIMATES, climate_of
+from geopeft_nb.datasets.sandbox.scene import SCALE, WINDOWS, make_place
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.errors import GeopeftError, check_name, whole
 
@@ -62,7 +62,7 @@ CARD = DataCard(
     resolution=30.0,
     labels="known exactly: the generator drew them; days and places are invented",
     licence="CC0-1.0",
-    citation="made by this toolkit; the sources of the spectra are in datasets/sandbox_climates.py",
+    citation="made by this toolkit; the sources of the spectra are in datasets/sandbox/climates.py",
     synthetic=True,
     download="nothing: the chips are computed when they are first asked for",
 )
@@ -89,17 +89,15 @@ def load_sandbox(
         ValueError: An argument is out of its range.
     """
     check_name("task of sandbox", task, TASKS)
-    if isinstance(shift, bool) or not isinstance(shift, int | float) or not 0 <= shift <= 1:
+    if type(shift) not in (int, float) or not 0 <= shift <= 1:
         raise GeopeftError(
-            f"shift must be a number from 0 (all regions alike) to 1 (each its own climate), got "
-            f"{shift!r}."
+            f"shift must be a number from 0 (all alike) to 1 (each its own climate), got {shift!r}."
         )
     whole("chips of each region, three places or more,", chips, 3 * CHIPS_PER_PLACE)
     size = request.size or CARD.size
     if size % 8 or not 16 <= size <= 512:
         raise GeopeftError(f"size of sandbox must be a multiple of 8 from 16 to 512, got {size}.")
-    if request.seed < 0:
-        raise GeopeftError(f"seed of sandbox must be 0 or more, got {request.seed}.")
+    whole("seed of sandbox", request.seed, 0)
     if request.root is not None:
         raise GeopeftError("sandbox is computed and has no files; leave root out.")
     words, kind, colours = TASKS[task]
@@ -107,48 +105,30 @@ def load_sandbox(
         CARD, task=words, kind=kind, classes=tuple(colours), colours=tuple(colours.values())
     )
     indices, names = choose_bands(request.bands, card)
-    listed = []
-    for number, region in enumerate(CLIMATES):
-        climate = climate_of(region, shift)
-        for first in range(0, chips, CHIPS_PER_PLACE):
-            place = first // CHIPS_PER_PLACE
-            label = f"{region}-{place:04d}"
-            # Each region has its own longitudes; steps of the golden ratio never meet again.
-            longitude = (60 * number + 24 * (place * 0.618034 % 1) + 180) % 360 - 180
-            scenes = _remember(task, climate, size, longitude, [request.seed, number, place])
-            # A chip of another shift is another chip: what trained on one may be tested on it.
-            name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}"
-            for window in range(min(CHIPS_PER_PLACE, chips - first)):
-                read = _reader(scenes, window, indices, kind)
-                listed.append(Chip(f"{name}-{window}", region, label, read))
-    return split_regions(listed, request, card, names, size)
-
-
-def _remember(
-    task: str, climate: Climate, size: int, longitude: float, seed: list[int]
-) -> Callable[[], list[Scene]]:
-    """Return a function that makes the chips of a place once: 53 kB for each of 64 x 64 pixels."""
-    kept: list[Scene] = []
     ground = "landcover" if task == "multilabel" else task
 
-    def scenes() -> list[Scene]:
-        if not kept:
-            kept[:] = make_place(ground, climate, size, longitude, seed)
-        return kept
+    @cache
+    def scenes(number: int, place: int) -> list[Reading]:
+        """Make the chips of a place once: 53 kB for each of 64 x 64 pixels."""
+        climate = climate_of(CARD.regions[number], shift)
+        # Each region has its own longitudes; steps of the golden ratio never meet again.
+        longitude = (60 * number + 24 * (place * 0.618034 % 1) + 180) % 360 - 180
+        return make_place(ground, climate, size, longitude, [request.seed, number, place])
 
-    return scenes
-
-
-def _reader(
-    scenes: Callable[[], list[Scene]], window: int, indices: list[int], kind: str
-) -> Callable[[], Reading]:
-    def read() -> Reading:
-        scene = scenes()[window]
-        image = scene.image[indices].astype(np.float32) / SCALE
-        target = scene.mask.astype(np.int64)
-        if kind == "multilabel":
+    def read(number: int, place: int, window: int) -> Reading:
+        scene = scenes(number, place)[window]
+        target = scene.target.astype(np.int64)
+        if card.kind == "multilabel":
             shares = np.bincount(target.ravel(), minlength=len(_LAND)) / target.size
             target = (shares >= PRESENT).astype(np.int64)
-        return Reading(image, target, location=scene.location, date=scene.date)
+        return scene._replace(image=scene.image[indices].astype(np.float32) / SCALE, target=target)
 
-    return read
+    listed = []
+    for number, region in enumerate(CARD.regions):
+        for chip in range(chips):
+            place, window = divmod(chip, CHIPS_PER_PLACE)
+            label = f"{region}-{place:04d}"
+            # A chip of another shift is another chip: what trained on one may be tested on it.
+            name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}-{window}"
+            listed.append(Chip(name, region, label, partial(read, number, place, window)))
+    return split_regions(listed, request, card, names, size)
