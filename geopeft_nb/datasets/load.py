@@ -131,19 +131,12 @@ def leave_one_region_out(
         yield away, load_data(name, train_regions=home, holdout_regions=[away], **arguments)
 
 
-def list_datasets() -> pd.DataFrame:
-    """List the data sets that `load_data` knows, one row each."""
-    rows = [
-        {
-            "name": card.name,
-            "title": card.title,
-            "task": card.task,
-            "regions": ", ".join(card.regions),
-            "pixel (m)": card.resolution,
-            "labels": card.labels,
-            "licence": card.licence,
-            "synthetic": card.synthetic,
-        }
-        for card, _ in LOADERS.values()
-    ]
-    return pd.DataFrame(rows).set_index("name")
+def list_datasets(full: bool = False) -> pd.DataFrame:
+    """List the data sets that `load_data` knows, one row each.
+
+    Args:
+        full: Show all facts of their cards, not only those that help to choose.
+    """
+    table = pd.DataFrame([vars(card) for card, _ in LOADERS.values()]).set_index("name")
+    chosen = ["title", "task", "regions", "resolution", "labels", "licence", "synthetic"]
+    return table if full else table[chosen]

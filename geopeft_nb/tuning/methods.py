@@ -259,10 +259,14 @@ def _attach_peft(model: SegmentationModel, config: Any, name: str, seed: int) ->
     model.use_adapter(name)
 
 
-def list_methods() -> pd.DataFrame:
-    """List the methods that `attach` knows, one row each."""
-    rows = [{k: v for k, v in vars(card).items() if k != "config"} for card in CARDS.values()]
-    return pd.DataFrame(rows).set_index("name")
+def list_methods(full: bool = False) -> pd.DataFrame:
+    """List the methods that `attach` knows, one row each.
+
+    Args:
+        full: Show all columns, not only those that help to choose.
+    """
+    table = pd.DataFrame([vars(card) for card in CARDS.values()]).set_index("name")
+    return table if full else table[["title", "trains", "lr", "options", "merges", "citation"]]
 
 
 def parameter_table(model: SegmentationModel) -> pd.DataFrame:

@@ -49,3 +49,10 @@ def test_what_is_loaded_trained_or_scored_says_what_it_is(
     assert html.startswith("<")
     for fact in facts:
         assert fact in text
+
+
+@pytest.mark.parametrize("name", ["backbones", "methods", "datasets"])
+def test_lists_show_what_helps_to_choose_and_the_rest_if_asked(name: str) -> None:
+    table, full = (getattr(gp, f"list_{name}")(full=full) for full in (False, True))
+    assert 6 <= len(table.columns) <= 8 and len(table.columns) < len(full.columns)
+    assert set(table.columns) < set(full.columns) and table.equals(full[table.columns])
