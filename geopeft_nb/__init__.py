@@ -44,7 +44,7 @@ _WHERE = {
     "map_regions": "maps.compare",
     "measure_memory": "memory.plan",
     "memory_plan": "memory.plan",
-    "memory_widget": "widgets.anatomy",
+    "memory_widget": "memory.sliders",
     "merge": "tuning.merging",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from geopeft_nb.memory.frugal import list_recipes
     from geopeft_nb.memory.plan import measure_memory, memory_plan
     from geopeft_nb.memory.shortage import OutOfMemory
+    from geopeft_nb.memory.sliders import memory_widget
     from geopeft_nb.models import build_model
     from geopeft_nb.pictures.show import show
     from geopeft_nb.sharing import export_onnx, export_terratorch, push_adapter, save_adapter
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from geopeft_nb.tuning.adapter_files import load_adapter, load_model
     from geopeft_nb.tuning.merging import merge
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
-    from geopeft_nb.widgets.anatomy import memory_widget
 
 __all__ = [
     "GeopeftError",

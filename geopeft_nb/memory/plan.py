@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 
 from geopeft_nb.errors import GeopeftError, check_name, expect, name_options, whole
-from geopeft_nb.memory.measure import GIB, tensor_bytes, unmoved
+from geopeft_nb.memory.measure import tensor_bytes, unmoved
 from geopeft_nb.memory.step import AUTOCAST, Answers, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.memory_bars import memory_figure
 from geopeft_nb.pictures.show import PALETTE, in_bytes
 from geopeft_nb.tuning.methods import CARDS
 
@@ -94,31 +95,13 @@ class MemoryPlan:
         return f"Fits on {', '.join(marks)}."
 
     def plot(self) -> Figure:
-        """Draw each part as a bar of weights, gradients, optimiser and activations.
+        """Draw where it fits, and each part as a bar of what it keeps.
 
         Returns:
             A figure that belongs to no pyplot state, so a notebook shows it only when asked.
         """
-        from matplotlib.figure import Figure
-
-        unit, name = (GIB, "GiB") if self.table["total"].max() >= GIB else (2**20, "MiB")
-        figure = Figure(figsize=(9, 2.1 + 0.24 * len(self.table)), layout="constrained")
-        axes = figure.add_subplot()
-        bars = self.table[list(COLUMNS)] / unit
-        bars.columns = [f"{name}, {in_bytes(getattr(self, name))}" for name in COLUMNS]
-        bars.plot.barh(
-            stacked=True, ax=axes, color=list(PALETTE.values()), width=0.75, legend=False
-        )
-        words = [in_bytes(total) for total in self.table["total"]]
-        axes.bar_label(axes.containers[-1], words, padding=4, size=8, color="#444444")  # type: ignore[arg-type]
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set(xlabel=f"memory ({name})", ylabel="")
-        axes.spines[["top", "right"]].set_visible(False)
         total = f"total {in_bytes(self.total)}, peak {in_bytes(self.peak)}"
-        axes.set_title(f"{self.title}\n{total}\n{self._fits()}", size=10, loc="left")
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-        return figure
+        return memory_figure(self.table, self.peak, f"{self.title}\n{total}", DEVICES)
 
 
 @name_options
