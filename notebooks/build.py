@@ -25,8 +25,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from geopeft_nb.classroom.check import load_checks
-from geopeft_nb.classroom.quiz import load_questions
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 
 TEMPLATE = Path(__file__).resolve().parent / "source" / "NN_name"
 
@@ -81,10 +80,9 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
         GeopeftError: Unknown placeholder, exercise or quiz; the message names it and the nearest.
     """
     text = (source / "lesson.py").read_text(encoding="utf-8")
-    known = {*load_checks(source), source.name[:2]} if load_questions(source) else set()
+    known = {*load_checks(source), source.name[:2]}
     for name in [*_CHECK.findall(text), *_QUIZ.findall(text)]:
-        if name not in known:
-            raise unknown_name(f"exercise or quiz in {source.name}", name, known)
+        check_name(f"exercise or quiz in {source.name}", name, known)
 
     folder = "notebooks/solutions" if solution else "notebooks"
     words = {
@@ -93,8 +91,7 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
     }
 
     def fill(found: re.Match[str]) -> str:
-        if found[1] not in words:
-            raise unknown_name(f"placeholder in {source.name}", found[1], words)
+        check_name(f"placeholder in {source.name}", found[1], words)
         return words[found[1]]
 
     notebook = jupytext.reads(text, fmt="py:percent")

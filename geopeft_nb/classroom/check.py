@@ -16,7 +16,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import check_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
@@ -155,11 +155,9 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
         GeopeftError: Unknown exercise; the message names the nearest one.
     """
     number, lessons = name.split("/")[0], lesson_folders()
-    if number not in lessons:
-        raise unknown_name("lesson", number, lessons)
+    check_name("lesson", number, lessons)
     known = load_checks(lessons[number])
-    if name not in known:
-        raise unknown_name("exercise", name, known)
+    check_name("exercise", name, known)
     return known[name].check(answer, **given)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry
 
 #: Lesson -> the backbones and data sets that it takes or names.
@@ -36,7 +36,7 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
         Name of a backbone or data set -> numbers of the lessons that need it.
 
     Raises:
-        ValueError: No such lesson, backbone or data set; the message lists all.
+        GeopeftError: No such lesson, backbone or data set; the message lists all.
 
     Example:
         >>> choose("01")
@@ -45,18 +45,16 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
     given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
     numbers = {"all": list(LESSONS), "none": []}.get(lessons, given)
     for number in numbers:
-        if number not in LESSONS:
-            raise unknown_name("lesson", number, ["all", "none", *LESSONS])
+        check_name("lesson", number, ["all", "none", *LESSONS])
     if not numbers and not also:
         raise GeopeftError(
             "Nothing is asked for: give --lessons all, their numbers, or --also NAME."
         )
-    if not CARDS.keys() >= set(also):
+    if also:
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
         for name in also:
-            if name not in CARDS and name not in LOADERS:
-                raise unknown_name("backbone or data set", name, [*CARDS, *LOADERS])
+            check_name("backbone or data set", name, {**CARDS, **LOADERS})
     names = [*(name for number in numbers for name in LESSONS[number]), *also]
     return {name: tuple(n for n in numbers if name in LESSONS[n]) for name in names}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geopeft_nb.classroom.check import lesson_folders
-from geopeft_nb.errors import unknown_name
+from geopeft_nb.errors import check_name
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def quiz(number: str) -> Quiz:
         GeopeftError: There is no such lesson.
     """
     lessons = lesson_folders()
-    if number not in lessons:
-        raise unknown_name("quiz", number, lessons)
+    check_name("quiz", number, lessons)
     return Quiz(number, load_questions(lessons[number]))
 
 

@@ -57,7 +57,6 @@ def checkout(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "lesson.py").write_text(SOURCE)
     (folder / "checks.py").write_text(CHECKS)
-    (folder / "quiz.toml").write_text("question = [{ ask = '?', choice = [] }]")
     address = "https://github.com/someone/somewhere"
     (tmp_path / "pyproject.toml").write_text(f'[project]\nurls = {{ Repository = "{address}" }}\n')
     return tmp_path
