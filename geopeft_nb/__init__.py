@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -117,6 +118,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)
+    if isfunction(value):
+        value = import_module("geopeft_nb.errors").name_options(value)
     globals()[name] = value
     return value
 

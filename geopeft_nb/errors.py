@@ -104,9 +104,11 @@ def expect(value: object, attribute: str, wanted: str) -> None:
 def name_options(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function answer an unknown option with the right word, instead of Python's TypeError.
 
-    It is for functions that name all of their options. A wrong one is a `GeopeftError`.
+    All public functions do, except those that hand options on, which check them on their own.
     """
     known = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return function
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:

@@ -18,7 +18,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
 from geopeft_nb.bands import band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, name_options, whole
+from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it.
@@ -33,7 +33,6 @@ FAMILIES = {
 }
 
 
-@name_options
 def load_backbone(
     name: str,
     weights: str | os.PathLike[str] | None = "pretrained",

@@ -5,6 +5,7 @@ torchgeo's ResNets and ViTs are timm's networks with weights of their own, so ti
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from typing import Any, Self
@@ -194,10 +195,9 @@ def make_card(name: str) -> BackboneCard:
 
 
 def _timm_card(name: str, model: str) -> BackboneCard:
-    try:
-        config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    except RuntimeError:  # timm's error for an unknown tag
-        config = None
+    config: Any = None
+    with contextlib.suppress(RuntimeError):  # timm's error for an unknown tag
+        config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     if config is None:
         known = timm.list_models(pretrained="." in model)
         raise unknown_name("timm model", model, _near(model, known))
@@ -236,10 +236,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
         raise unknown_name("torchgeo weight", model, _near(model, known))
     weight, kind = known[model], model.partition("_")[0]
     if not kind.startswith(("ResNet", "ViT")):
-        raise GeopeftError(
-            f"{name} is no ResNet or ViT. Of torchgeo's weights, those of ResNet18, ResNet50, "
-            "ResNet152 and the ViTs can be loaded."
-        )
+        raise GeopeftError(f"{name} is no ResNet or ViT, the ones of torchgeo that can be loaded.")
     bands = bands_of(name, weight.meta.get("bands"))
     mean, std = scaling_of(name, weight.transforms, len(bands))
     # The field `model` of some ResNets names another depth; the class of the weight is right.
@@ -269,9 +266,8 @@ def bands_of(name: str, numbers: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(band_name(f"{sensor}:{number}") for number in numbers or ("not listed",))
     except ValueError as error:
         raise GeopeftError(
-            f"{name} reads bands that are not in this toolkit's table of optical bands "
-            f"({', '.join(numbers or ('not listed',))}). Choose a weight of Sentinel-2's bands, or "
-            "of Landsat's surface reflectance."
+            f"{name} reads bands that are not in this toolkit's table of optical bands: {error} "
+            "Choose a weight of Sentinel-2's bands, or of Landsat's surface reflectance."
         ) from error
 
 
@@ -290,9 +286,8 @@ def scaling_of(
             if float(std.max()) < 0.01:  # 1 / 255
                 # SeCo's own code divides by 255 again after this step; torchgeo's does not.
                 raise GeopeftError(
-                    f"{name} cannot be used: torchgeo scales its images to 0-255 and then applies "
-                    "a mean and standard deviation meant for 0-1, so that inputs come out around "
-                    "a thousand instead of around one. Choose another weight of torchgeo."
+                    f"{name} cannot be used: torchgeo scales its images to 0-255, and then as if "
+                    "they were 0-1, to around a thousand instead of one. Choose another weight."
                 )
             if unit is None:
                 unit = torch.where((std == 255) | (std.max() <= 255), WHITE / 255, 1 / 10_000)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PER_PIXEL = tuple(name for name, task in TASKS.items() if task.target == "mask")
 PER_IMAGE = tuple(name for name, task in TASKS.items() if task.target == "label")
 
+#: Options of `build_model` itself, of which a misspelt one arrives here too.
+BUILD = ("decoder", "normalise", "pad", "seed", "metadata")
+
 
 @dataclass(frozen=True)
 class DecoderCard:
@@ -123,7 +126,7 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
         able = ", ".join(repr(card.name) for card in CARDS.values() if task in card.tasks)
         raise GeopeftError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
     for option in options:
-        check_name(f"option of decoder {name!r}", option, card.options)
+        check_name(f"option of decoder {name!r}", option, [*card.options, *BUILD])
     return card
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from geopeft_nb.errors import GeopeftError, check_name, expect, name_options, whole
+from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.memory.measure import tensor_bytes, unmoved
 from geopeft_nb.memory.step import AUTOCAST, Answers, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
@@ -104,7 +104,6 @@ class MemoryPlan:
         return memory_figure(self.table, self.peak, f"{self.title}\n{total}", DEVICES)
 
 
-@name_options
 def memory_plan(
     model: SegmentationModel,
     batch_size: int = 8,

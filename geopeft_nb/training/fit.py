@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import name_options
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.memory.features import PLACES, CachedFeatures
 from geopeft_nb.memory.frugal import applied, normalise
@@ -42,7 +41,6 @@ from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
 
 
-@name_options
 def fit(
     model: SegmentationModel,
     data: GeoData,

@@ -27,7 +27,7 @@ from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
 
-HERE = Path(__file__).parent
+HERE, REFUSE_PLAIN = Path(__file__).parent, files.refuse_plain
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -96,12 +96,11 @@ def test_only_https_is_asked(cache: Path) -> None:
 
 
 def test_an_https_address_that_leads_elsewhere_is_refused(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with trickling(CONTENT) as server:
-        monkeypatch.setattr(FileEntry, "source", property(lambda self: self.url))
-        with pytest.raises(FileNotFoundError, match="not an https address"):
-            fetch(entry(server))
+    monkeypatch.setattr(files, "refuse_plain", REFUSE_PLAIN)
+    with pytest.raises(FileNotFoundError, match="not an https address"):
+        fetch(entry(server))
 
 
 def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Path) -> None:
@@ -135,21 +134,6 @@ def kill_at(process: subprocess.Popen[str], seconds: float) -> bool:
     time.sleep(seconds)
     process.kill()
     return process.wait() != 0
-
-
-@pytest.mark.slow
-def test_a_download_killed_at_ten_random_moments_is_right_in_the_end(
-    server: Trickle, cache: Path
-) -> None:
-    server.pause = 0.008  # 46 pieces: the whole takes about 0.4 s
-    arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
-    caught = 0
-    for moment in np.random.default_rng(1).uniform(0, 0.25, 10):
-        shutil.rmtree(cache, ignore_errors=True)
-        caught += kill_at(run(*arguments), float(moment))
-        assert not (cache / "big.bin").exists() or (cache / "big.bin").read_bytes() == CONTENT
-    assert caught >= 8
-    assert run(*arguments).wait() == 0 and (cache / "big.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The package costs nothing until a name is used."""
 
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,23 @@ def test_every_public_name_can_be_imported() -> None:
         assert callable(getattr(gp, name)), name
     with pytest.raises(AttributeError, match="no attribute 'atach'"):
         gp.atach  # noqa: B018 - the access itself is what fails
+
+
+@pytest.mark.parametrize(
+    ("function", "option", "meant"),
+    [
+        ("fit", "max_epochs", "epochs"),
+        ("load_backbone", "pretrained", "weights"),
+        ("evaluate", "sead", "seed"),
+        ("memory_plan", "bs", "batch_size"),
+    ],
+)
+def test_an_unknown_option_gets_the_right_word(function: str, option: str, meant: str) -> None:
+    import geopeft_nb as gp
+
+    message = f"Unknown option of {function} '{option}'. Did you mean '{meant}'"
+    with pytest.raises(gp.GeopeftError, match=re.escape(message)):
+        getattr(gp, function)(**{option: 1})
 
 
 def test_bfloat16_convolutions_over_patches_are_right_on_every_cpu() -> None:
