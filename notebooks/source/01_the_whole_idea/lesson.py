@@ -190,7 +190,7 @@ gp.parameter_table(network)
 
 # %% [markdown]
 # ## 4 · Train and watch
-# Three panels follow the training: the loss; the validation score, mIoU, which says how well prediction and label overlap (1 is perfect); and the memory. *Stop and keep best* ends the run early with the best weights so far, and so does the kernel's ■.
+# Three panels follow the training: the loss; the validation score, mIoU, which says how well prediction and label overlap (1 is perfect); and the memory that one step takes, beside that of the runs before. Below them are four validation chips and one from the region that is held out: image, label and prediction. *Stop and keep best* ends the run early with the best weights so far, and so does the kernel's ■.
 
 # %%
 runs = {method: gp.fit(network, chips, **settings)}
