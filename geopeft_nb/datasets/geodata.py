@@ -86,9 +86,32 @@ class GeoData(Facts):
         Returns:
             A matplotlib figure.
         """
-        from geopeft_nb.datasets.pictures import plot_sample
+        from geopeft_nb.pictures.chips import plot_chip
 
-        return plot_sample(self, sample, prediction)
+        title, maps = f"{self.card.title}: {sample['name']} ({sample['region']})", {}
+        if self.task == "segmentation":
+            maps = {"label": sample["mask"].numpy()}
+            if prediction is not None:
+                maps["prediction"] = np.asarray(prediction)
+                if maps["prediction"].shape != maps["label"].shape:
+                    raise GeopeftError(
+                        f"The prediction is {maps['prediction'].shape} and the label "
+                        f"{maps['label'].shape}. Give the map that run.predict([sample])[0] is."
+                    )
+        else:
+            title += f"\n{self.words(sample)}"
+        colours = dict(zip(self.classes, self.colours, strict=True))
+        image = sample["image"].numpy()
+        return plot_chip(image, self.bands, maps, colours, self.ignore_index, title)
+
+    def words(self, sample: Sample) -> str:
+        """Say what a sample that has no label map is labelled with."""
+        if self.task == "classification":
+            return self.classes[int(sample["label"])]
+        if self.task == "multilabel":
+            there = [name for name, yes in zip(self.classes, sample["label"], strict=True) if yes]
+            return ", ".join(there) or "none of the classes"
+        return f"{self.task} of {', '.join(self.classes)}"
 
     @classmethod
     def of(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geopeft_nb.datasets.pictures import COMPOSITES
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.maps.region import Regions, region_view
+from geopeft_nb.pictures.chips import COMPOSITES
 from geopeft_nb.pictures.show import bundle, png
 
 if TYPE_CHECKING:

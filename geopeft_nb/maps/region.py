@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.datasets.pictures import composites_of, stretch
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
+from geopeft_nb.pictures.chips import composites_of, stretch
 from geopeft_nb.tasks import confusion, mean_iou
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.datasets.pictures import coloured, label_in_words, picture_of
+from geopeft_nb.pictures.chips import coloured, picture_of
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.base import ChipDataset, Sample
@@ -64,7 +64,7 @@ class WatchedChips:
             if self.data.task in ("segmentation", "regression"):
                 pictures.append(self._drawn(sample, sample["mask"].numpy()))
             else:
-                said.append(f"label {label_in_words(self.data, sample)}")
+                said.append(f"label {self.data.words(sample)}")
             if answers is not None and self.first is not None:
                 if len(pictures) > 1:
                     pictures.append(self._drawn(sample, answers[number]))
@@ -92,7 +92,7 @@ class WatchedChips:
 
     def _drawn(self, sample: Sample, values: NDArray[Any]) -> Picture:
         if self.data.task == "segmentation":
-            return coloured(_small(values), self.data)
+            return coloured(_small(values), self.data.colours, self.data.ignore_index)
         truth = sample["mask"].numpy().reshape(-1, *values.shape[-2:])[0]
         low, high = np.nanmin(truth), np.nanmax(truth)  # the answer on its label's own scale
         first = _small(values.reshape(-1, *values.shape[-2:])[0])
@@ -109,7 +109,7 @@ class WatchedChips:
             miss = answer - sample["mask"].numpy().reshape(answer.shape)
             return f"error {np.sqrt(np.nanmean(miss**2)):.3g}"
         right = np.array_equal(np.asarray(sample["label"]).astype(int), answer.astype(int))
-        return f"{label_in_words(self.data, {'label': answer})} {'✓' if right else '✗'}"
+        return f"{self.data.words({'label': answer})} {'✓' if right else '✗'}"
 
     def _legend(self) -> list[tuple[str, str]]:
         """Return colour and name of the classes that the labels show."""

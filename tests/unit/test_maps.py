@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.pictures import stretch
 from geopeft_nb.maps import figure, grid, layers
+from geopeft_nb.pictures.chips import stretch
 from geopeft_nb.tasks import confusion, mean_iou
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")

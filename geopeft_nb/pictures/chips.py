@@ -1,0 +1,122 @@
+"""From reflectance and classes to pictures: contrast, composites, and a chip with its labels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geopeft_nb.bands import band_indices, band_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Band combinations that can be shown, each as red, green, blue.
+COMPOSITES: dict[str, tuple[str, str, str]] = {
+    "true_colour": ("RED", "GREEN", "BLUE"),
+    "false_colour": ("SWIR_1", "NIR_NARROW", "RED"),
+}
+
+_GAMMA = 0.75  # brightens the dark majority of a scene with a few bright clouds or beaches
+_IGNORED = "#9A9A9A"
+
+
+def stretch(image: NDArray[np.float32], bands: Sequence[str], composite: str) -> NDArray[np.uint8]:
+    """Turn reflectance into a picture: each band from its 2nd to its 98th percentile, brightened.
+
+    Args:
+        image: Reflectance (C, H, W), NaN where there is no chip.
+        bands: Names of the C bands.
+        composite: A key of `COMPOSITES`.
+
+    Returns:
+        Picture (3, H, W) with values 1-255, and 0 where there is no chip.
+    """
+    chosen = image[band_indices(COMPOSITES[composite], bands)]
+    usable = np.isfinite(chosen).all(axis=0)
+    if not usable.any():
+        return np.zeros(chosen.shape, np.uint8)
+    low, high = np.percentile(chosen[:, usable], [2, 98], axis=1)[:, :, None, None]
+    scaled = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1) ** _GAMMA
+    return np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)
+
+
+def composites_of(bands: Sequence[str]) -> list[str]:
+    """List the composites that the given bands allow."""
+    present = {band_name(name) for name in bands}
+    return [name for name, wanted in COMPOSITES.items() if present >= set(wanted)]
+
+
+def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
+    """Return (H, W, 3) and a caption: true colour where the bands allow it, else one band."""
+    if possible := composites_of(bands):
+        words = f"{possible[0].replace('_', ' ')}: {', '.join(COMPOSITES[possible[0]])}"
+        return stretch(image, bands, possible[0]).transpose(1, 2, 0), words
+    low, high = np.percentile(image[0], [2, 98])
+    grey = np.clip((image[0] - low) / max(high - low, 1e-6), 0, 1) * 255
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2), f"band {bands[0]}"
+
+
+def coloured(
+    mask: NDArray[np.int64], colours: Sequence[str], ignore_index: int
+) -> NDArray[np.uint8]:
+    """Paint a class map (H, W) in #rrggbb colours, (H, W, 3); grey is no label."""
+    table = np.array([list(bytes.fromhex(c[1:7])) for c in (*colours, _IGNORED)], np.uint8)
+    return table[np.where(mask == ignore_index, len(colours), mask)]
+
+
+def plot_chip(
+    image: NDArray[np.float32],
+    bands: Sequence[str],
+    maps: Mapping[str, NDArray[Any]],
+    classes: Mapping[str, str],
+    ignore_index: int,
+    title: str,
+) -> Figure:
+    """Draw a chip and class maps of it side by side.
+
+    Args:
+        image: Reflectance (C, H, W).
+        bands: Names of the C bands.
+        maps: Caption -> class map (H, W).
+        classes: Name of each class -> its colour.
+        ignore_index: What in a map is no label.
+        title: Words above.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    panels = 1 + len(maps)
+    figure = Figure(figsize=(3.3 * panels + 2.2, 3.9), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    picture, caption = picture_of(image, bands)
+    pictures = {caption: picture} | {
+        name: coloured(mask, list(classes.values()), ignore_index) for name, mask in maps.items()
+    }
+    for panel, (name, shown) in zip(axes, pictures.items(), strict=True):
+        panel.imshow(shown, interpolation="nearest")
+        panel.set_title(name, fontsize=10, loc="left")
+        panel.set(xticks=[], yticks=[])
+    letters = int(10 * figure.get_figwidth())
+    title = "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    if maps:
+        present = {int(value) for mask in maps.values() for value in np.unique(mask)}
+        entries = [
+            (label, colour)
+            for index, (label, colour) in enumerate(classes.items())
+            if index in present or len(classes) <= 4
+        ]
+        entries += [("no label", _IGNORED)] * (ignore_index in present)
+        patches = [
+            Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(label, 30))
+            for label, colour in entries
+        ]
+        place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+        axes[-1].legend(handles=patches, **place, frameon=False, fontsize=9)
+    return figure
