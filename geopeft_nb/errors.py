@@ -14,11 +14,12 @@ R = TypeVar("R")
 #: Words of other libraries -> ours, where the spelling does not lead there.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "accumulate_grad_batches": ("accumulate",), "alpha": ("lora_alpha",), "bs": ("batch_size",),
-    "dropout": ("lora_dropout",), "gpu": ("cuda",), "gradient_checkpointing": ("checkpoint",),
-    "head": ("decoder",), "learning_rate": ("lr",), "lora_alpha": ("alpha",),
+    "dropout": ("lora_dropout", "vera_dropout"), "gpu": ("cuda",),
+    "gradient_checkpointing": ("checkpoint",), "head": ("decoder",),
+    "learning_rate": ("lr",), "lora_alpha": ("alpha",),
     "lora_dropout": ("dropout",), "max_epochs": ("epochs",), "num_epochs": ("epochs",),
     "num_frames": ("frames",), "pretrained": ("weights",), "rank": ("r",),
-    "target_modules": ("targets",), "targets": ("target_modules",),
+    "block_size": ("oft_block_size",), "targets": ("target_modules",),
     "train_batch_size": ("batch_size",), "weight": ("weights",),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geopeft_nb.backbones.load import find_card
+from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import MapDecoder
 from geopeft_nb.errors import GeopeftError, expect, whole
 from geopeft_nb.models import SegmentationModel
@@ -291,7 +292,8 @@ def _terratorch_arguments(model: SegmentationModel) -> dict[str, Any]:
 
 def _terratorch_state(model: SegmentationModel) -> dict[str, Tensor]:
     """Return the weights under TerraTorch's names."""
-    state = {f"encoder.{key}": value for key, value in model.plain_backbone.state_dict().items()}
+    encoder = join_qkv(model.plain_backbone.state_dict())
+    state = {f"encoder.{key}": value for key, value in encoder.items()}
     for key, value in model.decoder.state_dict().items():
         part, _, rest = key.partition(".")
         if part == "pyramid":

@@ -9,7 +9,6 @@ image of Sentinel-2 bands alone.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Self
 
@@ -107,19 +106,13 @@ class GalileoViT(Transformer):
         )
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Join queries, keys and values, choose bands; see `Backbone.translate`."""
+        """Keep what Sentinel-2 bands need and choose bands; see `Backbone.translate`."""
         state = {key.replace("backbone.", ""): value for key, value in state.items()}
         kept = {}
         for key, value in state.items():
             group, _, rest = key.removeprefix("space_time_embed.").partition(".")
             if key.startswith(UNUSED) or (group in GROUPS and group not in self.members):
                 continue
-            if match := re.fullmatch(r"(blocks\.\d+\.attn)\.[qkv]\.(weight|bias)", key):
-                names = [f"{match[1]}.{part}.{match[2]}" for part in "qkv"]
-                if all(name in state and state[name].shape == value.shape for name in names):
-                    joined = torch.cat([state[name] for name in names])
-                    kept[f"{match[1]}.qkv.{match[2]}"] = joined
-                    continue
             if group in GROUPS:
                 key = f"patch_embed.{group}.{rest.removeprefix('proj.')}"
             key = {

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
+from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.files import checksum_of, fetch
@@ -222,7 +223,7 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
 
     Args:
         module: Where to load to; fixed position codes, which are no weights, stay as they are.
-        state: Key -> tensor.
+        state: Key -> tensor; fused projections of queries, keys and values are split.
         path: Where the state came from, for the message.
 
     Raises:
@@ -230,6 +231,7 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
     """
     fixed = getattr(module, "fixed", ())
     own = {key: value for key, value in module.state_dict().items() if key not in fixed}
+    state = split_qkv(state, own)
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
     problems += [
@@ -245,7 +247,7 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
         raise GeopeftError(f"{path} does not fit {type(module).__name__}: {shown}.")
-    module.load_state_dict(dict(state), strict=False)
+    module.load_state_dict(state, strict=False)
 
 
 def list_backbones(full: bool = False) -> pd.DataFrame:

@@ -13,12 +13,16 @@ from typing import Any, Self
 import timm
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import (  # type: ignore[attr-defined]
+    Attention,  # newer releases define it in timm.layers and import it here
+    VisionTransformer,
+)
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kernel, choose_layers
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import FusedQKV, pad_to_patches
+from geopeft_nb.backbones.vit import pad_to_patches
 from geopeft_nb.bands import band_name
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, hub_file
@@ -104,6 +108,43 @@ class TimmStages(TimmBackbone):
         ]
 
 
+class SplitAttention(Attention):
+    """timm's attention with a layer each for queries, keys and values, without dropout."""
+
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """Attend (B, N, D) to itself: (B, N, D)."""
+        query, key, value = (
+            layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        mixed = functional.scaled_dot_product_attention(
+            self.q_norm(query), self.k_norm(key), value, attn_mask=attn_mask, is_causal=is_causal
+        )
+        return self.proj(self.norm(mixed.transpose(1, 2).flatten(2)))
+
+
+def split_attention(attention: Any) -> None:  # noqa: ANN401 - timm's, which mypy reads as any
+    """Turn the fused projection of a timm attention into three layers, in place."""
+    fused = attention.qkv
+    del attention.qkv
+    width, has_bias = fused.out_features // 3, fused.bias is not None
+    for name, weight, bias in zip(
+        "qkv", fused.weight.chunk(3), fused.bias.chunk(3) if has_bias else [None] * 3, strict=True
+    ):
+        layer = nn.Linear(fused.in_features, width, bias=has_bias, device="meta")
+        layer.weight = nn.Parameter(weight.detach().clone())
+        if bias is not None:
+            layer.bias = nn.Parameter(bias.detach().clone())
+        setattr(attention, name, layer)
+    attention.__class__ = SplitAttention
+
+
 class TimmViT(TimmBackbone, Transformer):
     """A plain vision transformer of timm; position codes are resized for other image sizes.
 
@@ -120,9 +161,9 @@ class TimmViT(TimmBackbone, Transformer):
         super().__init__(_network(name, channels, img_size=img_size, dynamic_img_size=True))
         # Pooling belongs to the classifier.
         self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
-        for module in self.blocks.modules():
-            if type(getattr(module, "qkv", None)) is nn.Linear:
-                module.qkv.__class__ = FusedQKV
+        for module in list(self.blocks.modules()):
+            if type(module) is Attention and getattr(module, "gate", None) is None:
+                split_attention(module)
         self.patch_size = self.network.patch_embed.patch_size[0]
         if self.network.pos_embed is not None:
             self.trained_grid = img_size // self.patch_size

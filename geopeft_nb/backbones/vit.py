@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class FusedQKV(nn.Linear):
-    """The linear layer (D -> 3D) that makes queries, keys and values at once.
-
-    It computes exactly what `nn.Linear` does. It has a class of its own so that a PEFT method can
-    recognise it and adapt queries and values without touching the keys.
-    """
-
-
-def after(before: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply `before` to x, then `layer`.
-
-    A layer with a method `forward_after(before, x)` does both at once. So a PEFT layer may compute
-    a layer norm or a GELU again in the backward pass instead of keeping what it gave.
-    """
-    both = getattr(layer, "forward_after", None)
-    return layer(before(x)) if both is None else both(before, x)
 
 
 def full_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -41,28 +23,65 @@ def full_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Ten
     return weight.to(dtype) if scale is None else (weight * scale).to(dtype)
 
 
+def split_qkv(state: Mapping[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """Split fused projections of queries, keys and values, as most checkpoints hold them.
+
+    Args:
+        state: Key -> tensor; a fused one is named ``"….qkv.weight"`` or ``"….qkv.bias"``, (3 D, …).
+        wanted: Keys of the network; what it has fused itself stays.
+
+    Returns:
+        The same, with tensors ``"….q.weight"``, ``"….k.weight"`` and so on, (D, …).
+    """
+    split: dict[str, Tensor] = {}
+    for key, value in state.items():
+        owner, fused, kind = key.rpartition(".qkv.")
+        if fused and key not in wanted and value.ndim and value.shape[0] % 3 == 0:
+            names = (f"{owner}.{part}.{kind}" for part in "qkv")
+            split.update(zip(names, value.chunk(3), strict=True))
+        else:
+            split[key] = value
+    return split
+
+
+def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `split_qkv`, for programs whose networks have the three in one layer."""
+    joined = dict(state)
+    for key in state:
+        owner, found, kind = key.rpartition(".attn.q.")
+        if found:
+            parts = [joined.pop(f"{owner}.attn.{part}.{kind}") for part in "qkv"]
+            joined[f"{owner}.attn.qkv.{kind}"] = torch.cat(parts)
+    return joined
+
+
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; the parameters have timm's names.
+    """Multi-head self-attention, with a layer each for queries, keys and values.
+
+    Most networks make the three by one fused layer, which computes the same; three can be adapted
+    one by one, as LoRA does with queries and values.
 
     Args:
         width: Features per token, D.
         heads: Attention heads; must divide `width`.
-        bias: Whether both projections have a bias.
+        bias: Whether the four layers have a bias.
     """
 
     def __init__(self, width: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.num_heads = heads
-        self.qkv = FusedQKV(width, 3 * width, bias=bias)
-        self.proj = nn.Linear(width, width, bias=bias)
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width, bias=bias) for _ in range(4))
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Attend (B, N, D) to itself, after `norm` if it is given: (B, N, D)."""
-        joined = self.qkv(x) if norm is None else after(norm, self.qkv, x)
-        # Not moving the heads in front first has qkv's gradient written once, not twice.
-        parts = joined.unflatten(2, (3, self.num_heads, -1)).unbind(2)
-        query, key, value = (part.transpose(1, 2) for part in parts)  # (B, heads, N, D / heads)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend (B, N, D) to itself: (B, N, D)."""
+        return self.mix(self.q(x), self.k(x), self.v(x))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Let queries attend to keys and values, each (B, N, D): (B, N, D)."""
+        heads = [
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
+        ]  # (B, heads, N, D / heads)
+        mixed = functional.scaled_dot_product_attention(*heads)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -73,10 +92,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1, self.act, self.fc2 = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Map (B, N, D), after `norm` if it is given, to (B, N, D)."""
-        hidden = self.fc1(x) if norm is None else after(norm, self.fc1, x)
-        return after(self.act, self.fc2, hidden)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, D) to (B, N, D)."""
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class PreNormBlock(nn.Module):
@@ -87,7 +105,7 @@ class PreNormBlock(nn.Module):
         heads: Attention heads; must divide `width`.
         mlp_ratio: Hidden features of the feed-forward part, as a multiple of D.
         eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm 1e-6.
-        attention_bias: Whether both projections of the attention have a bias; Clay's have none.
+        attention_bias: Whether the layers of the attention have a bias; Clay's have none.
     """
 
     def __init__(
@@ -105,8 +123,8 @@ class PreNormBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine tokens (B, N, D)."""
-        x = x + self.attn(x, self.norm1)
-        return x + self.mlp(x, self.norm2)
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 def run_blocks(

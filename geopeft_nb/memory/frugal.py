@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -28,7 +27,7 @@ from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
 from geopeft_nb.memory.parts import running_blocks
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.lora import LeanLora
+from geopeft_nb.tuning import lean
 from geopeft_nb.tuning.vit_adapter import CrossAttention
 
 
@@ -165,29 +164,19 @@ def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
     They are cheap, and give two fifths of what a block keeps. Where the layer behind is frozen
     nothing is kept anyway.
     """
-    layers = _recomputed(model)
+    blocks = [block for block in _own_blocks(model) if lean.saving_layers(block)]
     try:
-        for layer in layers:
-            layer.forward_after = partial(_after, layer)
-        yield f"computes the norm or GELU before {len(layers)} layers again"
+        for block in blocks:
+            block.forward = partial(lean.forward, block)
+        yield f"computes the norm or GELU before {len(_recomputed(model))} layers again"
     finally:
-        for layer in layers:
-            vars(layer).pop("forward_after", None)
+        for block in blocks:
+            vars(block).pop("forward", None)
 
 
-def _recomputed(model: SegmentationModel) -> list[Any]:
+def _recomputed(model: SegmentationModel) -> list[nn.Module]:
     """Return the layers behind a norm or GELU that would keep their input."""
-    found: list[Any] = []
-    for block in _own_blocks(model):
-        attention = getattr(block.attn, "base_layer", block.attn)  # serial adapters wrap these
-        feed_forward = getattr(block.mlp, "base_layer", block.mlp)
-        found += [attention.qkv, feed_forward.fc1, feed_forward.fc2]
-    return [
-        layer
-        for layer in found
-        if not (isinstance(layer, LeanLora) and layer.is_plain())
-        and any(p.requires_grad and p.ndim > 1 for p in layer.parameters())
-    ]
+    return [layer for block in _own_blocks(model) for layer in lean.saving_layers(block)]
 
 
 def _own_blocks(model: SegmentationModel) -> list[Any]:
@@ -196,24 +185,12 @@ def _own_blocks(model: SegmentationModel) -> list[Any]:
     return [block for block in blocks if isinstance(block, PreNormBlock)]
 
 
-def _after(layer: nn.Module, before: nn.Module, x: Tensor) -> Tensor:
-    def both(x: Tensor) -> Tensor:
-        return layer(before(x))
-
-    if not torch.is_grad_enabled():
-        return both(x)
-    # The second run ends as soon as it has the layer's input: the layer itself runs once.
-    return checkpoint(both, x, use_reentrant=False)
-
-
 def _no_inputs(model: SegmentationModel) -> str:
     if _recomputed(model):
         return ""
     if not _own_blocks(model):
         name = model.plain_backbone.card.name
         return f"it reaches only this toolkit's own blocks, and {name} has others"
-    if model.method == "lora":
-        return "LoRA of this toolkit computes norms and GELUs again by itself"
     return f"with {model.method} no layer behind a norm or GELU keeps its input"
 
 

@@ -24,7 +24,7 @@ from geopeft_nb.decoders.load import build_decoder
 from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
-from geopeft_nb.tuning.methods import CARDS, attach, parameter_table
+from geopeft_nb.tuning.methods import CARDS, attach, parameter_table, read_config
 
 #: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
 FILES = (
@@ -214,11 +214,15 @@ def load_adapter(
             f"The model carries adapters already: {model.options}. Choose another name for "
             f"{source}, which was saved with {options}, by load_adapter(..., name=...)."
         )
+    chosen = read_config(source, method) if CARDS[method].config else method
+    given = {} if CARDS[method].config else options
     ghost = _without_weights(model)
     with torch.device("meta"):
-        attach(ghost, method, name=joins, **options)
+        attach(ghost, copy.deepcopy(chosen), name=joins, **given)
     files = _read_tensors(source, trained_tensors(ghost))
-    attach(model, method, name=joins, **options)
+    attach(model, chosen, name=joins, **given)
+    if joins in model.options:
+        model.options[joins] = model.method_options = options
     model.decoder.load_state_dict(files["decoder.safetensors"])
     if "adapter_model.safetensors" in files:
         from peft import set_peft_model_state_dict

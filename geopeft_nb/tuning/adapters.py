@@ -67,16 +67,12 @@ class AdapterLayer(OwnLayer):
         nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name] = down, up
 
-    def forward(self, x: Tensor, norm: nn.Module | None = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
-        """Map (B, N, D), after `norm` if it is given, to (B, N, D)."""
-        name = self.acting
-        parallel = name is not None and self.configs[name].kind == "parallel"
-        if parallel and norm is not None:
-            x, norm = norm(x), None  # once, for the MLP and the adapter
-        if norm is not None:
-            kwargs["norm"] = norm
-        result = self.base_layer(x, **kwargs)
-        return result if name is None else result + self._adapt(name, x if parallel else result)
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as timm's blocks call
+        """Map (B, N, D) to (B, N, D)."""
+        name, result = self.acting, self.base_layer(x, **kwargs)
+        if name is None:
+            return result
+        return result + self._adapt(name, x if self.configs[name].kind == "parallel" else result)
 
     def _adapt(self, name: str, x: Tensor) -> Tensor:
         config, down, up = self.configs[name], self.bottleneck_down[name], self.bottleneck_up[name]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import nn
 
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_name, expect
+from geopeft_nb.errors import GeopeftError, check_name, expect, nearest, whole
 from geopeft_nb.models import SegmentationModel, part_of
 
-#: Methods that only choose which of the model's own weights are trained.
-PLAIN = {"linear_probe": False, "full": True}
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class MethodCard:
         citation: Paper.
         config: Where the function stands that makes peft's config, ``"module:function"``; empty for
             methods that are not peft's.
-        shared: Options in which all adapters of one model must agree, as peft needs it.
+        fixed: Arguments of that function that the method fixes.
+        fields: Name of peft's config, all of whose fields are options.
+        same_layers: Whether all adapters of one model must adapt the same layers, as peft needs it.
     """
 
     name: str
@@ -47,9 +50,18 @@ class MethodCard:
     merges: bool
     citation: str
     config: str = ""
-    shared: tuple[str, ...] = ()
+    fixed: dict[str, Any] = field(default_factory=dict)
+    fields: str = ""
+    same_layers: bool = False
 
 
+def _kin(kind: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of peft's configs
+    product = kind in ("LoHaConfig", "LoKrConfig")
+    function = "lora:product_config" if product else "lora:kin_config"
+    return {"config": function, "fixed": {"kind": kind, **fixed}, "fields": kind}
+
+
+_LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
 CARDS = {
     card.name: card
     for card in [
@@ -59,13 +71,14 @@ CARDS = {
         ),
         MethodCard(
             "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
-            "r=16, alpha=r, dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
-            "targets=None, last=None, dora=False",
-            True, "Hu et al., arXiv 2106.09685", "lora:lora_config",
+            "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
+            "target_modules=None, last=None",
+            True, "Hu et al., arXiv 2106.09685", "lora:lora_config", fields="LoraConfig",
         ),
         MethodCard(
             "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3,
-            "as lora", True, "Liu et al., arXiv 2402.09353", "peft_methods:dora_config",
+            "as lora", True, "Liu et al., arXiv 2402.09353", "lora:lora_config",
+            {"use_dora": True}, "LoraConfig",
         ),
         MethodCard(
             "vpt", "Visual prompt tuning", "prompt tokens before every block", 5e-3,
@@ -86,8 +99,8 @@ CARDS = {
         ),
         MethodCard(
             "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3,
-            "last=None", True, "Zhao et al., arXiv 2312.11420", "peft_methods:ln_tuning_config",
-            shared=("last",),
+            "last=None", True, "Zhao et al., arXiv 2312.11420", same_layers=True,
+            **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
         ),
         MethodCard(
             "bitfit", "BitFit",
@@ -96,39 +109,44 @@ CARDS = {
         ),
         MethodCard(
             "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2,
-            "last=None", True, "Liu et al., arXiv 2205.05638", "peft_methods:ia3_config",
+            "last=None", True, "Liu et al., arXiv 2205.05638", "lora:ia3_config",
         ),
         MethodCard(
             "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
-            "r=256, dropout=0, targets=(attn.qkv, mlp.fc1, mlp.fc2), last=None", True,
-            "Kopiczko et al., arXiv 2310.11454", "peft_methods:vera_config",
-            shared=("r", "targets"),
+            f"r=256, vera_dropout=0, {_LAYERS}", True, "Kopiczko et al., arXiv 2310.11454",
+            same_layers=True, **_kin("VeraConfig", save_projection=False),
         ),
         MethodCard(
-            "loha", "LoHa", "products of two low-rank updates", 3e-3,
-            "r=8, alpha=r, targets=(attn.qkv, mlp.fc1, mlp.fc2), last=None", True,
-            "Hyeon-Woo et al., arXiv 2108.06098", "peft_methods:loha_config",
+            "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=r, {_LAYERS}",
+            True, "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig"),
         ),
         MethodCard(
             "lokr", "LoKr", "Kronecker products of small matrices", 3e-3,
-            "r=8, alpha=r, targets=(attn.qkv, mlp.fc1, mlp.fc2), last=None", True,
-            "Yeh et al., arXiv 2309.14859", "peft_methods:lokr_config",
+            f"r=8, alpha=r, {_LAYERS}", True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig"),
         ),
         MethodCard(
             "oft", "Orthogonal fine-tuning", "block-diagonal rotations of the layers' inputs", 1e-3,
-            "block_size=32, targets=(attn.qkv, mlp.fc1, mlp.fc2), last=None", True,
-            "Qiu et al., arXiv 2306.07280", "peft_methods:oft_config",
+            f"oft_block_size=32, {_LAYERS}", True, "Qiu et al., arXiv 2306.07280",
+            **_kin("OFTConfig"),
         ),
         MethodCard(
             "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-"
         ),
+        MethodCard(
+            "peft", "A method of peft", "what its config says", 1e-3,
+            "a config of peft in place of the name: attach(model, peft.BOFTConfig(...))",
+            True, "peft", "lora",
+        ),
     ]
 }  # fmt: skip
+
+#: Options that are whole numbers.
+WHOLE = ("r", "last", "prompts", "width", "stem", "oft_block_size")
 
 
 def attach(
     model: SegmentationModel,
-    method: str,
+    method: str | PeftConfig,
     *,
     name: str = "default",
     seed: int = 0,
@@ -142,45 +160,60 @@ def attach(
 
     Args:
         model: From `build_model`.
-        method: A name that `gp.list_methods()` lists.
+        method: A name that `gp.list_methods()` lists; or any config of peft, such as
+            ``LoraConfig(r=8, target_modules=["q", "v"])``, whose names of layers must exist.
         name: Name of the adapter.
         seed: Seed of the random weights that the method adds.
-        **options: Options of the method, see `gp.list_methods()`.
+        **options: Options of the method, see `gp.list_methods()`, in the words of peft.
 
     Returns:
         The same model. The decoder is always trained.
 
     Raises:
-        ValueError: Unknown method or option, a backbone that the method cannot take, or another
-            method is attached already.
+        ValueError: Unknown method, option or layer, a backbone that the method cannot take, or
+            another method is attached already.
     """
     expect(model, "method_options", "the model that build_model returned")
-    check_name("method", method, CARDS)
-    card = CARDS[method]
+    config = None if isinstance(method, str) else method
+    card = _card(method)
     _check_free(model, card, name)
-    if not name.isidentifier():
-        raise GeopeftError(
-            f"The name of an adapter is one word of letters and digits, got {name!r}."
-        )
-    if any(hasattr(container(), name) for container in (nn.ModuleDict, nn.ParameterDict)):
-        raise GeopeftError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
-    make = _maker(card)
     plain = model.plain_backbone
-    for option in options:
-        check_name(f"option of {method}", option, [*inspect.signature(make).parameters][1:])
-    _check_shared(model, card, make, options)
+    make = _maker(card)
+    if config is None:
+        _check_options(card, make, options)
+    elif options:
+        raise GeopeftError(f"A config says all options itself; got {', '.join(options)} besides.")
     with seeded(seed):
-        made = make(plain, **options)
+        made = make(plain, **card.fixed | options) if config is None else config
         if card.config:
-            model.options[name] = dict(options)
-            _attach_peft(model, made, name, seed)
+            model.options[name] = _told(made) if config is not None else dict(options)
+            try:
+                _attach_peft(model, card, made, name, seed)
+            except GeopeftError:
+                del model.options[name]
+                raise
         else:
             model.backbone = made
-    if method == "vit_adapter":
+    if card.name == "vit_adapter":
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
-    model.method, model.method_options = method, dict(options)
-    plain.attached = method
+    model.method, model.method_options = card.name, model.options.get(name, dict(options))
+    plain.attached = card.name
     return model.train(model.training)  # also what is new
+
+
+def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
+    """Return the card of a name, or of the method that a config of peft is of."""
+    if isinstance(method, str):
+        check_name("method", method, [name for name in CARDS if name != "peft"])
+        return CARDS[method]
+    expect(method, "peft_type", "the name of a method or a config of peft")
+    if method.is_prompt_learning:
+        raise GeopeftError(
+            f"{type(method).__name__} needs a language model. For images take attach(model, 'vpt')."
+        )
+    kind = "dora" if getattr(method, "use_dora", False) else str(method.peft_type.value).lower()
+    own = {"visual_prompts": "vpt", "bottleneck_adapter": "adapter"}
+    return CARDS.get(own.get(kind, kind), CARDS["peft"])
 
 
 def _maker(card: MethodCard) -> Callable[..., Any]:
@@ -190,15 +223,64 @@ def _maker(card: MethodCard) -> Callable[..., Any]:
         return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
     if card.name == "vit_adapter":
         return import_module("geopeft_nb.tuning.vit_adapter").VitAdapter
+    return lambda backbone: backbone.requires_grad_(card.name == "full")
 
-    def choose(backbone: Any) -> Any:  # noqa: ANN401
-        return backbone.requires_grad_(PLAIN[card.name])
 
-    return choose
+def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuse options that the method does not take, or a value that cannot be."""
+    parameters = inspect.signature(make).parameters.values()
+    known = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"backbone", "vit"}
+    if card.fields:
+        import peft
+
+        known |= {entry.name for entry in fields(getattr(peft, card.fields))}
+    known -= set(card.fixed)
+    for name, value in options.items():
+        if name not in known:
+            near = nearest(name, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise GeopeftError(
+                f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
+            )
+        if name in WHOLE and value is not None:
+            whole(name, value)
+        if name.endswith("dropout") and not 0 <= value < 1:
+            raise GeopeftError(f"{name} is a share from 0 to below 1, got {value!r}.")
+        if name in ("alpha", "lora_alpha", "scale") and value is not None and not value > 0:
+            raise GeopeftError(f"{name} is a factor and must be above 0, got {value!r}.")
+
+
+def read_config(folder: Path, method: str) -> PeftConfig:
+    """Read the config of a saved adapter, for `attach`."""
+    from peft import PeftConfig
+
+    module = CARDS[method].config.partition(":")[0]
+    import_module(f"geopeft_nb.tuning.{module}")  # which makes our own configs known to peft
+    with warnings.catch_warnings():  # VeRA's config warns about what was chosen when attaching
+        warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
+        config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    return config
+
+
+def _told(config: PeftConfig) -> dict[str, Any]:
+    """Return the fields of a config that differ from their defaults, as JSON can hold them."""
+    default = {entry.name: entry.default for entry in fields(config)}
+    return {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in config.to_dict().items()
+        if value and value != default.get(key) and key not in ("peft_type", "peft_version")
+    }
 
 
 def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
-    """Refuse a second method, or a second adapter of the same name."""
+    """Refuse a second method, a second adapter of the same name, or a name that torch keeps."""
+    if not name.isidentifier():
+        raise GeopeftError(
+            f"The name of an adapter is one word of letters and digits, got {name!r}."
+        )
+    if any(hasattr(container(), name) for container in (nn.ModuleDict, nn.ParameterDict)):
+        raise GeopeftError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
     if model.method is None:
         if attached := getattr(model.backbone, "attached", None):
             raise GeopeftError(
@@ -210,7 +292,6 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
         raise GeopeftError(
             f"This is a {model.method} model. Build a new one to attach {card.name!r}."
         )
-    names = ", ".join(repr(known) for known in model.adapters) or "none"
     if model.method != card.name or not card.config:
         also = " or attach it again under another name=" if CARDS[model.method].config else ""
         raise GeopeftError(
@@ -218,43 +299,38 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
             f"{also}."
         )
     if name in model.adapters:
+        names = ", ".join(repr(known) for known in model.adapters)
         raise GeopeftError(
             f"{card.name!r} is attached already under the name {name!r} (names in use: {names}). "
             "Choose another with attach(..., name=...), or switch with model.use_adapter(name)."
         )
 
 
-def _check_shared(
-    model: SegmentationModel, card: MethodCard, make: Callable[..., Any], options: dict[str, Any]
+def _attach_peft(
+    model: SegmentationModel, card: MethodCard, config: PeftConfig, name: str, seed: int
 ) -> None:
-    """Refuse a further adapter that differs from the first where it may not."""
-    if not model.adapters:
-        return
-    known = inspect.signature(make).parameters
-    first: dict[str, Any] = model.options[model.adapters[0]]
-    for option in card.shared:
-        one, other = (given.get(option, known[option].default) for given in (first, options))
-        if one != other and not (option == "targets" and set(one) == set(other)):
-            raise GeopeftError(
-                f"All {card.name} adapters of one model have the same {option}, which is {one!r}; "
-                f"got {other!r}. Take that, or build a new model."
-            )
-
-
-def _attach_peft(model: SegmentationModel, config: Any, name: str, seed: int) -> None:  # noqa: ANN401
     """Wrap the backbone by peft, or add a named adapter to the one that is wrapped already."""
     from peft import get_peft_model
 
+    from geopeft_nb.tuning.targets import adapted_layers, check_targets
+
     first = not model.adapters
+    layers = check_targets(model.plain_backbone, config)
+    if card.same_layers and not first:
+        rank = getattr(model.backbone.peft_config[model.adapters[0]], "r", None)
+        if layers != adapted_layers(model.plain_backbone) or getattr(config, "r", None) != rank:
+            raise GeopeftError(
+                f"All {card.name} adapters of one model have the same layers and the same r. Take "
+                f"the options of {model.adapters[0]!r}, {model.options[model.adapters[0]]}, or "
+                "build a new model."
+            )
     with warnings.catch_warnings():  # peft's layer-norm tuning warns that it adapts a layer norm
         warnings.filterwarnings("ignore", "Unsupported layer type .*LayerNorm", UserWarning)
         if first:
             model.backbone = get_peft_model(model.backbone, config, adapter_name=name)
-        else:
-            model.backbone.add_adapter(name, config)
-    if first:
-        model.adapter = name
-        return
+            model.adapter = name
+            return
+        model.backbone.add_adapter(name, config)
     model.shelf[name] = model.new_decoder(seed)
     model.use_adapter(name)
 
@@ -265,7 +341,9 @@ def list_methods(full: bool = False) -> pd.DataFrame:
     Args:
         full: Show all columns, not only those that help to choose.
     """
-    table = pd.DataFrame([vars(card) for card in CARDS.values()]).set_index("name")
+    table = pd.DataFrame([vars(card) for card in CARDS.values() if card.name != "peft"]).set_index(
+        "name"
+    )
     return table if full else table[["title", "trains", "lr", "options", "merges", "citation"]]
 
 

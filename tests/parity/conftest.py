@@ -17,6 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from geopeft_nb.backbones.vit import split_qkv
+
 GOLDEN = Path(
     os.environ.get("GEOPEFT_GOLDEN", Path(__file__).parents[2].parent / "shared" / "golden")
 )
@@ -53,6 +55,18 @@ def golden(golden_path: Callable[[str], Path]) -> Callable[[str], Golden]:
             for prefix in ("sd/", "in/")
         )
         return state, inputs, part("out/"), json.loads(str(arrays["meta"]))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def published_layout(golden_path: Callable[[str], Path]) -> Callable[[str], dict[str, list[int]]]:
+    """A callable that gives the shapes of a published full-size model, its `qkv` split as ours."""
+
+    def read(name: str) -> dict[str, list[int]]:
+        shapes = json.loads(golden_path("full_size_keys.json").read_text())["models"][name]
+        state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+        return {key: list(value.shape) for key, value in split_qkv(state, ()).items()}
 
     return read
 

@@ -39,7 +39,7 @@ def train(out: Path, tell: int | None, seconds: float) -> None:
     data = GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
     # Dropout, and batch statistics of the decoder, which no gradient changes.
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="fcn")
-    gp.attach(model, "lora", dropout=0.2)
+    gp.attach(model, "lora", lora_dropout=0.2)
     if tell is not None:
         record = Recorder.on_train_batch_end
 

@@ -181,7 +181,7 @@ def test_features_too_large_for_memory_and_disk_are_refused(
     [
         ("full", {}, None, "trains from the first block"),
         ("vit_adapter", {}, None, "attach 'linear_probe'"),
-        ("lora", {"dropout": 0.1}, "late", r"dropout of 0\.1"),  # in the frozen part
+        ("lora", {"lora_dropout": 0.1}, "late", r"dropout of 0\.1"),  # in the frozen part
     ],
 )
 def test_a_model_is_refused_with_the_reason(
@@ -193,7 +193,7 @@ def test_a_model_is_refused_with_the_reason(
 
 
 def test_dropout_behind_the_frozen_part_does_no_harm(data: GeoData) -> None:
-    assert Split(build(data, "lora", preset="late", dropout=0.1)).first == 5
+    assert Split(build(data, "lora", preset="late", lora_dropout=0.1)).first == 5
 
 
 def test_views_are_eight_and_differ() -> None:

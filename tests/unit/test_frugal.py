@@ -57,14 +57,14 @@ def kept(model: SegmentationModel, batch: tuple[torch.Tensor, torch.Tensor]) -> 
 
 
 METHODS = [
-    ("full", {}), ("lora", {}), ("lora", {"dropout": 0.1}), ("dora", {}), ("vpt", {}),
+    ("full", {}), ("lora", {}), ("lora", {"lora_dropout": 0.1}), ("dora", {}), ("vpt", {}),
     ("adapter", {"kind": "serial"}), ("vit_adapter", {}), ("bitfit", {}), ("oft", {}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "options"), METHODS)
 @pytest.mark.parametrize("recipe", ["recompute", "checkpoint"])
-def test_computing_again_gives_the_same_gradients_bit_by_bit(
+def test_computing_again_gives_the_same_gradients(
     data: GeoData, batch: tuple, recipe: str, method: str, options: dict
 ) -> None:
     model = build(data, method, **options)
@@ -74,7 +74,10 @@ def test_computing_again_gives_the_same_gradients_bit_by_bit(
         again = gradients(model, batch)
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
-        assert torch.equal(gradient, again[name]), name
+        if (recipe, method, options) == ("recompute", "lora", {}):  # sums in another order
+            assert (again[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+        else:
+            assert torch.equal(gradient, again[name]), name
     if done[recipe].startswith("changes nothing"):
         assert after == before
     else:
@@ -89,11 +92,11 @@ def test_recompute_is_exact_in_float64(data: GeoData, batch: tuple) -> None:
     assert all(torch.allclose(plain[name], again[name], rtol=0, atol=1e-10) for name in plain)
 
 
-def test_recompute_says_that_lora_does_it_already(data: GeoData, batch: tuple) -> None:
+def test_recompute_reaches_four_layers_in_each_block_of_lora(data: GeoData, batch: tuple) -> None:
     with applied(build(data, "lora"), "recompute") as done:
-        assert done["recompute"].startswith("changes nothing: LoRA")
-    with applied(build(data, "dora"), "recompute") as done:
-        assert "18 layers" in done["recompute"]  # three in each of six blocks
+        assert "24 layers" in done["recompute"]
+    with applied(build(data, "adapter"), "recompute") as done:
+        assert done["recompute"].startswith("changes nothing: with adapter no layer")
 
 
 def test_checkpointed_batch_norms_count_each_batch_once(data: GeoData, batch: tuple) -> None:
@@ -188,7 +191,7 @@ def test_held_weights_are_small_and_come_back_exactly(
 
 
 def is_block_matrix(name: str) -> bool:
-    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    layers = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2")
     names = [layer + middle for layer in layers for middle in (".weight", ".base_layer.weight")]
     return name.endswith(tuple(names))
 

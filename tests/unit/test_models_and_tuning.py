@@ -71,7 +71,7 @@ def test_chips_that_patches_do_not_fill_are_refused_unless_padded() -> None:
 
 
 def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
-    with pytest.raises(ValueError, match=r"load_backbone\(\.\.\., bands=data\.bands\)"):
+    with pytest.raises(ValueError, match=r"load_backbone\(\.\.\., bands=data\.bands"):
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
 
 
@@ -112,41 +112,15 @@ def test_lora_leaves_the_output_unchanged_before_training_and_merges_after(data:
     assert torch.allclose(model(image), trained, atol=1e-4)
 
 
-def test_lora_adapts_queries_and_values_and_never_keys(data: GeoData) -> None:
-    model = build(data, "lora")
+def test_lora_adds_its_product_scaled_by_alpha_over_rank(data: GeoData) -> None:
+    model = build(data, "lora", r=4, lora_alpha=12)
     one_step(model)
-    layer = model.backbone.base_model.model.blocks[0].attn.qkv
-    query, key, value = layer.get_delta_weight("default").chunk(3)
-    assert query.abs().max() > 0 and value.abs().max() > 0 and key.abs().max() == 0
-    image = torch.rand(3, 5, 192)
-    update = nn.functional.linear(image, layer.get_delta_weight("default"))
-    assert torch.allclose(layer(image), layer.get_base_layer()(image) + update, atol=1e-5)
-
-
-def test_lora_scale_is_alpha_over_rank(data: GeoData) -> None:
-    layers = [
-        build(data, "lora", r=4, alpha=alpha).backbone.base_model.model.blocks[0].attn.qkv
-        for alpha in (4, 12)
-    ]
-    assert [layer.scaling["default"] for layer in layers] == [1.0, 3.0]
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "message"),
-    [
-        ("lorra", {}, "Did you mean 'lora'"),
-        ("lora", {"r": 0}, "must be a whole number above 0"),
-        ("lora", {"targets": ("attn.key",)}, r"No layer of geopeft_tiny ends in 'attn.key'.*fc1"),
-        ("lora", {"rank": 4}, "Did you mean 'r'"),
-        ("full", {"r": 4}, "option of full 'r'. Known: none"),
-        ("lora", {"targets": "attn.qkv"}, "targets must be a list"),
-    ],
-)
-def test_bad_methods_say_what_would_work(
-    data: GeoData, method: str, options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(data, method, **options)
+    attention = model.backbone.base_model.model.blocks[0].attn
+    assert isinstance(attention.k, nn.Linear) and not hasattr(attention.k, "lora_A")
+    layer, tokens = attention.v, torch.rand(3, 5, 192)
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    wanted = layer.get_base_layer()(tokens) + 12 / 4 * (tokens @ down.T @ up.T)
+    assert up.abs().max() > 0 and torch.allclose(layer(tokens), wanted, atol=1e-5)
 
 
 def test_one_backbone_serves_one_model(data: GeoData) -> None:

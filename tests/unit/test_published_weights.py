@@ -17,6 +17,7 @@ from geopeft_nb.backbones import catalog
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
+from geopeft_nb.backbones.vit import join_qkv
 
 State = dict[str, Tensor]
 
@@ -41,7 +42,7 @@ def small(name: str) -> BackboneCard:
 
 def prithvi_file(backbone: Backbone) -> State:
     """Encoder and decoder; version 1 has no prefixes."""
-    state = MaskedAutoencoder(backbone, 6, backbone.card.decoder).state_dict()
+    state = join_qkv(MaskedAutoencoder(backbone, 6, backbone.card.decoder).state_dict())
     if "_v1_" in backbone.card.name:
         return {key.split(".", 1)[1]: value for key, value in state.items()}
     return state
@@ -54,7 +55,7 @@ def clay_file(backbone: Backbone) -> dict[str, object]:
         "norm2": "1.net.0", "mlp.fc1": "1.net.1", "mlp.fc2": "1.net.3",
     }  # fmt: skip
     state = {"model.decoder.mask_token": torch.zeros(3)}
-    for key, value in backbone.state_dict().items():
+    for key, value in join_qkv(backbone.state_dict()).items():
         if key.startswith("blocks."):
             _, index, *part, kind = key.split(".")
             key = f"transformer.layers.{index}.{parts['.'.join(part)]}.{kind}"
@@ -67,7 +68,7 @@ def clay_file(backbone: Backbone) -> dict[str, object]:
 def satmae_file(backbone: Backbone) -> dict[str, object]:
     """A masked autoencoder's training checkpoint."""
     state = {
-        **backbone.state_dict(),
+        **join_qkv(backbone.state_dict()),
         "mask_token": torch.zeros(1),
         "decoder_norm.bias": torch.zeros(1),
     }
@@ -89,10 +90,6 @@ def galileo_file(backbone: Backbone) -> State:
     }
     for key, value in backbone.state_dict().items():
         if key == "resize":
-            continue
-        if ".qkv." in key:
-            for name, part in zip("qkv", value.chunk(3), strict=True):
-                state[key.replace(".qkv.", f".{name}.")] = part.clone()
             continue
         if key.startswith("patch_embed."):
             _, group, kind = key.split(".")
@@ -262,7 +259,7 @@ def test_a_stray_key_of_galileos_attention_is_named(published: Callable) -> None
         ([torch.zeros(1)], "holds a list"),
     ],
 )
-def test_content_that_is_no_state_dict_is_refused(
+def test_content_that_is_no_state_dict_is_rejoin_qkv(
     content: object, message: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "odd.pt")

@@ -66,6 +66,7 @@ from torch import nn
 from torch.nn import functional
 
 import geopeft_nb as gp
+from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.tasks import confusion, mean_iou
@@ -91,7 +92,7 @@ def build(method: str, seed: int = seed, **options: object) -> nn.Module:
 # ## 1 · Why a low rank?
 # LoRA changes a weight matrix by a product of two thin ones. Such a product can only be a matrix of *low rank*. Is that enough? Look at what a fine-tuning without that limit does: let **all** weights learn for a few epochs, once, and compare the weights before and after.
 #
-# Each block of the network has four linear layers. Attention has `attn.qkv`, which makes queries, keys and values, and `attn.proj`, its output. The MLP (or feed-forward part) has `mlp.fc1`, which widens, and `mlp.fc2`, which narrows again; between them stands a nonlinearity, GELU.
+# Each block of the network has six linear layers. Attention has `attn.q`, `attn.k` and `attn.v`, which make queries, keys and values, and `attn.proj`, its output. The MLP (or feed-forward part) has `mlp.fc1`, which widens, and `mlp.fc2`, which narrows again; between them stands a nonlinearity, GELU.
 
 # %%
 pretrained = gp.load_backbone(model, bands=chips.bands)
@@ -169,7 +170,7 @@ def needed(matrix: torch.Tensor, share: float = 0.9) -> int:
     return len(squares) - int((squares.flip(0).cumsum(0) <= (1 - share) * squares.sum()).sum())
 
 
-layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+layers = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2")
 counts = {}
 for name in layers:
     old = [block.get_submodule(name).weight.detach() for block in pretrained.blocks]
@@ -425,7 +426,7 @@ train("paper, r 16", r=16)
 
 # %%
 for alpha in (1, 16):
-    train(f"paper, r 4, alpha {alpha}", r=4, alpha=alpha)
+    train(f"paper, r 4, alpha {alpha}", r=4, lora_alpha=alpha)
 
 # %% [markdown]
 # The placement, at rank 16:
@@ -509,7 +510,7 @@ print("the activations of a step with rank 1")
 # - **The error has to travel.** To reach the first adapter, it passes back through every layer above it, frozen or not. Attention, for one, needs its queries, keys and values for that.
 # - **A needs its input.** The gradient of a frozen $W$ is spared, and with it the layer's input. But the gradient of $A$ is made of the same input! So a textbook LoRA keeps what full fine-tuning keeps at that layer, and its own $A x$ besides.
 #
-# `gp`'s LoRA escapes the second reason in part: inputs that a layer norm or a GELU made are computed again in the backward pass (`geopeft_nb/tuning/lora.py`). Same places, same numbers, measured with both:
+# One can escape the second reason in part: inputs that a layer norm or a GELU made are cheap to compute again in the backward pass. peft's layers do not; the recipe `frugal="recompute"` does it for them (`geopeft_nb/tuning/lean.py`). Same places, same numbers, measured with both:
 
 
 # %%
@@ -522,16 +523,11 @@ def kept(network: nn.Module) -> int:
     return training_bytes(network.train(), loss)["activations"]
 
 
-with_peft = build("linear_probe")
-options = {"r": 16, "lora_alpha": 16, "target_modules": ["mlp.fc1", "mlp.fc2"]}
-with_peft.backbone = get_peft_model(with_peft.backbone, LoraConfig(**options))
-candidates = {
-    "full fine-tuning": build("full"),
-    "LoRA at fc1 and fc2, peft's layer": with_peft,
-    "LoRA at fc1 and fc2, gp's layer": build("lora", targets=["mlp.fc1", "mlp.fc2"]),
-}
-for name, network in candidates.items():
-    print(f"{name}: {kept(network) / 1e6:.1f} MB of activations")
+with_lora = build("lora", target_modules=["fc1", "fc2"])
+print(f"full fine-tuning: {kept(build('full')) / 1e6:.1f} MB of activations")
+print(f"LoRA at fc1 and fc2: {kept(with_lora) / 1e6:.1f} MB")
+with applied(with_lora, "recompute"):
+    print(f"the same, recomputing: {kept(with_lora) / 1e6:.1f} MB")
 
 # %% [markdown]
 # The only way to be rid of most activations is to need no gradient in most blocks: that is what `late` does, and what the linear probe does altogether.
@@ -586,24 +582,26 @@ pd.DataFrame({"memory saved (%)": 100 * saved, "time / full fine-tuning": faster
 # %% [markdown]
 # Large chips and batches bring more activations, and the share that is saved shrinks; large models bring more weights, and it grows. Seconds on a shared machine vary.
 #
-# ## 6 · Queries, keys and values in one layer
-# The paper adapts queries and values, not keys. But here, as in most vision transformers, **one** linear layer makes all three at once: `qkv`, from width to 3 × width. peft adapts whole layers. Ask it for `attn.qkv`, and one $A$ and one $B$ act on all three, keys included. One way out is to cut the layer into three, adapt two, and put their outputs together again, in every block and every step. `gp` has a LoRA layer for fused projections instead: $W$ stays whole, and each part that is adapted has its own rank-$r$ update. That is why `attach` does not just call peft's `LoraConfig`. It is registered with peft as a method of its own, so saving and switching work as usual.
+# ## 6 · Queries, keys and values
+# The paper adapts queries and values, not keys. But in most published files **one** linear layer makes all three at once: `qkv`, from width to 3 × width. peft adapts whole layers, which it finds by the ends of their names. Ask it for `qkv`, and one $A$ and one $B$ act on all three, keys included. Ask it for `q` and `v`, and it finds neither, adapts what else you named, and says nothing. So `gp.load_backbone` cuts `qkv` into `q`, `k` and `v` when it loads; the numbers are the same. Then peft's own `LoraConfig` is all that LoRA needs. `gp.attach(network, LoraConfig(...))` takes any such config, and refuses a name that no layer has.
 
 # %%
 network = build("lora", name="first", r=8)
 print(network.plain_backbone.blocks[0].attn)
 
 # %% [markdown]
-# `lora_A` makes $2 r$ numbers, $r$ for the queries and $r$ for the values; `PartsUp` holds the two matrices $B$. To see that keys are left alone, give $B$ random numbers and look which outputs of the layer move:
+# To see that keys are left alone, give each $B$ random numbers and look which layers answer differently:
 
 # %% tags=["nbval-check-output"]
-fused = copy.deepcopy(network.plain_backbone.blocks[0].attn.qkv)
+attention = copy.deepcopy(network.plain_backbone.blocks[0].attn)
 tokens = torch.randn(4, 10, pretrained.card.width, generator=generator)
 with torch.no_grad():
-    fused.lora_B["first"].weight.normal_(generator=generator)
-    moved = (fused(tokens) - fused.base_layer(tokens)).abs().amax(dim=(0, 1))
-for name, part in zip(("queries", "keys", "values"), moved.chunk(3), strict=True):
-    print(f"{name}: {'changed' if part.max() > 0 else 'exactly as before'}")
+    for name, part in {"queries": "q", "keys": "k", "values": "v"}.items():
+        layer = getattr(attention, part)
+        if hasattr(layer, "lora_B"):
+            layer.lora_B["first"].weight.normal_(generator=generator)
+        same = torch.equal(layer(tokens), getattr(pretrained.blocks[0].attn, part)(tokens))
+        print(f"{name}: {'exactly as before' if same else 'changed'}")
 
 # %% [markdown]
 # ## 7 · Take off, merge, save, switch
@@ -625,7 +623,7 @@ print(f"adapter on:  features differ by {difference(adapted, original):.1%} of t
 print(f"adapter off: exactly the pretrained features: {torch.equal(bare, original)}")
 
 # %% [markdown]
-# **Merge.** The detour costs a little time in every forward pass. For use after training you can be rid of it: $W + \frac{\alpha}{r} B A$ is a matrix of the shape of $W$, your `merged_weight`. `gp.merge` puts it in the place of $W$ in every layer (of the fused projection only into the rows of queries and values). What is left is a network with the architecture, size and speed of the original. The price: the adapter can no longer be taken off, so merge a copy, or save the adapter first.
+# **Merge.** The detour costs a little time in every forward pass. For use after training you can be rid of it: $W + \frac{\alpha}{r} B A$ is a matrix of the shape of $W$, your `merged_weight`. `gp.merge` puts it in the place of $W$ in every layer. What is left is a network with the architecture, size and speed of the original. The price: the adapter can no longer be taken off, so merge a copy, or save the adapter first.
 #
 # **Guess again.** Will the merged network give exactly the same numbers?
 
@@ -634,8 +632,8 @@ merged = gp.merge(copy.deepcopy(network)).eval()
 with torch.no_grad():
     unequal = difference(merged(images), network(images))
 parts = [part.plain_backbone for part in (network, merged)] + [pretrained]
-kinds = [type(part.blocks[0].attn.qkv).__name__ for part in parts]
-print("fused projection: {}, merged {}, pretrained {}".format(*kinds))
+kinds = [str(type(part.blocks[0].attn.q)) for part in parts]
+print("queries are made by {}, merged by {}, pretrained by {}".format(*kinds))
 print(f"outputs differ by {unequal:.1g} of the largest value")
 assert unequal < 1e-5, "merging must not change what the network computes"
 

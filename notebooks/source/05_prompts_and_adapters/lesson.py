@@ -404,8 +404,11 @@ def attention_to_prompts(network: nn.Module, image: torch.Tensor) -> torch.Tenso
     for layer in plain.blocks:
         both = torch.cat([tokens, layer.vpt_prompts["default"].expand(len(tokens), -1, -1)], dim=1)
         block = layer.base_layer
-        parts = block.attn.qkv(block.norm1(both)).unflatten(2, (3, block.attn.num_heads, -1))
-        query, key, _ = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, N + n, D / heads)
+        attention, normed = block.attn, block.norm1(both)
+        query, key = (  # each (B, heads, N + n, D / heads)
+            layer(normed).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+            for layer in (attention.q, attention.k)
+        )
         weights = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1)
         share = weights[:, :, plain.prefix : count, count:].sum(dim=-1).mean(dim=1)
         maps.append(share[0].unflatten(0, grid[-2:]))

@@ -8,7 +8,7 @@
 # ## What you will be able to do
 # - *Count* weights, gradients and optimiser memory by hand, for any model.
 # - *Watch* what autograd keeps for the backward pass, and *derive* it for a layer and a block.
-# - *Explain* why LoRA in its plain form keeps nearly all activations.
+# - *Explain* why LoRA keeps nearly all activations.
 # - *Plan* the memory of a step before it runs, and *measure* it afterwards.
 # - *Judge* claims such as "72 % less memory".
 #
@@ -58,7 +58,6 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -66,10 +65,10 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 import geopeft_nb as gp
+from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.memory.plan import DEVICES
 from geopeft_nb.pictures.show import PALETTE
-from geopeft_nb.tuning.lora import LeanLora
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -240,8 +239,8 @@ full_block.round(2)
 # Read it from top to bottom; it is the block in the order in which it computes.
 #
 # - `norm1`, `norm2`: a layer norm keeps its input, and a mean and a deviation per token: two tiny rows.
-# - `attn.qkv`, `mlp.fc1`, `mlp.fc2`: trained linear layers keep their input, as in exercise 1. That of `fc2` is wide.
-# - `attn`: attention keeps queries, keys and values (one storage), its own result, and one number per head and token. It keeps no table of tokens times tokens: today's implementations compute that again. `attn.proj` keeps its input as well; that is attention's result, the same storage, so it is not listed a second time.
+# - `attn.q`, `mlp.fc1`, `mlp.fc2`: trained linear layers keep their input, as in exercise 1. That of `fc2` is wide. `attn.k` and `attn.v` read the same storage as `attn.q`, so they are not listed.
+# - `attn`: attention keeps queries, keys and values, its own result, and one number per head and token. It keeps no table of tokens times tokens: today's implementations compute that again. `attn.proj` keeps its input as well; that is attention's result, the same storage, so it is not listed a second time.
 # - `mlp.act`: GELU, the nonlinearity, keeps its input.
 #
 # ### Exercise 2
@@ -253,7 +252,7 @@ bytes_of_block = None
 
 # solution
 def count_block(tokens: int, width: int, batch: int) -> int:
-    """Add up the table: norms 2, qkv in 1 and out 3, attention 1, fc1 1, GELU 4, fc2 4."""
+    """Add up the table: norms 2, q, k and v in 1 and out 3, attention 1, fc1 1, GELU 4, fc2 4."""
     return (2 + 1 + 3 + 1 + 1 + 4 + 4) * 4 * batch * tokens * width
 
 
@@ -267,30 +266,25 @@ my_block
 # ## 4 · Why LoRA keeps nearly all of it
 # LoRA as in the paper puts its detours at `q`, `v`, `fc1` and `fc2`, and freezes the rest. The tables of section 1 say how few weights it trains.
 #
-# **Guess before you look.** What share of the block's activations does a training step with LoRA keep, if LoRA is written down plainly, as most libraries have it?
+# **Guess before you look.** What share of the block's activations does a training step with LoRA keep, as peft has it?
 
 # %%
-my_guess = {"share of activations that plain LoRA keeps": ...}
+my_guess = {"share of activations that LoRA keeps": ...}
 
 # %% [markdown]
-# The LoRA of this toolkit is not plain: it computes some activations a second time instead of keeping them. So that both can be seen, the next function switches that off: the layer norm or GELU `before` is computed first, and then peft's own LoRA layer.
-
-
-# %%
-def plainly() -> contextlib.AbstractContextManager:
-    """Let LoRA compute as it is usually written: nothing is computed again."""
-    return patch.object(LeanLora, "forward_after", lambda layer, before, x: layer(before(x)))
-
+# One part of it can be had back cheaply. The recipe `"recompute"` computes layer norms and GELUs a second time in the backward pass, instead of keeping what they gave. Look at both:
 
 # %%
-blocks = {"full": full_block}
-with plainly():
-    blocks[f"{method}, plain"] = block_table(networks[method])
-blocks[f"{method}, ours"] = block_table(networks[method])
+recomputing = f"{method}, recompute"
+blocks = {"full": full_block, method: block_table(networks[method])}
+with applied(networks[method], "recompute"):
+    blocks[recomputing] = block_table(networks[method])
 shares = pd.DataFrame(
     {name: t.groupby("kept by")["multiple of the width"].sum() for name, t in blocks.items()}
 )
-order = ["norm1", "attn.qkv", "attn", "attn.proj", "norm2", "mlp", "mlp.fc1", "mlp.act", "mlp.fc2"]
+order = ["norm1", "attn.q", "attn.k", "attn.v", "attn", "attn.proj"]
+order += ["norm2", "mlp.fc1", "mlp.act", "mlp.fc2"]
+shares = shares.rename(index={"": "the block itself"})
 known = [name for name in order if name in shares.index]
 shares = shares.reindex([*known, *shares.index.difference(order)]).fillna(0)
 print("You guessed:", my_guess)
@@ -318,7 +312,7 @@ gp.show(axes.figure, alt=f"Stacked bars of what one block keeps: {'; '.join(word
 # - Attention has no weights at all. It needs queries, keys, values and its result.
 # - Only `attn.proj` has no detour, and lets its input go. That input is attention's result, which attention keeps: nothing is won.
 #
-# **So plain LoRA saves gradients and optimiser memory, and no activations worth speaking of.** Ours saves a part of them: what a norm or a GELU gave is cheap to compute again from what it had, so the inputs of `qkv`, `fc1` and `fc2` need not be kept (in the table they vanish, and norm and GELU inputs appear under the function that does both, `attn` and `mlp`). That is *recomputing*, a recipe, and no virtue of LoRA; lesson 07 gives it to other methods, too.
+# **So LoRA saves gradients and optimiser memory, and no activations worth speaking of.** Recomputing saves a part of them: what a norm or a GELU gave is cheap to compute again from what it had, so the inputs of `q`, `v`, `fc1` and `fc2` need not be kept (in the table they vanish, and norm and GELU inputs appear under the block itself). That is *recomputing*, a recipe, and no virtue of LoRA; lesson 07 gives it to other methods, too.
 #
 # ## 5 · Predict, then measure
 # `gp.memory_plan` does all this counting for a whole network, every method and every decoder. It runs the step on *fake tensors*, which have a shape and no numbers, with the same hooks. `gp.measure_memory` runs a real step. Take `full` first:
@@ -379,14 +373,14 @@ else:
 my_guess = {"largest with full": ..., "largest with LoRA": ...}
 
 # %%
-kinds = {"full": "full", f"{method}, plain": method, f"{method}, ours": method}
+kinds = {"full": "full", method: method, recomputing: method}
 
 
 @functools.cache
 def plan_large(kind: str, batch: int, size: int, precision: str = "fp32") -> object:
     """Plan a step of the large model, each only once."""
-    with plainly() if kind.endswith("plain") else contextlib.nullcontext():
-        return gp.memory_plan(large_networks[kinds[kind]], batch, size, precision)
+    frugal = "recompute" if kind == recomputing else None
+    return gp.memory_plan(large_networks[kinds[kind]], batch, size, precision, frugal)
 
 
 at_224 = {kind: plan_large(kind, batch_size, 224) for kind in kinds}
@@ -422,11 +416,11 @@ for batch in (1, batch_size):
 # Where few activations stand beside many weights, mixed precision can take *more* memory than 32 bits. It still computes faster on a GPU that is made for it.
 #
 # ### Exercise 3
-# The authors' project page says that LoRA reduces memory by 30 %. Up to which batch does plain LoRA save **at least** 30 % with chips of 224 × 224 pixels? Activations are proportional to the batch, and all else stays as it is. Plans of a single chip hold all you need: `full_one.total`, `full_one.activations`, and the same of `lora_one`. Give a whole number.
+# The authors' project page says that LoRA reduces memory by 30 %. Up to which batch does LoRA save **at least** 30 % with chips of 224 × 224 pixels? Activations are proportional to the batch, and all else stays as it is. Plans of a single chip hold all you need: `full_one.total`, `full_one.activations`, and the same of `lora_one`. Give a whole number.
 
 # %%
 full_one = plan_large("full", 1, 224)
-lora_one = plan_large(f"{method}, plain", 1, 224)
+lora_one = plan_large(method, 1, 224)
 for plan in (full_one, lora_one):
     print(f"fixed {plan.total - plan.activations:,}; for each chip {plan.activations:,} bytes")
 
@@ -450,14 +444,10 @@ batches = (1, 4, 8, 16)
 one_chip = {("full", side): plan_large("full", 1, side) for side in chip_sides}
 
 # %%
-one_chip |= {
-    (f"{method}, plain", side): plan_large(f"{method}, plain", 1, side) for side in chip_sides
-}
+one_chip |= {(method, side): plan_large(method, 1, side) for side in chip_sides}
 
 # %%
-one_chip |= {
-    (f"{method}, ours", side): plan_large(f"{method}, ours", 1, side) for side in chip_sides
-}
+one_chip |= {(recomputing, side): plan_large(recomputing, 1, side) for side in chip_sides}
 
 
 # %%
@@ -509,7 +499,7 @@ gp.show(figure, alt=f"Memory saved, from the smallest to the largest chip: {'; '
 # **One method, one model, many percentages.** Read the claims against the picture:
 #
 # - **"30 % less"** is the authors' number: *"reducing the memory consumption by 30%"*, in the README of [IBM/peft-geofm](https://github.com/IBM/peft-geofm). It says neither for which model nor for which chips or batch; their published configurations mostly have batches of 8. It lies inside the range of the left panel, which is wide: find the chip size at which the line of batch 8 crosses it. What they read the memory from is not said there, so an exact match is not to be expected.
-# - **"72 % less memory and 65 % less time"** is told of the paper in summaries on the web. In the authors' README and tables we find neither. On the left you see at which chip sizes plain LoRA could come near it at all. Compare it with the number that you kept from section 1, which is what comes out if activations are forgotten; whether that is where it comes from, we do not know.
+# - **"72 % less memory and 65 % less time"** is told of the paper in summaries on the web. In the authors' README and tables we find neither. On the left you see at which chip sizes LoRA could come near it at all. Compare it with the number that you kept from section 1, which is what comes out if activations are forgotten; whether that is where it comes from, we do not know.
 # - **Time.** The authors' own table of timings, `data/epoch_and_time.csv` there, follows. Frozen weights spare some matrix products on the way back, and detours add some; no large saving stands there.
 
 # %%
@@ -590,10 +580,10 @@ gp.quiz("06")
 
 # %% [markdown]
 # ## What we have seen
-# In this lesson we have counted a training step to the byte. Weights, gradients and the optimiser's memory follow from the number of weights, and PEFT shrinks the last two to almost nothing. Activations follow from the operations that the error travels through, and LoRA in its plain form keeps nearly all of them, because its first matrix reads the inputs that the frozen weights no longer need. So the share that it saves is large where the fixed part is large, with small chips and batches, and small where activations are. A percentage without model, chip size, batch and precision says nothing.
+# In this lesson we have counted a training step to the byte. Weights, gradients and the optimiser's memory follow from the number of weights, and PEFT shrinks the last two to almost nothing. Activations follow from the operations that the error travels through, and LoRA keeps nearly all of them, because its first matrix reads the inputs that the frozen weights no longer need. So the share that it saves is large where the fixed part is large, with small chips and batches, and small where activations are. A percentage without model, chip size, batch and precision says nothing.
 #
 # ## What to try next
-# - `method = "bitfit"` in the parameters, which trains only the biases: which activations does it keep, and why fewer than plain LoRA? ("plain" and "ours" are then the same.) Why has exercise 3 no answer now?
+# - `method = "bitfit"` in the parameters, which trains only the biases: which activations does it keep, and why fewer than LoRA? (Recomputing then changes nothing.) Why has exercise 3 no answer now?
 # - Put a larger decoder on the large model (`decoder="upernet"` in `build`): how much of the memory can no PEFT method touch?
 # - `large = "clay_v1_base"`: whose activations grow faster with the chip?
 # - `gp.attach(network, method, preset="q_v")` in `build`: which bars of section 4 vanish, and why those?

@@ -54,10 +54,8 @@ out_dir = None  # folder for tables and figures; None takes a temporary one
 # %%
 import tempfile
 import time
-from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -70,7 +68,6 @@ import geopeft_nb as gp
 from geopeft_nb.memory.features import Split
 from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import training_bytes
-from geopeft_nb.tuning.lora import LeanLora
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -247,7 +244,7 @@ my_8bit = gp.check("07/to_8bit", to_8bit)
 my_8bit
 
 # %%
-weight = block.attn.qkv.weight.detach()
+weight = block.attn.q.weight.detach()
 held = {"32 bits": (weight.nbytes, weight), "bf16": (weight.nbytes // 2, weight.bfloat16().float())}
 if my_8bit.passed:
     whole, scale = to_8bit(weight)
@@ -268,11 +265,9 @@ my_guess = {"saves most": ..., "saves least": ...}
 
 # %%
 @cache
-def plan_of(method: str, precision: str = "fp32", frugal: tuple = (), lean: bool = True) -> object:
-    """Predict a step; not lean: LoRA keeps what peft's own layers keep."""
-    plain = mock.patch.object(LeanLora, "is_plain", return_value=False)
-    with nullcontext() if lean else plain:
-        return gp.memory_plan(build(method), batch_size, precision=precision, frugal=list(frugal))
+def plan_of(method: str, precision: str = "fp32", frugal: tuple = ()) -> object:
+    """Predict a step."""
+    return gp.memory_plan(build(method), batch_size, precision=precision, frugal=list(frugal))
 
 
 # %%
@@ -288,7 +283,7 @@ print("You guessed:", my_guess)
 pd.DataFrame({"MB": bytes_alone / 1e6, "share": bytes_alone / bytes_alone["nothing"]}).round(2)
 
 # %% [markdown]
-# - `"recompute"` changes **nothing** here. Not because it is a bad idea: this toolkit's LoRA computes layer norms and GELUs again *by itself*. Whoever compares it with full fine-tuning measures two recipes under one name. We take them apart in the next section.
+# - `"recompute"` computes layer norms and GELUs again, and nothing else: it takes what costs least to make. `"checkpoint"` makes all of a block again.
 # - `"cached"` does not change a step beyond what `"late"` does: it is about epochs. Its bytes lie elsewhere (section 5).
 # - Holding weights in fewer bytes can save no more than the weights are of the step, here less than a third. Remember the question for the large model.
 #
@@ -307,17 +302,17 @@ for precision, frugal in (("fp32", ()), ("fp32", ("checkpoint",)), ("bf16", ever
 
 # %% [markdown]
 # ## 4 · Who deserves the credit?
-# Now the ladder as a whole, one thing more on each rung, from full fine-tuning down. The second rung is LoRA as peft's own layers compute it, where nothing is computed again.
+# Now the ladder as a whole, one thing more on each rung, from full fine-tuning down.
 
 # %%
 ladder = {
     "full fine-tuning": plan_of("full"),
-    "PEFT: LoRA": plan_of(method, lean=False),
-    "+ recompute": plan_of(method),
-    "+ precision bf16": plan_of(method, "bf16"),
-    "+ checkpoint": plan_of(method, "bf16", ("checkpoint",)),
-    "+ late": plan_of(method, "bf16", ("late", "checkpoint")),
-    "+ weights bf16": plan_of(method, "bf16", everything),
+    "PEFT: LoRA": plan_of(method),
+    "+ recompute": plan_of(method, frugal=("recompute",)),
+    "+ precision bf16": plan_of(method, "bf16", ("recompute",)),
+    "+ checkpoint": plan_of(method, "bf16", ("recompute", "checkpoint")),
+    "+ late": plan_of(method, "bf16", ("recompute", "late", "checkpoint")),
+    "+ weights bf16": plan_of(method, "bf16", ("recompute", *everything)),
 }
 ladder = {name.replace("LoRA", method.replace("lora", "LoRA")): p for name, p in ladder.items()}
 steps = pd.DataFrame(
