@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -28,17 +28,121 @@ from geopeft_nb.memory.measure import (
     training_bytes,
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.checkpoints import prepare
 from geopeft_nb.training.order import Order
-from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit
+from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
+from geopeft_nb.training.resume import epochs_to_go, prepare
 from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+
+class Task(lightning.LightningModule):
+    """What is done with one batch, and how the weights move.
+
+    Args:
+        model: The model to train.
+        data: Its data.
+        lr: Learning rate to begin with.
+        weight_decay: Of AdamW.
+        augment: Turn and mirror the training chips at random.
+
+    Attributes:
+        counts: What the validation under way has counted, see `TaskCard`.
+        features: Of training and of validation, if the recipe "cached" is applied.
+    """
+
+    def __init__(
+        self, model: SegmentationModel, data: GeoData, lr: float, weight_decay: float = 0.01,
+        augment: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model, self.lr, self.weight_decay, self.augment = model, lr, weight_decay, augment
+        self.card, self.ignore = TASKS[data.task], data.ignore_index
+        self.strict_loading = False  # a checkpoint holds only the weights that training changes
+        self.features: tuple[CachedFeatures, CachedFeatures] | None = None
+        self.counts: Any = 0
+        self.schedule_state: dict[str, Any] | None = None
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Call the model on images and what is known of them."""
+        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over what is known."""
+        return self.card.loss(output, target, self.ignore)
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """Return the loss of a batch, whose chips are turned and mirrored at random."""
+        if self.features is not None:
+            return self.loss(*self.features[0].look(batch))
+        if self.augment:
+            image, target = turn_and_mirror(batch["image"], batch["target"])
+            batch = {**batch, "image": image, "target": target}
+        return self.loss(self(batch), batch["target"])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser, factor=0.5, patience=4
+        )
+        if self.schedule_state:
+            self.schedule.load_state_dict(self.schedule_state)
+        return optimiser
+
+    def on_train_epoch_end(self) -> None:
+        """Let the schedule see the epoch's validation.
+
+        Lightning would leave that out in the epoch in which a run goes on.
+        """
+        if (loss := self.trainer.callback_metrics.get("val_loss")) is not None:
+            self.schedule.step(loss)
+
+    def on_train_start(self) -> None:
+        """Compute the features that are cached; now, so that their seconds count."""
+        if self.features is not None:
+            with self.trainer.precision_plugin.forward_context():
+                self.features[0].fill()
+
+    def on_validation_epoch_start(self) -> None:
+        """Count from the first chip."""
+        self.counts = 0
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        """Log the loss of a batch, and count what is right and wrong in it."""
+        if self.features is not None:
+            output, target = self.features[1].look(batch)
+        else:
+            output, target = self(batch), batch["target"]
+        loss = self.loss(output, target)
+        self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
+        answer = self.card.predict(output.detach())
+        self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score what all devices have counted."""
+        counts = torch.as_tensor(self.counts, device=self.device)
+        self.counts = self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().numpy()
+        self.log(self.card.column, self.card.score(self.counts), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep of the weights what training changes, and the schedule."""
+        moving = moving_state(self.model).items()
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in moving}
+        checkpoint["schedule"] = self.schedule.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take note of the schedule, which is made later."""
+        self.schedule_state = checkpoint["schedule"]
 
 
 def fit(
@@ -57,6 +161,11 @@ def fit(
     accumulate: int = 1,
     strategy: str = "auto",
     devices: int = 1,
+    augment: bool = True,
+    weight_decay: float = 0.01,
+    patience: int = 15,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | Sequence[Logger] | None = None,
     save_seconds: float = 60,
 ) -> Run:
     """Train the model on `data.train`, watched on `data.val`.
@@ -73,7 +182,8 @@ def fit(
         epochs: Passes over the training chips.
         batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 on a GPU that has it.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, Lightning's names for them, or ``"auto"``:
+            bf16 on a GPU that has it.
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
@@ -81,15 +191,20 @@ def fit(
         dashboard: Show the live view; ``"text"`` prints one line an epoch instead.
         resume: Go on with a run that was killed or stopped: its `out`; or True, which goes on if
             there is something of `out` to go on with, and begins if not. More `epochs` prolong it.
-            On a CPU the weights become the very ones that a run without a break has.
+            On one CPU the weights become the very ones that a run without a break has.
         out: Folder to write the adapter and the history to when done. While it trains, checkpoints
-            of what changes are written beside it, to `<out>.checkpoint`.
+            of what changes are written beside it, to `<out>.ckpt`.
         accumulate: Batches whose gradients are added up for one step, as if they were one batch
             of this times `batch_size`, in the memory of one.
         strategy: How several devices share the work, a name of Lightning's: ``"auto"`` or one that
             begins with ``"ddp"``, which needs a script instead of a notebook.
-        devices: Number of GPUs, or of processes on a CPU. Each takes its share of the chips; a step
-            sees batch_size x accumulate x devices of them.
+        devices: Number of GPUs, or of processes on a CPU, among which Lightning shares the chips
+            out; a step sees batch_size x accumulate x devices of them.
+        augment: Turn and mirror the training chips at random.
+        weight_decay: Of AdamW.
+        patience: Epochs without a better validation loss after which training ends.
+        callbacks: Further callbacks of Lightning's.
+        logger: Lightning's loggers, which are told validation loss and score.
         save_seconds: Time between two checkpoints within an epoch. Every epoch ends with one.
 
     Returns:
@@ -102,30 +217,31 @@ def fit(
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(
-        model, data, epochs, batch_size, lr, precision, device,
-        seed=seed, accumulate=accumulate, strategy=strategy, devices=devices,
+        model, data, device, strategy, lr, epochs=epochs, batch_size=batch_size,
+        accumulate=accumulate, devices=devices, patience=patience, seed=seed,
     )  # fmt: skip
-    recipes = normalise(frugal, model)
-    cuda = torch.cuda.is_available() and device != "cpu"
-    if precision == "auto":
-        # From the Ampere generation on; older GPUs only emulate bf16, slowly.
-        precision = "bf16" if cuda and torch.cuda.get_device_capability() >= (8, 0) else "fp32"
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, len(data.train) // devices),
         "lr": CARDS[str(model.method)].lr if lr is None else lr,
-        "precision": precision,
+        "precision": choose_precision(precision, device),
         "seed": seed,
         "accumulate": accumulate,
-        "frugal": recipes,
+        "frugal": normalise(frugal, model),
         "devices": devices,
+        "augment": augment,
+        "weight_decay": weight_decay,
+        "patience": patience,
     }
     if out is None and not isinstance(resume, bool):
         out = resume
     if out is not None:
         check_folder(out)
+    chosen: dict[str, Any] = {
+        "accelerator": device, "devices": devices, "strategy": strategy, "logger": logger or False,
+    }  # fmt: skip
     try:
-        run = _train(model, data, settings, device, strategy, dashboard, out, resume, save_seconds)
+        run = _train(model, data, settings, chosen, dashboard, callbacks, out, resume, save_seconds)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
@@ -133,56 +249,50 @@ def fit(
             raise
         said = release(error)
     # Only now: an error raised above would hold the one that it handles, and so the memory.
+    cuda = torch.cuda.is_available() and device != "cpu"
     raise explain(said, model, data.size, settings, torch.device("cuda" if cuda else "cpu"))
 
 
 def _train(
-    model: SegmentationModel, data: GeoData, settings: dict[str, Any], device: str, strategy: str,
-    dashboard: bool | str, out: str | os.PathLike[str] | None,
+    model: SegmentationModel, data: GeoData, settings: dict[str, Any], chosen: dict[str, Any],
+    dashboard: bool | str, callbacks: Sequence[Callback], out: str | os.PathLike[str] | None,
     resume: bool | str | os.PathLike[str] | None, save_seconds: float,
 ) -> Run:  # fmt: skip
     """Train as `fit` was told; all that is large dies with this call, but the model.
 
     Callbacks are large too: Lightning lets each hold on to the trainer.
     """
-    checkpoints = prepare(model, data, settings, out, resume, save_seconds)
-    size, seed, epochs = settings["batch_size"], settings["seed"], settings["epochs"]
-    order = Order(len(data.train), size, seed)
-    order.world = settings["devices"]
+    saver, source, found = prepare(model, data, settings, out, resume, save_seconds)
+    size, epochs = settings["batch_size"], settings["epochs"]
+    order = Order(len(data.train), size, settings["seed"])
+    stopper = EarlyStopping("val_loss", patience=settings["patience"])
+    task = Task(model, data, *(settings[name] for name in ("lr", "weight_decay", "augment")))
+    batches = len(data.train) // (size * settings["devices"])
     view = Dashboard(
-        total_steps=epochs * -(-order.batches // settings["accumulate"]),
+        total_steps=epochs * -(-batches // settings["accumulate"]),
         total_epochs=epochs,
         name=CARDS[str(model.method)].title,
         data=data.card.title,
-        score=TASKS[data.task].title,
+        score=task.card.title,
         chips=lambda: WatchedChips(data, lambda chips: predict(model, chips, size)),
         show=dashboard,
     )
-    lightning.seed_everything(seed, verbose=False)
-    task = _Task(model, settings["lr"], data.ignore_index)
-    recorder = Recorder(view, model, task.card)
-    stopper = EarlyStopping("val_loss", patience=15)
-    checkpoints.follow(order, recorder, stopper)
+    recorder = Recorder(view, task.card)
+    lightning.seed_everything(settings["seed"], verbose=False)
     with quiet(), interrupt_stops(recorder), ExitStack() as stack:
         done = stack.enter_context(applied(model, settings["frugal"]))
-        over = checkpoints.restore(model, epochs)
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
-            max_epochs=max(0, epochs - order.epoch),
+            max_epochs=epochs_to_go(found, epochs, order, stopper),
             precision=LIGHTNING_NAMES[settings["precision"]],  # type: ignore[arg-type]
-            accelerator=device,
-            devices=settings["devices"],
-            strategy=strategy,
-            use_distributed_sampler=False,  # the order shares the chips out
             accumulate_grad_batches=settings["accumulate"],
-            callbacks=[recorder, order, stopper, checkpoints],
-            logger=False,
-            enable_checkpointing=False,
+            callbacks=[recorder, order, stopper, saver, *callbacks],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            **chosen,
         )
-        order.rank = trainer.global_rank
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         state, used, memory = "stopped", {}, {}
@@ -197,9 +307,8 @@ def _train(
             if place.type != "cuda":
                 before = process_memory()
             view.start()
-            if not over:
-                trainer.fit(task, train, val)
-            state = "stopped" if recorder.stopping else over or "finished"
+            trainer.fit(task, train, val, ckpt_path=source)
+            state = "stopped" if recorder.stopping else "finished"
         except (KeyboardInterrupt, SystemExit):
             # A second interrupt, which Lightning turns into SystemExit: the best is still kept.
             # Without an interrupt somebody wants the program to end, and it does.
@@ -229,89 +338,35 @@ def _train(
     return run
 
 
-class _Task(lightning.LightningModule):
-    """What is done with one batch."""
-
-    def __init__(self, model: SegmentationModel, lr: float, ignore: int = -1) -> None:
-        super().__init__()
-        self.model, self.lr, self.ignore = model, lr, ignore
-        self.card = TASKS[model.task]
-        self.counts: Any = 0  # of the validation under way
-        #: Of training and of validation, if the recipe "cached" is applied.
-        self.features: tuple[CachedFeatures, CachedFeatures] | None = None
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss over what is known."""
-        return self.card.loss(output, target, self.ignore)
-
-    def output(self, batch: dict[str, Tensor]) -> Tensor:
-        """Call the model on images and what is known of them."""
-        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
-
-    def on_train_epoch_start(self) -> None:
-        if self.features is not None:  # in the first epoch, so that its seconds count
-            with self.trainer.precision_plugin.forward_context():
-                self.features[0].fill()
-
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        if self.features is not None:
-            return self.loss(*self.features[0].look(batch))
-        image, target = turn_and_mirror(batch["image"], batch["target"])
-        return self.loss(self.output({**batch, "image": image}), target)
-
-    def on_validation_epoch_start(self) -> None:
-        self.counts = 0
-
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        if self.features is not None:
-            output, target = self.features[1].look(batch)
-        else:
-            output, target = self.output(batch), batch["target"]
-        loss = self.loss(output, target)
-        self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
-        answer = self.card.predict(output.detach())
-        self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
-
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type is a large union
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(trainable, lr=self.lr)
-        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=4)
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"},
-        }
-
-
-def _collate(samples: list[Sample]) -> dict[str, Tensor]:
+def collate(samples: list[Sample]) -> dict[str, Tensor]:
+    """Make a batch of samples: image, target and what the model may want to know of them."""
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
     return {"image": image, "target": target, **stack_metadata(samples)}
 
 
 def _loaders(
-    task: _Task, data: GeoData, order: Order, frugal: Sequence[str], stack: ExitStack
+    task: Task, data: GeoData, order: Order, frugal: Sequence[str], stack: ExitStack
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
     parts: list[Any] = [data.train, data.val]
-    cached = [PLACES[name] for name in frugal if name in PLACES]
-    if cached:
+    together: Any = collate
+    if cached := [PLACES[name] for name in frugal if name in PLACES]:
+        augment = (task.augment, False)
         parts = [
-            stack.enter_context(CachedFeatures(task.model, chips, chips is data.train, *cached))
-            for chips in parts
+            stack.enter_context(CachedFeatures(task.model, chips, turned, *cached))
+            for chips, turned in zip(parts, augment, strict=True)
         ]
-        task.features = (parts[0], parts[1])
-    collate = CachedFeatures.collate if cached else _collate
+        task.features, together = (parts[0], parts[1]), CachedFeatures.collate
     return [
-        DataLoader(parts[0], batch_sampler=order, collate_fn=collate),
-        DataLoader(parts[1], order.size, collate_fn=collate),
+        DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
+        DataLoader(parts[1], order.size, collate_fn=together),
     ]
 
 
-def _step_memory(
-    task: _Task, data: GeoData, batch_size: int, device: torch.device
-) -> dict[str, int]:
+def _step_memory(task: Task, data: GeoData, size: int, device: torch.device) -> dict[str, int]:
     """Measure the bytes of one training step in float32, by part."""
-    batch = _collate([data.train[index] for index in range(batch_size)])
+    batch = collate([data.train[index] for index in range(size)])
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
     task.model.train()
-    return training_bytes(task.model, lambda: task.loss(task.output(batch), batch["target"]))
+    return training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.fit import _collate, _Task
+from geopeft_nb.training.fit import Task, collate
 from geopeft_nb.training.preflight import check_fit
 from geopeft_nb.training.recorder import quiet
 
@@ -44,11 +44,11 @@ def find_lr(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv 1506.01186.
     """
-    check_fit(model, data, 1, batch_size, None, "fp32", device, seed=seed)
+    check_fit(model, data, device, batch_size=batch_size, seed=seed)
     lightning.seed_everything(seed, verbose=False)
     chips: DataLoader[Any] = DataLoader(
         data.train,  # type: ignore[arg-type]
-        min(batch_size, len(data.train)), shuffle=True, drop_last=True, collate_fn=_collate,
+        min(batch_size, len(data.train)), shuffle=True, drop_last=True, collate_fn=collate,
     )  # fmt: skip
     training = model.training
     with quiet(), TemporaryDirectory() as folder:  # for the weights, meanwhile
@@ -56,7 +56,7 @@ def find_lr(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
             default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        task = _Task(model, 1e-3, data.ignore_index)
+        task = Task(model, data, 1e-3)
         found = Tuner(trainer).lr_find(task, chips, update_attr=False, **options)
     model.to("cpu").train(training).zero_grad(set_to_none=True)
     assert found is not None

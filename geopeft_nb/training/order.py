@@ -13,19 +13,16 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import Sampler
 
 
-class Order(Callback):
-    """Yields the chips of each batch that is still to come, and seeds the random numbers of each.
-
-    It has no length on purpose: that of a first epoch depends on where a run goes on.
+class Order(Callback, Sampler[int]):
+    """Yields the chips of an epoch that are still to come, and seeds the numbers of each batch.
 
     Args:
         count: Number of chips.
-        size: Chips per batch and process; chips that do not fill a batch wait for another epoch.
+        size: Chips per batch; chips that do not fill a batch wait for another epoch.
         seed: Seed of the run.
-        rank: Number of this process, from 0; each takes other chips.
-        world: Number of processes.
 
     Attributes:
         epoch: Epochs done.
@@ -35,32 +32,37 @@ class Order(Callback):
         >>> order = Order(count=4, size=2, seed=0)
         >>> order.batch = 1  # the first batch was seen before a break
         >>> len(list(order))
-        1
+        2
     """
 
-    def __init__(self, count: int, size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.count, self.size, self.seed, self.rank, self.world = count, size, seed, rank, world
+    def __init__(self, count: int, size: int, seed: int) -> None:
+        self.count, self.size, self.seed = count, size, seed
         self.epoch = self.batch = 0
 
-    @property
-    def batches(self) -> int:
-        """Batches of a whole epoch in each process."""
-        return self.count // (self.size * self.world)
+    def __len__(self) -> int:
+        """Return the number of chips of a whole epoch."""
+        return self.count
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the positions of the chips of each batch that the epoch still has."""
+    def __iter__(self) -> Iterator[int]:
+        """Yield the positions of the chips that the epoch still has."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, 0))
         shuffled = torch.randperm(self.count, generator=generator).tolist()
-        for batch in range(self.batch, self.batches):
-            start = (batch * self.world + self.rank) * self.size
-            yield shuffled[start : start + self.size]
+        yield from shuffled[self.batch * self.size :]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the run is."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, task: lightning.LightningModule,
         batch: Any, index: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Seed what augmentation and dropout draw in this batch."""
-        torch.manual_seed(mix(self.seed, self.epoch, 1 + self.batch, self.rank))
+        torch.manual_seed(mix(self.seed, self.epoch, 1 + self.batch, trainer.global_rank))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule,

@@ -33,7 +33,6 @@ class Recorder(Callback):
 
     Args:
         view: The live view to feed.
-        model: The model whose weights to keep.
         card: Scores the counts of a validation.
 
     Attributes:
@@ -42,8 +41,8 @@ class Recorder(Callback):
         best: Epoch, val_loss and validation score of the weights that are kept.
     """
 
-    def __init__(self, view: Dashboard, model: SegmentationModel, card: TaskCard) -> None:
-        self.view, self.model, self.card = view, model, card
+    def __init__(self, view: Dashboard, card: TaskCard) -> None:
+        self.view, self.card = view, card
         self.columns = (
             "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss",
             card.column,
@@ -53,27 +52,21 @@ class Recorder(Callback):
         self.kept: dict[str, Tensor] = {}
         self.interrupted = threading.Event()
         self.start = self.seconds = 0.0
-        self.steps_before = self.epochs_before = 0  # of the run that this one goes on with
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
         self.images = 0
 
-    def go_on(
-        self, rows: list[dict[str, float]], best: dict[str, float], kept: dict[str, Tensor]
-    ) -> None:
-        """Take over what an earlier part of the run has recorded.
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on must know of its earlier part."""
+        names = ("rows", "best", "kept", "seconds")
+        return {name: getattr(self, name) for name in names}
 
-        Args:
-            rows: Its `rows`.
-            best: Its `best`.
-            kept: The weights that belong to it.
-        """
-        self.rows, self.best, self.kept = rows, best, kept
-        if rows:
-            self.steps_before, self.seconds = int(rows[-1]["step"]), rows[-1]["seconds"]
-        self.view.state["train"] = [(row["step"], row["train_loss"]) for row in rows]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what an earlier part of the run has recorded."""
+        vars(self).update(state_dict)
+        self.view.state["train"] = [(row["step"], row["train_loss"]) for row in self.rows]
         self.view.state["validation"] = [
             (row["step"], row["val_loss"], row[self.card.column])
-            for row in rows
+            for row in self.rows
             if "val_loss" in row
         ]
 
@@ -94,13 +87,13 @@ class Recorder(Callback):
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
         self.images += len(batch["target"])
-        step = self.steps_before + trainer.global_step
+        step = trainer.global_step
         if step == (self.rows[-1]["step"] if self.rows else 0):
             return  # more batches belong to this step
-        self.seconds = self._elapsed()
+        self.seconds = time.perf_counter() - self.start
         row = {
             "step": step,
-            "epoch": self.epochs_before + trainer.current_epoch + 1,
+            "epoch": trainer.current_epoch + 1,
             "seconds": self.seconds,
             "train_loss": sum(self.losses) / len(self.losses),
             "memory_bytes": memory_now(task.device),
@@ -126,23 +119,19 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, task: lightning.LightningModule
     ) -> None:
         """Note the scores, and keep the weights if none before were better."""
-        loss, score = float(trainer.callback_metrics["val_loss"]), self.card.score(task.counts)  # type: ignore[arg-type]
-        scores = {"val_loss": loss, self.card.column: score}
+        names = ("val_loss", self.card.column)
+        scores = {name: float(trainer.callback_metrics[name]) for name in names}
+        loss, score = scores.values()
         self.rows[-1].update(scores)
-        self.seconds = self._elapsed()
-        epoch = self.epochs_before + trainer.current_epoch + 1
+        self.seconds = time.perf_counter() - self.start
+        epoch = trainer.current_epoch + 1
         better = not self.best or score > self.best[self.card.column]
         self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score, better)
         if better:
             self.best = {"epoch": epoch, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
-            self.kept = {
-                name: value.to("cpu", copy=True) for name, value in moving_state(self.model).items()
-            }
-
-    def _elapsed(self) -> float:
-        """Return the seconds of training so far."""
-        return time.perf_counter() - self.start
+            moving = moving_state(task.model)  # type: ignore[arg-type]
+            self.kept = {name: value.to("cpu", copy=True) for name, value in moving.items()}
 
     def restore_best(self, model: SegmentationModel) -> None:
         """Put the best weights back; without a validation yet, the last ones stay."""
@@ -172,6 +161,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training")  # frozen
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the order is
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -82,7 +82,7 @@ def main(folder: str, seed: str) -> None:
     for index, step in enumerate(sorted(dice.sample(range(1, STEPS), 5))):
         # Some die between two checkpoints of an epoch, some where only epochs end with one.
         part(here / "broken", step, 60.0 * (index % 2), dice.uniform(0, 0.02))
-        left = sorted(path.name for path in here.glob("*/step-*"))
+        left = sorted(path.name for path in here.glob("*.ckpt"))
         print(f"killed after step {step}, left {', '.join(left) or 'nothing'}", flush=True)
     for name in ("broken", "whole"):
         if not (child := os.fork()):

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.augment import turn_and_mirror
@@ -276,17 +278,43 @@ def test_every_epoch_has_each_chip_once_and_another_order() -> None:
     order.epoch = 1
     second = list(order)
     for epoch in (first, second):
-        assert sorted(chip for batch in epoch for chip in batch) == list(range(12))
+        assert sorted(epoch) == list(range(12))
     assert first != second
     order.epoch, order.batch = 0, 2
-    assert list(order) == first[2:]
+    assert list(order) == first[8:]
 
 
-def test_processes_share_the_chips_of_a_step() -> None:
-    parts = [list(Order(count=13, size=2, seed=0, rank=rank, world=3)) for rank in range(3)]
-    assert [len(part) for part in parts] == [2, 2, 2]
-    seen = [chip for part in parts for batch in part for chip in batch]
-    assert len(set(seen)) == len(seen) == 12
+def test_further_callbacks_and_loggers_of_lightning_are_told(data: GeoData, tmp_path: Path) -> None:
+    class Count(Callback):
+        steps = 0
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.steps += 1
+
+    count, logger = Count(), CSVLogger(tmp_path)
+    run = train(data, callbacks=[count], logger=logger)
+    assert count.steps == 9
+    logged = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
+    assert logged.val_miou.dropna().tolist() == run.history.val_miou.dropna().tolist()
+
+
+def test_training_ends_when_patience_does(data: GeoData, monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = replace(TASKS["segmentation"], loss=lambda output, *_: output.mean() * 0 + 3)
+    monkeypatch.setitem(TASKS, "segmentation", worse)
+    assert train(data, epochs=9, patience=2).history.epoch.max() == 3
+
+
+def test_chips_stay_as_they_are_without_augmentation(data: GeoData, run: Run) -> None:
+    torch.manual_seed(0)
+    plain = train(data, augment=False, epochs=1, batch_size=12, precision="32-true")
+    turned = train(data, epochs=1, batch_size=12)
+    assert plain.history.train_loss[0] != turned.history.train_loss[0]
+    chips = [data.train[index] for index in range(12)]
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
+    image, mask = (torch.stack([chip[key] for chip in chips]) for key in ("image", "mask"))
+    with torch.no_grad():  # whatever the order, one batch of all chips has one loss
+        loss = TASKS["segmentation"].loss(model.eval()(image), mask, -1)
+    assert plain.history.train_loss[0] == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def network(data: GeoData, method: str = "lora") -> SegmentationModel:
 
 def run_out(patch: pytest.MonkeyPatch, step: int, error: BaseException) -> list[weakref.ref]:
     """Let a training step fail while its graph is alive; return a look at its loss."""
-    seen, train, steps = [], fit_module._Task.training_step, iter(range(1, 1000))
+    seen, train, steps = [], fit_module.Task.training_step, iter(range(1, 1000))
 
     def fail(self, batch, index):  # noqa: ANN001, ANN202
         loss = train(self, batch, index)
@@ -78,7 +78,7 @@ def run_out(patch: pytest.MonkeyPatch, step: int, error: BaseException) -> list[
             raise error
         return loss
 
-    patch.setattr(fit_module._Task, "training_step", fail)
+    patch.setattr(fit_module.Task, "training_step", fail)
     return seen
 
 

@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from lightning import Trainer
 from test_fit import chips, train
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
-from geopeft_nb.training.checkpoints import Checkpoints, latest
+from geopeft_nb.tasks import TASKS
+from geopeft_nb.training.resume import Saver, checkpoint_path
 from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.live import Dashboard
 
@@ -31,6 +34,24 @@ def run(data: GeoData) -> Run:
 def curve(history: pd.DataFrame) -> pd.DataFrame:
     """Leave out what a clock and other programs decide."""
     return history.drop(columns=["seconds", "memory_bytes"])
+
+
+def load(out: Path) -> dict[str, Any]:
+    return torch.load(checkpoint_path(out), weights_only=True)
+
+
+def weights(file: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return file["state_dict"]
+
+
+def kept(file: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the best weights."""
+    return file["callbacks"]["Recorder"]["kept"]
+
+
+def moments(file: dict[str, Any]) -> dict[int, dict[str, torch.Tensor]]:
+    """Return what AdamW remembers of each weight."""
+    return file["optimizer_states"][0]["state"]
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
@@ -68,16 +89,9 @@ def test_a_run_killed_at_five_random_steps_ends_with_the_weights_of_an_unbroken_
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("killed after step") == 5
-    broken, whole = (latest(tmp_path / f"{name}.checkpoint") for name in ("broken", "whole"))
-    for name in ("weights", "best"):
-        files = [load_file(folder / f"{name}.safetensors") for folder in (broken, whole)]
-        assert files[0].keys() == files[1].keys()
-        assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
-    moments = [
-        torch.load(folder / "state.pt", weights_only=True)["optimiser"]["state"]
-        for folder in (broken, whole)
-    ]
-    torch.testing.assert_close(*moments, rtol=0, atol=0)
+    files = [load(tmp_path / name) for name in ("broken", "whole")]
+    for part in (weights, kept, moments):
+        torch.testing.assert_close(*(part(file) for file in files), rtol=0, atol=0)
     curves = [curve(pd.read_csv(tmp_path / name / "history.csv")) for name in ("broken", "whole")]
     pd.testing.assert_frame_equal(*curves, check_exact=True)
     assert curves[0].lr.nunique() > 1  # the schedule went on too
@@ -138,17 +152,11 @@ def test_a_finished_run_is_prolonged_by_more_epochs(
 def test_a_run_that_no_longer_got_better_is_not_prolonged(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def early(self: object, *arguments: object, **options: object) -> None:
-        original(self, "val_loss", patience=1, min_delta=9.0)
-
-    from lightning.pytorch.callbacks import EarlyStopping
-
-    original = EarlyStopping.__init__
-    with monkeypatch.context() as patch:
-        patch.setattr(EarlyStopping, "__init__", early)
-        first = train(data, out=tmp_path / "run", epochs=9)
+    flat = replace(TASKS["segmentation"], loss=lambda output, *_: output.mean() * 0 + 3)
+    monkeypatch.setitem(TASKS, "segmentation", flat)
+    first = train(data, out=tmp_path / "run", epochs=9, patience=1)
     assert len(first.history) == 6 and first.state == "finished"
-    again = train(data, out=tmp_path / "run", resume=True, epochs=9)
+    again = train(data, out=tmp_path / "run", resume=True, epochs=9, patience=1)
     pd.testing.assert_frame_equal(again.history, first.history)
     weights = zip(first.model.parameters(), again.model.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in weights)
@@ -156,22 +164,20 @@ def test_a_run_that_no_longer_got_better_is_not_prolonged(
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(data: GeoData, tmp_path: Path) -> None:
     run = train(data, out=tmp_path / "run", epochs=1)
-    folder = latest(tmp_path / "run.checkpoint")
-    assert folder.name == "step-0000003-1-0-finished"
-    kept = load_file(folder / "weights.safetensors")
     trained = {name for name, weight in run.model.named_parameters() if weight.requires_grad}
-    assert set(kept) == trained
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    assert not any("checkpoint" in path.name for path in (tmp_path / "run").iterdir())
+    file = load(tmp_path / "run")
+    assert set(kept(file)) == trained and len(moments(file)) == len(trained)
+    assert set(weights(file)) == {f"model.{name}" for name in trained}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.ckpt"]
 
 
 def test_the_best_weights_survive_a_break_after_them(
     data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(monkeypatch, data, tmp_path / "run", 8)
-    found = latest(tmp_path / "run.checkpoint")
-    assert found.name == "step-0000007-2-1"
-    best = load_file(found / "best.safetensors")
+    found = load(tmp_path / "run")
+    assert found["global_step"] == 7 and found["callbacks"]["Order"] == {"epoch": 2, "batch": 1}
+    best = kept(found)
     # From here on nothing is better: what comes back is what was kept before the break.
     monkeypatch.setattr("geopeft_nb.tasks.TaskCard.score", lambda self, counts: -1.0)
     again = train(data, out=tmp_path / "run", resume=True)
@@ -237,12 +243,12 @@ def test_what_cannot_be_gone_on_with_is_said_before_training(
 ) -> None:
     with pytest.raises(ValueError, match="resume=True needs out"):
         train(data, resume=True)
-    with pytest.raises(ValueError, match=r"nothing\.checkpoint holds no checkpoint"):
+    with pytest.raises(ValueError, match=r"nothing\.ckpt holds no checkpoint"):
         train(data, resume=tmp_path / "nothing")
     assert train(data, resume=True, out=tmp_path / "new", epochs=1).state == "finished"
     cut_off(monkeypatch, data, tmp_path / "run", 5)
-    (latest(tmp_path / "run.checkpoint") / "state.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is damaged: .*Delete .*run\.checkpoint and begin anew"):
+    checkpoint_path(tmp_path / "run").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"run\.ckpt is damaged: .*Delete it and begin anew"):
         train(data, out=tmp_path / "run", resume=True)
 
 
@@ -258,15 +264,15 @@ def test_writing_takes_a_small_share_of_the_time(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(range(0, 10**6, 10))  # each look at the clock is ten seconds later
-    written: list[str] = []
-    write = Checkpoints.write
+    written: list[int] = []
+    save = Saver.save
 
-    def note(self: Checkpoints, *arguments: object) -> None:
-        written.append(f"{self.order.epoch}-{self.order.batch}")
-        write(self, *arguments)  # type: ignore[arg-type]
+    def note(self: Saver, trainer: Trainer, **more: bool) -> None:
+        written.append(trainer.global_step)
+        save(self, trainer, **more)
 
-    monkeypatch.setattr(Checkpoints, "write", note)
-    monkeypatch.setattr("geopeft_nb.training.checkpoints.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr(Saver, "save", note)
+    monkeypatch.setattr("geopeft_nb.training.resume.monotonic", lambda: float(next(times)))
     train(data, out=tmp_path / "run", epochs=1, batch_size=1, save_seconds=15)
     # Writing took ten seconds, so the next one waits for two hundred: no more in this epoch.
-    assert written == ["0-0", "0-2", "1-0"]
+    assert written == [2, 12, 12]  # the last two at the end of the epoch, and of the run

@@ -1,0 +1,240 @@
+"""Checkpoints beside a run, so that one that was killed goes on exactly where it was.
+
+`<out>.ckpt` is Lightning's checkpoint: optimiser, progress, and what the callbacks remember. Of the
+weights it holds only those that training changes, and besides what the run was told, to refuse to
+go on with another model or other data. Random numbers need no place in it: see
+`geopeft_nb.training.order`. Exact on one device; several go on with chips in another order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from torch import Tensor
+
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.tuning.identity import identity
+
+if TYPE_CHECKING:
+    from geopeft_nb.datasets.geodata import GeoData
+
+#: Of the whole time at most this share is spent on checkpoints within an epoch.
+SHARE = 0.05
+
+
+class Saver(Checkpoint):
+    """Writes a checkpoint at the end of every epoch, every so often in between, and at a stop.
+
+    Args:
+        path: Where to write; None writes nothing.
+        about: What the run was told, from `describe`.
+        seconds: Time between two checkpoints within an epoch; more where writing takes long.
+    """
+
+    def __init__(self, path: Path | None, about: dict[str, Any], seconds: float) -> None:
+        self.path, self.about, self.seconds = path, about, seconds
+        self.ended = self.closed = False
+        self.due = monotonic() + seconds
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule,
+        outputs: Any, batch: Any, index: int,  # noqa: ANN401 - Lightning's type
+    ) -> None:  # fmt: skip
+        """Write one if it is time, or if somebody stops here.
+
+        Not while gradients add up, which are not kept, nor before the validation of an epoch.
+        """
+        if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
+            return
+        # A stop validates once more than the run would have: what is kept comes before that.
+        if trainer.should_stop:
+            self.save(trainer, ended=True)
+            self.closed = True
+        elif trainer.world_size == 1 and monotonic() >= self.due:
+            self.save(trainer)
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule
+    ) -> None:
+        """Write one of the epoch that is over."""
+        self.save(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        """Write the last one."""
+        self.save(trainer, ended=True)
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        task: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Add what the run was told, and whether it was cut off."""
+        checkpoint |= {"about": self.about, "ended": self.ended}
+
+    def save(self, trainer: lightning.Trainer, ended: bool = False) -> None:
+        """Write a checkpoint under another name, and rename it when it is whole."""
+        if self.path is None or self.closed:
+            return
+        began, self.ended = monotonic(), ended
+        part = self.path.with_name(self.path.name + ".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.path)
+        took = monotonic() - began
+        self.due = monotonic() + max(self.seconds, took / SHARE if self.seconds else 0)
+
+
+def checkpoint_path(out: str | os.PathLike[str]) -> Path:
+    """Return where the checkpoint of a run with this `out` is: beside it, not to be shared."""
+    target = Path(out).expanduser().resolve()
+    return target.with_name(target.name + ".ckpt")
+
+
+def prepare(
+    model: SegmentationModel, data: GeoData, settings: dict[str, Any],
+    out: str | os.PathLike[str] | None, resume: bool | str | os.PathLike[str] | None,
+    seconds: float,
+) -> tuple[Saver, Path | None, dict[str, Any]]:  # fmt: skip
+    """Find what there is to go on from, and prepare what writes checkpoints.
+
+    Args:
+        model: The model before training.
+        data: Its data.
+        settings: Settings of the run.
+        out: As in `fit`; where there is a run to go on with, not None.
+        resume: As in `fit`.
+        seconds: As `save_seconds` in `fit`.
+
+    Returns:
+        The callback; the checkpoint to go on from, or None; and what it holds, or nothing.
+
+    Raises:
+        ValueError: There is nothing to go on with, or what there is differs; or beginning anew
+            would lose a run that was cut off.
+    """
+    if resume is True and out is None:
+        raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
+    if out is None:
+        return Saver(None, {}, seconds), None, {}
+    about, target = describe(model, data, settings), checkpoint_path(out)
+    saver = Saver(target, about, seconds)
+    if resume is not None and resume is not False:
+        source = target if resume is True else checkpoint_path(resume)
+        if source.is_file():
+            found = read(source)
+            check_same(source, found["about"], about)
+            return saver, source, found
+        if resume is not True:
+            raise GeopeftError(
+                f"{source} holds no checkpoint. resume is the out of an earlier run; resume=True, "
+                "with out, begins where there is none."
+            )
+    if target.is_file() and not (left := read(target))["ended"]:
+        raise GeopeftError(
+            f"{target} holds a run that was cut off after {left['global_step']} steps, in epoch "
+            f"{left['epoch'] + 1}. Go on with fit(..., resume=True), or delete it to begin anew."
+        )
+    target.unlink(missing_ok=True)
+    return saver, None, {}
+
+
+def epochs_to_go(
+    found: dict[str, Any], epochs: int, order: Callback, stopper: EarlyStopping
+) -> int:
+    """Return the epoch to end with: none before the one that a checkpoint has reached.
+
+    More epochs change nothing about a run that no longer got better.
+    """
+    if not found:
+        return epochs
+    done = int(found["callbacks"][order.state_key]["epoch"])
+    over = found["callbacks"][stopper.state_key]["wait_count"] >= stopper.patience
+    return done if over else max(done, epochs)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: found[key] for key in ("about", "ended", "epoch", "global_step", "callbacks")}
+    except Exception as error:  # a damaged file has many errors
+        raise GeopeftError(
+            f"The checkpoint {path} is damaged: {error}. Delete it and begin anew."
+        ) from error
+
+
+def check_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was told something else, and say what.
+
+    Raises:
+        ValueError: Another model, other data or other settings.
+    """
+    said = [_difference(key, then.get(key), now[key]) for key in now if then.get(key) != now[key]]
+    if said:
+        raise GeopeftError(
+            f"The run in {path} cannot be gone on with like this, because it differs: "
+            f"{'; '.join(said)}. Use what it was begun with, or name another out to begin anew."
+        )
+
+
+def describe(model: SegmentationModel, data: GeoData, settings: dict[str, Any]) -> dict[str, Any]:
+    """Say what must be the same for a run to be gone on with; `epochs` may differ.
+
+    Args:
+        model: The model before training.
+        data: Its data.
+        settings: Settings of `fit`.
+
+    Returns:
+        Name -> something that JSON can hold.
+    """
+    names = [[chip.name for chip in part.chips] for part in (data.train, data.val)]
+    kept = moving_state(model)
+    frozen = {name: t for name, t in model.state_dict().items() if name not in kept}
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:12]
+    about = {
+        "model": identity(model),
+        "frozen weights": _sample_digest(frozen),
+        "method": model.method,
+        "options": model.method_options,
+        "trained weights": sorted((name, list(value.shape)) for name, value in kept.items()),
+        "data": f"{data.card.name}, {data.size} px, {len(names[0])} training and {len(names[1])} "
+        f"validation chips ({digest})",
+        **{key: value for key, value in settings.items() if key != "epochs"},
+    }
+    return dict(json.loads(json.dumps(about)))  # tuples become lists
+
+
+def _difference(key: str, then: Any, now: Any) -> str:  # noqa: ANN401 - any value of JSON
+    """Say how one thing differs; of dictionaries, only where they do."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        differing = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        return "; ".join(_difference(f"{key} {k}", then.get(k), now.get(k)) for k in differing)
+    if isinstance(now, list) and len(now) > 8:
+        return f"{key} are others"
+    return f"{key} was {then!r} and is {now!r}"
+
+
+def _sample_digest(tensors: dict[str, Tensor], values: int = 256) -> str:
+    """Return a digest of some values of each tensor: all of them would take seconds."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // values)].cpu().float().numpy()
+        digest.update(name.encode() + np.ascontiguousarray(some).tobytes())
+    return digest.hexdigest()[:16]
