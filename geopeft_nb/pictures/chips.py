@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +68,19 @@ def coloured(
     return table[np.where(mask == ignore_index, len(colours), mask)]
 
 
+def legend_of(
+    masks: Iterable[NDArray[np.int64]], classes: Mapping[str, str], ignore_index: int
+) -> list[tuple[str, str]]:
+    """Return name and colour of what class maps show; a few classes are all named."""
+    present = {int(value) for mask in masks for value in np.unique(mask)}
+    entries = [
+        entry
+        for index, entry in enumerate(classes.items())
+        if index in present or len(classes) <= 4
+    ]
+    return entries + [("no label", _IGNORED)] * (ignore_index in present)
+
+
 def plot_chip(
     image: NDArray[np.float32],
     bands: Sequence[str],
@@ -106,16 +119,9 @@ def plot_chip(
     title = "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     if maps:
-        present = {int(value) for mask in maps.values() for value in np.unique(mask)}
-        entries = [
-            (label, colour)
-            for index, (label, colour) in enumerate(classes.items())
-            if index in present or len(classes) <= 4
-        ]
-        entries += [("no label", _IGNORED)] * (ignore_index in present)
         patches = [
             Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(label, 30))
-            for label, colour in entries
+            for label, colour in legend_of(maps.values(), classes, ignore_index)
         ]
         place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
         axes[-1].legend(handles=patches, **place, frameon=False, fontsize=9)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.pictures.chips import coloured, picture_of
+from geopeft_nb.pictures.chips import coloured, legend_of, picture_of
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.base import ChipDataset, Sample
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CHIPS, LOOKED_AT = 4, 32
 SIDE = 64  # pixels of a picture at most
-NO_LABEL = "#9A9A9A"
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -42,7 +41,9 @@ class WatchedChips:
         self.first: list[NDArray[Any]] | None = None
         self.latest: list[NDArray[Any]] | None = None
         self.kept: list[NDArray[Any]] | None = None
-        sides = [_small(sample["image"].numpy()) for _, sample in self.samples]
+        images = [sample["image"].numpy() for _, sample in self.samples]
+        last = [image.reshape(len(image), -1, *image.shape[-2:])[:, -1] for image in images]
+        sides = [_small(image) for image in last]  # (C, H, W), of several dates the last
         # one stretch for all, so that dark and bright mean the same in each
         drawn, _ = picture_of(np.concatenate(sides, axis=-1), data.bands)
         ends = np.cumsum([side.shape[-1] for side in sides])[:-1]
@@ -73,7 +74,12 @@ class WatchedChips:
             chips.append(
                 {"picture": _beside(pictures), "caption": said, "words": f"{', '.join(said)}."}
             )
-        return {"chips": chips, "legend": self._legend()}
+        classes = dict(zip(self.data.classes, self.data.colours, strict=True))
+        legend = []
+        if self.data.task == "segmentation":
+            masks = [sample["mask"].numpy() for _, sample in self.samples]
+            legend = legend_of(masks, classes, self.data.ignore_index)
+        return {"chips": chips, "legend": legend}
 
     def _telling(self, part: ChipDataset, count: int) -> list[Sample]:
         looked = [part[index] for index in range(min(len(part), LOOKED_AT))]
@@ -110,15 +116,6 @@ class WatchedChips:
             return f"error {np.sqrt(np.nanmean(miss**2)):.3g}"
         right = np.array_equal(np.asarray(sample["label"]).astype(int), answer.astype(int))
         return f"{self.data.words({'label': answer})} {'✓' if right else '✗'}"
-
-    def _legend(self) -> list[tuple[str, str]]:
-        """Return colour and name of the classes that the labels show."""
-        if self.data.task != "segmentation":
-            return []
-        there = {int(v) for _, s in self.samples for v in np.unique(s["mask"])}
-        named = enumerate(zip(self.data.colours, self.data.classes, strict=True))
-        legend = [(colour, name) for index, (colour, name) in named if index in there]
-        return [*legend, *([(NO_LABEL, "no label")] if self.data.ignore_index in there else [])]
 
 
 def _small(image: NDArray[Any]) -> NDArray[Any]:

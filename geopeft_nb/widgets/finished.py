@@ -80,6 +80,6 @@ def _chips(strip: SubFigure, chips: Mapping[str, Any]) -> None:
         lines = [shorten(line, 34, placeholder="…") for line in chip["caption"]]
         axes.set_title("\n".join(lines), fontsize=8)
         axes.axis("off")
-    patches = [Patch(facecolor=c, edgecolor="#555555", label=name) for c, name in chips["legend"]]
+    patches = [Patch(facecolor=c, edgecolor="#555555", label=name) for name, c in chips["legend"]]
     if patches:
         strip.legend(handles=patches, loc="lower center", ncols=len(patches), **LEGEND)

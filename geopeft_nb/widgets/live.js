@@ -103,13 +103,13 @@ function memory(view) {
   const sizes = Object.entries(view.sizes).map(([part, size]) => `<span>${dot(view.palette[part])}${part} ${size}</span>`);
   return `<div><b>memory of one step</b><div style="height:70px">${rows.join("") || "measured when training starts"}</div>
     <div class="gp-sizes">${sizes.join("")}</div><div>${escaped(view.process)}</div>
-    ${plot(view.trace, view.end, 88, 8)}</div>`;
+    ${plot(view.trace, view.end, 88, 24)}</div>`;
 }
 
 function chips({ chips = [], legend = [] }) {
   const blocks = chips.map(({ image, caption, words }) => `<div><img alt="${escaped(words)}" src="${image}"/>
     ${caption.map((line) => `<div title="${escaped(line)}">${escaped(line)}</div>`).join("")}</div>`);
-  const names = legend.map(([colour, name]) => `<span>${dot(colour)}${escaped(name)}</span>`);
+  const names = legend.map(([name, colour]) => `<span>${dot(colour)}${escaped(name)}</span>`);
   return `<div>${blocks.join("")}</div><div class="gp-legend">${chips.length ? "image, label, prediction: " : ""}${names.join("")}</div>`;
 }
 

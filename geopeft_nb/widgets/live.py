@@ -166,10 +166,10 @@ class Dashboard:
         self._stop = self.should_stop
         taken = self.clock() - self._started
         self.state.update(state=state, message=message, seconds=taken)
-        view = describe(self.state, list(self._earlier))
         if self._handle is not None:
             from geopeft_nb.widgets.finished import finished_figure
 
+            view = describe(self.state, list(self._earlier))
             chips = self.chips.shown(kept=True) if self.chips else {}
             kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
             root = f'class="gp-dashboard" data-step="{self.state["step"]}" data-state="{state}"'

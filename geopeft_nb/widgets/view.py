@@ -29,7 +29,7 @@ def describe(state: State, earlier: Sequence[State]) -> dict[str, Any]:
         loss.append({"name": name, "points": _smoothed(past), **look})
         best = _best(ghost["validation"])
         scores = [(v[0], v[2]) for v in ghost["validation"] if v[0] <= end]
-        score.append({"name": f"{name} {best}", "points": _thinned(scores), **look})
+        score.append({"name": f"{best} {name}", "points": _thinned(scores), **look})
     train = _thinned(state["train"])
     if len(train) > 20:  # the raw curve stays visible behind its running mean
         loss.append({"name": "", "points": train, "colour": SKY, "style": "faint"})
@@ -38,7 +38,7 @@ def describe(state: State, earlier: Sequence[State]) -> dict[str, Any]:
     losses = _thinned([v[:2] for v in state["validation"]])
     loss.append({"name": "validation", "points": losses, "colour": ORANGE, "style": "dashed"})
     scores = [(v[0], v[2]) for v in state["validation"]]
-    now = f"now {number(scores[-1][1])}" if scores else ""
+    now = f"{number(scores[-1][1])} now" if scores else ""
     score.append({"name": now, "points": _thinned(scores), "colour": GREEN, "style": ""})
     trace = [(step, (size - state["trace"][0][1]) / 2**20) for step, size in state["trace"]]
     steps = [{"name": g["name"], "parts": g["step_memory"]} for g in (state, *earlier[::-1])]
@@ -101,7 +101,7 @@ def words(view: Mapping[str, Any], chips: Mapping[str, Any]) -> str:
     lines = [f"{view['title']}: {view['state']}. {view['message']}", " · ".join(view["facts"])]
     for panel in view["panels"]:
         ends = [(line["name"], line["points"][-1][1]) for line in panel["lines"] if line["points"]]
-        said = [f"{name} {number(y)}" for name, y in ends if name and y is not None]
+        said = [f"{name}: {number(y)}" for name, y in ends if name and y is not None]
         lines.append(f"{panel['title']}: {', '.join(said) or 'none yet'}.")
     for row in view["memory"]:
         parts = [f"{part} {in_bytes(row['parts'].get(part, 0))}" for part in view["palette"]]

@@ -68,7 +68,7 @@ def test_the_most_even_labels_are_chosen_and_first_and_kept_answers_compared() -
     kept = chips.shown(kept=True)
     assert [chip["caption"][-1] for chip in kept["chips"]][:2] == ["50% right"] * 2
     assert kept["chips"][0]["picture"].shape == (16, 3 * 16 + 2 * 2, 4)
-    assert [name for _, name in kept["legend"]] == [*CARD.classes, "no label"]
+    assert [name for name, _ in kept["legend"]] == [*CARD.classes, "no label"]
     figure = finished_figure(describe(Dashboard("LoRA", 1, show=False).state, []), kept)
     assert len(figure.axes) == 3 + 5
 

@@ -128,7 +128,7 @@ def test_the_browser_is_told_curves_memory_and_progress(shown: Output) -> None:
     assert "best validation mIoU 0.300" in told["facts"]
     loss, score = lines(told, 0), lines(told, 1)
     assert len(loss["training"]) == 30 and loss["validation"][-1] == [29, 0.5]
-    assert score["now 0.300"] == [[9, 0.1], [19, 0.2], [29, pytest.approx(0.3)]]
+    assert score["0.300 now"] == [[9, 0.1], [19, 0.2], [29, pytest.approx(0.3)]]
     assert told["memory"] == [{"name": "LoRA", "parts": STEP, "words": "151 MiB"}]
     assert told["sizes"]["activations"] == "50.0 MiB" and told["palette"] == PALETTE
     assert told["process"] == "process 1.03 GiB of 16.0 GiB"
@@ -151,7 +151,7 @@ def test_earlier_methods_are_named_ghosts_as_far_as_this_run_goes(shown: Output)
     told = drawn(view)
     assert set(lines(told, 0)) == {"probe", "BitFit", "LoRA", "training", "validation"}
     assert lines(told, 0)["probe"][-1][0] <= 5
-    assert set(lines(told, 1)) == {"probe 0.100", "BitFit 0.200", "LoRA 0.300", ""}
+    assert set(lines(told, 1)) == {"0.100 probe", "0.200 BitFit", "0.300 LoRA", ""}
     assert [row["name"] for row in told["memory"]] == ["LoRA", "BitFit", "probe"]
     colours = {line["colour"] for line in told["panels"][0]["lines"]}
     assert len(colours) == 5
@@ -180,7 +180,7 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
         f'<div class="gp-dashboard" data-step="10" data-state="{state}"><img alt='
         in (last["text/html"])
     )
-    for said in (f"LoRA on scenes: {state}. Kept epoch 1.", "now 0.712", "weights 100 MiB"):
+    for said in (f"LoRA on scenes: {state}. Kept epoch 1.", "0.712 now", "weights 100 MiB"):
         assert said in last["text/plain"]
     assert sum(map(len, last.values())) < 150_000
 
@@ -189,7 +189,7 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
     ("changes", "said"),
     [
         ({"train": [], "validation": [], "step": 0}, "loss: none yet"),
-        ({"train": [(1, 0.5), (2, math.nan), (3, 0.4)]}, "training 0.400"),
+        ({"train": [(1, 0.5), (2, math.nan), (3, 0.4)]}, "training: 0.400"),
         ({"train": [(step, math.inf) for step in range(1, 41)]}, "loss: none yet"),
         ({"validation": [(20, math.nan, math.nan)]}, "best validation mIoU none yet"),
         ({"total_steps": 0}, "step 40 of 0"),
