@@ -31,6 +31,7 @@ FAMILIES = {
     "resnet": ("timm_models", "TimmStages"),
     "vit": ("timm_models", "TimmViT"),
     "unet": ("unet", "UNet"),
+    "own": ("own", "OwnBackbone"),
 }
 
 

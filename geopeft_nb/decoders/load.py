@@ -22,8 +22,6 @@ from geopeft_nb.tasks import TASKS
 if TYPE_CHECKING:
     from geopeft_nb.backbones.base import Backbone
 
-PER_PIXEL = tuple(name for name, task in TASKS.items() if task.target == "mask")
-PER_IMAGE = tuple(name for name, task in TASKS.items() if task.target == "label")
 
 #: Options of `build_model` itself, of which a misspelt one arrives here too.
 BUILD = ("decoder", "normalise", "pad", "seed", "metadata")
@@ -37,7 +35,7 @@ class DecoderCard:
         name: What `build_model` takes.
         title: Full name.
         maps: Feature maps that it uses: 1, the deepest; or 4, from fine to coarse.
-        tasks: What it can be trained for.
+        target: What it makes an output for: ``"mask"``, each pixel; ``"label"``, each image.
         options: Options of `build_model` -> default, in words.
         citation: Paper.
         layers: Its network, made of the channels of the maps, the number of outputs if `ends`, and
@@ -49,24 +47,29 @@ class DecoderCard:
     name: str
     title: str
     maps: int
-    tasks: tuple[str, ...]
+    target: str
     options: dict[str, str]
     citation: str
     layers: Callable[..., nn.Module]
     usual: Callable[[Backbone], dict[str, Any]] = lambda backbone: {}
     ends: bool = False
 
+    @property
+    def tasks(self) -> list[str]:
+        """What it can be trained for."""
+        return [name for name, task in TASKS.items() if task.target == self.target]
+
 
 CARDS = {
     card.name: card
     for card in [
         DecoderCard(
-            "linear", "One linear map per token", 1, PER_PIXEL,
+            "linear", "One linear map per token", 1, "mask",
             {"kernel": "the patch side in pixels"}, "arXiv 2504.17397", LinearDecoder,
             lambda backbone: {"kernel": backbone.patch_size}, ends=True,
         ),
         DecoderCard(
-            "fcn", "FCN", 1, PER_PIXEL,
+            "fcn", "FCN", 1, "mask",
             {"channels": "512 or the backbone's width", "convs": "log2 of the stride"},
             "Long et al., arXiv 1411.4038", FCNDecoder,
             lambda backbone: {
@@ -75,7 +78,7 @@ CARDS = {
             },
         ),
         DecoderCard(
-            "unet", "UNet", 4, PER_PIXEL,
+            "unet", "UNet", 4, "mask",
             {"channels": "(512, 256, 128, 64), none above the backbone's width"},
             "Ronneberger et al., arXiv 1505.04597", UNetDecoder,
             lambda backbone: {
@@ -83,12 +86,12 @@ CARDS = {
             },
         ),
         DecoderCard(
-            "upernet", "UPerNet", 4, PER_PIXEL, {"channels": "256 or the backbone's width"},
+            "upernet", "UPerNet", 4, "mask", {"channels": "256 or the backbone's width"},
             "Xiao et al., arXiv 1807.10221", UperNetDecoder,
             lambda backbone: {"channels": min(256, backbone.channels[-1])},
         ),
         DecoderCard(
-            "classify", "Average and linear layer", 1, PER_IMAGE, {}, "He et al., arXiv 2111.06377",
+            "classify", "Average and linear layer", 1, "label", {}, "He et al., arXiv 2111.06377",
             ClassificationHead, ends=True,
         ),
     ]

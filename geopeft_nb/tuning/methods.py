@@ -35,8 +35,8 @@ class MethodCard:
         options: Options of `attach` with their defaults, in words.
         merges: Whether `merge` can fold it into the backbone's weights.
         citation: Paper.
-        config: Where the function stands that makes peft's config, ``"module:function"``; empty for
-            methods that are not peft's.
+        config: The function that makes peft's config, or where it stands, ``"module:function"``;
+            empty for methods that are not peft's.
         fixed: Arguments of that function that the method fixes.
         fields: Name of peft's config, all of whose fields are options.
         same_layers: Whether all adapters of one model must adapt the same layers, as peft needs it.
@@ -49,7 +49,7 @@ class MethodCard:
     options: str
     merges: bool
     citation: str
-    config: str = ""
+    config: str | Callable[..., Any] = ""
     fixed: dict[str, Any] = field(default_factory=dict)
     fields: str = ""
     same_layers: bool = False
@@ -218,6 +218,8 @@ def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of p
 
 def _maker(card: MethodCard) -> Callable[..., Any]:
     """Return the function that makes peft's config, or the new backbone, of a method."""
+    if callable(card.config):
+        return card.config
     if card.config:
         module, function = card.config.split(":")
         return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
@@ -254,8 +256,7 @@ def read_config(folder: Path, method: str) -> PeftConfig:
     """Read the config of a saved adapter, for `attach`."""
     from peft import PeftConfig
 
-    module = CARDS[method].config.partition(":")[0]
-    import_module(f"geopeft_nb.tuning.{module}")  # which makes our own configs known to peft
+    _maker(CARDS[method])  # whose module makes our own configs known to peft
     with warnings.catch_warnings():  # VeRA's config warns about what was chosen when attaching
         warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
         config = PeftConfig.from_pretrained(str(folder))
