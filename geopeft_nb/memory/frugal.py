@@ -68,28 +68,26 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
             parameter.requires_grad_(True)
 
 
+#: Method -> why it has no late part.
+NEVER_LATE = {
+    "vpt": "Prompts of early blocks start at random values, not at ones that change nothing",
+    "vit_adapter": "The branch of ViT-Adapter reads the image itself and feeds the first block",
+}
+
+
 def why_not_late(model: SegmentationModel) -> str:
     """Say why a model cannot be trained late; empty if it can."""
-    name = model.plain_backbone.card.name
     if not isinstance(model.plain_backbone, Transformer):
+        name = model.plain_backbone.card.name
         return f"{name} has no transformer blocks, of which 'late' trains the last quarter."
-    if model.method == "vpt":
-        return (
-            "Prompts of early blocks start at random values, not at ones that change nothing, so "
-            "'late' cannot leave them as they are. Take another method, such as 'lora'."
-        )
-    if model.method == "vit_adapter":
-        return (
-            "The branch of ViT-Adapter reads the image itself and feeds the first block, so it has "
-            "no late part. Take another method, such as 'lora'."
-        )
-    late = _late_blocks(model)
-    if not any(p.requires_grad for block in late for p in block.parameters()):
-        return (
-            f"{model.method} trains nothing in the last {len(late)} blocks, so 'late' would train "
-            "the decoder alone. Attach a method that trains blocks, such as 'lora'."
-        )
-    return ""
+    if reason := NEVER_LATE.get(str(model.method)):
+        return f"{reason}, so there is no late part. Take another method, such as 'lora'."
+    if any(p.requires_grad for block in _late_blocks(model) for p in block.parameters()):
+        return ""
+    return (
+        f"{model.method} trains nothing in the last quarter of the blocks, so 'late' would train "
+        "the decoder alone. Attach a method that trains blocks, such as 'lora'."
+    )
 
 
 def _late_blocks(model: SegmentationModel) -> list[nn.Module]:
@@ -188,10 +186,7 @@ def _own_blocks(model: SegmentationModel) -> list[Any]:
 def _no_inputs(model: SegmentationModel) -> str:
     if _recomputed(model):
         return ""
-    if not _own_blocks(model):
-        name = model.plain_backbone.card.name
-        return f"it reaches only this toolkit's own blocks, and {name} has others"
-    return f"with {model.method} no layer behind a norm or GELU keeps its input"
+    return "no layer behind a norm or GELU of this toolkit's own blocks keeps its input"
 
 
 def _nothing(model: SegmentationModel) -> str:

@@ -210,7 +210,7 @@ one.style.format({"kept (MB)": "{:.2f}", "ms": "{:.1f}", one.columns[0]: "{:.1g}
 # The gradients are the same: nothing is rounded, nothing is left out. Memory was *bought with time*, no more and no less. What is still kept is the input, and what comes after the block.
 #
 # ## 3 · The other rungs
-# The toolkit has seven recipes. Each is one word in `frugal=`, alone or in a list, in `gp.fit` as in `gp.memory_plan`; each is one short file to read.
+# The toolkit has seven recipes. Each is one word in `frugal=`, alone or in a list, in `gp.fit` as in `gp.memory_plan`. Each is a row of a table in `geopeft_nb/memory/frugal.py`, with the few lines that do it beside it.
 
 # %% tags=["nbval-check-output"]
 recipes = gp.list_recipes()
