@@ -152,22 +152,14 @@ class Backbone(Facts, nn.Module):
         Raises:
             ValueError: Another number of dimensions, bands or frames.
         """
+        given = tuple(image.shape)
         if image.ndim == 4:
             image = image[:, :, None]
-        if image.ndim != 5:
+        if image.ndim != 5 or image.shape[1:3] != (len(self.bands), self.frames):
             raise GeopeftError(
-                f"image must be (B, C, H, W) or (B, C, T, H, W), got shape {tuple(image.shape)}."
-            )
-        if image.shape[1] != len(self.bands):
-            raise GeopeftError(
-                f"image has {image.shape[1]} bands but {self.card.name} was loaded for "
-                f"{len(self.bands)}: {', '.join(self.bands)}. Choose them with "
-                "load_backbone(..., bands=[...]) or load_data(..., bands=[...])."
-            )
-        if image.shape[2] != self.frames:
-            raise GeopeftError(
-                f"image has {image.shape[2]} frames but {self.card.name} was loaded for "
-                f"{self.frames}. Choose them with load_backbone(..., frames=...)."
+                f"{self.card.name} was loaded for (B, C, H, W) or (B, C, T, H, W) with "
+                f"C={len(self.bands)} bands, {', '.join(self.bands)}, and T={self.frames} frames; "
+                f"got shape {given}. Use load_backbone(..., bands=[...], frames=...)."
             )
         return image
 

@@ -45,7 +45,6 @@ class BackboneCard:
             act on Sentinel-2 images.
         decoder: (width, depth, heads) of its masked-autoencoder decoder, if that is published.
         weights: The checkpoint file; None if there is none.
-        licence: SPDX name of the licence of the weights.
         citation: Paper or card to cite.
         takes_time: Whether acquisition dates are an input.
         takes_location: Whether coordinates are an input.
@@ -69,7 +68,6 @@ class BackboneCard:
     heads: int
     parameters: int
     weights: FileEntry | None
-    licence: str
     citation: str
     frames: int = 1
     max_frames: int = 1
@@ -81,6 +79,11 @@ class BackboneCard:
     first_day: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def licence(self) -> str:
+        """SPDX name of the licence of the weights."""
+        return self.weights.licence if self.weights else "none: untrained"
 
     @property
     def wavelengths(self) -> tuple[float, ...]:
@@ -134,102 +137,86 @@ GEOPEFT_TINY = BackboneCard(
         sha256="aea5c59938ce99d1482cf7801da3153cc6c7a67cc01b1944c0fa7b66effc0aaf",
         licence="Apache-2.0",
     ),
-    licence="Apache-2.0",
     citation="data/models/README.md of this toolkit",
 )
-_PRITHVI_1 = BackboneCard(
-    name="prithvi_eo_v1_100",
-    title="Prithvi-EO 1.0 100M",
-    family="prithvi",
-    sensor="HLS over the United States, 30 m",
-    bands=HLS_BANDS,
-    mean=_reflectance(775, 1081, 1229, 2497, 2204, 1611),
-    std=_reflectance(1282, 1270, 1399, 1368, 1292, 1155),
-    patch_size=16,
-    img_size=224,
-    frames=3,
-    max_frames=64,
-    width=768,
-    depth=12,
-    heads=12,
-    parameters=86_237_184,
-    decoder=(512, 8, 16),
-    weights=hub_file(
-        "Prithvi_EO_V1_100M.pt",
-        "ibm-nasa-geospatial/Prithvi-EO-1.0-100M",
-        sha256="7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731",
-        licence="Apache-2.0",
-    ),
-    licence="Apache-2.0",
-    citation="Jakubik et al., arXiv 2310.18660",
-)
-
-_PRITHVI_2 = replace(
-    _PRITHVI_1,
-    name="prithvi_eo_v2_300",
-    title="Prithvi-EO 2.0 300M",
-    sensor="HLS worldwide, 30 m",
-    mean=_reflectance(1087, 1342, 1433, 2734, 1958, 1363),
-    std=_reflectance(2248, 2179, 2178, 1850, 1242, 1049),
-    frames=4,
-    width=1024,
-    depth=24,
-    heads=16,
-    parameters=303_886_336,
-    weights=hub_file(
-        "Prithvi_EO_V2_300M.pt",
-        "ibm-nasa-geospatial/Prithvi-EO-2.0-300M",
-        sha256="faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7",
-        licence="Apache-2.0",
-    ),
-    extra={"drops_scales": True},  # it can take a TL checkpoint without its two scales
-    citation="Szwarcman et al., arXiv 2412.02732",
-)
 
 
-def _prithvi_2(
-    size: str, name: str, parameters: int, file_bytes: int | None = None, sha256: str | None = None,
-    **changes: Any,  # noqa: ANN401 - any field of a card
+def _prithvi(
+    name: str, version: str, size: str, parameters: int, sha256: str | None = None,
+    file_bytes: int | None = None, **facts: Any,  # noqa: ANN401 - any field of a card
 ) -> BackboneCard:  # fmt: skip
-    """Make the card of another Prithvi-EO 2.0 of the given size, such as ``"600M-TL"``."""
-    file = f"Prithvi_EO_V2_{size.replace('-', '_')}.pt"
-    hub = f"ibm-nasa-geospatial/Prithvi-EO-2.0-{size}"
-    with_metadata = size.endswith("TL")
-    return replace(
-        _PRITHVI_2,
-        name=name,
-        title=f"Prithvi-EO 2.0 {size}",
+    """Make the card of a Prithvi-EO, of which version and size are in the names of its files."""
+    width, depth, heads, patch = _SIZES[size.partition("-")[0]]
+    second, with_metadata = version == "2.0", size.endswith("TL")
+    numbers = (_SECOND if second else _FIRST) | facts
+    return BackboneCard(
+        name=f"prithvi_eo_{name}",
+        title=f"Prithvi-EO {version} {size}",
+        family="prithvi",
+        bands=HLS_BANDS,
+        img_size=224,
+        max_frames=64,
+        width=width,
+        depth=depth,
+        heads=heads,
+        patch_size=patch,
         parameters=parameters,
+        decoder=(512, 8, 16),
         takes_time=with_metadata,
         takes_location=with_metadata,
         # As arXiv 2504.17397 fine-tuned them. Their own model card counts from 1.
         first_day=0 if with_metadata else 1,
-        weights=hub_file(file, hub, size=file_bytes, sha256=sha256, licence="Apache-2.0"),
-        **changes,
-    )
+        weights=hub_file(
+            f"Prithvi_EO_V{version[0]}_{size.replace('-', '_')}.pt",
+            f"ibm-nasa-geospatial/Prithvi-EO-{version}-{size}",
+            size=file_bytes, sha256=sha256, licence="Apache-2.0",
+        ),
+        extra={"drops_scales": True} if second else {},  # of a TL checkpoint
+        **numbers,
+    )  # fmt: skip
 
 
-_GIANT: dict[str, Any] = {"width": 1280, "depth": 32, "heads": 16, "patch_size": 14}
-
+#: Size -> width, depth, heads and patch.
+_SIZES = {
+    "tiny": (192, 12, 3, 16), "100M": (768, 12, 12, 16), "300M": (1024, 24, 16, 16),
+    "600M": (1280, 32, 16, 14),
+}  # fmt: skip
+_FIRST: dict[str, Any] = {
+    "sensor": "HLS over the United States, 30 m",
+    "mean": _reflectance(775, 1081, 1229, 2497, 2204, 1611),
+    "std": _reflectance(1282, 1270, 1399, 1368, 1292, 1155),
+    "frames": 3,
+    "citation": "Jakubik et al., arXiv 2310.18660",
+}
+_SECOND: dict[str, Any] = {
+    "sensor": "HLS worldwide, 30 m",
+    "mean": _reflectance(1087, 1342, 1433, 2734, 1958, 1363),
+    "std": _reflectance(2248, 2179, 2178, 1850, 1242, 1049),
+    "frames": 4,
+    "citation": "Szwarcman et al., arXiv 2412.02732",
+}
 _PRITHVI = [
-    _PRITHVI_1,
-    _prithvi_2(
-        "tiny-TL", "prithvi_eo_v2_tiny_tl", 5_634_050, frames=1, width=192, depth=12, heads=3
+    _prithvi(
+        "v1_100", "1.0", "100M", 86_237_184,
+        "7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731",
     ),
-    _prithvi_2(
-        "100M-TL", "prithvi_eo_v2_100_tl", 86_237_186, 454_660_610,
-        "d45406d5fc51af1d9657d48f2e2c3ff077408a2e1113f9a242889a4fe4469b17",
-        width=768, depth=12, heads=12,
+    _prithvi("v2_tiny_tl", "2.0", "tiny-TL", 5_634_050, frames=1),
+    _prithvi(
+        "v2_100_tl", "2.0", "100M-TL", 86_237_186,
+        "d45406d5fc51af1d9657d48f2e2c3ff077408a2e1113f9a242889a4fe4469b17", 454_660_610,
     ),
-    _PRITHVI_2,
-    _prithvi_2(
-        "300M-TL", "prithvi_eo_v2_300_tl", 303_886_338, 1_326_660_716,
-        "3629cedfbb350faafcb0dac902ae0d3c927e25ce8d9e0024aa1276ec66956ddb",
+    _prithvi(
+        "v2_300", "2.0", "300M", 303_886_336,
+        "faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7",
     ),
-    _prithvi_2("600M", "prithvi_eo_v2_600", 631_188_480, **_GIANT),
-    _prithvi_2(
-        "600M-TL", "prithvi_eo_v2_600_tl", 631_188_482, None,
-        "7b92c53b0204a76bb775bd8930f045e05776251caa8c83f7367ed0b75b594702", **_GIANT,
+    _prithvi(
+        "v2_300_tl", "2.0", "300M-TL", 303_886_338,
+        "3629cedfbb350faafcb0dac902ae0d3c927e25ce8d9e0024aa1276ec66956ddb", 1_326_660_716,
+    ),
+    _prithvi("v2_600", "2.0", "600M", 631_188_480),
+    _prithvi(
+        "v2_600_tl", "2.0", "600M-TL", 631_188_482,
+        "7b92c53b0204a76bb775bd8930f045e05776251caa8c83f7367ed0b75b594702",
     ),
 ]  # fmt: skip
 
@@ -256,7 +243,6 @@ _CLAY = BackboneCard(
         "clay-v1-base.ckpt", "made-with-clay/Clay-legacy", "v1/clay-v1-base.ckpt",
         licence="Apache-2.0",
     ),
-    licence="Apache-2.0",
     citation="Clay Foundation, clay-foundation.github.io/model",
     takes_time=True,
     takes_location=True,
@@ -290,7 +276,6 @@ _SATMAE = BackboneCard(
         url="https://zenodo.org/records/7338613/files/pretrain-vit-base-e199.pth",
         licence="CC-BY-NC-4.0",
     ),
-    licence="CC-BY-NC-4.0",
     citation="Cong et al., arXiv 2207.08051",
     note="Weights not for commercial use.",
     extra={"groups": ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)), "group_code": 256},
@@ -332,7 +317,6 @@ _DECUR = BackboneCard(
         sha256="fc6b09ff",  # the file's name states these digits
         licence="Apache-2.0",
     ),
-    licence="Apache-2.0",
     citation="Wang et al., arXiv 2309.05300",
     extra={"timm": "resnet50"},
 )
@@ -356,7 +340,6 @@ _GALILEO = BackboneCard(
     scheme="inside",
     patch_size=8,
     img_size=64,
-    frames=1,
     max_frames=24,
     width=128,
     depth=4,
@@ -370,7 +353,6 @@ _GALILEO = BackboneCard(
         sha256="eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c",
         licence="MIT",
     ),
-    licence="MIT",
     citation="Tseng et al., arXiv 2502.09356",
     takes_time=True,
     takes_location=True,
@@ -395,8 +377,8 @@ _UNET = BackboneCard(
     family="unet",
     sensor="none: random initialisation, the honest baseline",
     bands=HLS_BANDS,
-    mean=_PRITHVI_2.mean,
-    std=_PRITHVI_2.std,
+    mean=_SECOND["mean"],
+    std=_SECOND["std"],
     patch_size=1,
     img_size=224,
     width=16,
@@ -404,7 +386,6 @@ _UNET = BackboneCard(
     heads=0,
     parameters=32_530_368,
     weights=None,
-    licence="MIT",
     citation="Ronneberger et al., arXiv 1505.04597",
 )
 
