@@ -111,12 +111,12 @@ class ChipDataset:
                 f"Chip {chip.name!r} cannot be read ({error}). Restore its file, or take the "
                 "chip out of the data set."
             ) from error
-        image, target = found.image, found.target
+        image, target = found.image, np.asarray(found.target)
         check_chip(chip.name, image, target, self.classes, self.ignore_index, self.kind)
         crs, bounds = found.crs or chip.crs, found.bounds or chip.bounds
         sample = {
             "image": torch.from_numpy(image),
-            TASKS[self.kind].target: torch.from_numpy(np.asarray(target)),
+            TASKS[self.kind].target: torch.from_numpy(target),
             "crs": crs,
             "bounds": bounds,
             "region": chip.region,
@@ -158,16 +158,22 @@ def check_chip(
             f"Chip {name!r} has {bad} NaN or infinite values. Fill them, or leave the chip out and "
             f"set the mask there to {ignore_index}."
         )
-    task, shape, pixels = TASKS[kind], np.shape(target), image.shape[1:]
+    task, shape, pixels = TASKS[kind], target.shape, image.shape[1:]
     wanted = task.shape(len(classes), pixels)
     if wanted not in (shape, (1, *shape)):
         raise GeopeftError(
             f"Chip {name!r} has an image of {pixels} pixels and a {task.target} of {shape} instead "
             f"of {wanted}."
         )
+    kinds = str(image.dtype), str(target.dtype)
+    if kinds != ("float32", str(task.dtype).removeprefix("torch.")):
+        raise GeopeftError(
+            f"Chip {name!r} has an image of {kinds[0]} and a {task.target} of {kinds[1]}; float32 "
+            f"and {str(task.dtype).removeprefix('torch.')} are needed."
+        )
     if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
         return
-    values = _values(np.asarray(target))
+    values = _values(target)
     if kind == "multilabel":
         if values <= {0, 1}:
             return

@@ -127,11 +127,6 @@ def check_part(name: str, chips: ChipDataset, data: GeoData, used: tuple[str, ..
             raise GeopeftError(
                 f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
             )
-        if image.dtype != torch.float32 or target.dtype != task.dtype:
-            raise GeopeftError(
-                f"Chip {sample['name']!r} has an image of {image.dtype} and a {task.target} of "
-                f"{target.dtype}; float32 and {str(task.dtype).removeprefix('torch.')} are needed."
-            )
         labelled += int(task.known(target, chips.ignore_index).sum())
     if not labelled and count == len(chips):
         ignored = task.unlabelled or data.ignore_index
