@@ -1,0 +1,152 @@
+"""An adapter saved here is a plain one of peft: stock peft reads it, with and without us."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import geopeft_nb as gp
+
+#: On the backbone of the toolkit, whose methods cannot be imported.
+ON_OUR_BACKBONE = """
+import sys
+sys.modules["geopeft_nb.tuning"] = None
+import torch
+from peft import PeftModel
+import geopeft_nb as gp
+
+folder = sys.argv[1]
+model = PeftModel.from_pretrained(gp.load_backbone("geopeft_tiny"), folder).eval()
+"""
+
+#: On a vision transformer that is written out here, with the weights of the published file.
+ON_ANOTHER_NETWORK = """
+import sys
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+folder, weights = sys.argv[1:]
+WIDTH, HEADS, PATCH, BLOCKS = 192, 6, 8, 6
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x):
+        parts = (layer(x).unflatten(2, (HEADS, -1)) for layer in (self.q, self.k, self.v))
+        heads = (part.transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(*heads)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x):
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.attn, self.mlp = Attention(), Mlp()
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    def __init__(self, codes):
+        super().__init__()
+        self.proj = nn.Conv3d(6, WIDTH, (1, PATCH, PATCH), (1, PATCH, PATCH))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, WIDTH))
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.codes = codes  # (1, 1 + N, D): sines and cosines, which the file does not hold
+
+    def forward(self, image):
+        patches = self.proj(image[:, :, None]).flatten(2).transpose(1, 2)
+        cls = self.cls_token.expand(len(image), -1, -1)
+        x = torch.cat([cls, patches], dim=1) + self.codes
+        for block in self.blocks:
+            x = block(x)
+        side = image.shape[-1] // PATCH
+        return [self.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (side, side))]
+
+
+told = torch.load(f"{folder}/told.pt")
+state = {}
+for key, value in load_file(weights).items():
+    key = key.removeprefix("encoder.").replace("patch_embed.proj", "proj")
+    if key.startswith("decoder") or "pos_embed" in key:
+        continue
+    if ".qkv." in key:
+        for part, own in zip("qkv", value.chunk(3)):
+            state[key.replace(".qkv.", f".{part}.")] = own
+    else:
+        state[key] = value
+network = ViT(told["codes"])
+network.load_state_dict({key: value.float() for key, value in state.items()})
+model = PeftModel.from_pretrained(network, folder).eval()
+assert not any(name.startswith("geopeft_nb") for name in sys.modules)
+"""
+
+COMPARE = """
+told = torch.load(f"{folder}/told.pt")
+with torch.no_grad():
+    apart = (model(told["image"])[-1] - told["features"]).abs().max()
+    with model.disable_adapter():
+        moved = (model(told["image"])[-1] - told["features"]).abs().max()
+print(float(apart), float(moved))
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter whose LoRA moves the features, and what it gives for an image."""
+    data, backbone = gp.load_data("scenes"), gp.load_backbone("geopeft_tiny")
+    model = gp.attach(gp.build_model(backbone, data), "lora", r=4).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
+        side = backbone.trained_grid * backbone.patch_size
+        image = torch.randn(2, 6, side, side, generator=generator)
+        features = model.backbone(image)[-1]
+    folder = gp.save_adapter(model, tmp_path_factory.mktemp("saved") / "adapter")
+    told = {"image": image, "features": features, "codes": backbone.pos_embed}
+    torch.save(told, folder / "told.pt")
+    return folder
+
+
+@pytest.mark.parametrize("code", [ON_OUR_BACKBONE, ON_ANOTHER_NETWORK], ids=["ours", "another"])
+def test_stock_peft_reads_what_was_saved(code: str, saved: Path) -> None:
+    weights = Path(gp.load_backbone("geopeft_tiny").provenance["weights"])
+    arguments = [str(saved), str(weights)]
+    done = subprocess.run(
+        [sys.executable, "-c", code + COMPARE, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    apart, moved = map(float, done.stdout.split())
+    assert apart <= 1e-6 and moved > 0.01
+
+
+def test_the_saved_config_is_plain(saved: Path) -> None:
+    config = json.loads((saved / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert sorted(config["target_modules"]) == ["fc1", "fc2", "q", "v"]
