@@ -96,7 +96,7 @@ def test_recompute_reaches_four_layers_in_each_block_of_lora(data: GeoData, batc
     with applied(build(data, "lora"), "recompute") as done:
         assert "24 layers" in done["recompute"]
     with applied(build(data, "adapter"), "recompute") as done:
-        assert done["recompute"].startswith("changes nothing: with adapter no layer")
+        assert done["recompute"].startswith("changes nothing: no layer behind")
 
 
 def test_checkpointed_batch_norms_count_each_batch_once(data: GeoData, batch: tuple) -> None:
