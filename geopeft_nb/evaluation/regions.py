@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.memory.measure import hand_back
-from geopeft_nb.tasks import TASKS, TaskCard
+from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geopeft_nb.training.run import Run
 
 
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 #: Chips that are read and predicted at once.
 AT_ONCE = 8
 
@@ -133,48 +134,35 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     groups = [("home", name, data.test) for name in data.regions]
     groups += [("away", name, chips) for name, chips in data.holdout.items()]
     task = TASKS[data.task]
-    draws: dict[str, np.ndarray] = {}
-    rows = []
-    for role, name, chips in groups:
-        row, draws[name] = _score(run, data, task, role, name, chips, seed)
-        rows.append(row)
-    table = pd.DataFrame(rows).set_index("region")
-    names = {
-        name: tuple(chip.name for chip in chips.chips if chip.region == name)
-        for _, name, chips in groups
-    }
-    title = f"{run.method} on {data.card.title}"
+    rows: list[dict[str, Any]] = []
+    draws, names = {}, {}
+    for role, region, chips in groups:
+        members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
+        if not members:
+            raise GeopeftError(f"Region {region!r} has no chips to score.")
+        counts = _counts(run, data, chips, members)
+        places = [chips.chips[index].place for index in members]
+        draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
+        names[region] = tuple(chips.chips[index].name for index in members)
+        low, high = percentile_interval(draws[region])
+        row: dict[str, Any] = {"region": region, "method": run.method, "role": role}
+        row |= {"chips": len(members), "places": len(set(places))}
+        total = counts.sum(axis=0)
+        row |= {task.title: task.score(total), "low": low, "high": high}
+        rows.append(row | task.columns(total, data.classes))
+    table, title = pd.DataFrame(rows).set_index("region"), f"{run.method} on {data.card.title}"
     return Report(table, title, draws, names, seed, task.title, task.limits)
 
 
-def _score(
-    run: Run, data: GeoData, task: TaskCard, role: str, region: str, chips: ChipDataset, seed: int
-) -> tuple[dict[str, object], np.ndarray]:
-    members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
-    if not members:
-        raise GeopeftError(f"Region {region!r} has no chips to score.")
-    counts = []
+def _counts(run: Run, data: GeoData, chips: ChipDataset, members: list[int]) -> np.ndarray:
+    """Predict some chips, a few at a time, and count each: (N, ...), as the task's card says."""
+    task, counts = TASKS[data.task], []
     for start in range(0, len(members), AT_ONCE):
         samples = [chips[index] for index in members[start : start + AT_ONCE]]
         for sample, predicted in zip(samples, run.predict(samples), strict=True):
             pair = sample[task.target][None], torch.as_tensor(predicted)[None]
             counts.append(task.count(*pair, len(data.classes), data.ignore_index))
-    places = [chips.chips[index].place for index in members]
-    total = np.sum(counts, axis=0)
-    draws = bootstrap_scores(np.stack(counts), places, seed=seed, parts=task.parts)
-    low, high = percentile_interval(draws)
-    row = {
-        "region": region,
-        "method": run.method,
-        "role": role,
-        "chips": len(members),
-        "places": len(set(places)),
-        task.title: task.score(total),
-        "low": low,
-        "high": high,
-        **task.columns(total, data.classes),
-    }
-    return row, draws
+    return np.stack(counts)
 
 
 def plot_reports(reports: list[Report]) -> Figure:
@@ -195,23 +183,19 @@ def plot_reports(reports: list[Report]) -> Figure:
         raise GeopeftError(
             f"One figure shows one score, and these have {', '.join(sorted(scores))}."
         )
-    score = reports[0].score
-    regions = list(reports[0].table.index)
-    colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
-    figure = Figure(figsize=(7, 0.9 + 0.55 * len(regions) * max(2, len(reports)) ** 0.5))
+    score, first = reports[0].score, reports[0].table
+    figure = Figure(figsize=(7, 0.9 + 0.55 * len(first) * max(2, len(reports)) ** 0.5))
     axes = figure.add_subplot()
     for number, report in enumerate(reports):
-        table = report.table.loc[regions]
-        shift = (number - (len(reports) - 1) / 2) * 0.22
-        rows = np.arange(len(regions)) + shift
-        middle = table[score].to_numpy()
-        ends = np.stack([middle - table["low"], table["high"] - middle]).clip(min=0)
+        table = report.table.loc[first.index]
+        rows = np.arange(len(table)) + (number - (len(reports) - 1) / 2) * 0.22
+        ends = [table[score] - table["low"], table["high"] - table[score]]
         axes.errorbar(
-            middle, rows, xerr=ends, fmt="o", capsize=3, color=colours[number % len(colours)],
-            label=table["method"].iloc[0],
+            table[score], rows, xerr=np.clip(ends, 0, None), fmt="o", capsize=3,
+            color=COLOURS[number % len(COLOURS)], label=table["method"].iloc[0],
         )  # fmt: skip
-    names = [f"{name} ({reports[0].table.loc[name, 'role']})" for name in regions]
-    axes.set_yticks(np.arange(len(regions)), names)
+    names = [f"{name} ({role})" for name, role in first["role"].items()]
+    axes.set_yticks(np.arange(len(first)), names)
     axes.invert_yaxis()
     axes.set_xlabel(f"{score} ({reports[0].limits}), bars: 95 % interval over places")
     axes.grid(axis="x", alpha=0.3)

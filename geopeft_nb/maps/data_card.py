@@ -109,7 +109,8 @@ def data_card(data: str | GeoData) -> DataSheet:
         try:
             data = load_data(data, download=False)
         except (FileNotFoundError, ValueError) as error:
-            return DataSheet(card, _facts(card, missing=str(error)))
+            missing = f"balance and map need the files. {error}"
+            return DataSheet(card, _facts(card, not_loaded=missing))
     expect(data, "holdout", "a name, or the data that load_data returned")
     balance, places = {}, []
     for side, chips in data.parts.items():
@@ -117,41 +118,25 @@ def data_card(data: str | GeoData) -> DataSheet:
         places += read
     return DataSheet(
         data.card,
-        _facts(data.card, data),
+        _facts(data.card, notes=" ".join(data.notes)),
         pd.DataFrame(balance).T.rename_axis("side"),
         pd.DataFrame(places, columns=["chip", "side", "region", "latitude", "longitude"]),
     )
 
 
-def _facts(card: DataCard, data: GeoData | None = None, missing: str = "") -> pd.DataFrame:
+def _facts(card: DataCard, **more: str) -> pd.DataFrame:
     """List the facts of a card, those that are empty left out."""
-    claims = {"val": "validation", "test": "test", "holdout": "held-out regions"}
-    apart = [words for side, words in claims.items() if side in card.claims]
-    rows = {
-        "name": card.name,
-        "title": card.title,
-        "synthetic": "yes: no pixel was ever seen by a satellite" if card.synthetic else "",
-        "task": f"{card.task} ({card.kind})",
-        "classes": ", ".join(card.classes),
-        "bands": ", ".join(card.bands),
-        "units": "reflectance 0-1" if card.reflectance else "not reflectance",
-        "pixel": f"{card.resolution:g} m",
-        "chip": f"{card.size} x {card.size} px",
-        "regions": ", ".join(card.regions),
-        "home": ", ".join(card.home),
-        "labels": card.labels,
-        "split": card.split,
-        "no place shared with training": ", ".join(apart) or "not claimed",
-        "known leaks": card.leaks,
-        "statistics": card.statistics_source,
-        "download": card.download,
-        "licence": card.licence,
-        "citation": card.citation,
-        "homepage": card.homepage,
-        "notes": " ".join(data.notes) if data is not None else "",
-        "not loaded": f"balance and map need the files. {missing}" if missing else "",
+    left_out = ("colours", "default_bands", "mean", "std")
+    facts = {key: value for key, value in vars(card).items() if key not in left_out}
+    facts["reflectance"] = "0-1" if card.reflectance else "no: other units"
+    facts["synthetic"] = "yes: no pixel was ever seen by a satellite" if card.synthetic else ""
+    facts["share no place with training"] = facts.pop("claims") or "not claimed"
+    words = {
+        key.replace("_", " "): ", ".join(value) if isinstance(value, tuple) else str(value)
+        for key, value in (facts | more).items()
+        if value
     }
-    return pd.DataFrame({"": {name: words for name, words in rows.items() if words}})
+    return pd.DataFrame({"": words})
 
 
 def _look(
@@ -159,21 +144,18 @@ def _look(
 ) -> tuple[dict[str, float], list[tuple[str, str, str, float, float]]]:
     """Read some chips of a side, evenly spread: count their classes and note where they lie."""
     chosen = np.linspace(0, len(chips) - 1, min(AT_MOST, len(chips))).round().astype(int)
-    counts, labelled = np.zeros(len(data.classes)), 0.0
-    places = []
-    for index in chosen:
-        sample = chips[int(index)]
-        target = sample[TASKS[data.task].target].numpy()
+    shares: dict[str, float] = {"chips": float(len(chips)), "read": float(len(chosen))}
+    counts, labelled, places = np.zeros(len(data.classes)), 0.0, []
+    for sample in (chips[int(index)] for index in chosen):
+        target = np.asarray(sample[TASKS[data.task].target])
+        known = target[target != data.ignore_index]
         if data.task == "multilabel":
-            counts += target
-            labelled += 1
-        elif data.task != "regression":
-            known = target[target != data.ignore_index]
-            counts += np.bincount(np.atleast_1d(known).ravel(), minlength=len(counts))
+            counts, labelled = counts + target, labelled + 1
+        elif target.dtype.kind == "i":
+            counts += np.bincount(known.ravel(), minlength=len(counts))
             labelled += known.size
         here = sample["location"].tolist() if "location" in sample else [float("nan")] * 2
         places.append((sample["name"], side.partition(":")[0], sample["region"], *here))
-    shares = dict(zip(data.classes, counts / max(1.0, labelled), strict=True))
-    if data.task == "regression":
-        shares = {}
-    return {"chips": float(len(chips)), "read": float(len(chosen)), **shares}, places
+    if labelled:
+        shares |= dict(zip(data.classes, counts / labelled, strict=True))
+    return shares, places

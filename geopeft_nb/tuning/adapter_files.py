@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from geopeft_nb.backbones.load import load_backbone, read_checkpoint
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.decoders.load import build_decoder
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
 from geopeft_nb.tuning.methods import CARDS, attach, parameter_table, read_config
@@ -261,16 +261,11 @@ def _read(source: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
     try:
         about: dict[str, Any] = json.loads(file.read_text())
-        lacking = {*REMEDIES, "method", "options", "adapter", "built_for"} - set(about)
+        if lacking := {*REMEDIES, "method", "options", "adapter", "built_for"} - set(about):
+            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
     except (ValueError, TypeError) as error:
-        raise GeopeftError(f"{file} is damaged: {error}.") from error
-    if lacking:
-        raise GeopeftError(
-            f"{file} does not say the {', '.join(sorted(lacking))}: it is damaged, or of an older "
-            "release, whose adapters have to be saved anew."
-        )
-    if about["method"] not in CARDS:
-        raise unknown_name("method", about["method"], CARDS)
+        raise GeopeftError(f"{file} is damaged, or of an older release: {error}.") from error
+    check_name("method", about["method"], CARDS)
     return about
 
 

@@ -75,41 +75,11 @@ def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
 
 
-@pytest.mark.parametrize("method", ["linear_probe", "lora", "full"])
-def test_a_step_changes_what_is_trainable_and_nothing_else(data: GeoData, method: str) -> None:
-    model = build(data, method)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    one_step(model)
-    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert changed <= trainable
-    decoder = {name for name in trainable if name.startswith("decoder.")}
-    expected = {
-        "linear_probe": decoder,
-        "lora": {name for name in before if "lora_" in name} | decoder,
-        "full": set(before),
-    }
-    assert trainable == expected[method]
-    # In LoRA's first step B leaves zero; A only follows once B has. Key biases never matter.
-    assert len(changed) >= len(trainable) // 2
-
-
 def test_lora_has_the_number_of_weights_that_its_rank_gives(data: GeoData) -> None:
     model = build(data, "lora", r=4)
     width, hidden, depth, rank = 192, 768, 6, 4
     per_block = 2 * rank * (width + width) + 2 * rank * (width + hidden)  # q, v and fc1, fc2
     assert gp.parameter_table(model).loc["adapter", "trainable"] == depth * per_block
-
-
-def test_lora_leaves_the_output_unchanged_before_training_and_merges_after(data: GeoData) -> None:
-    image = torch.rand(2, 6, 32, 32)
-    plain, model = build(data), build(data, "lora")
-    assert torch.equal(model(image), plain(image))
-    one_step(model)
-    trained = model(image)
-    assert (trained - plain(image)).abs().max() > 1e-3
-    model.backbone = model.backbone.merge_and_unload()
-    assert torch.allclose(model(image), trained, atol=1e-4)
 
 
 def test_lora_adds_its_product_scaled_by_alpha_over_rank(data: GeoData) -> None:
@@ -128,11 +98,6 @@ def test_one_backbone_serves_one_model(data: GeoData) -> None:
     gp.attach(gp.build_model(backbone, data), "lora")
     with pytest.raises(ValueError, match="already serves a model with lora"):
         gp.attach(gp.build_model(backbone, data), "full")
-
-
-def test_attaching_twice_is_refused(data: GeoData) -> None:
-    with pytest.raises(ValueError, match="'lora' is attached already"):
-        gp.attach(build(data, "lora"), "full")
 
 
 def test_objects_of_another_kind_are_named(data: GeoData) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,16 +210,6 @@ def test_a_new_process_loads_every_method_to_the_same_output(tmp_path: Path) -> 
     command = [sys.executable, "-W", "error::UserWarning:peft", "-c", NEW_PROCESS, *folders]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("same\n", "")
-
-
-@every_method
-def test_the_config_survives_saving_as_json(method: str, tmp_path: Path) -> None:
-    config = CONFIGS[method](tiny())
-    config.save_pretrained(tmp_path)
-    again = peft.PeftConfig.from_pretrained(tmp_path)
-    assert type(again) is type(config) and again == config
-    told = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert PeftType(told["peft_type"]) is config.peft_type
 
 
 @pytest.mark.parametrize("backbone_name", BACKBONES)
