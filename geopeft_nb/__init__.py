@@ -27,7 +27,6 @@ _WHERE = {
     "list_decoders": "decoders.load",
     "list_methods": "tuning.methods",
     "list_recipes": "memory.frugal",
-    "DataCard": "datasets.cards",
     "OutOfMemory": "memory.shortage",
     "attach": "tuning.methods",
     "build_model": "models",
@@ -48,7 +47,6 @@ _WHERE = {
     "memory_plan": "memory.plan",
     "memory_widget": "memory.sliders",
     "merge": "tuning.merging",
-    "own_data": "datasets.own_data",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
     "push_adapter": "sharing",
@@ -61,9 +59,7 @@ if TYPE_CHECKING:
     from geopeft_nb.backbones.load import list_backbones, load_backbone
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
-    from geopeft_nb.datasets.cards import DataCard
     from geopeft_nb.datasets.load import leave_one_region_out, list_datasets, load_data
-    from geopeft_nb.datasets.own_data import own_data
     from geopeft_nb.decoders.load import list_decoders
     from geopeft_nb.errors import GeopeftError
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
@@ -83,7 +79,6 @@ if TYPE_CHECKING:
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
 
 __all__ = [
-    "DataCard",
     "GeopeftError",
     "OutOfMemory",
     "attach",
@@ -110,7 +105,6 @@ __all__ = [
     "memory_plan",
     "memory_widget",
     "merge",
-    "own_data",
     "parameter_table",
     "plot_reports",
     "push_adapter",

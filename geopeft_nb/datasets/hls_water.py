@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.split import split_regions
-from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import find_folder
+from geopeft_nb.datasets.published.common import Found, load_published
+from geopeft_nb.datasets.split import Cut
+from geopeft_nb.files import find_dataset, find_folder
 
 CARD = DataCard(
     name="hls_water",
@@ -27,60 +27,45 @@ CARD = DataCard(
     regions=("river", "elsewhere"),
     home=("river",),
     size=128,
+    scale=10_000,
     resolution=30.0,
     labels="drawn by one author, somewhat blobby",
     licence="imagery NASA HLS (open); masks without a stated licence: for testing only",
     citation="NASA HLS v2.0; masks of shahed137003/Water-Segmentation-project",
 )
 
-#: Chip side of the files in pixels.
-FILE_SIZE = 128
-
 
 def load_hls_water(request: Request) -> GeoData:
     """Load the HLS water chips, cut smaller if asked; see `load_data`."""
-    if request.root is not None:
-        folder = Path(request.root)
-    else:
-        folder = find_folder("hls_water", "The HLS water data set")
-    index_file = folder / "index.csv"
-    if not index_file.is_file():
-        raise FileNotFoundError(f"{index_file} is not there; is {folder} the hls_water folder?")
-    index = pd.read_csv(index_file, dtype={"chip": str, "place": str})
-    indices, names = choose_bands(request.bands, CARD)
-    side = request.size or CARD.size
-    if FILE_SIZE % side:
-        raise GeopeftError(
-            f"size must divide {FILE_SIZE} for hls_water (128, 64 or 32), got {side}."
-        )
-    offsets = [
-        (top, left) for top in range(0, FILE_SIZE, side) for left in range(0, FILE_SIZE, side)
-    ]
-    chips = [
-        _chip(folder, row.chip, str(row.region), f"place-{row.place}", indices, side, *offset)
-        for row in index.itertuples()
-        for offset in offsets
-    ]
-    return split_regions(chips, request, CARD, names, side)
+    return load_published(request, CARD, _find, lambda chip, found: found.facts[chip], _read)
 
 
-def _chip(
-    folder: Path, file: str, region: str, place: str,
-    indices: list[int], side: int, top: int, left: int,
-) -> Chip:  # fmt: skip
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        window = np.s_[top : top + side, left : left + side]
-        image = _read(folder / "chips" / f"{file}.tif")[(indices, *window)]
-        mask = _read(folder / "water" / f"{file}.png")[(0, *window)]
-        # A few dark pixels are below zero after atmospheric correction.
-        return np.clip(image, 0, None).astype(np.float32) / 10_000, mask.astype(np.int64)
+def _find(request: Request) -> Found:
+    folder = find_dataset("hls_water", request.root) or find_folder("hls_water", CARD.title)
+    index = folder / "index.csv"
+    if not index.is_file():
+        raise FileNotFoundError(f"{index} is not there; is {folder} the hls_water folder?")
+    table = pd.read_csv(index, dtype={"chip": str, "place": str, "region": str})
+    facts = {
+        row.chip: {"region": row.region, "place": f"place-{row.place}"}
+        for row in table.itertuples()
+    }
+    return Found(
+        {"all": list(facts)},
+        lambda chip: [folder / "chips" / f"{chip}.tif", folder / "water" / f"{chip}.png"],
+        facts,
+    )
 
-    name = file if side == FILE_SIZE else f"{file}-{top}-{left}"
-    return Chip(name, region, place, read)
+
+def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
+    window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
+    image, mask = (_pixels(path) for path in found.files(name))
+    # A few dark pixels are below zero after atmospheric correction.
+    return Reading(np.clip(image[(indices, *window)], 0, None), mask[(0, *window)])
 
 
 @cache
-def _read(path: Path) -> np.ndarray:
+def _pixels(path: Path) -> np.ndarray:
     """Read a file once, as it is: all of them together take about 60 MB."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning

@@ -6,7 +6,7 @@ Two Sentinel-2 L1C scenes at 20 m with derived water masks; see `data/scenes/REA
 from __future__ import annotations
 
 import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +68,9 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
 
     Raises:
         FileNotFoundError: Scene or mask is not there.
-        ValueError: The scene cannot be read, or lacks bands or a coordinate reference system.
+        ValueError: The scene lacks bands or a coordinate reference system.
     """
     import rasterio
-    from rasterio.errors import RasterioIOError
     from rasterio.windows import Window
     from rasterio.windows import bounds as window_bounds
 
@@ -79,36 +78,32 @@ def scene_chips(path: Path, region: str, size: int, indices: tuple[int, ...]) ->
     for file in (path, mask_path):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there; a scene needs its image and its mask.")
-    try:
-        with rasterio.open(path) as raster:
-            count, (height, width), transform = raster.count, raster.shape, raster.transform
-            crs = raster.crs.to_string() if raster.crs else None
-    except RasterioIOError as error:
-        raise GeopeftError(f"{path} cannot be read ({error}). Fetch or build it again.") from error
+    with rasterio.open(path) as raster:
+        count, (height, width), transform = raster.count, raster.shape, raster.transform
+        crs = raster.crs.to_string() if raster.crs else None
     if count != len(CARD.bands) or crs is None:
         raise GeopeftError(
             f"{path} has {count} bands and {crs or 'no reference system'}; a scene needs "
             f"{', '.join(CARD.bands)} and a coordinate reference system."
         )
 
-    def chip(row: int, column: int, block: str) -> Chip:
-        top, left = row * size, column * size
-
-        def read() -> tuple[np.ndarray, np.ndarray]:
-            image, mask = _read_scene(path, mask_path)
-            window = np.s_[top : top + size, left : left + size]
-            labels = mask[window].astype(np.int64)
-            labels[labels == 255] = -1
-            return image[(list(indices), *window)].astype(np.float32) / 10_000, labels
-
-        bounds = window_bounds(Window(left, top, size, size), transform)
-        name = f"{region}-{row:02d}-{column:02d}"
-        return Chip(name, region, block, read, crs, bounds, DATES.get(region))
+    def read(top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = _read_scene(path, mask_path)
+        window = np.s_[top : top + size, left : left + size]
+        labels = mask[window].astype(np.int64)
+        labels[labels == 255] = -1
+        return image[(list(indices), *window)].astype(np.float32) / 10_000, labels
 
     rows, columns = height // size, width // size
     places = block_places(region, rows, columns, BLOCK)
-    cells = [(row, column) for row in range(rows) for column in range(columns)]
-    return [chip(*cell, place) for cell, place in zip(cells, places, strict=True)]
+    chips = []
+    for (row, column), place in zip(np.ndindex(rows, columns), places, strict=True):
+        top, left = row * size, column * size
+        bounds = window_bounds(Window(left, top, size, size), transform)
+        name = f"{region}-{row:02d}-{column:02d}"
+        reader = partial(read, top, left)
+        chips.append(Chip(name, region, place, reader, crs, bounds, DATES.get(region)))
+    return chips
 
 
 @lru_cache(maxsize=4)
