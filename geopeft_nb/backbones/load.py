@@ -30,7 +30,7 @@ FAMILIES = {
     "galileo": ("galileo", "GalileoViT"),
     "resnet": ("timm_models", "TimmStages"),
     "vit": ("timm_models", "TimmViT"),
-    "unet": ("unet", "UNet"),
+    "unet": ("own", "UNet"),
     "own": ("own", "OwnBackbone"),
 }
 

@@ -1,4 +1,4 @@
-"""Your own network as a backbone: any `nn.Module` that turns an image into feature maps."""
+"""Networks that nobody pretrained: your own, any `nn.Module` that makes maps, and the baseline."""
 
 from __future__ import annotations
 
@@ -59,3 +59,56 @@ class OwnBackbone(Backbone):
         self.check_metadata(image, temporal, location)
         maps = self.network(pad_to_patches(image, self.all_strides[-1])[:, :, 0])
         return [maps[layer] for layer in self.layers]
+
+
+class UNet(Backbone):
+    """segmentation-models-pytorch's UNet without its last layer, as one map at full resolution.
+
+    Of the image it makes (B, 16, H, W), so that a linear decoder on it is a 1×1 convolution to the
+    classes (the library's own last layer is 3×3). All weights are random.
+
+    Args:
+        channels: Input bands C.
+    """
+
+    patch_size = 1
+    strides = (1,)
+    layers = (0,)
+    channels = (16,)
+    #: Pixels per cell of the encoder's deepest map; images are padded to a multiple of it.
+    reach = 32
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # Here, because it takes seconds to import and only this network needs it.
+        import segmentation_models_pytorch as smp
+
+        self.network = smp.Unet("resnet50", encoder_weights=None, in_channels=channels)
+        self.network.segmentation_head = nn.Identity()
+        # The library makes its first layer on the CPU, also under `torch.device("meta")`.
+        self.network.to(torch.empty(0).device)
+
+    @classmethod
+    def from_card(cls, card: BackboneCard, request: Request) -> Self:
+        """Build the untrained network; see `Backbone.from_card`."""
+        network = cls(len(request.bands))
+        network.choose(request.layers)
+        return network
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Accept only the one map that there is; see `Backbone.choose`."""
+        choose_layers(layers, 1)
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors as they are: nothing is published, so files are this class's own."""
+        return state
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute one (B, 16, H, W) map; see `Backbone.forward`."""
+        image = self.check_input(image)
+        self.check_metadata(image, temporal, location)
+        height, width = image.shape[-2:]
+        features = self.network(pad_to_patches(image, self.reach)[:, :, 0])
+        return [features[..., :height, :width]]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 #: Lines of code and statements of the package, and lines of the tests.
-PACKAGE, STATEMENTS, TESTS = 15_800, 11_450, 14_600
-#: Lines of a file, and files of a folder, without its `__init__.py`.
-FILE, FOLDER = 360, 28
+PACKAGE, STATEMENTS, TESTS = 12_400, 8_750, 13_600
+#: Lines of a file, but for tables of cards, and files of a folder, without its `__init__.py`.
+FILE, FOLDER, TABLES = 280, 18, ("catalog.py",)
 
 
 def code_lines(source: str) -> int:
@@ -53,7 +53,7 @@ def test_the_package_is_within_its_budget(root: Path, sources: dict[Path, str]) 
 
 
 def test_no_file_is_long_and_no_folder_full(sources: dict[Path, str]) -> None:
-    lines = {path.name: code_lines(source) for path, source in sources.items()}
+    lines = {p.name: code_lines(text) for p, text in sources.items() if p.name not in TABLES}
     assert {name: count for name, count in lines.items() if count > FILE} == {}
     folders = Counter(path.parent.name for path in sources if path.name != "__init__.py")
     assert {name: count for name, count in folders.items() if count > FOLDER} == {}
