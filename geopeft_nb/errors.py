@@ -16,6 +16,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "accumulate_grad_batches": ("accumulate",), "alpha": ("lora_alpha",), "bs": ("batch_size",),
     "dropout": ("lora_dropout", "vera_dropout"), "gpu": ("cuda",),
     "gradient_checkpointing": ("checkpoint",), "head": ("decoder",),
+    "accelerator": ("device",), "ckpt_path": ("resume",),
     "learning_rate": ("lr",), "lora_alpha": ("alpha",),
     "lora_dropout": ("dropout",), "max_epochs": ("epochs",), "num_epochs": ("epochs",),
     "num_frames": ("frames",), "pretrained": ("weights",), "rank": ("r",),

@@ -137,6 +137,13 @@ def convert_metadata(
     return found
 
 
+def collate(samples: list[Sample]) -> dict[str, Tensor]:
+    """Make a batch of samples: image, target and what the model may want to know of them."""
+    key = "mask" if "mask" in samples[0] else "label"
+    image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
+    return {"image": image, "target": target, **stack_metadata(samples)}
+
+
 def stack_metadata(samples: Sequence[Sample], used: Sequence[str] = ()) -> dict[str, Tensor]:
     """Stack the metadata of samples.
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.augment import turn_and_mirror
-from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.inputs import stack_metadata
+from geopeft_nb.inputs import collate
 from geopeft_nb.memory.features import PLACES, CachedFeatures
 from geopeft_nb.memory.frugal import applied, normalise
 from geopeft_nb.memory.measure import (
@@ -225,14 +224,10 @@ def fit(
         "batch_size": min(batch_size, len(data.train) // devices),
         "lr": CARDS[str(model.method)].lr if lr is None else lr,
         "precision": choose_precision(precision, device),
-        "seed": seed,
-        "accumulate": accumulate,
         "frugal": normalise(frugal, model),
-        "devices": devices,
-        "augment": augment,
-        "weight_decay": weight_decay,
-        "patience": patience,
-    }
+        "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
+        "weight_decay": weight_decay, "patience": patience,
+    }  # fmt: skip
     if out is None and not isinstance(resume, bool):
         out = resume
     if out is not None:
@@ -336,13 +331,6 @@ def _train(
     if out is not None and trainer.is_global_zero:
         run.save(out)
     return run
-
-
-def collate(samples: list[Sample]) -> dict[str, Tensor]:
-    """Make a batch of samples: image, target and what the model may want to know of them."""
-    key = "mask" if "mask" in samples[0] else "label"
-    image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
-    return {"image": image, "target": target, **stack_metadata(samples)}
 
 
 def _loaders(

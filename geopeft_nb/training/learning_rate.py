@@ -10,8 +10,9 @@ from lightning.pytorch.tuner.tuning import Tuner
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.inputs import collate
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.fit import Task, collate
+from geopeft_nb.training.fit import Task
 from geopeft_nb.training.preflight import check_fit
 from geopeft_nb.training.recorder import quiet
 

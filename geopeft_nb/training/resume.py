@@ -184,11 +184,12 @@ def check_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     Raises:
         ValueError: Another model, other data or other settings.
     """
-    said = [_difference(key, then.get(key), now[key]) for key in now if then.get(key) != now[key]]
-    if said:
+    differing = [key for key in now if then.get(key) != now[key]]
+    if differing:
+        said = "; ".join(f"{key} was {then.get(key)!r} and is {now[key]!r}" for key in differing)
         raise GeopeftError(
-            f"The run in {path} cannot be gone on with like this, because it differs: "
-            f"{'; '.join(said)}. Use what it was begun with, or name another out to begin anew."
+            f"The run in {path} cannot be gone on with like this, because it differs: {said}. "
+            "Use what it was begun with, or name another out to begin anew."
         )
 
 
@@ -208,26 +209,15 @@ def describe(model: SegmentationModel, data: GeoData, settings: dict[str, Any]) 
     frozen = {name: t for name, t in model.state_dict().items() if name not in kept}
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:12]
     about = {
-        "model": identity(model),
-        "frozen weights": _sample_digest(frozen),
         "method": model.method,
-        "options": model.method_options,
-        "trained weights": sorted((name, list(value.shape)) for name, value in kept.items()),
+        **{f"model {name}": value for name, value in identity(model).items()},
+        **{f"option {name}": value for name, value in model.method_options.items()},
+        "frozen weights": _sample_digest(frozen),
         "data": f"{data.card.name}, {data.size} px, {len(names[0])} training and {len(names[1])} "
         f"validation chips ({digest})",
-        **{key: value for key, value in settings.items() if key != "epochs"},
+        **{name: value for name, value in settings.items() if name != "epochs"},
     }
     return dict(json.loads(json.dumps(about)))  # tuples become lists
-
-
-def _difference(key: str, then: Any, now: Any) -> str:  # noqa: ANN401 - any value of JSON
-    """Say how one thing differs; of dictionaries, only where they do."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        differing = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-        return "; ".join(_difference(f"{key} {k}", then.get(k), now.get(k)) for k in differing)
-    if isinstance(now, list) and len(now) > 8:
-        return f"{key} are others"
-    return f"{key} was {then!r} and is {now!r}"
 
 
 def _sample_digest(tensors: dict[str, Tensor], values: int = 256) -> str:
