@@ -9,6 +9,7 @@ from pathlib import Path
 
 import build
 import nbformat
+import nbval_reference
 import pytest
 from build import PROMPT
 from nbformat import NotebookNode
@@ -27,7 +28,7 @@ PARAMETERS = {
     "out_dir",
     "FAST",
 }
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FOOT = [
     "What we have seen",
     "What to try next",
@@ -47,7 +48,7 @@ def begun(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(
-    params=[*sorted(NOTEBOOKS.glob("*.ipynb")), None],
+    params=[*LESSONS, None],
     ids=lambda path: path.stem if path else "begun",
 )
 def lesson(request: pytest.FixtureRequest, begun: Path) -> Path:
@@ -167,6 +168,12 @@ def test_quiz_has_three_to_five_questions_and_explains_every_choice(
 
 def test_some_outputs_are_checked(notebook: NotebookNode) -> None:
     assert code(notebook, "nbval-check-output"), "tag a deterministic cell nbval-check-output"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in LESSONS])
+def test_each_checked_cell_has_its_stored_output(root: Path, tmp_path: Path, name: str) -> None:
+    notebook = nbval_reference.with_reference(root / f"notebooks/{name}.ipynb", tmp_path)
+    assert all(cell.outputs for cell in nbval_reference.checked_cells(notebook))
 
 
 def test_pictures_in_the_prose_have_alternative_text(prose: str) -> None:
