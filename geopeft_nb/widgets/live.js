@@ -38,7 +38,7 @@ const dot = (colour) => `<i class="gp-dot" style="background:${colour}"></i>`;
 
 /** Round numbers that cover low to high. */
 function ticks(low, high) {
-  if (!(high > low)) [low, high] = [low - 0.5 * (Math.abs(low) || 1), high + 0.5 * (Math.abs(high) || 1)];
+  if (!(high > low)) [low, high] = [low - 0.05 * (Math.abs(low) || 1), high + 0.05 * (Math.abs(high) || 1)];
   const rough = (high - low) / 3;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * [1, 2, 5, 10].find((m) => unit * m >= rough * 0.999);
