@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError, check_name, whole
-from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
-from geopeft_nb.tuning.targets import block_names
+from geopeft_nb.errors import check_name
+from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.target_modules import block_names
 
 #: Kind -> the parts of a block that get an adapter, and the factor on what it adds.
 KINDS = {"serial": (("attn", "mlp"), 1.0), "parallel": (("mlp",), 0.1)}
@@ -118,14 +118,9 @@ def adapter_config(
         The config for `peft.get_peft_model`.
 
     Raises:
-        ValueError: An option is unknown or out of range, or the backbone has no blocks.
+        ValueError: An unknown kind, or the backbone has no blocks.
     """
     check_name("kind of adapter", kind, KINDS)
-    whole("width", width)
-    if not 0 <= dropout < 1:
-        raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
-    if scale is not None and not scale > 0:
-        raise GeopeftError(f"scale is the factor on the adapter and must be above 0; got {scale}.")
     parts, usual = KINDS[kind]
     names = [f"{block}.{part}" for block in block_names(backbone, "adapter") for part in parts]
     return AdapterConfig(

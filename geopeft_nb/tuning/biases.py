@@ -11,15 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import torch
 from peft import PeftConfig
+from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError
-from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
-from geopeft_nb.tuning.targets import block_names
+from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.target_modules import block_names
 
 #: Layers whose bias is trained, where they have one.
 KINDS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d)
@@ -69,25 +68,18 @@ class BitFitLayer(OwnLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Exchange the layer's bias for that of the active or named adapter."""
-        names = self.active_adapters if adapter_names is None else adapter_names
-        if len(names) != 1:
-            raise GeopeftError(f"One set of biases can be merged, not {len(names)}.")
-        name = names[0]  # also if it is disabled at the moment
-        if name in self.configs and not self.merged:
+        for name in check_adapters_to_merge(self, adapter_names):
             self._exchange(name)
             self.merged_adapters.append(name)
 
     def unmerge(self) -> None:
         """Give the layer its own bias back."""
-        if self.merged:
+        while self.merged_adapters:
             self._exchange(self.merged_adapters.pop())
 
-    @torch.no_grad()
     def _exchange(self, name: str) -> None:
         own, other = self.base_layer.bias, self.bitfit_bias[name]
-        kept = own.clone()
-        own.copy_(other)
-        other.copy_(kept)
+        own.data, other.data = other.data, own.data
 
 
 class BitFitModel(OwnModel):
@@ -112,14 +104,13 @@ def bitfit_config(backbone: Backbone) -> BitFitConfig:
     Returns:
         The config for `peft.get_peft_model`.
     """
-    layers = {
-        name.removesuffix(".base_layer"): module  # a layer that has an adapter already
-        for name, module in backbone.named_modules()
-        if isinstance(module, KINDS) and module.bias is not None
-    }
-    names = list(layers)
-    if getattr(backbone, "blocks", None) is not None:
+    prefix: tuple[str, ...] = ("",)
+    if hasattr(backbone, "blocks"):
         final = [name for name, module in backbone.named_modules() if module is backbone.norm]
-        parts = tuple(f"{part}." for part in [*block_names(backbone, "bitfit"), *final])
-        names = [name for name in names if f"{name}.".startswith(parts)]
+        prefix = tuple(f"{part}." for part in [*block_names(backbone, "bitfit"), *final])
+    names = [
+        name.removesuffix(".base_layer")  # of a layer that has an adapter already
+        for name, module in backbone.named_modules()
+        if isinstance(module, KINDS) and module.bias is not None and f"{name}.".startswith(prefix)
+    ]
     return BitFitConfig(target_modules=one_of(names))

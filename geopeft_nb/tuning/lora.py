@@ -20,7 +20,7 @@ from peft import PeftConfig
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.errors import check_name
-from geopeft_nb.tuning.targets import block_names, layer_names
+from geopeft_nb.tuning.target_modules import block_names, layer_names
 
 #: Preset -> layers that it adapts in every block.
 PRESETS = {

@@ -313,7 +313,7 @@ def _attach_peft(
     """Wrap the backbone by peft, or add a named adapter to the one that is wrapped already."""
     from peft import get_peft_model
 
-    from geopeft_nb.tuning.targets import adapted_layers, check_targets
+    from geopeft_nb.tuning.target_modules import adapted_layers, check_targets
 
     first = not model.adapters
     layers = check_targets(model.plain_backbone, config)

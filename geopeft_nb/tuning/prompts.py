@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.errors import GeopeftError, whole
-from geopeft_nb.tuning.registry import OwnLayer, OwnModel, one_of, register
-from geopeft_nb.tuning.targets import block_names
+from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.target_modules import block_names
 
 
 @dataclass
@@ -107,11 +106,8 @@ def vpt_config(
         The config for `peft.get_peft_model`.
 
     Raises:
-        ValueError: An option is out of range, or the backbone has no transformer blocks.
+        ValueError: The backbone has no transformer blocks.
     """
-    whole("prompts", prompts)
-    if not 0 <= dropout < 1:
-        raise GeopeftError(f"dropout is a share from 0 to below 1, for example 0.1; got {dropout}.")
     names = block_names(backbone, "vpt")
     return VptConfig(
         target_modules=one_of(names if deep else names[:1]),

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Transformer
 from geopeft_nb.backbones.vit import pad_to_patches, widened
-from geopeft_nb.errors import GeopeftError, whole
-from geopeft_nb.tuning.targets import block_names
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.tuning.target_modules import block_names
 
 STRIDES = (4, 8, 16, 32)
 INTERACTIONS = 4
@@ -183,8 +183,7 @@ class VitAdapter(Backbone):
         stem: Features of the first layers of the spatial prior.
 
     Raises:
-        ValueError: A network without transformer blocks or with fewer than four, several frames, or
-            a stem that is no number of features.
+        ValueError: A network without transformer blocks or with fewer than four, or several frames.
 
     Source: Chen et al., Vision Transformer Adapter for Dense Predictions, arXiv 2205.08534. Beyond
     it: patches of any size, and several tokens per patch, which all stand at their patch's place;
@@ -209,7 +208,6 @@ class VitAdapter(Backbone):
                 f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
                 "Attach another method, such as 'lora'."
             )
-        whole("stem", stem)
         for fact in ("card", "bands", "frames", "patch_size", "layers", "layers_given", "gsd"):
             setattr(self, fact, getattr(vit, fact))
         self.provenance, self.any_band = vit.provenance, vit.any_band

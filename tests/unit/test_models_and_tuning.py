@@ -75,13 +75,6 @@ def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
 
 
-def test_lora_has_the_number_of_weights_that_its_rank_gives(data: GeoData) -> None:
-    model = build(data, "lora", r=4)
-    width, hidden, depth, rank = 192, 768, 6, 4
-    per_block = 2 * rank * (width + width) + 2 * rank * (width + hidden)  # q, v and fc1, fc2
-    assert gp.parameter_table(model).loc["adapter", "trainable"] == depth * per_block
-
-
 def test_lora_adds_its_product_scaled_by_alpha_over_rank(data: GeoData) -> None:
     model = build(data, "lora", r=4, lora_alpha=12)
     one_step(model)

@@ -203,9 +203,13 @@ def test_only_the_last_stage_passes_a_final_norm(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_lora_finds_the_attention_of_a_timm_vit() -> None:
-    backbone = gp.load_backbone("timm:vit_tiny_patch16_224", weights=None)
+@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
+def test_lora_adapts_a_timm_vit_as_the_paper_adapts_one_of_this_size() -> None:
+    data = gp.load_data("scenes")
+    backbone = gp.load_backbone("timm:vit_base_patch16_224", weights=None, bands=data.bands)
     assert all(type(block.attn) is SplitAttention for block in backbone.blocks)
+    model = gp.attach(gp.build_model(backbone, data, pad=True, normalise="dataset"), "lora")
+    assert gp.parameter_table(model).loc["adapter", "trainable"] == 2_064_384
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")

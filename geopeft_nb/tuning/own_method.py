@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
@@ -33,9 +32,6 @@ def register(name: str, config_cls: type[Any], model_cls: type[Any], prefix: str
 
     Returns:
         Its member of `PeftType`.
-
-    Raises:
-        KeyError: peft has a method of this name itself.
     """
     value = name.upper()
     if value not in PeftType.__members__:
@@ -45,13 +41,8 @@ def register(name: str, config_cls: type[Any], model_cls: type[Any], prefix: str
         setattr(PeftType, value, member)
         PeftType._member_names_.append(value)
         PeftType._member_map_[value] = PeftType._value2member_map_[value] = member
-    kind = PeftType[value]
-    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
-    if known is not None and known.__module__ == config_cls.__module__:  # the module was reloaded
-        PEFT_TYPE_TO_CONFIG_MAPPING[kind], PEFT_TYPE_TO_TUNER_MAPPING[kind] = config_cls, model_cls
-    else:
         register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls, prefix=prefix)
-    return kind
+    return PeftType[value]
 
 
 def one_of(names: Sequence[str]) -> str:
