@@ -18,13 +18,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
 from geopeft_nb.widgets.live import Dashboard
 
 
-class Diverged(ValueError):
+class Diverged(GeopeftError):
     """The training loss is no longer a number."""
 
 
@@ -33,7 +34,7 @@ class Recorder(Callback):
 
     Args:
         view: The live view to feed.
-        card: Scores the counts of a validation.
+        card: Names the validation score of the task.
 
     Attributes:
         rows: One dictionary per step, the rows of the history.
