@@ -52,7 +52,7 @@ def memory_limit(
     Controller" (v1), `memory.limit_in_bytes`.
     """
     limits = [int(psutil.virtual_memory().total)]
-    for line in groups.read_text().splitlines() if groups.exists() else []:
+    for line in _read(groups).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2 has one line, without controllers
             top, name = mount, "memory.max"
@@ -63,8 +63,8 @@ def memory_limit(
         folder = top / path.strip("/")
         for file in (group / name for group in (folder, *folder.parents)):
             # No limit is written "max" (v2) or as a number larger than any machine (v1).
-            if file.is_relative_to(top) and file.exists():
-                limits += [int(text) for text in file.read_text().split() if text.isdecimal()]
+            if file.is_relative_to(top):
+                limits += [int(text) for text in _read(file).split() if text.isdecimal()]
     return min(limits)
 
 
@@ -85,11 +85,18 @@ def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
         memory["allocated"] = torch.cuda.memory_allocated(device)
         memory["peak"] = torch.cuda.max_memory_allocated(device)
         memory["total"] = torch.cuda.get_device_properties(device).total_memory
-    elif (status := Path("/proc/self/status")).exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in lines:  # in KiB
-            memory["peak"] = max(1024 * int(lines["VmHWM"].split()[0]), memory["process"])
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM") and "peak" not in memory:  # in KiB
+            memory["peak"] = max(1024 * int(line.split()[1]), memory["process"])
     return memory
+
+
+def _read(file: Path) -> str:
+    """Return a file of the system; empty where there is none, or none that may be read."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def reset_peak(device: torch.device | str = "cpu") -> bool:
