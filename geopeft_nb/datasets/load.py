@@ -73,11 +73,10 @@ def load_data(
     check_name("data set", name, LOADERS)
     if size is not None:
         whole("size", size)
-    if isinstance(bands, str):
-        raise GeopeftError(f"bands must be a list of names, for example [{bands!r}].")
-    for argument, regions in (("train", train_regions), ("holdout", holdout_regions)):
-        if isinstance(regions, str):
-            raise GeopeftError(f"{argument}_regions must be a list, for example [{regions!r}].")
+    lists = {"bands": bands, "train_regions": train_regions, "holdout_regions": holdout_regions}
+    for argument, names in lists.items():
+        if isinstance(names, str):
+            raise GeopeftError(f"{argument} must be a list of names, for example [{names!r}].")
     _, loader = LOADERS[name]
     own = [
         parameter.name

@@ -118,11 +118,6 @@ def test_unreadable_chips_are_named(
         [part[i] for part in data.parts.values() for i in range(len(part))]
 
 
-def test_an_option_of_another_data_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown option of scenes 'subset'"):
-        gp.load_data("scenes", subset="mini")
-
-
 def test_a_sample_says_when_and_where_as_far_as_that_is_known() -> None:
     data = gp.load_data("scenes")
     home, away = data.train[0], data.holdout["brandenburg"][0]
