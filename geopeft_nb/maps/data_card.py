@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,14 +127,15 @@ def data_card(data: str | GeoData) -> DataSheet:
 def _facts(card: DataCard, **more: str) -> pd.DataFrame:
     """List the facts of a card, those that are empty left out."""
     left_out = ("colours", "default_bands", "mean", "std")
-    facts = {key: value for key, value in vars(card).items() if key not in left_out}
+    names = [field.name for field in fields(DataCard) if field.name not in left_out]
+    facts = {name: getattr(card, name) for name in names}
     facts["reflectance"] = "0-1" if card.reflectance else "no: other units"
     facts["synthetic"] = "yes: no pixel was ever seen by a satellite" if card.synthetic else ""
     facts["share no place with training"] = facts.pop("claims") or "not claimed"
     words = {
-        key.replace("_", " "): ", ".join(value) if isinstance(value, tuple) else str(value)
-        for key, value in (facts | more).items()
-        if value
+        name.replace("_", " "): ", ".join(map(str, fact)) if isinstance(fact, tuple) else str(fact)
+        for name, fact in (facts | more).items()
+        if fact
     }
     return pd.DataFrame({"": words})
 
