@@ -85,7 +85,7 @@ def test_all_chips_are_stretched_alike() -> None:
     ("kind", "targets", "answer", "said"),
     [
         ("classification", [1, 1, 0], 1, ["label water", "water ✓"]),
-        ("multilabel", [[True, False]] * 3, [True, True], ["label land", "land, water ✗"]),
+        ("multilabel", [[1, 0]] * 3, [True, True], ["label land", "land, water ✗"]),
         ("regression", [[[[0.0, 2.0]] * 2] * 2] * 3, [[[0.0, 1.0]] * 2] * 2, ["error 0.707"]),
     ],
 )
