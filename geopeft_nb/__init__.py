@@ -46,7 +46,7 @@ _WHERE = {
     "measure_memory": "memory.plan",
     "memory_plan": "memory.plan",
     "memory_widget": "memory.sliders",
-    "merge": "tuning.merging",
+    "merge": "tuning.adapter_files",
     "parameter_table": "tuning.methods",
     "plot_reports": "evaluation.regions",
     "push_adapter": "sharing",
@@ -74,8 +74,7 @@ if TYPE_CHECKING:
     from geopeft_nb.sharing import export_onnx, export_terratorch, push_adapter, save_adapter
     from geopeft_nb.training.fit import fit
     from geopeft_nb.training.learning_rate import find_lr
-    from geopeft_nb.tuning.adapter_files import load_adapter, load_model
-    from geopeft_nb.tuning.merging import merge
+    from geopeft_nb.tuning.adapter_files import load_adapter, load_model, merge
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
 
 __all__ = [

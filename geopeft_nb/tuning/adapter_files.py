@@ -233,6 +233,37 @@ def load_adapter(
     return model
 
 
+def merge(model: SegmentationModel) -> SegmentationModel:
+    """Fold the active adapter into the backbone's weights, in place: same output, no extra cost.
+
+    Args:
+        model: With an adapter of a method that merges, see `gp.list_methods()`.
+
+    Returns:
+        The same model, with a plain backbone. Other adapters that it carried are gone.
+
+    Raises:
+        ValueError: The method cannot be merged; the message lists those that can.
+    """
+    expect(model, "method_options", "the model that build_model returned")
+    if model.method not in CARDS or not CARDS[model.method].merges:
+        why = {None: "Nothing is attached."} | dict.fromkeys(
+            CARDS, f"What {model.method} trains is no change of weights that stay."
+        )
+        able = ", ".join(card.name for card in CARDS.values() if card.merges)
+        raise GeopeftError(
+            f"{why.get(model.method, 'The adapter is merged already.')} Methods that merge: "
+            f"{able}. To share what was trained, use save_adapter; export_onnx takes this model as "
+            "it is."
+        )
+    if others := [name for name in model.adapters if name != model.adapter]:
+        warnings.warn(f"Merging {model.adapter} drops {', '.join(others)}.", stacklevel=2)
+    model.backbone = model.backbone.merge_and_unload().requires_grad_(False)
+    model.method = model.backbone.attached = f"merged {model.method}"
+    model.adapter, model.options, model.shelf = None, {}, {}
+    return model.train(model.training)  # a frozen backbone keeps its batch statistics
+
+
 def local_folder(folder: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Return the folder of a saved adapter, fetched from the hub if it is a repository's name.
 
