@@ -179,13 +179,3 @@ def test_a_data_card_counts_classes_and_places_chips() -> None:
     assert "CC0-1.0" in html and "<img alt=" in html
     with pytest.raises(ValueError, match="Did you mean 'scenes'"):
         gp.data_card("scene")
-
-
-def test_a_data_card_without_files_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    monkeypatch.delenv("GEOPEFT_MIRROR", raising=False)
-    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path_factory.mktemp("empty")))
-    sheet = gp.data_card("hls_water")
-    assert sheet.balance is None and sheet.map() is None
-    assert "balance and map need the files" in sheet._repr_html_()
