@@ -95,7 +95,8 @@ def test_other_tasks_are_answered_in_their_own_words(
     answer: Any,  # noqa: ANN401 - a class, labels or a map
     said: list[str],
 ) -> None:
-    data = made_of([np.asarray(t) for t in targets], replace(CARD, kind=kind), side=2)
+    dtype = np.float32 if kind == "regression" else np.int64
+    data = made_of([np.asarray(t, dtype) for t in targets], replace(CARD, kind=kind), side=2)
     chips = WatchedChips(data, lambda samples: [np.asarray(answer)] * len(samples))
     chips.look(kept=True)
     assert chips.shown()["chips"][0]["caption"] == ["validation", *said]
