@@ -1,8 +1,7 @@
-"""EuroSAT: chips by place and by region, and the published split; see also test_published.py."""
+"""EuroSAT: chips by place and by region; see also test_published.py."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from published_files import EUROSAT, make_eurosat, write_eurosat
 
 import geopeft_nb as gp
 from geopeft_nb.bands import SENTINEL2_BANDS
-from geopeft_nb.datasets.geodata import GeoData, band_statistics
+from geopeft_nb.datasets.base import Reading, centre
+from geopeft_nb.datasets.geodata import band_statistics
 from geopeft_nb.datasets.published import common, eurosat
 from geopeft_nb.datasets.split import shared_places
 from geopeft_nb.files import FileEntry
@@ -33,24 +33,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 def root(tmp_path: Path) -> Path:
     make_eurosat(tmp_path / "root")
     return tmp_path / "root"
-
-
-@pytest.fixture
-def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Published lists of 20 of the chips, in the mirror; they are of .jpg, as torchgeo's are."""
-    order = np.random.default_rng(0).permutation(sorted(EUROSAT)).tolist()
-    sides = {"train": order[:12], "val": order[12:16], "test": order[16:20]}
-    for side, chips in sides.items():
-        path = tmp_path / f"mirror/eurosat/eurosat-100-{side}.txt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(f"{chip}.jpg\n" for chip in chips))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        monkeypatch.setitem(eurosat.FILES, path.name, digest)
-    return sides
-
-
-def names(data: GeoData) -> dict[str, list[str]]:
-    return {side: sorted(chip.name for chip in part.chips) for side, part in data.parts.items()}
 
 
 def test_chips_of_a_place_stay_together_and_the_east_is_held_out(root: Path) -> None:
@@ -96,42 +78,10 @@ def test_all_thirteen_bands_can_be_asked_for_in_the_order_of_the_products(root: 
     assert mean[[0, 8, 10]].tolist() == pytest.approx([0.1354405, 0.2594141, 0.0012113])
 
 
-def test_the_published_split_is_kept_and_claims_no_places(
-    root: Path, lists: dict[str, list[str]]
-) -> None:
-    data = gp.load_data("eurosat", root=root, split="published")
-    assert names(data) == {side: sorted(chips) for side, chips in lists.items()}
-    assert data.regions == ("west", "centre", "east")
-    assert data.card.claims == ("holdout",) and "random" in data.card.leaks
-    assert shared_places(data)["shared_chips"].sum() > 0
-    folds = dict(gp.leave_one_region_out("eurosat", root=root, split="published"))
-    listed = {chip for side in lists.values() for chip in side}
-    assert len(listed) == 20
-    for region, fold in folds.items():
-        away = [name for name in sorted(listed) if EUROSAT[name][0] == region]
-        assert names(fold)[f"holdout:{region}"] == away
-        assert sum(map(len, fold.parts.values())) == 20
-
-
-def test_lists_beside_the_chips_are_taken_if_they_are_the_published_ones(
-    root: Path, tmp_path: Path, lists: dict[str, list[str]]
-) -> None:
-    for file in (tmp_path / "mirror/eurosat").glob("*.txt"):
-        file.rename(root / file.name)
-    data = gp.load_data("eurosat", root=root, split="published", download=False)
-    assert [chip.name for chip in data.val.chips] == lists["val"]
-    with (root / "eurosat-100-val.txt").open("a") as file:
-        file.write("River_1.jpg\n")
-    with pytest.raises(ValueError, match=r"eurosat-100-val.txt is corrupt: its sha256"):
-        gp.load_data("eurosat", root=root, split="published")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"subset": "50"}, "subset of eurosat '50'.*Known: 100, full, sample"),
-        ({"split": "random"}, "split of eurosat 'random'.*Known: places, published"),
-        ({"subset": "sample", "split": "published"}, "no published split"),
         ({"size": 32}, "size of eurosat must be 64, got 32"),
     ],
 )
@@ -142,7 +92,7 @@ def test_bad_options_are_refused(arguments: dict[str, object], message: str) -> 
 
 def test_two_copies_of_a_chip_are_refused(root: Path) -> None:
     write_eurosat(root / "copy/Forest/Forest_1.tif", "west", 47, -4)
-    with pytest.raises(ValueError, match="two files of chip 'Forest_1'"):
+    with pytest.raises(ValueError, match="lists 1 chips twice, 'Forest_1'"):
         gp.load_data("eurosat", root=root)
 
 
@@ -174,12 +124,17 @@ def test_the_sample_cannot_be_downloaded_and_says_so() -> None:
         gp.load_data("eurosat", subset="sample")
 
 
-def test_a_mirror_needs_the_small_subset_and_its_lists() -> None:
-    files = eurosat.mirror_files()
-    assert sorted(entry.name for entry in files) == [
-        "EuroSAT100.zip", "eurosat-100-test.txt", "eurosat-100-train.txt", "eurosat-100-val.txt",
-    ]  # fmt: skip
-    assert all(entry.sha256 and entry.source for entry in files)
+def test_a_mirror_needs_the_small_subset() -> None:
+    (entry,) = eurosat.mirror_files()
+    assert entry.name == "EuroSAT100.zip" and entry.sha256 and entry.source
+
+
+@pytest.mark.mirror
+def test_tags_and_gdal_agree_on_where_a_chip_lies() -> None:
+    data = gp.load_data("eurosat", subset="sample")
+    for chip in data.val.chips:
+        found = Reading(*chip.read())
+        assert chip.location == pytest.approx(centre(found.crs, found.bounds), abs=1e-7)
 
 
 @pytest.mark.mirror
@@ -214,7 +169,7 @@ def test_a_random_split_of_the_sample_leaves_neighbours_on_both_sides() -> None:
         order = np.random.default_rng(seed).permutation(200)
         shared.append(np.isin(places[order[120:]], places[order[:120]]).sum())
     assert min(shared) > 0 and np.mean(shared) == pytest.approx(14, abs=0.5)
-    assert "14 of 80" in eurosat.SPLITS["published"].leaks
+    assert "14 of 80" in " ".join(str(eurosat.__doc__).split())
 
 
 @pytest.mark.mirror

@@ -170,7 +170,7 @@ def check_complete(card: DataCard, found: Found) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise GeopeftError(
             f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them: a score on "
-            "chips that were trained on says nothing. Restore the published lists."
+            "chips that were trained on says nothing. Restore the published files, each once."
         )
     files = {name: found.files(name) for name in names}
     folders = {path.parent for path in chain(*files.values())}
