@@ -16,7 +16,6 @@ from PIL import Image
 
 import geopeft_nb as gp
 from geopeft_nb.maps import figure, grid, layers
-from geopeft_nb.pictures.chips import stretch
 from geopeft_nb.tasks import confusion, mean_iou
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
@@ -114,13 +113,6 @@ def test_chips_off_a_common_grid_are_not_joined() -> None:
     assert grid.mosaic_grid([chip(0, 0), chip(90, 90)]) is None, "specks in an empty map"
 
 
-def test_contact_sheet_shows_every_chip_once() -> None:
-    sheet = grid.sheet_grid([chip(0, column, crs=None) for column in range(7)])
-    raster = sheet.paste([np.full((SIDE, SIDE), number) for number in range(7)], -9)
-    assert [int((raster == number).sum()) for number in range(7)] == [SIDE * SIDE] * 7
-    assert sheet.crs is None and sheet.metres is None
-
-
 def test_chosen_chips_hold_several_classes_and_differ_in_place() -> None:
     mixed, plain = np.eye(8, dtype=int), np.zeros((8, 8), int)
     masks = [plain, mixed, mixed, plain, mixed, mixed, plain, mixed]
@@ -170,25 +162,6 @@ def test_difference_layer_counts_what_numpy_counts(classes: int) -> None:
     assert counts[layers.CORRECT] == (scored & ~wrong).sum()
     assert counts[layers.UNLABELLED] == (valid & (label < 0)).sum()
     assert counts[layers.GAP] == (~valid).sum()
-
-
-def test_class_layer_survives_its_data_address() -> None:
-    codes = np.array([[0, 1, 2], [layers.GAP, 1, 0]], np.uint8)
-    colours = ["#D9CFB8", "#0072B2", "#9A9A9A80"]
-    pixels = decode(layers.codes_address(codes, colours))
-    assert np.array_equal(pixels, layers.paint(codes, colours))
-    assert pixels[0, 1].tolist() == [0, 0x72, 0xB2, 255] and pixels[0, 2, 3] == 0x80
-    assert pixels[1, 0, 3] == 0, "a gap is transparent"
-
-
-def test_picture_is_stretched_and_its_gaps_are_transparent() -> None:
-    image = np.random.default_rng(0).random((6, 30, 30)).astype(np.float32)
-    image[:, :10] = np.nan
-    picture = stretch(image, BANDS, "false_colour")
-    assert (picture[:, :10] == 0).all() and (picture[:, 10:] > 0).all()
-    assert picture[:, 10:].min() == 1 and picture.max() == 255
-    pixels = decode(layers.picture_address(picture))
-    assert (pixels[:10, :, 3] == 0).all() and (pixels[10:, :, 3] == 255).all()
 
 
 def test_scores_are_those_of_the_shown_test_chips() -> None:

@@ -21,7 +21,6 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training import preflight
 
 TL, CLAY, GALILEO = "prithvi_eo_v2_tiny_tl", "clay_v1_base", "galileo_nano"
 NEW_YEAR, LEAP_END = datetime.date(2021, 1, 1), datetime.date(2020, 12, 31)
@@ -68,16 +67,6 @@ def given(data: GeoData, index: int = 0) -> dict[str, torch.Tensor]:
     """Return what `SegmentationModel.forward` takes of a training chip."""
     sample = data.train[index]
     return {key: sample[key][None] for key in ("image", "temporal", "location")}
-
-
-@pytest.mark.parametrize(
-    ("day", "number"), [(NEW_YEAR, 1), (LEAP_END, 366), (datetime.date(2021, 12, 31), 365)]
-)
-def test_a_sample_counts_days_from_one(day: datetime.date, number: int) -> None:
-    sample = chips(1, 0, day)[0]
-    assert sample["temporal"].tolist() == [[day.year, number]]
-    assert sample["temporal"].dtype == sample["location"].dtype == torch.float32
-    assert sample["location"].tolist() == pytest.approx(ZURICH, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -333,24 +322,6 @@ def test_nothing_is_said_where_the_size_of_pixels_agrees_or_is_no_input() -> Non
     data = gp.load_data("scenes")
     gp.build_model(gp.load_backbone(CLAY, None, bands=data.bands, gsd=20), data)
     gp.build_model(gp.load_backbone("geopeft_tiny", None, bands=data.bands), data)
-
-
-def test_of_many_chips_an_evenly_spread_part_is_read_before_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    read: list[str] = []
-
-    class Counted(ChipDataset):
-        def __getitem__(self, index: int) -> dict[str, object]:
-            read.append(self.chips[index].name)
-            return super().__getitem__(index)
-
-    many = Counted(chips(9, 0).chips, CARD.classes, -1)
-    assert preflight.check_chips(many, (6, 16, 16)) == 9 * 16 * 16 and len(read) == 9
-    monkeypatch.setattr(preflight, "CHECKED_AT_MOST", 3)
-    read.clear()
-    assert preflight.check_chips(many, (6, 16, 16)) == 3 * 16 * 16
-    assert read == ["virginia-0-0", "virginia-0-4", "virginia-0-8"]
 
 
 @pytest.mark.gpu

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,35 +179,6 @@ def test_an_adapter_is_saved_alone_and_loads_under_another_name(
     assert not any(p.requires_grad for p in loaded.parameters())  # loaded for inference
 
 
-NEW_PROCESS = """
-import sys
-import peft, torch
-import geopeft_nb as gp
-import geopeft_nb.tuning.prompts, geopeft_nb.tuning.adapters, geopeft_nb.tuning.biases
-for folder in sys.argv[1:]:
-    model = peft.PeftModel.from_pretrained(gp.load_backbone("geopeft_tiny"), folder).eval()
-    told = torch.load(f"{folder}/told.pt")
-    with torch.no_grad():
-        assert torch.equal(model(told["image"])[-1], told["features"]), folder
-print("same")
-"""
-
-
-@pytest.mark.slow
-def test_a_new_process_loads_every_method_to_the_same_output(tmp_path: Path) -> None:
-    image = image_for(tiny())
-    folders = []
-    for method in CONFIGS:
-        model = attach(tiny(), method)
-        train_a_little(model, image)
-        folders.append(str(tmp_path / method))
-        model.save_pretrained(folders[-1])
-        torch.save({"image": image, "features": features(model, image)}, f"{folders[-1]}/told.pt")
-    command = [sys.executable, "-W", "error::UserWarning:peft", "-c", NEW_PROCESS, *folders]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("same\n", "")
-
-
 @pytest.mark.parametrize("backbone_name", BACKBONES)
 def test_biases_merge_into_the_weights_and_out_again(backbone_name: str) -> None:
     backbone = BACKBONES[backbone_name]()
@@ -288,18 +257,6 @@ def test_deep_prompts_leave_after_their_block_and_shallow_ones_travel() -> None:
     grid = tiny().grid(32, 48)
     count = 1 + grid[0] * grid[1]
     assert seen == {"deep prompts": [count] * 6, "shallow prompts": [count + 7] * 6}
-
-
-def test_shallow_and_deep_prompts_can_live_in_one_model() -> None:
-    backbone = tiny()
-    image = image_for(backbone)
-    model = attach(backbone, "shallow prompts", "shallow")
-    shallow = features(model, image)
-    model.add_adapter("deep", CONFIGS["deep prompts"](backbone))
-    model.set_adapter("deep")
-    assert not torch.equal(features(model, image), shallow)
-    model.set_adapter("shallow")
-    assert torch.equal(features(model, image), shallow)
 
 
 def test_a_parallel_adapter_adds_a_tenth_of_its_two_layers_to_the_mlp() -> None:

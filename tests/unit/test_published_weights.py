@@ -190,7 +190,7 @@ CHANGES = ["missing", "renamed", "shape", "truncated", "code"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", {CARDS[name].family: name for name in NAMES}.values())
 def test_a_damaged_file_is_refused_and_says_what_is_wrong(
     name: str, change: str, published: Callable, tmp_path: Path
 ) -> None:
@@ -241,13 +241,6 @@ def test_scales_of_time_and_location_are_left_out_only_where_that_is_documented(
     write({**content, **{k.removeprefix("encoder."): v for k, v in scales.items()}}, path)
     with pytest.raises(ValueError, match=r"unexpected temporal_embed_enc\.scale"):
         gp.load_backbone("prithvi_eo_v1_100")
-
-
-def test_a_stray_key_of_galileos_attention_is_named(published: Callable) -> None:
-    _, content, path = published("galileo_nano")
-    write({**content, "blocks.7.attn.k.weight": torch.zeros(64, 64)}, path)
-    with pytest.raises(ValueError, match=r"unexpected blocks\.7\.attn\.k\.weight"):
-        gp.load_backbone("galileo_nano")
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_seasons_and_the_sun_follow_the_calendar() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", BOUNDS)
 def test_what_was_learnt_at_home_holds_away_only_while_regions_are_alike(task: str) -> None:
-    """A random forest on single pixels, so that it is quick; benchmarks/sandbox_shift.py trains."""
+    """A random forest on single pixels, so that it is quick."""
     from sklearn.ensemble import RandomForestClassifier
 
     def difference(shift: float) -> float:
