@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -23,18 +24,12 @@ from geopeft_nb.datasets.augment import all_views, draw_views, seen
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import stack_metadata
-from geopeft_nb.memory.measure import memory_limit, process_memory
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 
-#: Share of the free memory that features may take; larger ones go to a file.
-MEMORY_SHARE = 0.5
-#: Bytes of the disk that a file of features leaves free.
-RESERVE = 2 * 10**9
-#: Recipe -> where it keeps features, see `CachedFeatures`.
-PLACES = {"cached": "auto", "cached_on_disk": "disk"}
+#: Share of the free memory, or of the free disk, that features may take.
+SHARE = 0.8
 
 #: What the frozen part gives: tokens or maps, each (B, ...), from which the trained part goes on.
 State = list[Tensor]
@@ -157,16 +152,14 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         chips: All of one size.
         augment: Whether chips are shown in eight views, drawn as `turn_and_mirror` draws them; else
             as they are.
-        place: ``"memory"``, ``"disk"``, or ``"auto"``: memory if they take less than half of what
-            is free, else files in the cache folder, which lose their names at once.
+        folder: Where to keep them in files, which lose their names at once; None keeps them in
+            memory.
 
     Attributes:
-        place: Where the features are, known after the first chip.
-        nbytes: Bytes that they take, likewise.
+        nbytes: Bytes that they take, known after the first chip.
 
     Raises:
-        ValueError: See `Split`; or, when the first chip is seen, the features fit neither into
-            memory nor on the disk.
+        ValueError: See `Split`; or, when the first chip is seen, there is no room for the features.
     """
 
     def __init__(
@@ -174,9 +167,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         model: SegmentationModel,
         chips: ChipDataset,
         augment: bool = True,
-        place: str = "auto",
+        folder: Path | None = None,
     ) -> None:
-        self.split, self.chips, self.augment, self.place = Split(model), chips, augment, place
+        self.split, self.chips, self.augment, self.folder = Split(model), chips, augment, folder
         self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
         self.square = self.size[0] == self.size[1]
         self.views = all_views(self.square) if augment else all_views()[:1]
@@ -267,26 +260,29 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     def _allocate(self, state: State) -> None:
         """Make room for all chips, where it is."""
         self.nbytes = len(self) * sum(part.nbytes for part in state)
-        free = min(psutil.virtual_memory().available, memory_limit() - process_memory())
-        if self.place == "auto":
-            self.place = "memory" if self.nbytes <= MEMORY_SHARE * free else "disk"
-        if self.place == "memory":
-            self.store = [torch.empty(len(self), *p.shape, dtype=p.dtype) for p in state]
-            return
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        room = shutil.disk_usage(folder).free - RESERVE
-        if self.nbytes > room:
+        if self.folder is None:
+            free, where = psutil.virtual_memory().available, "of memory are free"
+            advice = "take 'cached_on_disk'"
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free, where = (
+                shutil.disk_usage(self.folder).free,
+                f"are free on the disk of {self.folder}",
+            )
+            advice = "set GEOPEFT_CACHE to a folder with more room"
+        if self.nbytes > SHARE * free:
             raise GeopeftError(
                 f"The features of {len(self)} chips in {len(self.views)} views take "
-                f"{self.nbytes / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are free, and "
-                f"{max(room, 0) / 1e9:.1f} GB on the disk of {folder}. Set GEOPEFT_CACHE to a "
-                "folder with more room, take fewer or smaller chips, or leave 'cached' out."
+                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB {where}. Take fewer or "
+                f"smaller chips, {advice}, or leave the recipe out."
             )
+        if self.folder is None:
+            self.store = [torch.empty(len(self), *p.shape, dtype=p.dtype) for p in state]
+            return
         # What is mapped outlives its name, so that not even a killed process leaves it behind; only
         # Windows, where a mapped file cannot be deleted, keeps it until its folder is emptied.
         with tempfile.TemporaryDirectory(
-            prefix="features_", dir=folder, ignore_cleanup_errors=True
+            prefix="features_", dir=self.folder, ignore_cleanup_errors=True
         ) as made:
             for number, part in enumerate(state):
                 count, shape = len(self) * part.numel(), (len(self), *part.shape)

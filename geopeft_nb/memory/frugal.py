@@ -50,10 +50,7 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
     first = len(blocks) - len(late)
     stays = {id(p) for part in (*late, plain.norm) for p in part.parameters()}  # type: ignore[union-attr]
     early = [p for p in model.backbone.parameters() if p.requires_grad and id(p) not in stays]
-    idle = [layer for block in blocks[:first] for layer in block.modules() if _adds_zero(layer)]
     try:
-        for layer in idle:  # an update that is zero takes time to compute
-            layer.enable_adapters(False)  # type: ignore[operator]
         for parameter in early:
             parameter.requires_grad_(False)
         count = sum(parameter.numel() for parameter in early)
@@ -62,8 +59,6 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
             "before them stay as they are"
         )
     finally:
-        for layer in idle:
-            layer.enable_adapters(True)  # type: ignore[operator]
         for parameter in early:
             parameter.requires_grad_(True)
 
@@ -94,17 +89,6 @@ def _late_blocks(model: SegmentationModel) -> list[nn.Module]:
     """Return the last quarter of the blocks, as of LoRA's preset ``"late"``."""
     blocks = running_blocks(model)
     return blocks[-max(1, len(blocks) // 4) :]
-
-
-def _adds_zero(layer: nn.Module) -> bool:
-    """Say whether a layer carries LoRA updates that are all zero still, and so change nothing."""
-    # DoRA scales the rows of the weight besides, which is exact only up to rounding.
-    if getattr(layer, "lora_magnitude_vector", {}):
-        return False
-    ends = getattr(layer, "lora_B", {})
-    weights = [end.weight for name, end in ends.items() if name in layer.active_adapters]  # type: ignore[operator]
-    # Without values, on the meta device, a network is planned as it is before training.
-    return bool(ends) and all(weight.is_meta or not weight.any() for weight in weights)
 
 
 @contextmanager
@@ -258,11 +242,11 @@ RECIPES = {
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
-            "once per chip and view", "memory or disk for eight views of each chip; the first "
-            "epoch computes all eight", True, True, _cache("where there is room"), why_not_split,
+            "once per chip and view", "memory for eight views of each chip; the first epoch "
+            "computes all eight", True, True, _cache("in memory"), why_not_split,
         ),
         Recipe(
-            "cached_on_disk", "Cached features in a file", "as 'cached', but never in memory",
+            "cached_on_disk", "Cached features in a file", "as 'cached', but not in memory",
             "disk for eight views of each chip; the first epoch computes all eight", True, False,
             _cache("in a file"), why_not_split,
         ),

@@ -10,7 +10,6 @@ third to almost nothing. Whether it shrinks the fourth is the interesting questi
 from __future__ import annotations
 
 import ctypes
-import functools
 import gc
 import sys
 import weakref
@@ -33,41 +32,6 @@ def process_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-@functools.cache  # asked at every step, and does not change
-def memory_limit(
-    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> int:
-    """Return how much memory this process may use, in bytes.
-
-    A container (Binder, JupyterHub, Colab, Docker) usually allows less than the machine has, and
-    ends the kernel without a message when the limit is passed. Both are read, the smaller counts.
-    Inside a container the group's own folder is often not visible; the way up from it then still
-    finds the container's limit.
-
-    Args:
-        groups: File that lists the control groups of this process; absent outside Linux.
-        mount: Folder under which the control groups are mounted.
-
-    Source: Linux kernel documentation, "Control Group v2", `memory.max`, and "Memory Resource
-    Controller" (v1), `memory.limit_in_bytes`.
-    """
-    limits = [int(psutil.virtual_memory().total)]
-    for line in _read(groups).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2 has one line, without controllers
-            top, name = mount, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = mount / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        folder = top / path.strip("/")
-        for file in (group / name for group in (folder, *folder.parents)):
-            # No limit is written "max" (v2) or as a number larger than any machine (v1).
-            if file.is_relative_to(top):
-                limits += [int(text) for text in _read(file).split() if text.isdecimal()]
-    return min(limits)
-
-
 def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
     """Return the memory in use on the device that trains, in bytes.
 
@@ -75,28 +39,21 @@ def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
         device: "cpu", "cuda", "cuda:1" or the same as a torch.device.
 
     Returns:
-        Always `process` and `limit`, see `process_memory` and `memory_limit`. On a CUDA device also
-        `allocated` (tensors now), `peak` (most since `reset_peak`) and `total` (the device's
+        Always `process`, see `process_memory`, and `limit`, what the machine has. On a CUDA device
+        also `allocated` (tensors now), `peak` (most since `reset_peak`) and `total` (the device's
         memory). Elsewhere `peak` is the most the process held since `reset_peak`, where the system
         keeps count of it (Linux).
     """
-    memory = {"process": process_memory(), "limit": memory_limit()}
+    memory = {"process": process_memory(), "limit": psutil.virtual_memory().total}
     if str(device).startswith("cuda"):
         memory["allocated"] = torch.cuda.memory_allocated(device)
         memory["peak"] = torch.cuda.max_memory_allocated(device)
         memory["total"] = torch.cuda.get_device_properties(device).total_memory
-    for line in _read(Path("/proc/self/status")).splitlines():
-        if line.startswith("VmHWM") and "peak" not in memory:  # in KiB
-            memory["peak"] = max(1024 * int(line.split()[1]), memory["process"])
+    elif (status := Path("/proc/self/status")).exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):  # in KiB
+                memory["peak"] = max(1024 * int(line.split()[1]), memory["process"])
     return memory
-
-
-def _read(file: Path) -> str:
-    """Return a file of the system; empty where there is none, or none that may be read."""
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
 
 
 def reset_peak(device: torch.device | str = "cpu") -> bool:

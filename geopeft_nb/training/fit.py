@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
-from geopeft_nb.memory.features import PLACES, CachedFeatures
+from geopeft_nb.memory.features import CachedFeatures
 from geopeft_nb.memory.frugal import applied, normalise
 from geopeft_nb.memory.measure import (
     device_memory,
@@ -339,10 +340,11 @@ def _loaders(
     """Return the loaders of training and validation, of images or of cached features."""
     parts: list[Any] = [data.train, data.val]
     together: Any = collate
-    if cached := [PLACES[name] for name in frugal if name in PLACES]:
+    if {"cached", "cached_on_disk"} & {*frugal}:
+        folder = cache_folder() if "cached_on_disk" in frugal else None
         augment = (task.augment, False)
         parts = [
-            stack.enter_context(CachedFeatures(task.model, chips, turned, *cached))
+            stack.enter_context(CachedFeatures(task.model, chips, turned, folder))
             for chips, turned in zip(parts, augment, strict=True)
         ]
         task.features, together = (parts[0], parts[1]), CachedFeatures.collate

@@ -242,7 +242,7 @@ class Watch:
                 trainer.should_stop = True
 
         def closed(features: CachedFeatures) -> None:
-            self.cached += features.nbytes if features.place == "memory" else 0
+            self.cached += features.nbytes if features.folder is None else 0
             close(features)
 
         with (

@@ -120,14 +120,11 @@ def test_cached_views_are_those_of_the_augmentation(data: GeoData) -> None:
         torch.testing.assert_close(logits, model(turned), rtol=0, atol=1e-4)
 
 
-def test_a_file_gives_the_same_and_leaves_nothing_behind(
-    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
+def test_a_file_gives_the_same_and_leaves_nothing_behind(data: GeoData, tmp_path: Path) -> None:
     model = build(data, "lora", decoder="unet", preset="late")
     outputs = []
-    for place in ("memory", "disk"):
-        with CachedFeatures(model, data.val, augment=False, place=place) as cached:
+    for folder in (None, tmp_path):
+        with CachedFeatures(model, data.val, augment=False, folder=folder) as cached:
             cached.fill()
             assert cached.nbytes == sum(store.nbytes for store in cached.store)
             batch = cached.collate([cached[index] for index in range(4)])
@@ -140,11 +137,11 @@ def test_fit_keeps_features_where_the_recipe_says(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
-    places: list[str] = []
+    folders: list[Path | None] = []
     close = CachedFeatures.close
 
     def closed(cached: CachedFeatures) -> None:
-        places.append(cached.place)
+        folders.append(cached.folder)
         close(cached)
 
     monkeypatch.setattr(CachedFeatures, "close", closed)
@@ -155,25 +152,22 @@ def test_fit_keeps_features_where_the_recipe_says(
             frugal=recipe,
         )  # fmt: skip
         losses.append(run.history["train_loss"].tolist())
-    assert places == ["memory", "memory", "disk", "disk"]
+    assert folders == [None, None, tmp_path, tmp_path]
     assert losses[0] == losses[1]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_features_too_large_for_memory_and_disk_are_refused(
+def test_features_too_large_for_memory_or_disk_are_refused(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
-    monkeypatch.setattr(features, "memory_limit", lambda: 0)
-    with CachedFeatures(build(data, "linear_probe"), data.val) as cached:
-        cached.fill()
-        assert cached.place == "disk"
-    monkeypatch.setattr(features, "RESERVE", 10**18)
-    with (
-        CachedFeatures(build(data, "linear_probe"), data.val) as cached,
-        pytest.raises(ValueError, match="leave 'cached' out"),
-    ):
-        cached.fill()
+    monkeypatch.setattr(features, "SHARE", 1e-9)
+    model = build(data, "linear_probe")
+    for folder, advice in [(None, "take 'cached_on_disk'"), (tmp_path, "set GEOPEFT_CACHE")]:
+        with (
+            CachedFeatures(model, data.val, folder=folder) as cached,
+            pytest.raises(ValueError, match=advice),
+        ):
+            cached.fill()
 
 
 @pytest.mark.parametrize(

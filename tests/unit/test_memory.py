@@ -2,10 +2,8 @@
 
 import doctest
 import mmap
-from pathlib import Path
 from types import ModuleType
 
-import psutil
 import pytest
 import torch
 
@@ -22,43 +20,6 @@ def test_process_memory_grows_with_what_is_allocated() -> None:
     grown = measure.process_memory() - before
     # the allocator may already hold a few free MiB that the block reuses
     assert 0.8 * block.nbytes < grown < 1.5 * block.nbytes
-
-
-def write_groups(folder: Path, lines: str, limits: dict[str, str]) -> tuple[Path, Path]:
-    groups, mount = folder / "cgroup", folder / "mount"
-    groups.write_text(lines)
-    for name, text in limits.items():
-        (mount / name).parent.mkdir(parents=True, exist_ok=True)
-        (mount / name).write_text(text)
-    return groups, mount
-
-
-@pytest.mark.parametrize(
-    ("lines", "limits"),
-    [
-        ("0::/pod/kernel\n", {"pod/memory.max": "1048576\n", "pod/kernel/memory.max": "max\n"}),
-        ("0::/not/visible/inside\n", {"memory.max": "1048576\n"}),
-        (
-            "5:cpu:/\n4:memory:/pod\n0::/\n",
-            {
-                "memory/pod/memory.limit_in_bytes": "1048576\n",
-                "memory/memory.limit_in_bytes": "9223372036854771712\n",
-            },
-        ),
-    ],
-    ids=["version 2, limit on the parent", "version 2, own group hidden", "version 1"],
-)
-def test_a_container_limit_below_the_machine_counts(
-    tmp_path: Path, lines: str, limits: dict[str, str]
-) -> None:
-    assert measure.memory_limit(*write_groups(tmp_path, lines, limits)) == 2**20
-
-
-def test_without_a_container_limit_the_machine_counts(tmp_path: Path) -> None:
-    total = psutil.virtual_memory().total
-    unlimited = write_groups(tmp_path, "0::/\n", {"memory.max": "max\n"})
-    assert measure.memory_limit(*unlimited) == total
-    assert measure.memory_limit(tmp_path / "absent", tmp_path / "absent") == total
 
 
 def test_on_the_cpu_the_device_memory_is_that_of_the_process() -> None:
