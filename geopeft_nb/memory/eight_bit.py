@@ -23,7 +23,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import full_weight
-from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.memory.parts import running_blocks
 from geopeft_nb.models import SegmentationModel, part_of
@@ -42,35 +41,24 @@ def hold(model: SegmentationModel, kind: str, park: str = "disk") -> Iterator[st
 
     Yields:
         A sentence that says what was done.
-
-    Raises:
-        ValueError: There is nothing to hold, or the method reads the weights by itself.
     """
-    if reason := why_not_hold(model, kind):
-        raise GeopeftError(reason)
     layers = frozen_layers(model)
     originals = [layer.weight.data for layer in layers]
-    before = sum(weight.nbytes for weight in originals)
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_folder()) as file:
         if park == "disk":
             torch.save([weight.cpu() for weight in originals], file)
             originals.clear()
         try:
-            after = 0
             for layer in layers:
-                weight, scale = layer.weight.data.to(torch.bfloat16), None
+                scale = None
                 if kind == "8bit":
-                    weight, scale = quantise(layer.weight.data)
-                    after += scale.nbytes
-                after += weight.nbytes
-                layer.weight.data = weight
+                    layer.weight.data, scale = quantise(layer.weight.data)
+                else:
+                    layer.weight.data = layer.weight.data.to(torch.bfloat16)
                 layer.register_buffer("weight_scale", scale, persistent=False)
                 layer.forward = partial(_forward, layer)
-            yield (
-                f"holds {len(layers)} frozen layers in {after / 2**20:.0f} MiB instead of "
-                f"{before / 2**20:.0f}"
-            )
+            yield f"holds {len(layers)} frozen layers as {kind}"
         finally:
             file.seek(0)
             for layer, weight in zip(

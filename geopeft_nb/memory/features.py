@@ -246,9 +246,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         device = next(self.split.model.parameters()).device
         image = torch.cat([seen(batch["image"], view) for view in self.views]).to(device)
         more = {
-            key: batch[key].expand(len(image), *batch[key].shape[1:]).to(device)
-            for key in ("temporal", "location")
-            if key in batch
+            key: value.expand(len(image), *value.shape[1:]).to(device)
+            for key, value in batch.items()
+            if key not in ("image", "target")
         }
         state = self.split.prefix(image, **more)
         if not self.store:

@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.errors import GeopeftError, expect, unknown_name
 from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
@@ -44,8 +43,6 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
     Source: Yosinski et al., How transferable are features in deep neural networks?, arXiv
     1411.1792.
     """
-    if reason := why_not_late(model):
-        raise GeopeftError(reason)
     blocks, late, plain = running_blocks(model), _late_blocks(model), model.plain_backbone
     first = len(blocks) - len(late)
     stays = {id(p) for part in (*late, plain.norm) for p in part.parameters()}  # type: ignore[union-attr]
@@ -103,27 +100,18 @@ def checkpoint_blocks(model: SegmentationModel, park: str = "") -> Iterator[str]
     parts = _checkpointed(model)
     norms = {m: m.momentum for part in parts for m in part.modules() if isinstance(m, _BatchNorm)}
 
-    def count(*_: object) -> None:
+    def count(first: bool, *_: object) -> None:
         for norm, momentum in norms.items():
-            norm.momentum = momentum
+            norm.momentum = momentum if first else 0.0
 
-    def counted(*_: object) -> None:
-        for norm in norms:
-            norm.momentum = 0.0
-
-    whole = model.backbone
-    hooks = whole.register_forward_pre_hook(count), whole.register_forward_hook(counted)
-    try:
+    with ExitStack() as stack:
+        stack.callback(count, True)
+        stack.enter_context(model.backbone.register_forward_pre_hook(partial(count, True)))
+        stack.enter_context(model.backbone.register_forward_hook(partial(count, False)))
         for part in parts:
-            again = partial(checkpoint, part.forward, use_reentrant=False)
-            part.forward = again
+            stack.callback(vars(part).pop, "forward", None)
+            part.forward = partial(checkpoint, part.forward, use_reentrant=False)
         yield f"keeps only the input of {len(parts)} blocks"
-    finally:
-        count()
-        for part in parts:
-            vars(part).pop("forward", None)
-        for hook in hooks:
-            hook.remove()
 
 
 def _checkpointed(model: SegmentationModel) -> list[nn.Module]:
@@ -133,10 +121,6 @@ def _checkpointed(model: SegmentationModel) -> list[nn.Module]:
         return [*blocks, *(part for part in model.modules() if isinstance(part, CrossAttention))]
     trained = [any(p.requires_grad for p in block.parameters()) for block in blocks]
     return blocks[trained.index(True) :] if True in trained else []
-
-
-def _no_graph(model: SegmentationModel) -> str:
-    return "" if _checkpointed(model) else "no gradient passes a block, so none keeps anything"
 
 
 @contextmanager
@@ -156,30 +140,14 @@ def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
             vars(block).pop("forward", None)
 
 
+def _own_blocks(model: SegmentationModel) -> list[Any]:
+    """Return the blocks, without the prompts that may be wrapped around them."""
+    return [getattr(block, "base_layer", block) for block in running_blocks(model)]
+
+
 def _recomputed(model: SegmentationModel) -> list[nn.Module]:
     """Return the layers behind a norm or GELU that would keep their input."""
     return [layer for block in _own_blocks(model) for layer in lean.saving_layers(block)]
-
-
-def _own_blocks(model: SegmentationModel) -> list[Any]:
-    """Return the toolkit's own blocks, without the prompts that may be wrapped around them."""
-    blocks = [getattr(block, "base_layer", block) for block in running_blocks(model)]
-    return [block for block in blocks if isinstance(block, PreNormBlock)]
-
-
-def _no_inputs(model: SegmentationModel) -> str:
-    if _recomputed(model):
-        return ""
-    return "no layer behind a norm or GELU of this toolkit's own blocks keeps its input"
-
-
-def _nothing(model: SegmentationModel) -> str:
-    return ""
-
-
-def _cache(where: str) -> Callable[[SegmentationModel, str], AbstractContextManager[str]]:
-    """`CachedFeatures` keeps them, which is about epochs; a step only says so."""
-    return lambda model, park: nullcontext(f"features of the frozen part are kept {where}")
 
 
 @dataclass(frozen=True)
@@ -196,7 +164,7 @@ class Recipe:
         apply: Changes a model, yields a sentence that says what was done, and undoes it; the second
             argument is where weights are parked, see `hold`.
         refuses: Says why it cannot be applied to a model; empty if it can.
-        idle: Says why it would change nothing of a model; empty if it would.
+        reaches: What it would change of a model; if that is nothing, `idle` says why.
     """
 
     name: str
@@ -206,8 +174,9 @@ class Recipe:
     exact: bool
     in_all: bool
     apply: Callable[[SegmentationModel, str], AbstractContextManager[str]]
-    refuses: Callable[[SegmentationModel], str] = _nothing
-    idle: Callable[[SegmentationModel], str] = _nothing
+    refuses: Callable[[SegmentationModel], str] = lambda model: ""
+    reaches: Callable[[SegmentationModel], object] = lambda model: True
+    idle: str = ""
 
 
 #: In the order in which they are applied.
@@ -233,22 +202,28 @@ RECIPES = {
         Recipe(
             "recompute", "Recompute what is cheap", "computes layer norms and GELUs again in the "
             "backward pass instead of keeping what they gave", "they are computed twice",
-            True, False, recompute_cheap, idle=_no_inputs,
+            True, False, recompute_cheap,
+            reaches=_recomputed, idle="no layer behind a norm or GELU of this toolkit's own blocks "
+            "keeps its input",
         ),
         Recipe(
             "checkpoint", "Checkpoint blocks", "keeps only the input of each block, and runs it "
             "again in the backward pass", "a quarter to nearly half more time on one CPU core",
-            True, True, checkpoint_blocks, idle=_no_graph,
+            True, True, checkpoint_blocks,
+            reaches=_checkpointed, idle="no gradient passes a block, so none keeps anything",
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
             "once per chip and view", "memory for eight views of each chip; the first epoch "
-            "computes all eight", True, True, _cache("in memory"), why_not_split,
+            "computes all eight", True, True,
+            lambda model, park: nullcontext("keeps features of the frozen part in memory"),
+            why_not_split,
         ),
         Recipe(
             "cached_on_disk", "Cached features in a file", "as 'cached', but not in memory",
             "disk for eight views of each chip; the first epoch computes all eight", True, False,
-            _cache("in a file"), why_not_split,
+            lambda model, park: nullcontext("keeps features of the frozen part in a file"),
+            why_not_split,
         ),
     ]
 }  # fmt: skip
@@ -258,9 +233,8 @@ RIVALS = (("bf16", "8bit"), ("cached", "cached_on_disk"))
 
 def list_recipes() -> pd.DataFrame:
     """List the recipes that `fit` and `memory_plan` know, one row each."""
-    return (
-        pd.DataFrame(RECIPES.values()).set_index("name").drop(columns=["apply", "refuses", "idle"])
-    )
+    shown = ["name", "title", "does", "costs", "exact", "in_all"]
+    return pd.DataFrame(RECIPES.values())[shown].set_index("name")
 
 
 def normalise(
@@ -302,7 +276,7 @@ def normalise(
             reason = recipe.refuses(model)
             if reason and name in names:
                 raise GeopeftError(reason)
-            if not reason and (name in names or not recipe.idle(model)):
+            if not reason and (name in names or recipe.reaches(model)):
                 chosen.append(name)
                 if name == "late":  # the others see what it leaves to train
                     stack.enter_context(train_late(model))
@@ -333,10 +307,11 @@ def applied(
     done = {}
     with ExitStack() as stack:
         for name in names:
-            if idle := RECIPES[name].idle(model):
-                done[name] = f"changes nothing: {idle}"
+            recipe = RECIPES[name]
+            if not recipe.reaches(model):
+                done[name] = f"changes nothing: {recipe.idle}"
             elif name == "recompute" and "checkpoint" in names:
                 done[name] = "changes nothing: whole blocks are checkpointed"
             else:
-                done[name] = stack.enter_context(RECIPES[name].apply(model, park))
+                done[name] = stack.enter_context(recipe.apply(model, park))
         yield done

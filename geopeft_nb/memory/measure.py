@@ -16,12 +16,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 GIB = 2**30  # bytes in one GiB, the unit in which memory is shown everywhere in this package
@@ -80,9 +80,7 @@ def hand_back() -> None:
         library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
 
 
-def training_bytes(
-    model: nn.Module, compute_loss: Callable[[], Tensor], moments: int = 2
-) -> dict[str, int]:
+def training_bytes(model: nn.Module, compute_loss: Callable[[], Tensor]) -> dict[str, int]:
     """Measure what one training step of the model keeps in memory, in bytes.
 
     The forward pass runs once and autograd is watched while it saves tensors for the backward pass.
@@ -93,8 +91,6 @@ def training_bytes(
     Args:
         model: The model as it will be trained: what is frozen is frozen, and in training mode.
         compute_loss: Runs the forward pass on one batch and returns the loss, a scalar tensor.
-        moments: Tensors that the optimiser keeps per trainable weight: 2 for AdamW, 1 for SGD with
-            momentum, 0 for plain SGD.
 
     Returns:
         Bytes under `weights` (parameters and buffers), `gradients`, `optimiser`, `activations` and
@@ -114,11 +110,11 @@ def training_bytes(
         loss = compute_loss()  # held until counted: the graph dies with it
     activations = kept.count()
     del loss
-    gradients = sum(tensor_bytes(p) for p in model.parameters() if p.requires_grad)
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     parts = {
         "weights": sum(_storages(own).values()),
         "gradients": gradients,
-        "optimiser": moments * gradients,
+        "optimiser": 2 * gradients,  # AdamW's moments
         "activations": sum(activations.values()),
     }
     return {**parts, "total": sum(parts.values())}
@@ -200,8 +196,7 @@ class LiveBytes(TorchDispatchMode):
         """Run one operation and count the storages that it made."""
         result = func(*args, **(kwargs or {}))
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for tensor in (part for whole in made for part in plain_tensors(whole)):
-            storage = tensor.untyped_storage()
+        for storage in (tensor.untyped_storage() for tensor in made):
             key, size = storage._cdata, storage.nbytes()
             if key not in self._alive:
                 self._alive.add(key)
@@ -227,25 +222,7 @@ def unmoved(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def tensor_bytes(tensor: Tensor) -> int:
-    """Return the bytes of a tensor's values; of a quantised one those of its parts."""
-    return sum(part.numel() * part.element_size() for part in plain_tensors(tensor))
-
-
-def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the tensor, or those that it is made of, as a quantised one is of numbers and scales.
-
-    Source: PyTorch's protocol for tensor subclasses, `__tensor_flatten__`.
-    """
-    if not is_traceable_wrapper_subclass(made := cast(Any, tensor)):
-        yield tensor
-        return
-    for name in made.__tensor_flatten__()[0]:
-        yield from plain_tensors(getattr(made, name))
-
-
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each storage behind the tensors, by its identity while it lives."""
-    plain = (part for tensor in tensors for part in plain_tensors(tensor))
-    storages = (tensor.untyped_storage() for tensor in plain)
+    storages = (tensor.untyped_storage() for tensor in tensors)
     return {s._cdata: s.nbytes() for s in storages}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.models import SegmentationModel
@@ -60,7 +59,6 @@ class Parts:
     def following(self) -> Iterator[None]:
         """Keep `running` up to date while the model computes."""
         self._running = [LOSS]
-        handles: list[RemovableHandle] = []
 
         def enter(label: str, *_: object) -> None:
             self._running.append(label)
@@ -68,14 +66,11 @@ class Parts:
         def leave(*_: object) -> None:
             self._running.pop()
 
-        try:
+        with ExitStack() as hooks:
             for module, label in self.labels.items():
-                handles.append(module.register_forward_pre_hook(partial(enter, label)))
-                handles.append(module.register_forward_hook(leave, always_call=True))
+                hooks.enter_context(module.register_forward_pre_hook(partial(enter, label)))
+                hooks.enter_context(module.register_forward_hook(leave, always_call=True))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def weights(self) -> dict[str, list[Tensor]]:
         """Sort parameters and buffers by part; what several modules share counts once."""

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
-from geopeft_nb.memory.measure import tensor_bytes, unmoved
+from geopeft_nb.memory.measure import unmoved
 from geopeft_nb.memory.step import AUTOCAST, Answers, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.memory_bars import memory_figure
@@ -84,15 +84,12 @@ class MemoryPlan:
         """Show the table in a notebook, with its sums and where it fits."""
         shown = self.table.copy()
         shown.loc["total"] = shown.sum()
-        caption = f"{self.title}. Peak {in_bytes(self.peak)}. {self._fits()}"
-        return str(shown.style.format(in_bytes).set_caption(caption).to_html())
-
-    def _fits(self) -> str:
-        marks = [
+        marks = ", ".join(
             f"{name} {limit / 1e9:g} GB: {'yes' if self.fits(limit) else 'no'}"
             for name, limit in DEVICES.items()
-        ]
-        return f"Fits on {', '.join(marks)}."
+        )
+        caption = f"{self.title}. Peak {in_bytes(self.peak)}. Fits on {marks}."
+        return str(shown.style.format(in_bytes).set_caption(caption).to_html())
 
     def plot(self) -> Figure:
         """Draw where it fits, and each part as a bar of what it keeps.
@@ -218,8 +215,8 @@ def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPl
     """Put the plan together; parts without bytes are left out."""
     rows = {}
     for part, tensors in step.weights.items():
-        gradients = sum(tensor_bytes(tensor) for tensor in tensors if tensor.requires_grad)
-        held = sum(map(tensor_bytes, tensors))
+        gradients = sum(tensor.nbytes for tensor in tensors if tensor.requires_grad)
+        held = sum(tensor.nbytes for tensor in tensors)
         rows[part] = (held, gradients, 2 * gradients, step.kept.get(part, 0))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     table["total"] = table.sum(axis=1)
@@ -231,7 +228,7 @@ def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPl
     )
     table = table[table["total"] > 0].rename_axis("part")
     plan = MemoryPlan(table, 0, step.batch_size, step.size, step.precision, recipes, title)
-    trained = [tensor_bytes(p) for p in model.parameters() if p.requires_grad]
+    trained = [p.nbytes for p in model.parameters() if p.requires_grad]
     # torch.optim.adam: the root of the second moments, of all weights on a GPU, else of one.
     spare = sum(trained) if gpu else 2 * max(trained, default=0)
     beside = max(step.forward_most, spare) + plan.gradients
@@ -243,7 +240,8 @@ def _allocated(step: Step) -> int:
     """Return the most bytes that CUDA's allocator handed out in a step like those of `fit`."""
     step.model.zero_grad(set_to_none=True)
     own = [*step.model.parameters(), *step.model.buffers()]
-    others = torch.cuda.memory_allocated() - sum(map(tensor_bytes, own))  # what else is on the GPU
+    # What else is on the GPU.
+    others = torch.cuda.memory_allocated() - sum(tensor.nbytes for tensor in own)
     trained = [weight for weight in step.model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=0.0)
     for _ in range(2):  # the moments are there from the second on

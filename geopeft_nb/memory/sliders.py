@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.memory.frugal import RECIPES
 from geopeft_nb.memory.plan import DEVICES, MemoryPlan, memory_plan
 from geopeft_nb.models import SegmentationModel
@@ -26,8 +26,6 @@ LABELS = {
     "precision": "Precision:", "recipe": "Recipe:",
 }  # fmt: skip
 
-Models = SegmentationModel | Mapping[str, SegmentationModel] | Callable[[str], SegmentationModel]
-
 
 class MemorySliders:
     """A plan as a picture, and sliders above it.
@@ -38,14 +36,8 @@ class MemorySliders:
         plan: Returns the plan of five settings; each is computed once.
     """
 
-    def __init__(
-        self, plan: Callable[..., MemoryPlan], choices: dict[str, Sequence[Any]],
-        devices: Mapping[str, float] = DEVICES,
-    ) -> None:  # fmt: skip
-        self.plan, self.choices, self.devices = cache(plan), choices, devices
-        for name, values in choices.items():
-            if not values:
-                raise GeopeftError(f"There is no {name} to choose from; give at least one.")
+    def __init__(self, plan: Callable[..., MemoryPlan], choices: dict[str, Sequence[Any]]) -> None:
+        self.plan, self.choices = cache(plan), choices
         self.chosen = {name: values[0] for name, values in choices.items()}
         self._before: int | None = None  # bytes of the plan that was shown last
 
@@ -56,8 +48,7 @@ class MemorySliders:
             ValueError: Not one of the choices.
         """
         for name, value in wanted.items():
-            if name not in self.choices:
-                raise unknown_name("setting", name, self.choices)
+            check_name("setting", name, self.choices)
             if value not in self.choices[name]:
                 allowed = ", ".join(map(str, self.choices[name]))
                 raise GeopeftError(f"{name} {value!r} is not one of {allowed}.")
@@ -73,7 +64,7 @@ class MemorySliders:
         except ValueError as error:
             words = f"{settings} is not possible: {error}"
             return {"text/plain": words, "text/html": f"<p>{words}</p>"}
-        fits = [name for name, limit in self.devices.items() if plan.fits(limit)]
+        fits = [name for name, limit in DEVICES.items() if plan.fits(limit)]
         kept = f"{in_bytes(plan.total)} kept in one training step"
         if self._before not in (None, plan.total):
             times = plan.total / self._before
@@ -81,9 +72,9 @@ class MemorySliders:
         self._before = plan.total
         title = f"{plan.title}; {settings}\n{kept}"
         parts = ", ".join(f"{part} {in_bytes(getattr(plan, part))}" for part in PALETTE)
-        where = f"Fits on {', '.join(fits) or 'none of ' + ', '.join(self.devices)}."
+        where = f"Fits on {', '.join(fits) or 'none of ' + ', '.join(DEVICES)}."
         words = f"{title}: {parts}; at most {in_bytes(plan.peak)} at once. {where}"
-        return bundle(png(memory_figure(plan.table, plan.peak, title, self.devices), 80), words)
+        return bundle(png(memory_figure(plan.table, plan.peak, title, DEVICES), 80), words)
 
     def _ipython_display_(self) -> None:
         """Display the sliders, and below them the picture that they redraw when let go."""
@@ -117,38 +108,29 @@ class MemorySliders:
 
 
 def memory_widget(
-    models: Models, methods: Sequence[str] = ("full", "linear_probe", "lora"),
+    models: SegmentationModel | Mapping[str, SegmentationModel],
     batch_size: int = 8, size: int = 224, batches: Sequence[int] = BATCHES,
-    sizes: Sequence[int] = SIZES, precisions: Sequence[str] = PRECISIONS,
-    recipes: Sequence[str] = (NO_RECIPE, *RECIPES, "all"),
-    devices: Mapping[str, float] = DEVICES,
+    sizes: Sequence[int] = SIZES,
 ) -> MemorySliders:  # fmt: skip
     """Show what a training step would keep in memory, part by part, and move sliders to see why.
 
     Nothing is trained: every picture is a `gp.memory_plan`.
 
     Args:
-        models: A model with a method attached; a dictionary of such models by name; or a function
-            that takes the name of a method and returns a model with it attached. The function is
-            called once for each method that is looked at.
-        methods: Names of methods to choose from, if `models` is a function.
+        models: A model with a method attached, or a dictionary of such models by name.
         batch_size: Chips per step at first.
         size: Side of a chip in pixels at first.
         batches: Batches to choose from.
         sizes: Sides to choose from.
-        precisions: Precisions to choose from.
-        recipes: Recipes to choose from, several joined by a plus.
-        devices: Name -> bytes of memory, for the ruler.
 
     Returns:
         What a notebook shows when it is the last line of a cell.
 
     Raises:
-        ValueError: Nothing is attached to the model, there is nothing to choose from, or the first
-            setting is not one of the choices.
+        ValueError: Nothing is attached to the model, or the first setting is no choice.
 
     Example:
-        gp.memory_widget(lambda name: gp.attach(gp.build_model(backbone, data), name))
+        gp.memory_widget(gp.attach(gp.build_model(backbone, data), "lora"))
     """
     if isinstance(models, SegmentationModel):
         if models.method is None:
@@ -156,18 +138,15 @@ def memory_widget(
                 "Nothing is attached to the model. Call gp.attach(model, ...) first."
             )
         models = {str(models.method): models}
-    if isinstance(models, Mapping):
-        methods = [*models]
-    make = cache(models.__getitem__ if isinstance(models, Mapping) else models)
 
     def plan(method: str, batch_size: int, size: int, precision: str, recipe: str) -> MemoryPlan:
-        frugal = None if recipe == NO_RECIPE else recipe.split("+")
-        return memory_plan(make(method), batch_size, size, precision, frugal)
+        frugal = None if recipe == NO_RECIPE else recipe
+        return memory_plan(models[method], batch_size, size, precision, frugal)
 
     choices: dict[str, Sequence[Any]] = {
-        "method": methods, "batch_size": batches, "size": sizes, "precision": precisions,
-        "recipe": recipes,
+        "method": [*models], "batch_size": batches, "size": sizes, "precision": PRECISIONS,
+        "recipe": (NO_RECIPE, *RECIPES, "all"),
     }  # fmt: skip
-    sliders = MemorySliders(plan, choices, devices)
+    sliders = MemorySliders(plan, choices)
     sliders.choose(batch_size=batch_size, size=size)
     return sliders

@@ -273,7 +273,8 @@ def now_on(device: str) -> Callable[[], float]:
 
 def changes_nothing(model: SegmentationModel, row: Row) -> str:
     """Say why the row computes as without its recipes; empty if it does not."""
-    reasons = [RECIPES[name].idle(model) for name in normalise(row.frugal, model)]
+    recipes = [RECIPES[name] for name in normalise(row.frugal, model)]
+    reasons = ["" if recipe.reaches(model) else recipe.idle for recipe in recipes]
     return "; ".join(reasons) if reasons and all(reasons) else ""
 
 

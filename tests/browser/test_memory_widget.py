@@ -26,7 +26,7 @@ def network(method):
         return gp.attach(gp.build_model(backbone, data, decoder="unet"), method)
 
 
-gp.memory_widget(network)
+gp.memory_widget({name: network(name) for name in ("full", "linear_probe", "lora")})
 """
 
 
