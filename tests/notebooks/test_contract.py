@@ -17,17 +17,7 @@ from nbformat import NotebookNode
 from geopeft_nb.classroom.check import load_checks
 from geopeft_nb.classroom.quiz import load_questions
 
-PARAMETERS = {
-    "model",
-    "data",
-    "method",
-    "epochs",
-    "batch_size",
-    "seed",
-    "device",
-    "out_dir",
-    "FAST",
-}
+PARAMETERS = {*"model data method epochs batch_size seed device out_dir FAST".split()}
 LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FOOT = [
     "What we have seen",

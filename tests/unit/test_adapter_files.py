@@ -101,16 +101,6 @@ def test_only_the_active_adapter_is_saved_whatever_its_name(
     assert torch.equal(output(again, image), expected)
 
 
-def test_peft_itself_loads_what_was_saved(data: GeoData, tmp_path: Path, image: Tensor) -> None:
-    from peft import PeftModel
-
-    model = build(data, "lora", name="virginia")
-    folder = gp.save_adapter(model, tmp_path / "adapter")
-    loaded = PeftModel.from_pretrained(gp.load_backbone("geopeft_tiny"), str(folder)).eval()
-    with torch.no_grad():
-        assert torch.equal(loaded(image)[-1], model.backbone(image)[-1])
-
-
 def test_a_folder_alone_gives_the_model_with_its_batch_statistics_and_facts(
     data: GeoData, tmp_path: Path, image: Tensor
 ) -> None:

@@ -121,8 +121,8 @@ def run(*arguments: str) -> subprocess.Popen[str]:
 def test_first_downloads_at_the_same_time_ask_once(server: Trickle, cache: Path) -> None:
     server.pause = 0.01
     arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
-    together = [run(*arguments) for _ in range(6)]
-    assert [process.wait() for process in together] == [0] * 6
+    together = [run(*arguments) for _ in range(3)]
+    assert [process.wait() for process in together] == [0] * 3
     assert server.asked == 1
     assert (cache / "big.bin").read_bytes() == CONTENT
 
@@ -138,7 +138,7 @@ def kill_at(process: subprocess.Popen[str], folder: Path, files: int) -> bool:
 
 
 @pytest.mark.slow
-def test_an_extraction_killed_at_ten_random_moments_is_right_in_the_end(tmp_path: Path) -> None:
+def test_an_extraction_killed_at_five_random_moments_is_right_in_the_end(tmp_path: Path) -> None:
     archive, target = tmp_path / "set.tar.gz", tmp_path / "set"
     files = {f"part{i}/chip{j}.bin": CONTENT[i : i + 60_000] for i in range(10) for j in range(40)}
     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
@@ -147,11 +147,11 @@ def test_an_extraction_killed_at_ten_random_moments_is_right_in_the_end(tmp_path
             member.size = len(content)
             packed.addfile(member, io.BytesIO(content))
     caught = 0
-    for count in sorted(np.random.default_rng(2).integers(0, 300, 10)):
+    for count in sorted(np.random.default_rng(2).integers(0, 300, 5)):
         shutil.rmtree(target, ignore_errors=True)
         caught += kill_at(run("extract", str(archive), str(target)), tmp_path, int(count))
         assert not target.exists() or len(list(target.rglob("*.bin"))) == len(files)
-    assert caught >= 5
+    assert caught >= 3
     assert run("extract", str(archive), str(target)).wait() == 0
     assert all((target / name).read_bytes() == content for name, content in files.items())
     left = {path.name for path in tmp_path.iterdir()}
@@ -159,12 +159,12 @@ def test_an_extraction_killed_at_ten_random_moments_is_right_in_the_end(tmp_path
 
 
 @pytest.mark.slow
-def test_a_cache_of_chips_killed_at_ten_random_moments_is_right_in_the_end(cache: Path) -> None:
+def test_a_cache_of_chips_killed_at_five_random_moments_is_right_in_the_end(cache: Path) -> None:
     caught = 0
     kept = ChipCache("killed", "key")
-    for count in sorted(np.random.default_rng(3).integers(1, CHIPS // 2, 10)):
+    for count in sorted(np.random.default_rng(3).integers(1, CHIPS // 2, 5)):
         caught += kill_at(run("chips"), kept.folder, int(count))
-    assert caught >= 5
+    assert caught >= 3
 
     def never() -> Reading:
         raise AssertionError("this chip had been kept")

@@ -123,11 +123,6 @@ def test_unfit_pixels_are_refused_by_name(value: float, label: int, message: str
         one_chip(image, mask)[0]
 
 
-def test_mask_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="mask of"):
-        one_chip(np.zeros((6, 8, 8), np.float32), np.zeros((8, 9), np.int64))[0]
-
-
 @pytest.mark.mirror
 def test_hls_water_never_splits_a_place() -> None:
     if not any((folder / "hls_water").is_dir() for folder in mirror_folders()):

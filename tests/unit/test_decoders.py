@@ -199,6 +199,7 @@ def test_options_reach_the_decoder_and_a_new_one_has_them_too(data: GeoData) -> 
             "Unknown option of decoder 'linear' 'channels'.*kernel",
         ),
         ({"normalize": "dataset"}, "Did you mean 'normalise'"),
+        ({"normalise": "datset"}, "Did you mean 'dataset'"),
         ({"decoder": "unet", "channels": 64}, "must be 4 numbers, coarse to fine"),
         ({"decoder": "unet", "channels": (64, 32)}, "must be 4 numbers, coarse to fine"),
         ({"decoder": "fcn", "convs": 0}, "convs must be a whole number above 0, got 0"),

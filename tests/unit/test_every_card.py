@@ -10,8 +10,8 @@ import torch
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS
 
-#: More than two gigabytes with gradients: built without memory only.
-LARGE = {"prithvi_eo_v2_600", "prithvi_eo_v2_600_tl"}
+#: Too large or too slow for every run: built without memory only.
+LARGE = {"prithvi_eo_v2_600", "prithvi_eo_v2_600_tl", "satmae_large"}
 SUBSET = ["RED", "NIR_NARROW", "SWIR_1"]
 
 

@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
@@ -224,15 +223,6 @@ def test_an_empty_part_is_refused(data: GeoData) -> None:
     empty = GeoData(chips(0, 0), data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
     with pytest.raises(ValueError, match=r"data\.train has no chips"):
         train(empty)
-
-
-def test_chips_and_labels_are_turned_alike() -> None:
-    torch.manual_seed(0)
-    image = torch.rand(8, 3, 6, 6)
-    mask = (image[:, 0] > 0.5).long()
-    turned, labels = turn_and_mirror(image, mask)
-    assert torch.equal((turned[:, 0] > 0.5).long(), labels)
-    assert not torch.equal(turned, image)
 
 
 @pytest.mark.gpu

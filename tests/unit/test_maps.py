@@ -113,15 +113,6 @@ def test_chips_off_a_common_grid_are_not_joined() -> None:
     assert grid.mosaic_grid([chip(0, 0), chip(90, 90)]) is None, "specks in an empty map"
 
 
-def test_chosen_chips_hold_several_classes_and_differ_in_place() -> None:
-    mixed, plain = np.eye(8, dtype=int), np.zeros((8, 8), int)
-    masks = [plain, mixed, mixed, plain, mixed, mixed, plain, mixed]
-    places = ["a", "b", "b", "c", "d", "e", "f", "g"]
-    assert grid.choose_chips(masks, places, 3) == [1, 5, 7]
-    assert grid.choose_chips(masks, places, 5) == [1, 2, 4, 5, 7], "one place must come twice"
-    assert grid.choose_chips(masks, places, 50) == list(range(8))
-
-
 def test_pixel_size_on_the_ground_is_in_metres_for_any_crs() -> None:
     metric = grid.Grid(((0, 0),), 10, 10, "EPSG:32618", (LEFT, TOP), (PIXEL, PIXEL))
     assert metric.metres == (20.0, 20.0)

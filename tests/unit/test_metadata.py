@@ -203,14 +203,6 @@ def test_choosing_reads_no_chips_that_state_their_metadata_and_one_of_those_that
     assert build(silent).metadata == () and reads == ["virginia-0-0"]
 
 
-def test_a_location_is_known_from_bounds() -> None:
-    data = gp.load_data("scenes")
-    assert {key for key in data.train[0] if key in ("temporal", "location")} == {"location"}
-    latitude, longitude = data.train[0]["location"].tolist()
-    assert 37 < latitude < 38.5 and -76.5 < longitude < -75  # Virginia's Eastern Shore
-    assert build(replace(data, size=64), metadata="location").metadata == ("location",)
-
-
 def test_a_model_that_uses_metadata_refuses_to_go_without() -> None:
     data = make()
     call = given(data)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
@@ -21,21 +20,6 @@ def build(data: GeoData, method: str | None = None, **options: object) -> Segmen
     return gp.attach(model, method, **options) if method else model
 
 
-def one_step(model: SegmentationModel) -> None:
-    """Take one optimiser step on noise, in place."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=1e-2)
-    torch.manual_seed(0)
-    model(torch.rand(2, 6, 32, 32)).square().mean().backward()
-    optimiser.step()
-
-
-def test_logits_have_the_size_of_the_image_whatever_it_is(data: GeoData) -> None:
-    model = build(data)
-    assert model(torch.zeros(1, 6, 97, 131)).shape == (1, 2, 97, 131)
-    assert model(torch.zeros(1, 6, 64, 64)).shape == (1, 2, 64, 64)
-
-
 def test_input_is_scaled_as_in_pretraining_unless_asked_otherwise(data: GeoData) -> None:
     backbone = gp.load_backbone("geopeft_tiny")
     pretraining = gp.build_model(backbone, data)
@@ -44,20 +28,6 @@ def test_input_is_scaled_as_in_pretraining_unless_asked_otherwise(data: GeoData)
     pixels = torch.stack([data.train[i]["image"] for i in range(len(data.train))])
     assert torch.allclose(own.mean.flatten(), pixels.mean(dim=(0, 2, 3)), atol=1e-6)
     assert torch.allclose(own.std.flatten(), pixels.std(dim=(0, 2, 3)), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"decoder": "lineal"}, "Did you mean 'linear'"),
-        ({"normalise": "datset"}, "Did you mean 'dataset'"),
-    ],
-)
-def test_bad_requests_say_what_would_work(
-    data: GeoData, options: dict[str, str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        gp.build_model(gp.load_backbone("geopeft_tiny"), data, **options)
 
 
 def test_chips_that_patches_do_not_fill_are_refused_unless_padded() -> None:
@@ -71,17 +41,6 @@ def test_chips_that_patches_do_not_fill_are_refused_unless_padded() -> None:
 def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
     with pytest.raises(ValueError, match=r"load_backbone\(\.\.\., bands=data\.bands"):
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
-
-
-def test_lora_adds_its_product_scaled_by_alpha_over_rank(data: GeoData) -> None:
-    model = build(data, "lora", r=4, lora_alpha=12)
-    one_step(model)
-    attention = model.backbone.base_model.model.blocks[0].attn
-    assert isinstance(attention.k, nn.Linear) and not hasattr(attention.k, "lora_A")
-    layer, tokens = attention.v, torch.rand(3, 5, 192)
-    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    wanted = layer.get_base_layer()(tokens) + 12 / 4 * (tokens @ down.T @ up.T)
-    assert up.abs().max() > 0 and torch.allclose(layer(tokens), wanted, atol=1e-5)
 
 
 def test_one_backbone_serves_one_model(data: GeoData) -> None:

@@ -44,11 +44,6 @@ def clay() -> Backbone:
     return model.eval()
 
 
-def galileo() -> Backbone:
-    torch.manual_seed(0)
-    return gp.load_backbone("galileo_nano", weights=None).eval()
-
-
 def timm_vit() -> Backbone:
     torch.manual_seed(0)
     return gp.load_backbone("timm:vit_tiny_patch16_224", weights=None, img_size=64).eval()
@@ -63,7 +58,7 @@ def resnet() -> Backbone:
     return model
 
 
-BACKBONES = {"tiny": tiny, "clay": clay, "galileo": galileo, "timm": timm_vit}
+BACKBONES = {"tiny": tiny, "clay": clay, "timm": timm_vit}
 CASES = [(b, c) for b in BACKBONES for c in CONFIGS] + [("resnet", "biases")]
 BACKBONES["resnet"] = resnet
 

@@ -186,7 +186,7 @@ KEYS = {
     "galileo": ("blocks.0.norm2.weight", "blocks.0.norm2.weight"),
     "resnet": ("layer2.0.bn1.weight", "network.layer2.0.bn1.weight"),
 }
-CHANGES = ["missing", "renamed", "shape", "truncated", "code"]
+CHANGES = ["missing", "renamed", "shape", "not finite", "truncated", "code"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -210,6 +210,9 @@ def test_a_damaged_file_is_refused_and_says_what_is_wrong(
     elif change == "shape":
         state[key] = torch.ones(7)
         message = rf"{ours} is \(7,\) instead of \(\d+,\)"
+    elif change == "not finite":
+        state[key] = torch.full_like(state[key], torch.nan)
+        message = f"{ours} has values that are not finite"
     elif change == "code":
         content["run"] = Harmful(tmp_path / "trace")
     write(content, path)

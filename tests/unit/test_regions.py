@@ -1,7 +1,6 @@
 """Regions: published splits, leave-one-region-out, places on two sides, and skipped chips."""
 
 import datetime
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -102,19 +101,10 @@ def broken() -> tuple[np.ndarray, np.ndarray]:
     raise OSError("the file ends too early")
 
 
-def unknown_class() -> tuple[np.ndarray, np.ndarray]:
-    return IMAGE, MASK + 7
-
-
-@pytest.mark.parametrize(
-    ("read", "reason"), [(broken, "ends too early"), (unknown_class, r"unknown classes \[7\]")]
-)
-def test_unreadable_chips_are_named(
-    read: Callable[[], tuple[np.ndarray, np.ndarray]], reason: str
-) -> None:
-    chips = [replace(chip("c4", "north"), read=read), chip("c5", "north"), chip("c6", "north")]
+def test_an_unreadable_chip_is_named() -> None:
+    chips = [replace(chip("c4", "north"), read=broken), chip("c5", "north"), chip("c6", "north")]
     data = split_regions(chips, HOME, CARD, HLS_BANDS, 8)
-    with pytest.raises(ValueError, match=f"'c4'.*{reason}"):
+    with pytest.raises(ValueError, match=r"'c4'.*ends too early"):
         [part[i] for part in data.parts.values() for i in range(len(part))]
 
 
