@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geopeft_nb.errors import GeopeftError, check_name, expect, whole
+from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.maps.region import Regions, region_view
-from geopeft_nb.pictures.chips import COMPOSITES
 from geopeft_nb.pictures.show import bundle, png
 
 if TYPE_CHECKING:
@@ -26,22 +25,17 @@ def map_regions(
     data: Any,  # noqa: ANN401 (GeoData)
     regions: Sequence[str] | str | None = None,
     interactive: bool = True,
-    chips: int = 12,
-    composite: str = "true_colour",
 ) -> RegionMap:
     """Show image, label, prediction and where they differ, for home and hold-out regions.
 
     Home regions show their test chips, away regions their hold-out chips. Chips that lie on one
-    pixel grid are joined into one map. Chips without coordinates are laid out side by side.
+    pixel grid are joined into one map. Of others at most twelve are laid out side by side.
 
     Args:
         run_or_runs: A run of `fit`, a list of runs, or a dictionary name -> run.
         data: What `load_data` returned.
         regions: Names of the regions to show; all of them by default.
         interactive: Add the interactive map below the static figure.
-        chips: Show at most this many chips of a region whose chips cannot be joined.
-        composite: ``"true_colour"`` or ``"false_colour"`` (SWIR 1, near infrared, red: open water
-            is nearly black, plants are green).
 
     Returns:
         A map that a notebook displays; `.figure`, `.scores`, `.widget` and
@@ -49,8 +43,7 @@ def map_regions(
 
     Raises:
         ValueError: Data for another task than segmentation, no run, a run for other classes than
-            the data's, an unknown region or composite, a region without chips, or bands that the
-            composite needs are missing.
+            the data's, an unknown region, or a region without chips.
     """
     if data.task != "segmentation":
         raise GeopeftError(
@@ -66,18 +59,14 @@ def map_regions(
                     f"Run {name!r} was trained for the {kind} {', '.join(trained)}, but the data "
                     f"has {', '.join(given)}. Pass the data it was trained on."
                 )
-    whole("chips", chips)
-    check_name("composite", composite, COMPOSITES)
     known = [*data.regions, *data.holdout]
     wanted = [regions] if isinstance(regions, str) else list(known if regions is None else regions)
     if not wanted:
         raise GeopeftError(f"regions is empty; name at least one of {', '.join(known)}.")
     for region in wanted:
         check_name("region", region, known)
-    views = [region_view(region, runs, data, chips, composite) for region in dict.fromkeys(wanted)]
-    return RegionMap(
-        tuple(views), data.classes, data.colours, data.ignore_index, data.card.title, interactive
-    )
+    views = [region_view(region, runs, data) for region in dict.fromkeys(wanted)]
+    return RegionMap(tuple(views), data, interactive)
 
 
 @dataclass(repr=False)
@@ -106,15 +95,15 @@ class RegionMap(Regions):
 
     def __repr__(self) -> str:
         """Say what the figure shows, in words, also for those who cannot see it."""
-        lines = [f"Maps of {self.title}: image, label, prediction and where they differ."]
+        lines = [f"Maps of {self.data.card.title}: image, label, prediction and where they differ."]
         for view in self.views:
             parts = [f"{view.region} ({view.role}): {view.note}."]
             for row in self.scores[self.scores["region"] == view.region].to_dict("records"):
                 text = f"{row['run']}: mIoU {row['miou']:.2f}, {row['wrong']:.1%} of pixels wrong"
                 if row.get("missed", np.nan) >= 0:
-                    text += f", {row['missed']:.1%} of {self.classes[1]} missed"
+                    text += f", {row['missed']:.1%} of {self.data.classes[1]} missed"
                 if row.get("false_alarm", np.nan) >= 0:
-                    text += f", false alarm on {row['false_alarm']:.1%} of {self.classes[0]}"
+                    text += f", false alarm on {row['false_alarm']:.1%} of {self.data.classes[0]}"
                 parts.append(text + ".")
             lines.append(" ".join(parts))
         return "\n".join([*lines[:11], *["…"] * (len(lines) > 11)])

@@ -41,9 +41,8 @@ def draw(regions: Regions) -> Figure:
     columns = len(blocks[0]) // rows
     heights = [0.4 + rows * (0.2 + _panel_height(v, _WIDTH / columns)) for v in regions.views]
     figure = Figure(figsize=(_WIDTH, sum(heights) + _WORLD + 0.5), layout="constrained")
-    figure.suptitle(
-        f"Image, label and prediction: {regions.title}", x=0.01, ha="left", size=14, weight="bold"
-    )
+    title = f"Image, label and prediction: {regions.data.card.title}"
+    figure.suptitle(title, x=0.01, ha="left", size=14, weight="bold")
     parts: Any = figure.subfigures(len(blocks) + 1, 1, height_ratios=[*heights, _WORLD])
     for view, block, part in zip(regions.views, blocks, parts, strict=False):
         seen = "home: trained here" if view.role == "home" else "away: its labels were never seen"
@@ -83,7 +82,7 @@ def draw_land(axes: Axes) -> None:
 
 def _panels(view: RegionView, regions: Regions) -> list[Panel]:
     """List the panels of a region: one row for one run, two for several."""
-    composite, picture = next(iter(view.pictures.items()))
+    picture = view.picture
     alpha = np.where(picture.any(axis=0), 255, 0).astype(np.uint8)
     # Classes and errors stand on a pale grey image, which shows where in the region they lie.
     # Where predictions are scored it is darker, since the veil of a difference layer lightens it.
@@ -95,7 +94,7 @@ def _panels(view: RegionView, regions: Regions) -> list[Panel]:
         for name, (codes, colours) in regions.painted(view).items()
     }
     scores = regions.scores[regions.scores["region"] == view.region].set_index("run")
-    image = (f"Image, {composite.replace('_', ' ')}", [np.dstack([*picture, alpha])])
+    image = (f"Image, {view.bands}", [np.dstack([*picture, alpha])])
     label = ("Label", painted["Label"])
     predicted, differing = [], []
     for name, row in scores.iterrows():

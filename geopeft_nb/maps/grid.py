@@ -95,9 +95,8 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
     """
     if any(sample.get("crs") is None or sample.get("bounds") is None for sample in samples):
         return None
-    shapes = [_shape(sample) for sample in samples]
     edges = np.array([[float(edge) for edge in sample["bounds"]] for sample in samples])
-    sides = np.array(shapes, dtype=float)
+    sides = np.array([sample["mask"].shape[-2:] for sample in samples], dtype=float)
     pixels = np.stack([edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1]], 1) / sides[:, ::-1]
     same_crs = len({str(sample["crs"]) for sample in samples}) == 1
     if not same_crs or not np.allclose(pixels, pixels[0], rtol=1e-4, atol=0):
@@ -118,7 +117,7 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
 
 def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:
     """Lay chips out in rows, a little wider than high, with a gap between them."""
-    shapes = [_shape(sample) for sample in samples]
+    shapes = [sample["mask"].shape[-2:] for sample in samples]
     step_down, step_right = (max(sides) + _SHEET_GAP for sides in zip(*shapes, strict=True))
     columns = math.ceil(math.sqrt(1.2 * len(samples)))
     rows = math.ceil(len(samples) / columns)
@@ -127,17 +126,14 @@ def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:
     return Grid(tuple(corners), rows * step_down - _SHEET_GAP, width)
 
 
-def choose_chips(
-    masks: Sequence[NDArray[Any]], places: Sequence[str], count: int, ignore_index: int = -1
-) -> list[int]:
+def choose_chips(masks: Sequence[NDArray[Any]], count: int, ignore_index: int = -1) -> list[int]:
     """Choose chips to show: by what they hold and evenly spaced, never by how well they came out.
 
-    Chips with several classes (the rarest on 1 % of the labelled pixels or more) are preferred, and
-    of those one per place, as long as there are enough.
+    Chips with several classes (the rarest on 1 % of the labelled pixels or more) are preferred, as
+    long as there are enough.
 
     Args:
         masks: Label (H, W) of every chip.
-        places: Place of every chip.
         count: How many to choose at most.
         ignore_index: Label value that means "no label".
 
@@ -149,15 +145,7 @@ def choose_chips(
         _, counts = np.unique(mask[mask != ignore_index], return_counts=True)
         return len(counts) > 1 and counts.min() >= 0.01 * counts.sum()
 
-    everything = list(range(len(masks)))
-    several = [index for index in everything if informative(masks[index])]
-    first_of_place = {places[index]: index for index in reversed(several)}
-    distinct = sorted(first_of_place.values())
+    several = [index for index, mask in enumerate(masks) if informative(mask)]
     count = min(count, len(masks))
-    pool = next(pool for pool in (distinct, several, everything) if len(pool) >= count)
+    pool = several if len(several) >= count else range(len(masks))
     return [pool[pick] for pick in np.linspace(0, len(pool) - 1, count).round().astype(int)]
-
-
-def _shape(sample: dict[str, Any]) -> tuple[int, int]:
-    height, width = sample["mask"].shape[-2:]
-    return int(height), int(width)

@@ -63,9 +63,6 @@ def _addresses(view: RegionView, regions: Regions) -> dict[str, str]:
     """Return layer name -> data address of everything that a side of the map can show."""
     empty = np.full((1, 1), layers.GAP, np.uint8)
     addresses = {NOTHING: layers.codes_address(empty, [])}
-    for composite, picture in list(view.pictures.items())[1:]:
-        warped, _ = layers.warp(picture, view.grid)
-        addresses[f"Image: {composite.replace('_', ' ')}"] = layers.picture_address(warped)
     for name, (codes, colours) in regions.painted(view).items():
         addresses[name] = layers.codes_address(layers.warp(codes, view.grid)[0], colours)
     return addresses
@@ -82,7 +79,7 @@ def _region(
     import ipyleaflet
     import ipywidgets as widgets
 
-    picture, bounds = layers.warp(next(iter(view.pictures.values())), view.grid)
+    picture, bounds = layers.warp(view.picture, view.grid)
     under = [
         ipyleaflet.ImageOverlay(url=layers.picture_address(picture), bounds=bounds, pane="image")
     ]

@@ -62,18 +62,9 @@ def difference(
     return np.where(valid, codes, GAP).astype(np.uint8)
 
 
-def rgba(colour: str) -> tuple[int, int, int, int]:
-    """Return red, green, blue and alpha (0-255) of ``"#rrggbb"`` or ``"#rrggbbaa"``."""
-    red, green, blue, alpha = bytes.fromhex(colour.removeprefix("#").ljust(8, "f"))
-    return red, green, blue, alpha
-
-
 def paint(codes: NDArray[np.uint8], colours: Sequence[str]) -> NDArray[np.uint8]:
     """Colour a class or difference layer (H, W) as (H, W, 4); codes without colour are clear."""
-    table = np.zeros((256, 4), np.uint8)
-    for code, colour in enumerate(colours):
-        table[code] = rgba(colour)
-    return table[codes]
+    return _table(colours)[codes]
 
 
 def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Bounds]:
@@ -119,21 +110,25 @@ def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Boun
 
 def picture_address(picture: NDArray[np.uint8]) -> str:
     """Encode a picture (3, H, W) as a data address; 0 becomes transparent."""
-    from PIL import Image, features
+    from PIL import Image
 
     alpha = np.where(picture.any(axis=0), 255, 0).astype(np.uint8)
     encoded = Image.fromarray(np.dstack([*picture, alpha]))
     # WebP is a tenth of PNG and, unlike JPEG, keeps the gaps between chips transparent.
-    if features.check("webp"):
-        return data_address(encoded, "webp", quality=85)
-    return data_address(encoded, optimize=True)
+    return data_address(encoded, "webp", quality=85)
 
 
 def codes_address(codes: NDArray[np.uint8], colours: Sequence[str]) -> str:
     """Encode a class or difference layer (H, W) as the data address of a small palette PNG."""
     from PIL import Image
 
-    table = [rgba(colour) for colour in colours] + [(0, 0, 0, 0)] * (256 - len(colours))
+    table = _table(colours)
     encoded = Image.fromarray(codes)
-    encoded.putpalette([value for entry in table for value in entry[:3]])
-    return data_address(encoded, transparency=bytes(entry[3] for entry in table))
+    encoded.putpalette(table[:, :3].tobytes())
+    return data_address(encoded, transparency=table[:, 3].tobytes())
+
+
+def _table(colours: Sequence[str]) -> NDArray[np.uint8]:
+    """Return red, green, blue and alpha per code of ``"#rrggbb"`` or ``"#rrggbbaa"``, (256, 4)."""
+    values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
+    return np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)

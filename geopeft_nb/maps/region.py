@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, choose_chips, mosaic_grid, sheet_grid
-from geopeft_nb.pictures.chips import composites_of, stretch
+from geopeft_nb.pictures.chips import picture_of
 from geopeft_nb.tasks import confusion, mean_iou
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: Chips that a region shows where they cannot be joined.
+AT_MOST = 12
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class RegionView:
         role: ``"home"`` where the model was trained nearby, ``"away"`` for a hold-out region.
         note: What of the region is shown, in words.
         grid: The pixel grid of all layers.
-        pictures: Composite name -> picture (3, H, W) uint8, the preferred composite first. At home
-            it also holds the training and validation chips between the test chips.
+        picture: Picture (3, H, W) uint8. At home it also shows the training and validation chips
+            between the test chips.
+        bands: What the picture shows, in words.
         valid: Where there is a chip that was predicted (H, W).
         label: Class map (H, W) int64.
         predictions: Run name -> class map (H, W) int64.
@@ -39,7 +43,8 @@ class RegionView:
     role: str
     note: str
     grid: Grid
-    pictures: dict[str, NDArray[np.uint8]]
+    picture: NDArray[np.uint8]
+    bands: str
     valid: NDArray[np.bool_]
     label: NDArray[np.int64]
     predictions: dict[str, NDArray[np.int64]]
@@ -51,17 +56,11 @@ class Regions:
 
     Attributes:
         views: One per region.
-        classes: Class names.
-        colours: Colour ``"#rrggbb"`` per class.
-        ignore_index: Label value that means "no label".
-        title: Title of the data set.
+        data: What `load_data` returned, with classes and their colours.
     """
 
     views: tuple[RegionView, ...]
-    classes: tuple[str, ...]
-    colours: tuple[str, ...]
-    ignore_index: int
-    title: str
+    data: Any
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -74,17 +73,17 @@ class Regions:
         """
         import pandas as pd
 
-        rows = []
+        rows, count, ignore = [], len(self.data.classes), self.data.ignore_index
         for view in self.views:
-            scored = np.where(view.valid, view.label, self.ignore_index)
+            scored = np.where(view.valid, view.label, ignore)
             for name, prediction in view.predictions.items():
-                counts = confusion(scored, prediction, len(self.classes), self.ignore_index)
+                counts = confusion(scored, prediction, count, ignore)
                 truth, found = counts.sum(axis=1), np.diag(counts)
                 row: dict[str, Any] = {"region": view.region, "role": view.role, "run": name}
                 row["miou"] = float(mean_iou(counts))
                 with np.errstate(invalid="ignore"):  # a class without labelled pixels gives NaN
                     row["wrong"] = 1 - found.sum() / truth.sum()
-                    if len(self.classes) == 2:
+                    if count == 2:
                         row["false_alarm"], row["missed"] = 1 - found / truth
                 rows.append(row)
         return pd.DataFrame(rows)
@@ -92,21 +91,22 @@ class Regions:
     @property
     def legend(self) -> dict[str, str]:
         """Meaning -> colour of everything that class and difference layers can show."""
-        entries = dict(zip(self.classes, self.colours, strict=True))
-        if len(self.classes) == 2:
-            first, second = self.classes
+        classes, ignore = self.data.classes, self.data.ignore_index
+        entries = dict(zip(classes, self.data.colours, strict=True))
+        if len(classes) == 2:
+            first, second = classes
             entries[f"missed: label {second}, predicted {first}"] = layers.MISSED_COLOUR
             entries[f"false alarm: label {first}, predicted {second}"] = layers.FALSE_ALARM_COLOUR
         else:
             entries["wrong class"] = layers.MISSED_COLOUR
-        if any((view.label[view.valid] == self.ignore_index).any() for view in self.views):
+        if any((view.label[view.valid] == ignore).any() for view in self.views):
             entries["no label"] = layers.IGNORED_COLOUR
         return entries
 
     def painted(self, view: RegionView) -> dict[str, tuple[NDArray[np.uint8], tuple[str, ...]]]:
         """Return the label, predictions and differences of a view: name -> codes and colours."""
-        count, ignore = len(self.classes), self.ignore_index
-        colours = (*self.colours, layers.IGNORED_COLOUR)
+        count, ignore = len(self.data.classes), self.data.ignore_index
+        colours = (*self.data.colours, layers.IGNORED_COLOUR)
         maps = {"Label": view.label}
         maps |= {f"Prediction: {name}": found for name, found in view.predictions.items()}
         return {
@@ -121,27 +121,19 @@ class Regions:
         }
 
 
-def region_view(
-    region: str,
-    runs: dict[str, Any],
-    data: Any,  # noqa: ANN401 (GeoData)
-    chips: int,
-    composite: str,
-) -> RegionView:
+def region_view(region: str, runs: dict[str, Any], data: Any) -> RegionView:  # noqa: ANN401
     """Collect the chips of one region, predict them and join them on one grid.
 
     Args:
         region: A home or hold-out region of the data.
         runs: Run name -> run with `predict(samples)`.
         data: What `load_data` returned.
-        chips: Show at most this many chips if they cannot be joined.
-        composite: The composite to show first.
 
     Returns:
         The region's layers.
 
     Raises:
-        ValueError: No chips, or missing bands.
+        ValueError: The region has no chips.
     """
     home = region in data.regions
     kind = "test" if home else "hold-out"
@@ -160,8 +152,7 @@ def region_view(
     note = f"{len(samples)} {kind} chip{'s' * (len(samples) > 1)}"
     if grid is None:
         masks = [_array(sample["mask"], np.int64) for sample in samples]
-        places = [str(sample.get("place", number)) for number, sample in enumerate(samples)]
-        picks = choose_chips(masks, places, chips, data.ignore_index)
+        picks = choose_chips(masks, AT_MOST, data.ignore_index)
         if len(picks) < len(samples):
             note = f"{len(picks)} of {note}, evenly chosen"
         samples = [samples[pick] for pick in picks]
@@ -173,14 +164,14 @@ def region_view(
 
     image = grid.paste([_array(chip["image"], np.float32) for chip in [*samples, *around]], np.nan)
     masks = [_array(chip["mask"], np.int64) for chip in samples]
-    available = composites_of(data.bands)
-    names = [composite, *(name for name in available if name != composite)]
+    picture, bands = picture_of(image, data.bands)
     return RegionView(
         region=region,
         role="home" if home else "away",
         note=note,
         grid=grid,
-        pictures={name: stretch(image, data.bands, name) for name in names},
+        picture=picture.transpose(2, 0, 1).copy(),
+        bands=bands,
         valid=grid.paste([np.ones(mask.shape, bool) for mask in masks], False),
         label=grid.paste(masks, data.ignore_index),
         predictions={name: grid.paste(run.predict(samples), 0) for name, run in runs.items()},

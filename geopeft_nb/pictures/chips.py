@@ -14,50 +14,34 @@ from geopeft_nb.bands import band_indices, band_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Band combinations that can be shown, each as red, green, blue.
-COMPOSITES: dict[str, tuple[str, str, str]] = {
-    "true_colour": ("RED", "GREEN", "BLUE"),
-    "false_colour": ("SWIR_1", "NIR_NARROW", "RED"),
-}
+TRUE_COLOUR = ("RED", "GREEN", "BLUE")
 
 _GAMMA = 0.75  # brightens the dark majority of a scene with a few bright clouds or beaches
 _IGNORED = "#9A9A9A"
 
 
-def stretch(image: NDArray[np.float32], bands: Sequence[str], composite: str) -> NDArray[np.uint8]:
-    """Turn reflectance into a picture: each band from its 2nd to its 98th percentile, brightened.
+def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
+    """Turn reflectance into a picture: true colour where the bands allow it, else one band.
 
     Args:
         image: Reflectance (C, H, W), NaN where there is no chip.
         bands: Names of the C bands.
-        composite: A key of `COMPOSITES`.
 
     Returns:
-        Picture (3, H, W) with values 1-255, and 0 where there is no chip.
+        Picture (H, W, 3) with values 1-255, each band from its 2nd to its 98th percentile and
+        brightened, and 0 where there is no chip; and a caption.
     """
-    chosen = image[band_indices(COMPOSITES[composite], bands)]
+    chosen, words = image[:1], f"band {bands[0]}"
+    if {band_name(name) for name in bands} >= set(TRUE_COLOUR):
+        chosen = image[band_indices(TRUE_COLOUR, bands)]
+        words = f"true colour: {', '.join(TRUE_COLOUR)}"
     usable = np.isfinite(chosen).all(axis=0)
     if not usable.any():
-        return np.zeros(chosen.shape, np.uint8)
+        return np.zeros((*usable.shape, 3), np.uint8), words
     low, high = np.percentile(chosen[:, usable], [2, 98], axis=1)[:, :, None, None]
     scaled = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1) ** _GAMMA
-    return np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)
-
-
-def composites_of(bands: Sequence[str]) -> list[str]:
-    """List the composites that the given bands allow."""
-    present = {band_name(name) for name in bands}
-    return [name for name, wanted in COMPOSITES.items() if present >= set(wanted)]
-
-
-def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
-    """Return (H, W, 3) and a caption: true colour where the bands allow it, else one band."""
-    if possible := composites_of(bands):
-        words = f"{possible[0].replace('_', ' ')}: {', '.join(COMPOSITES[possible[0]])}"
-        return stretch(image, bands, possible[0]).transpose(1, 2, 0), words
-    low, high = np.percentile(image[0], [2, 98])
-    grey = np.clip((image[0] - low) / max(high - low, 1e-6), 0, 1) * 255
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2), f"band {bands[0]}"
+    drawn = np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)
+    return np.broadcast_to(drawn, (3, *usable.shape)).transpose(1, 2, 0), words
 
 
 def coloured(

@@ -16,6 +16,7 @@ from PIL import Image
 
 import geopeft_nb as gp
 from geopeft_nb.maps import figure, grid, layers
+from geopeft_nb.maps.region import AT_MOST
 from geopeft_nb.tasks import confusion, mean_iou
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
@@ -179,7 +180,7 @@ def test_a_class_without_labels_has_no_score_but_a_map() -> None:
 def test_home_shows_the_chips_around_but_scores_only_test_chips() -> None:
     view = gp.map_regions(Predicts(), make_data(), regions="coast").views[0]
     assert view.valid.sum() == 3 * SIDE * SIDE
-    assert (view.pictures["true_colour"] > 0).all() and view.valid.shape == (3 * SIDE, 4 * SIDE)
+    assert (view.picture > 0).all() and view.valid.shape == (3 * SIDE, 4 * SIDE)
 
 
 def test_figure_names_regions_scores_and_every_class() -> None:
@@ -253,17 +254,18 @@ def test_choosing_a_layer_changes_the_side_on_every_map() -> None:
     for world, view in zip(overlays(regions.widget), regions.views, strict=True):
         split = next(c for c in world.controls if type(c).__name__ == "SplitMapControl")
         codes = layers.class_codes(view.label, view.valid, 2)
-        expected = layers.paint(layers.warp(codes, view.grid)[0], (*regions.colours, "#9A9A9A"))
+        expected = layers.paint(
+            layers.warp(codes, view.grid)[0], (*regions.data.colours, "#9A9A9A")
+        )
         assert np.array_equal(decode(split.left_layer.url), expected)
         assert split.left_layer.opacity == opacity.value
 
 
 def test_chips_without_coordinates_get_a_plain_map() -> None:
-    regions = gp.map_regions(Predicts(), make_data(crs=None), chips=4)
-    assert [view.note for view in regions.views] == [
-        "3 test chips",
-        "4 of 6 hold-out chips, evenly chosen",
-    ]
+    many = [chip(0, column, "lakes", None) for column in range(AT_MOST + 1)]
+    regions = gp.map_regions(Predicts(), make_data(crs=None, holdout={"lakes": many}))
+    notes = ["3 test chips", "12 of 13 hold-out chips, evenly chosen"]
+    assert [view.note for view in regions.views] == notes
     world = overlays(regions.widget)[1]
     assert world.crs["name"] == "Simple"
     view = regions.views[1]
@@ -289,8 +291,6 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
         ({"run_or_runs": Predicts(classes=3)}, "trained for the classes land, water, ice"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
         ({"regions": []}, "regions is empty"),
-        ({"chips": 0}, "chips must be a whole number above 0"),
-        ({"composite": "true_color"}, "Did you mean 'true_colour'"),
         ({"data": make_data(test=[])}, "'coast' has no test chips"),
         ({"data": make_data(holdout={"lakes": []})}, "'lakes' has no hold-out chips"),
         ({"data": make_data(bands=BANDS[:2])}, "trained for the bands"),
@@ -301,8 +301,10 @@ def test_bad_input_is_explained(arguments: dict[str, Any], message: str) -> None
         gp.map_regions(**{"run_or_runs": Predicts(), "data": make_data(), **arguments})
 
 
-def test_a_missing_band_is_named() -> None:
+def test_without_true_colour_one_band_is_shown() -> None:
     run, bands = Predicts(), ("NIR_NARROW", "SWIR_1", "SWIR_2", "BLUE", "GREEN", "COASTAL_AEROSOL")
     run.model.bands = bands
-    with pytest.raises(ValueError, match="Band RED is not available"):
-        gp.map_regions(run, make_data(bands=bands))
+    regions = gp.map_regions(run, make_data(bands=bands))
+    assert {view.bands for view in regions.views} == {"band NIR_NARROW"}
+    assert all((view.picture == view.picture[0]).all() for view in regions.views)
+    assert len(overlays(regions.widget)) == 2
