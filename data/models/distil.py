@@ -8,11 +8,13 @@ the features that the frozen teacher computes for the same patches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geopeft_nb.backbones.base import Request
 from geopeft_nb.backbones.catalog import backbone_card
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
@@ -35,7 +37,8 @@ class GalileoTeacher:
         state = read_checkpoint(path)
         self.models = []
         for patch_size in (4, 8):
-            model = GalileoViT(card, bands, patch_size).eval()
+            sized = replace(card, patch_size=patch_size)
+            model = GalileoViT(sized, Request(bands, card.img_size)).eval()
             load_exactly(model, model.translate(dict(state)), path)
             self.models.append(model)
 

@@ -33,6 +33,7 @@ import torch
 from distil import GalileoTeacher, Student, TeacherBank
 from torch.nn import functional
 
+from geopeft_nb.backbones.base import Request
 from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
 from geopeft_nb.backbones.load import read_checkpoint
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
@@ -134,10 +135,7 @@ class Sampler:
 def make_autoencoder(card: BackboneCard) -> MaskedAutoencoder:
     """Build the untrained masked autoencoder of a Prithvi-type card."""
     assert card.decoder is not None  # every such card states the size of its decoder
-    encoder = PrithviViT(
-        len(card.bands), card.width, card.depth, card.heads, card.patch_size, card.img_size,
-        card.frames,
-    )  # fmt: skip
+    encoder = PrithviViT(card, Request(card.bands, card.img_size, card.frames))
     return MaskedAutoencoder(encoder, len(card.bands), card.decoder)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import pad_to_patches, run_blocks
+from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, run_blocks
 from geopeft_nb.bands import nearest_band
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.facts import Facts
@@ -76,9 +76,9 @@ class Backbone(Facts, nn.Module):
     notes: tuple[str, ...] = ()
 
     @classmethod
-    @abstractmethod
     def from_card(cls, card: BackboneCard, request: Request) -> Self:
         """Build the untrained network of a card for a request."""
+        return cls(card, request)
 
     @abstractmethod
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -298,6 +298,32 @@ class Transformer(Backbone):
         return [self.to_map(tokens, grid) for tokens in kept]
 
 
+class CardTransformer(Transformer):
+    """A transformer that is written out in this toolkit and has the sizes of its card.
+
+    Args:
+        card: Sizes and bands of pretraining.
+        request: Bands, image size, frames, layers and ground sampling distance.
+    """
+
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__()
+        self.card, self.bands, self.frames = card, request.bands, request.frames
+        self.width, self.patch_size = card.width, card.patch_size
+
+    def make_blocks(
+        self, layers: Sequence[int] | None, eps: float = 1e-5, attention_bias: bool = True
+    ) -> None:
+        """Make the blocks and the final norm; see `PreNormBlock` and `choose`."""
+        width, heads = self.width, self.card.heads
+        self.blocks = nn.ModuleList(
+            PreNormBlock(width, heads, eps=eps, attention_bias=attention_bias)
+            for _ in range(self.card.depth)
+        )
+        self.norm = nn.LayerNorm(self.width, eps=eps)
+        self.choose(layers)
+
+
 def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """Return the chosen blocks as ascending indices from 0.
 
@@ -353,3 +379,29 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
     sources = [known.index(nearest_band(band, known)) for band in wanted]
     shares = torch.tensor([sources.count(index) for index in sources]).to(kernel)
     return kernel[:, sources] / shares.reshape(-1, *[1] * (kernel.ndim - 2))
+
+
+def adapt_group(
+    state: dict[str, Tensor], layer: str, known: Sequence[str], wanted: Sequence[str]
+) -> None:
+    """Choose the input channels of a layer that reads one group of bands, in place.
+
+    What the images lack of the group acts as if it were at its mean everywhere, through the bias.
+
+    Args:
+        state: Key -> tensor; ``layer.weight`` is (D, C, p, p) and ``layer.bias`` (D,).
+        layer: Name of the layer.
+        known: The C bands of the group; their scaled mean is 0.5.
+        wanted: Band names of the images, of this group.
+
+    Raises:
+        ValueError: See `adapt_kernel`.
+    """
+    kernel, bias = state.get(f"{layer}.weight"), state.get(f"{layer}.bias")
+    if kernel is None or bias is None:
+        return  # for the loader to refuse
+    state[f"{layer}.weight"] = adapt_kernel(kernel, known, wanted)
+    used = {nearest_band(band, known) for band in wanted}
+    absent = [channel for channel, band in enumerate(known) if band not in used]
+    if absent and bias.shape == kernel.shape[:1]:
+        state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].flatten(1).sum(dim=1)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Request, Transformer, calendar_day
+from geopeft_nb.backbones.base import CardTransformer, Request, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import PreNormBlock
+from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import WAVELENGTHS
 
 #: Features of a wavelength's code, and tokens that the generator of kernels keeps for itself.
@@ -37,12 +35,6 @@ _BLOCK_PARTS = {
     "0.norm": "norm1", "0.to_qkv": "attn.qkv", "0.to_out": "attn.proj",
     "1.net.0": "norm2", "1.net.1": "mlp.fc1", "1.net.3": "mlp.fc2",
 }  # fmt: skip
-
-
-def sincos(positions: Tensor, frequencies: Tensor) -> Tensor:
-    """Encode (M,) positions with (F,) frequencies as (M, 2 F): all sines, then all cosines."""
-    angles = positions.double()[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
 def wave_code(waves: Tensor) -> Tensor:
@@ -65,9 +57,8 @@ def position_code(height: int, columns: int, width: int, gsd: float) -> Tensor:
     """
     steps = torch.linspace(0, 1, width // 4, dtype=torch.float64)
     frequencies = gsd * 10000.0 ** (-2 * steps / width)
-    code_w = sincos(torch.arange(columns), frequencies)[None].expand(height, -1, -1)
-    code_h = sincos(torch.arange(height), frequencies)[:, None].expand(-1, columns, -1)
-    return torch.cat([code_w, code_h], dim=2).flatten(0, 1)
+    across, down = (sincos(torch.arange(n), frequencies) for n in (columns, height))
+    return join_axes(across, down).flatten(0, 1)
 
 
 def time_code(temporal: Tensor) -> Tensor:
@@ -154,47 +145,22 @@ class DynamicEmbedding(nn.Module):
         return patches, codes
 
 
-class ClayViT(Transformer):
-    """Clay v1 encoder; as a `Backbone` it returns one map per chosen block.
-
-    Args:
-        width: Features per token D, a multiple of 4.
-        depth: Number of blocks.
-        heads: Attention heads per block.
-        patch_size: Patch side p in pixels.
-        layers: Blocks whose output is returned; None means the last one.
-        gsd: Ground sampling distance of the images in metres per pixel.
-    """
+class ClayViT(CardTransformer):
+    """Clay v1 encoder; as a `Backbone` it returns one map per chosen block."""
 
     any_band = True
     gsd: float
 
-    def __init__(
-        self,
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        patch_size: int = 8,
-        layers: Sequence[int] | None = None,
-        gsd: float = 10.0,
-    ) -> None:
-        super().__init__()
-        self.width, self.patch_size, self.frames, self.gsd = width, patch_size, 1, gsd
-        self.patch_embedding = DynamicEmbedding(width, patch_size)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
-        self.blocks = nn.ModuleList(
-            PreNormBlock(width, heads, attention_bias=False) for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.choose(layers)
-        self._initialise()
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(
-            card.width, card.depth, card.heads, card.patch_size, request.layers, request.gsd
-        )  # fmt: skip
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        self.gsd = request.gsd
+        self.patch_embedding = DynamicEmbedding(self.width, self.patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, self.width))
+        self.make_blocks(request.layers, attention_bias=False)
+        generator = self.patch_embedding.weight_generator
+        for token in (self.cls_token, generator.weight_tokens, generator.bias_token):
+            nn.init.normal_(token, std=0.02)
+        initialise(self)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep the encoder's tensors under our names; see `Backbone.translate`.
@@ -214,16 +180,6 @@ class ClayViT(Transformer):
                 key = f"blocks.{block[1]}.{_BLOCK_PARTS[block[2]]}.{block[3]}"
             kept[key.replace("transformer.norm.", "norm.")] = value
         return kept
-
-    def _initialise(self) -> None:
-        generator = self.patch_embedding.weight_generator
-        for token in (self.cls_token, generator.weight_tokens, generator.bias_token):
-            nn.init.normal_(token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def embed(
         self,

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel, calendar_day
+from geopeft_nb.backbones.base import CardTransformer, Request, adapt_group, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import PreNormBlock
+from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import nearest_band
-from geopeft_nb.errors import GeopeftError
 
 #: Groups of bands in the order of the published table of group codes; 0 is radar.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -45,18 +43,12 @@ KERNEL = 8
 JUNE = 5  # month index that stands in for an unknown date, as in the published code
 
 
-class GalileoViT(Transformer):
+class GalileoViT(CardTransformer):
     """Galileo's encoder for reflectance 0-1; as a `Backbone` it averages the tokens of a patch.
 
-    Args:
-        card: Sizes and pretraining statistics.
-        bands: Input bands. A group without any of them has no tokens; a channel of a group that is
-            missing counts as its pretraining mean; NDVI takes the narrow near-infrared band where
-            the broad one is missing, and has no tokens without red or near infrared.
-        patch_size: Patch side p in pixels, 1 to 8.
-        frames: Time steps T, at most 24.
-        layers: Blocks whose output is returned; None means the last one.
-        gsd: Metres per pixel.
+    A group without any band has no tokens; a channel of a group that is missing counts as its
+    pretraining mean; NDVI takes the narrow near-infrared band where the broad one is missing, and
+    has no tokens without red or near infrared. Patches have 1 to 8 px.
     """
 
     prefix = 0
@@ -65,21 +57,9 @@ class GalileoViT(Transformer):
     resize: Tensor
     gsd: float
 
-    def __init__(
-        self,
-        card: BackboneCard,
-        bands: Sequence[str],
-        patch_size: int = KERNEL,
-        frames: int = 1,
-        layers: Sequence[int] | None = None,
-        gsd: float = 10.0,
-    ) -> None:
-        super().__init__()
-        if not 1 <= patch_size <= KERNEL:
-            raise GeopeftError(f"Galileo takes patches of 1 to {KERNEL} px, got {patch_size}.")
-        self.card, self.bands = card, tuple(bands)
-        self.patch_size, self.frames, self.gsd = patch_size, frames, gsd
-        width, self.width = card.width, card.width
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        self.gsd, width = request.gsd, self.width
         self.members = group_members(self.bands)
         self.patch_embed = nn.ModuleDict(
             {group: nn.Conv2d(len(m), width, KERNEL, KERNEL) for group, m in self.members.items()}
@@ -87,23 +67,11 @@ class GalileoViT(Transformer):
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUPS), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
-        self.blocks = nn.ModuleList(PreNormBlock(width, card.heads) for _ in range(card.depth))
-        self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.choose(layers)
+        self.make_blocks(request.layers)
         self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))
         self.register_buffer("month_embed", 0.02 * torch.randn(12, width // 4))
-        self.register_buffer("resize", resizing_matrix(patch_size), persistent=False)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(
-            card, request.bands, card.patch_size, request.frames, request.layers, request.gsd
-        )
+        self.register_buffer("resize", resizing_matrix(self.patch_size), persistent=False)
+        initialise(self.blocks)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep what Sentinel-2 bands need and choose bands; see `Backbone.translate`."""
@@ -121,24 +89,9 @@ class GalileoViT(Transformer):
             }.get(key, key.replace("static_embed.location.", "location_embed."))  # fmt: skip
             kept[key] = value
         for group, members in self.members.items():
-            self._choose_bands(kept, group, members)
+            if group != "NDVI":
+                adapt_group(kept, f"patch_embed.{group}", GROUPS[group], members)
         return kept
-
-    def _choose_bands(self, state: dict[str, Tensor], group: str, members: list[str]) -> None:
-        """Choose the kernels of a group's bands; what is missing acts by its mean, through a bias.
-
-        The scaled mean is 0.5, and resizing a kernel keeps what it makes of a constant image.
-        """
-        known = GROUPS[group]
-        kernel = state.get(f"patch_embed.{group}.weight")
-        bias = state.get(f"patch_embed.{group}.bias")
-        if group == "NDVI" or kernel is None or bias is None:
-            return
-        sources = {nearest_band(band, known) for band in members}
-        absent = [index for index, band in enumerate(known) if band not in sources]
-        state[f"patch_embed.{group}.weight"] = adapt_kernel(kernel, known, members)
-        if absent:
-            state[f"patch_embed.{group}.bias"] = bias + 0.5 * kernel[:, absent].flatten(1).sum(1)
 
     def inputs(self, image: Tensor) -> dict[str, Tensor]:
         """Scale the bands as in pretraining, compute NDVI, and sort both into groups.
@@ -218,12 +171,11 @@ class GalileoViT(Transformer):
         j = torch.arange(per_axis // 2, device=self.pos_embed.device)
         omega = 10_000.0 ** (-j / (2 * per_axis))
 
-        def encode(count: int) -> Tensor:
-            angles = torch.arange(count, device=omega.device)[:, None] * step * omega
-            return torch.cat([angles.sin(), angles.cos()], dim=1).to(self.pos_embed)
-
-        column = encode(columns)[None].expand(rows, -1, -1)
-        return torch.cat([column, encode(rows)[:, None].expand(-1, columns, -1)], dim=-1)
+        across, down = (
+            sincos(torch.arange(count, device=omega.device) * step, omega).to(self.pos_embed)
+            for count in (columns, rows)
+        )
+        return join_axes(across, down)
 
     def _locate(self, location: Tensor) -> Tensor:
         latitude, longitude = location.deg2rad().unbind(1)

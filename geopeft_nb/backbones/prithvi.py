@@ -10,34 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
+from geopeft_nb.backbones.base import CardTransformer, Request, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
-    PreNormBlock,
+    PatchEmbed,
+    initialise,
     pad_to_patches,
     position_codes,
     position_table,
     sincos_1d,
 )
 from geopeft_nb.errors import GeopeftError
-
-
-class PatchEmbed(nn.Module):
-    """Cut an image series into patches and project each to a token."""
-
-    def __init__(self, channels: int, width: int, patch_size: int) -> None:
-        super().__init__()
-        kernel = (1, patch_size, patch_size)
-        self.proj = nn.Conv3d(channels, width, kernel_size=kernel, stride=kernel)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Embed (B, C, T, H, W) to (B, T * H/p * W/p, D): frames, then rows, then columns."""
-        return self.proj(image).flatten(2).transpose(1, 2)
 
 
 class CoordinateCode(nn.Module):
@@ -60,66 +47,38 @@ class CoordinateCode(nn.Module):
         return code.repeat_interleave(repeats, dim=1)
 
 
-class PrithviViT(Transformer):
+class PrithviViT(CardTransformer):
     """Prithvi-EO encoder; as a `Backbone` it returns one map per chosen block.
 
-    Args:
-        channels: Input bands C.
-        width: Features per token D, a multiple of 16.
-        depth: Number of blocks.
-        heads: Attention heads per block.
-        patch_size: Patch side p in pixels.
-        img_size: Image side in pixels whose grid the position codes are made for; other sizes use
-            resized codes.
-        frames: Time steps T that the position codes are made for.
-        layers: Blocks whose output is returned; None means the last one.
-        coordinates: Whether it takes time and location (the TL models).
+    Position codes are made for the image size and frames of the request; images of other sizes
+    use resized ones. The TL models, whose cards say so, also take time and location.
     """
 
     pos_embed: Tensor
     trained_grid: int
     fixed = ("pos_embed",)
 
-    def __init__(
-        self,
-        channels: int = 6,
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        patch_size: int = 16,
-        img_size: int = 224,
-        frames: int = 1,
-        layers: Sequence[int] | None = None,
-        coordinates: bool = False,
-    ) -> None:
-        super().__init__()
-        self.width, self.patch_size, self.frames = width, patch_size, frames
-        self.trained_grid = img_size // patch_size
-        self.patch_embed = PatchEmbed(channels, width, patch_size)
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        width, patch = self.width, self.patch_size
+        self.trained_grid = request.img_size // patch
+        self.patch_embed = PatchEmbed(len(self.bands), width, (1, patch, patch))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.coordinates = coordinates
-        if coordinates:
+        self.coordinates = card.takes_time
+        if self.coordinates:
             self.temporal_embed_enc = CoordinateCode(width)
             self.location_embed_enc = CoordinateCode(width)
-        self.blocks = nn.ModuleList(PreNormBlock(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.choose(layers)
+        self.make_blocks(request.layers)
         # Published files store this buffer too.
-        self.register_buffer("pos_embed", position_table(width, frames, self.trained_grid))
-        self._initialise()
+        self.register_buffer("pos_embed", position_table(width, self.frames, self.trained_grid))
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
+        initialise(self.blocks)
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which blocks' outputs are returned; see `Backbone.choose`."""
         super().choose(layers)
         self.channels = (self.width * self.frames,) * len(self.layers)
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(
-            len(request.bands), card.width, card.depth, card.heads, card.patch_size,
-            request.img_size, request.frames, request.layers, card.takes_time,
-        )  # fmt: skip
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep the encoder's tensors and choose bands; see `Backbone.translate`.
@@ -141,14 +100,6 @@ class PrithviViT(Transformer):
         if (kernel := kept.get("patch_embed.proj.weight")) is not None:
             kept["patch_embed.proj.weight"] = adapt_kernel(kernel, self.card.bands, self.bands)
         return kept
-
-    def _initialise(self) -> None:
-        nn.init.normal_(self.cls_token, std=0.02)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
 
     def embed(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None

@@ -8,18 +8,14 @@ position of its patch with the number of its group, and layer norms have epsilon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Request, Transformer, adapt_kernel
+from geopeft_nb.backbones.base import CardTransformer, Request, adapt_group
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import PreNormBlock, resize_grid, sincos_1d
+from geopeft_nb.backbones.vit import PatchEmbed, initialise, join_axes, resize_grid, sincos_1d
 from geopeft_nb.bands import nearest_band
-
-#: Value of an average pixel after SatMAE's scaling, which puts mean - 2 std at 0 and + 2 std at 1.
-MEAN_INPUT = 0.5
 
 
 def group_bands(card: BackboneCard, bands: Sequence[str]) -> list[list[int]]:
@@ -39,56 +35,24 @@ def group_bands(card: BackboneCard, bands: Sequence[str]) -> list[list[int]]:
     ]
 
 
-class PatchEmbed(nn.Module):
-    """Cut the bands of one group into patches and project each to a token."""
-
-    def __init__(self, channels: int, width: int, patch_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Embed (B, C, H, W) to (B, H/p * W/p, D), row after row."""
-        return self.proj(image).flatten(2).transpose(1, 2)
-
-
-class SatMAEViT(Transformer):
+class SatMAEViT(CardTransformer):
     """SatMAE group-channel encoder; as a `Backbone` it returns one map per chosen block.
 
-    A cell of a map is the mean of its groups' tokens. Groups without bands make no tokens.
-
-    Args:
-        groups: For each group the channels of the image that belong to it; may be empty.
-        width: Features per token D.
-        depth: Number of blocks.
-        heads: Attention heads per block.
-        patch_size: Patch side p in pixels.
-        img_size: Image side in pixels whose grid the position codes are made for; other sizes use
-            resized codes.
-        group_code: Features of a token's code that say its group, an even number; the others, a
-            multiple of 4, say its position.
-        layers: Blocks whose output is returned; None means the last one.
+    A cell of a map is the mean of its groups' tokens. Groups without bands make no tokens. Of a
+    token's code ``card.extra["group_code"]`` features say its group, the others its position, for
+    the image size of the request; other sizes use resized codes.
     """
 
     trained_grid: int
 
-    def __init__(
-        self,
-        groups: Sequence[Sequence[int]] = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)),
-        width: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        patch_size: int = 8,
-        img_size: int = 96,
-        group_code: int = 256,
-        layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.groups = [list(group) for group in groups]
-        self.width, self.patch_size, self.frames = width, patch_size, 1
-        self.trained_grid = side = img_size // patch_size
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
+        self.groups = group_bands(card, self.bands)
+        self.trained_grid = side = request.img_size // patch
         self.patch_embed = nn.ModuleDict(
             {
-                str(number): PatchEmbed(len(group), width, patch_size)
+                str(number): PatchEmbed(len(group), width, (patch, patch))
                 for number, group in enumerate(self.groups)
                 if group
             }
@@ -97,18 +61,13 @@ class SatMAEViT(Transformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side**2, width - group_code))
         self.channel_embed = nn.Parameter(torch.zeros(1, len(self.groups), group_code))
         self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, group_code))
-        self.blocks = nn.ModuleList(PreNormBlock(width, heads, eps=1e-6) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.choose(layers)
-        self._initialise()
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(
-            group_bands(card, request.bands), card.width, card.depth, card.heads, card.patch_size,
-            request.img_size, card.extra["group_code"], request.layers,
-        )  # fmt: skip
+        self.make_blocks(request.layers, eps=1e-6)
+        nn.init.normal_(self.cls_token, std=0.02)
+        axis = sincos_1d(torch.arange(side), self.pos_embed.shape[2] // 2)
+        with torch.no_grad():  # codes start at fixed ones: rows, then columns; group numbers
+            self.pos_embed[0, 1:] = join_axes(axis, axis).transpose(0, 1).flatten(0, 1)
+            self.channel_embed[0] = sincos_1d(torch.arange(len(self.groups)), group_code)
+        initialise(self)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep the encoder's tensors and choose bands; see `Backbone.translate`.
@@ -123,38 +82,17 @@ class SatMAEViT(Transformer):
         for number, group in enumerate(self.card.extra["groups"]):
             known = [self.card.bands[index] for index in group]
             wanted = [self.bands[place] for place in self.groups[number]]
-            weight, bias = (f"patch_embed.{number}.proj.{part}" for part in ("weight", "bias"))
-            if not wanted:
-                kept = {key: value for key, value in kept.items() if key not in (weight, bias)}
-            elif weight in kept:
-                kernel = kept[weight]
-                used = {nearest_band(band, known) for band in wanted}
-                absent = [channel for channel, band in enumerate(known) if band not in used]
-                kept[weight] = adapt_kernel(kernel, known, wanted)
-                if bias in kept and kept[bias].shape == kernel.shape[:1]:
-                    constant = MEAN_INPUT * kernel[:, absent].flatten(1).sum(dim=1)
-                    kept[bias] = kept[bias] + constant
+            layer = f"patch_embed.{number}.proj"
+            if wanted:
+                adapt_group(kept, layer, known, wanted)
+            else:
+                kept = {key: v for key, v in kept.items() if not key.startswith(f"{layer}.")}
         side = self.card.img_size // self.card.patch_size
         codes = kept.get("pos_embed")
         if codes is not None and codes.shape[:2] == (1, 1 + side**2):
             grid = self._resized(codes[:, 1:], side, self.trained_grid, self.trained_grid)
             kept["pos_embed"] = torch.cat([codes[:, :1], grid], dim=1)
         return kept
-
-    def _initialise(self) -> None:
-        """Start the codes at fixed sine and cosine ones: rows, columns, group numbers."""
-        nn.init.normal_(self.cls_token, std=0.02)
-        side, half = self.trained_grid, self.pos_embed.shape[2] // 2
-        axis = sincos_1d(torch.arange(side), half)
-        rows, columns = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
-        numbers = torch.arange(len(self.groups))
-        with torch.no_grad():
-            self.pos_embed[0, 1:] = torch.cat([rows, columns], dim=2).flatten(0, 1)
-            self.channel_embed[0] = sincos_1d(numbers, self.channel_embed.shape[2])
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.flatten(1))
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
 
     @staticmethod
     def _resized(codes: Tensor, side: int, height: int, columns: int) -> Tensor:

@@ -156,21 +156,53 @@ def run_blocks(
     return kept
 
 
-def sincos_1d(positions: Tensor, dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Encode positions as [sin | cos] with frequencies 10000^(-j / (dim / 2)).
+class PatchEmbed(nn.Module):
+    """Cut images into patches and project each to a token.
 
     Args:
-        positions: Any shape, any unit.
-        dim: Even number of features.
-        dtype: Precision to compute in.
-
-    Returns:
-        `positions` flattened to (M,), encoded as (M, dim) float32.
+        channels: Bands C.
+        width: Features per token D.
+        kernel: Sides of a patch: (p, p), or (t, p, p) for series of images.
     """
-    steps = torch.arange(dim // 2, dtype=dtype, device=positions.device)
-    omega = 1 / 10000.0 ** (steps / (dim / 2))
-    angles = positions.reshape(-1).to(dtype)[:, None] * omega  # (M, dim / 2)
+
+    def __init__(self, channels: int, width: int, kernel: tuple[int, ...]) -> None:
+        super().__init__()
+        conv = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
+        self.proj = conv(channels, width, kernel, kernel)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embed (B, C, …, H, W) to (B, N, D): frames, if any, then rows, then columns."""
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
+def initialise(network: nn.Module) -> None:
+    """Give all linear layers and convolutions Xavier weights and biases of zero, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def sincos(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """Encode M positions of any shape with (F,) frequencies as (M, 2 F): sines, then cosines.
+
+    It computes in the precision of the frequencies; the result is float32.
+    """
+    angles = positions.reshape(-1).to(frequencies.dtype)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def sincos_1d(positions: Tensor, dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Encode M positions as (M, dim) with frequencies 10000^(-j / (dim / 2)); see `sincos`."""
+    steps = torch.arange(dim // 2, dtype=dtype, device=positions.device)
+    return sincos(positions, 1 / 10000.0 ** (steps / (dim / 2)))
+
+
+def join_axes(columns: Tensor, rows: Tensor) -> Tensor:
+    """Join the codes of columns (w, F) and of rows (h, F) to those of cells: (h, w, 2 F)."""
+    shape = (len(rows), len(columns), -1)
+    return torch.cat([columns[None].expand(shape), rows[:, None].expand(shape)], dim=-1)
 
 
 def sincos_grid(width: int, frames: int, height: int, columns: int) -> Tensor:
@@ -188,12 +220,10 @@ def sincos_grid(width: int, frames: int, height: int, columns: int) -> Tensor:
     Returns:
         (T, h, w, D) float32.
     """
-    space, time = width // 16 * 6, width // 16 * 4
-    shape = (frames, height, columns)
-    code_w = sincos_1d(torch.arange(columns), space)[None, None].expand(*shape, space)
-    code_h = sincos_1d(torch.arange(height), space)[None, :, None].expand(*shape, space)
-    code_t = sincos_1d(torch.arange(frames), time)[:, None, None].expand(*shape, time)
-    return torch.cat([code_w, code_h, code_t], dim=-1)
+    across, down = (sincos_1d(torch.arange(n), width // 16 * 6) for n in (columns, height))
+    time = sincos_1d(torch.arange(frames), width // 16 * 4)[:, None, None]
+    space = join_axes(across, down).expand(frames, -1, -1, -1)
+    return torch.cat([space, time.expand(-1, height, columns, -1)], dim=-1)
 
 
 def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:

@@ -26,10 +26,11 @@ ZURICH, QUITO = torch.tensor([[47.4, 8.5]]), torch.tensor([[-0.2, -78.5]])
 
 
 def from_golden(state: dict[str, Tensor], sizes: dict) -> ClayViT:
-    model = ClayViT(
-        sizes["dim"], sizes["depth"], sizes["heads"], sizes["patch_size"],
-        layers=range(sizes["depth"]),
-    ).eval()  # fmt: skip
+    card = replace(
+        CARD, width=sizes["dim"], depth=sizes["depth"], heads=sizes["heads"],
+        patch_size=sizes["patch_size"],
+    )  # fmt: skip
+    model = ClayViT(card, Request(card.bands, 64, layers=range(card.depth))).eval()
     load_exactly(model, model.translate(state), Path("golden"))
     return model
 
@@ -38,9 +39,7 @@ def small(bands: Sequence[str] = CARD.bands, gsd: float = 10.0) -> ClayViT:
     """Clay with little of everything, untrained."""
     card = replace(CARD, width=64, depth=2, heads=4)
     torch.manual_seed(0)
-    model = ClayViT.from_card(card, Request(tuple(bands), 64, gsd=gsd)).eval()
-    model.card, model.bands = card, tuple(bands)
-    return model
+    return ClayViT(card, Request(tuple(bands), 64, gsd=gsd)).eval()
 
 
 def embeddings(model: ClayViT, inputs: dict[str, Tensor], call: dict) -> dict[str, Tensor]:

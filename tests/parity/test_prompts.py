@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.backbones.base import Backbone, Request
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.clay import ClayViT
 from geopeft_nb.backbones.load import load_exactly
@@ -44,12 +44,11 @@ def with_golden_prompts(backbone: Backbone, state: dict[str, Tensor]) -> peft.Pe
 def test_prithvi_with_prompts_equals_the_golden_tensors(golden: Callable, close: Callable) -> None:
     state, inputs, outputs, meta = golden("prithvi_vpt")
     size = meta["cfg"]["kwargs"]
-    backbone = PrithviViT(
-        width=size["embed_dim"], depth=size["depth"], heads=size["num_heads"],
-        img_size=size["img_size"], layers=range(size["depth"]),
-    )  # fmt: skip
-    backbone.card = replace(CARDS["prithvi_eo_v2_300"], width=size["embed_dim"])
-    backbone.bands = backbone.card.bands
+    depth = size["depth"]
+    card = replace(
+        CARDS["prithvi_eo_v2_300"], width=size["embed_dim"], depth=depth, heads=size["num_heads"]
+    )
+    backbone = PrithviViT(card, Request(card.bands, size["img_size"], layers=range(depth)))
     tuned = with_golden_prompts(backbone, state)
     with torch.no_grad():
         tokens, _ = backbone.begin(inputs["x"])
@@ -68,9 +67,11 @@ def test_prithvi_with_prompts_equals_the_golden_tensors(golden: Callable, close:
 def test_clay_with_prompts_equals_the_golden_tensors(golden: Callable, close: Callable) -> None:
     state, inputs, outputs, meta = golden("clay_v1_vpt")
     size = meta["cfg"]["kwargs"]
-    backbone = ClayViT(
-        size["dim"], size["depth"], size["heads"], size["patch_size"], range(size["depth"])
-    )
+    card = replace(
+        CARDS["clay_v1_base"], width=size["dim"], depth=size["depth"], heads=size["heads"],
+        patch_size=size["patch_size"],
+    )  # fmt: skip
+    backbone = ClayViT(card, Request(card.bands, card.img_size, layers=range(card.depth)))
     with_golden_prompts(backbone, state)
     call = meta["cfg"]["calls"][0]
     with torch.no_grad():

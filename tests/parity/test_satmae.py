@@ -26,9 +26,7 @@ CARD = replace(
 def small(bands: Sequence[str] = CARD.bands, img_size: int = 32) -> SatMAEViT:
     """SatMAE with little of everything, untrained."""
     torch.manual_seed(0)
-    model = SatMAEViT.from_card(CARD, Request(tuple(bands), img_size)).eval()
-    model.card, model.bands = CARD, tuple(bands)
-    return model
+    return SatMAEViT(CARD, Request(tuple(bands), img_size)).eval()
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("satmae_cls", "norm"), ("satmae_globalpool", "fc")])
@@ -37,11 +35,12 @@ def test_every_output_equals_the_golden_tensors(
 ) -> None:
     state, inputs, outputs, meta = golden(name)
     sizes = meta["cfg"]["kwargs"]
-    model = SatMAEViT(
-        sizes["channel_groups"], sizes["embed_dim"], sizes["depth"], sizes["num_heads"],
-        sizes["patch_size"], sizes["img_size"], sizes["channel_embed"],
-    ).eval()  # fmt: skip
-    model.card, model.bands = CARD, CARD.bands
+    card = replace(
+        CARD, width=sizes["embed_dim"], depth=sizes["depth"], heads=sizes["num_heads"],
+        patch_size=sizes["patch_size"],
+        extra={"groups": sizes["channel_groups"], "group_code": sizes["channel_embed"]},
+    )  # fmt: skip
+    model = SatMAEViT(card, Request(card.bands, sizes["img_size"])).eval()
     # A network that pools the mean has another norm for it instead of the last one.
     expected = [] if pooling == "norm" else ["norm.weight", "norm.bias"]
     result = model.load_state_dict(split_qkv(model.translate(state), ()), strict=False)
