@@ -108,21 +108,6 @@ def test_what_is_not_known_becomes_zero_band_by_band_and_a_chip_has_its_day_and_
 
 
 @pytest.mark.mirror
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"split": "by_tiles"}, "Did you mean 'by_tile'.*published"),
-        ({"size": 200}, "size must divide 512 .*256"),
-    ],
-)
-def test_what_cannot_be_is_refused(
-    arguments: dict[str, object], message: str, complete: Path
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        gp.load_data("burn_scars", root=complete, **arguments)
-
-
-@pytest.mark.mirror
 def test_a_mirror_gets_the_archive_and_the_lists() -> None:
     archive, *lists = burn_scars.mirror_files()
     assert archive == ARCHIVE and archive.size == 2_645_552_531

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_files import PARTITIONS, TILE, make_geobench, write_hdf5
+from published_files import PARTITIONS, make_geobench, write_hdf5
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import geobench
-from geopeft_nb.datasets.published.geobench import CASHEW, NUMBERS, SA_CROP
+from geopeft_nb.datasets.published.geobench import CASHEW, SA_CROP
 from geopeft_nb.datasets.split import shared_places
 
 CARDS = {card.name: card for card in (CASHEW, SA_CROP)}
@@ -63,26 +63,6 @@ def test_a_root_may_be_the_folder_itself_or_one_around_it(name: str, top: Path) 
     inside = top / "segmentation_v1.0" / geobench._SOURCES[name].folder
     for root in (inside, inside.parent, top):
         assert len(gp.load_data(name, root=root).train) == 3
-
-
-def test_the_complete_partitions_load_without_opening_a_chip(tmp_path: Path) -> None:
-    data = gp.load_data("m_cashew_plantation", root=placeholders(tmp_path / "a", cashew_split()))
-    assert [len(part) for part in data.parts.values()] == [1350, 400, 50]
-    sizes = {"train": 3000, "valid": 1000, "test": 1000}
-    starts = {"train": 0, "valid": 1000, "test": 2000}
-    crops = {
-        side: [TILE.format(starts[side] + n // 5, n % 5) for n in range(size)]
-        for side, size in sizes.items()
-    }
-    data = gp.load_data("m_sa_crop_type", root=placeholders(tmp_path / "b", crops))
-    assert [len(part) for part in data.parts.values()] == [3000, 1000, 1000]
-    ids = [chip.name for part in data.parts.values() for chip in part.chips]
-    assert len(ids) == len(set(ids))
-
-
-def test_the_numbers_of_keys_are_those_of_the_bands() -> None:
-    assert dict(zip(NUMBERS, CASHEW.bands, strict=True))["08A"] == "NIR_NARROW"
-    assert "CIRRUS" not in CASHEW.bands and len(NUMBERS) == 12
 
 
 def test_cashew_states_its_day_and_south_africa_does_not(top: Path) -> None:
