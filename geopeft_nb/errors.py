@@ -29,16 +29,19 @@ class GeopeftError(ValueError):
     """What we refuse: the message says what was given, what is allowed and what to do."""
 
 
-def nearest(name: object, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant: another library's word for it, or a typo."""
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Ask whether another word was meant: ours for another library's, or for a typo; else ``""``.
+
+    Args:
+        name: What was given.
+        known: All names that would have worked.
+    """
     names = {other.lower(): other for other in known}
     word = str(name).lower()
-    for other in SYNONYMS.get(word, ()):
-        if other in names:
-            return names[other]
     # Of three letters one other makes another word: "cpu" is not what "tpu" meant.
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6 if len(word) > 3 else 0.7)
-    return names[near[0]] if near else None
+    meant = [other for other in (*SYNONYMS.get(word, ()), *near) if other in names]
+    return f" Did you mean {names[meant[0]]!r}?" if meant else ""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
@@ -57,8 +60,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
         GeopeftError("Unknown method 'lorra'. Did you mean 'lora'? Known: full, lora.")
     """
     names = sorted(known)
-    near = nearest(name, names)
-    hint = f" Did you mean {near!r}?" if near else ""
+    hint = did_you_mean(name, names)
     return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from torch import nn
 
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_name, expect, nearest, whole
+from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, expect, whole
 from geopeft_nb.models import SegmentationModel, part_of
 
 if TYPE_CHECKING:
@@ -55,90 +55,82 @@ class MethodCard:
     same_layers: bool = False
 
 
-def _kin(kind: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of peft's configs
-    product = kind in ("LoHaConfig", "LoKrConfig")
-    function = "lora:product_config" if product else "lora:kin_config"
-    return {"config": function, "fixed": {"kind": kind, **fixed}, "fields": kind}
+def _kin(kind: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"config": f"lora:{function}", "fixed": {"kind": kind, **fixed}, "fields": kind}
 
 
 _LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
-CARDS = {
-    card.name: card
-    for card in [
-        MethodCard(
-            "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none",
-            False, "-",
-        ),
-        MethodCard(
-            "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
-            "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
-            "target_modules=None, last=None",
-            True, "Hu et al., arXiv 2106.09685", "lora:lora_config", fields="LoraConfig",
-        ),
-        MethodCard(
-            "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3,
-            "as lora", True, "Liu et al., arXiv 2402.09353", "lora:lora_config",
-            {"use_dora": True}, "LoraConfig",
-        ),
-        MethodCard(
-            "vpt", "Visual prompt tuning", "prompt tokens before every block", 5e-3,
-            "prompts=100, deep=True (False: only before the first block), dropout=0.1",
-            False, "Jia et al., arXiv 2203.12119", "prompts:vpt_config",
-        ),
-        MethodCard(
-            "adapter", "Bottleneck adapter",
-            "two small layers beside the MLP (parallel), or after attention and MLP (serial)",
-            3e-3, "kind='parallel' (or 'serial'), width=64, scale=0.1 or 1, dropout=0",
-            False, "Chen et al., arXiv 2205.13535; Houlsby et al., arXiv 1902.00751",
-            "adapters:adapter_config",
-        ),
-        MethodCard(
-            "vit_adapter", "ViT-Adapter",
-            "a convolutional branch that exchanges features with the blocks four times", 1e-3,
-            "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
-        ),
-        MethodCard(
-            "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3,
-            "last=None", True, "Zhao et al., arXiv 2312.11420", same_layers=True,
-            **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
-        ),
-        MethodCard(
-            "bitfit", "BitFit",
-            "biases of the blocks and the final norm (all, of a convolutional network)", 5e-3,
-            "none", True, "Ben Zaken et al., arXiv 2106.10199", "biases:bitfit_config",
-        ),
-        MethodCard(
-            "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2,
-            "last=None", True, "Liu et al., arXiv 2205.05638", "lora:ia3_config",
-        ),
-        MethodCard(
-            "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
-            f"r=256, vera_dropout=0, {_LAYERS}", True, "Kopiczko et al., arXiv 2310.11454",
-            same_layers=True, **_kin("VeraConfig", save_projection=False),
-        ),
-        MethodCard(
-            "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=r, {_LAYERS}",
-            True, "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig"),
-        ),
-        MethodCard(
-            "lokr", "LoKr", "Kronecker products of small matrices", 3e-3,
-            f"r=8, alpha=r, {_LAYERS}", True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig"),
-        ),
-        MethodCard(
-            "oft", "Orthogonal fine-tuning", "block-diagonal rotations of the layers' inputs", 1e-3,
-            f"oft_block_size=32, {_LAYERS}", True, "Qiu et al., arXiv 2306.07280",
-            **_kin("OFTConfig"),
-        ),
-        MethodCard(
-            "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-"
-        ),
-        MethodCard(
-            "peft", "A method of peft", "what its config says", 1e-3,
-            "a config of peft in place of the name: attach(model, peft.BOFTConfig(...))",
-            True, "peft", "lora",
-        ),
-    ]
-}  # fmt: skip
+CARDS = {card.name: card for card in (
+    MethodCard(
+        "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none", False, "-"
+    ),
+    MethodCard(
+        "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
+        "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
+        "target_modules=None, last=None", True,
+        "Hu et al., arXiv 2106.09685", "lora:lora_config", fields="LoraConfig",
+    ),
+    MethodCard(
+        "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, "as lora", True,
+        "Liu et al., arXiv 2402.09353", "lora:lora_config", {"use_dora": True}, "LoraConfig",
+    ),
+    MethodCard(
+        "vpt", "Visual prompt tuning", "prompt tokens before every block", 5e-3,
+        "prompts=100, deep=True (False: only before the first block), dropout=0.1", False,
+        "Jia et al., arXiv 2203.12119", "prompts:vpt_config",
+    ),
+    MethodCard(
+        "adapter", "Bottleneck adapter",
+        "two small layers beside the MLP (parallel), or after attention and MLP (serial)", 3e-3,
+        "kind='parallel' (or 'serial'), width=64, scale=0.1 or 1, dropout=0", False,
+        "Chen et al., arXiv 2205.13535; Houlsby et al., arXiv 1902.00751",
+        "adapters:adapter_config",
+    ),
+    MethodCard(
+        "vit_adapter", "ViT-Adapter",
+        "a convolutional branch that exchanges features with the blocks four times", 1e-3,
+        "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
+    ),
+    MethodCard(
+        "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, "last=None",
+        True, "Zhao et al., arXiv 2312.11420", same_layers=True,
+        **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
+    ),
+    MethodCard(
+        "bitfit", "BitFit",
+        "biases of the blocks and the final norm (all, of a convolutional network)", 5e-3, "none",
+        True, "Ben Zaken et al., arXiv 2106.10199", "biases:bitfit_config",
+    ),
+    MethodCard(
+        "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, "last=None",
+        True, "Liu et al., arXiv 2205.05638", "lora:ia3_config",
+    ),
+    MethodCard(
+        "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
+        f"r=256, vera_dropout=0, {_LAYERS}", True, "Kopiczko et al., arXiv 2310.11454",
+        same_layers=True, **_kin("VeraConfig", save_projection=False),
+    ),
+    MethodCard(
+        "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=r, {_LAYERS}", True,
+        "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig", "product_config"),
+    ),
+    MethodCard(
+        "lokr", "LoKr", "Kronecker products of small matrices", 3e-3, f"r=8, alpha=r, {_LAYERS}",
+        True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig", "product_config"),
+    ),
+    MethodCard(
+        "oft", "Orthogonal fine-tuning", "block-diagonal rotations of the layers' inputs", 1e-3,
+        f"oft_block_size=32, {_LAYERS}", True, "Qiu et al., arXiv 2306.07280", **_kin("OFTConfig"),
+    ),
+    MethodCard(
+        "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-"
+    ),
+    MethodCard(
+        "peft", "A method of peft", "what its config says", 1e-3,
+        "a config of peft in place of the name: attach(model, peft.BOFTConfig(...))", True, "peft",
+        "lora",
+    ),
+)}  # fmt: skip
 
 #: Options that are whole numbers.
 WHOLE = ("r", "last", "prompts", "width", "stem", "oft_block_size")
@@ -174,29 +166,23 @@ def attach(
             another method is attached already.
     """
     expect(model, "method_options", "the model that build_model returned")
-    config = None if isinstance(method, str) else method
     card = _card(method)
     _check_free(model, card, name)
-    plain = model.plain_backbone
-    make = _maker(card)
-    if config is None:
+    plain, make = model.plain_backbone, _maker(card)
+    if isinstance(method, str):
         _check_options(card, make, options)
     elif options:
         raise GeopeftError(f"A config says all options itself; got {', '.join(options)} besides.")
     with seeded(seed):
-        made = make(plain, **card.fixed | options) if config is None else config
+        made = make(plain, **card.fixed | options) if isinstance(method, str) else method
+        options = options if isinstance(method, str) else _told(method)
         if card.config:
-            model.options[name] = _told(made) if config is not None else dict(options)
-            try:
-                _attach_peft(model, card, made, name, seed)
-            except GeopeftError:
-                del model.options[name]
-                raise
+            _attach_peft(model, card, made, name, seed, options)
         else:
             model.backbone = made
     if card.name == "vit_adapter":
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
-    model.method, model.method_options = card.name, model.options.get(name, dict(options))
+    model.method, model.method_options = card.name, options
     plain.attached = card.name
     return model.train(model.training)  # also what is new
 
@@ -239,8 +225,7 @@ def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str
     known -= set(card.fixed)
     for name, value in options.items():
         if name not in known:
-            near = nearest(name, known)
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise GeopeftError(
                 f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
             )
@@ -275,7 +260,7 @@ def _told(config: PeftConfig) -> dict[str, Any]:
 
 
 def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
-    """Refuse a second method, a second adapter of the same name, or a name that torch keeps."""
+    """Refuse a name that no adapter can have, and what is attached already."""
     if not name.isidentifier():
         raise GeopeftError(
             f"The name of an adapter is one word of letters and digits, got {name!r}."
@@ -289,12 +274,9 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
                 "load_backbone for each model."
             )
         return
-    if model.method not in CARDS:
-        raise GeopeftError(
-            f"This is a {model.method} model. Build a new one to attach {card.name!r}."
-        )
     if model.method != card.name or not card.config:
-        also = " or attach it again under another name=" if CARDS[model.method].config else ""
+        again = model.method in CARDS and CARDS[model.method].config
+        also = " or attach it again under another name=" if again else ""
         raise GeopeftError(
             f"{model.method!r} is attached already. Build a new model to attach {card.name!r}"
             f"{also}."
@@ -308,23 +290,19 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
 
 
 def _attach_peft(
-    model: SegmentationModel, card: MethodCard, config: PeftConfig, name: str, seed: int
-) -> None:
+    model: SegmentationModel, card: MethodCard, config: PeftConfig, name: str, seed: int,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
     """Wrap the backbone by peft, or add a named adapter to the one that is wrapped already."""
     from peft import get_peft_model
 
-    from geopeft_nb.tuning.target_modules import adapted_layers, check_targets
+    from geopeft_nb.tuning.target_modules import check_targets
 
-    first = not model.adapters
     layers = check_targets(model.plain_backbone, config)
+    first = not model.adapters
     if card.same_layers and not first:
-        rank = getattr(model.backbone.peft_config[model.adapters[0]], "r", None)
-        if layers != adapted_layers(model.plain_backbone) or getattr(config, "r", None) != rank:
-            raise GeopeftError(
-                f"All {card.name} adapters of one model have the same layers and the same r. Take "
-                f"the options of {model.adapters[0]!r}, {model.options[model.adapters[0]]}, or "
-                "build a new model."
-            )
+        _check_same_layers(model, config, layers)
+    model.options[name] = options
     with warnings.catch_warnings():  # peft's layer-norm tuning warns that it adapts a layer norm
         warnings.filterwarnings("ignore", "Unsupported layer type .*LayerNorm", UserWarning)
         if first:
@@ -336,15 +314,27 @@ def _attach_peft(
     model.use_adapter(name)
 
 
+def _check_same_layers(model: SegmentationModel, config: PeftConfig, layers: set[str]) -> None:
+    """Refuse another choice of layers where peft would mix the adapters up."""
+    from geopeft_nb.tuning.target_modules import adapted_layers
+
+    first = model.adapters[0]
+    rank = getattr(model.backbone.peft_config[first], "r", None)
+    if layers != adapted_layers(model.plain_backbone) or getattr(config, "r", None) != rank:
+        raise GeopeftError(
+            f"All {model.method} adapters of one model have the same layers and the same r. Take "
+            f"the options of {first!r}, {model.options[first]}, or build a new model."
+        )
+
+
 def list_methods(full: bool = False) -> pd.DataFrame:
     """List the methods that `attach` knows, one row each.
 
     Args:
         full: Show all columns, not only those that help to choose.
     """
-    table = pd.DataFrame([vars(card) for card in CARDS.values() if card.name != "peft"]).set_index(
-        "name"
-    )
+    rows = [vars(card) for card in CARDS.values() if card.name != "peft"]
+    table = pd.DataFrame(rows).set_index("name")
     return table if full else table[["title", "trains", "lr", "options", "merges", "citation"]]
 
 
@@ -358,12 +348,11 @@ def parameter_table(model: SegmentationModel) -> pd.DataFrame:
         Rows backbone, adapter (if there is one), decoder and total; columns trainable, frozen and
         the trainable share of the row in percent.
     """
-    counts: dict[str, list[int]] = {}
+    table = pd.DataFrame(0, ["backbone", "adapter", "decoder"], ["trainable", "frozen"])
     for name, parameter in model.named_parameters():
-        row = counts.setdefault(part_of(name), [0, 0])
-        row[0 if parameter.requires_grad else 1] += parameter.numel()
-    order = [part for part in ("backbone", "adapter", "decoder") if part in counts]
-    table = pd.DataFrame([counts[part] for part in order], order, ["trainable", "frozen"])
+        moves = "trainable" if parameter.requires_grad else "frozen"
+        table.loc[part_of(name), moves] += parameter.numel()
+    table = table[table.any(axis=1)]
     table.loc["total"] = table.sum()
     table["trainable %"] = (100 * table["trainable"] / table.sum(axis=1)).round(2)
     return table.rename_axis("part")

@@ -288,7 +288,7 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
         gp.save_adapter(model, tmp_path / "adapter")
     with pytest.raises(ValueError, match="already"):
         gp.merge(model)
-    with pytest.raises(ValueError, match="This is a merged lora model"):
+    with pytest.raises(ValueError, match="'merged lora' is attached already"):
         gp.attach(model, "lora")
     with pytest.raises(ValueError, match="This is a merged lora model"):
         gp.fit(model, data)
