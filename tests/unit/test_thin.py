@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 #: Lines of code and statements of the package, and lines of the tests.
-PACKAGE, STATEMENTS, TESTS = 12_400, 8_750, 12_400
+PACKAGE, STATEMENTS, TESTS = 11_700, 8_260, 12_150
 #: Lines of a file, but for tables of cards, and files of a folder, without its `__init__.py`.
-FILE, FOLDER, TABLES = 280, 18, ("catalog.py",)
+FILE, FOLDER, TABLES = 255, 18, ("catalog.py",)
 
 
 def code_lines(source: str) -> int:
