@@ -36,15 +36,17 @@ const LABELS = 112; // pixels at the right of a plot, for the names of its curve
 const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 const dot = (colour) => `<i class="gp-dot" style="background:${colour}"></i>`;
 
-/** Round numbers that cover low to high. */
-function ticks(low, high) {
+/** Round numbers that cover low to high, so few that their words do not touch. */
+function ticks(low, high, most) {
   if (!(high > low)) [low, high] = [low - 0.05 * (Math.abs(low) || 1), high + 0.05 * (Math.abs(high) || 1)];
   const rough = (high - low) / 3;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 5, 10].find((m) => unit * m >= rough * 0.999);
-  const marks = [];
-  for (let i = Math.floor(low / step + 1e-9); i <= Math.ceil(high / step - 1e-9); i++) marks.push(i * step);
-  return { marks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+  for (const step of [1, 2, 5, 10, 20, 50, 100].map((m) => unit * m)) {
+    const [first, last] = [Math.floor(low / step + 1e-9), Math.ceil(high / step - 1e-9)];
+    if (step < rough * 0.999 || last - first >= most) continue;
+    const marks = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+    return { marks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+  }
 }
 
 /** Move heights apart, so that no label covers another, and all of them back into the plot. */
@@ -58,11 +60,11 @@ function apart(labels, height) {
 
 /** A plot as HTML: curves are stretched to the width there is, words are not. */
 function plot({ title, lines }, end, height, named = LABELS) {
+  const inner = height - 46;
   const values = lines.flatMap((line) => line.points.map((p) => p[1])).filter((y) => y !== null);
   const { marks, digits } = values.length
-    ? ticks(Math.min(...values), Math.max(...values)) : { marks: [0, 1], digits: 0 };
+    ? ticks(Math.min(...values), Math.max(...values), 1 + Math.floor(inner / 16)) : { marks: [0, 1], digits: 0 };
   const [low, high] = [marks[0], marks.at(-1)];
-  const inner = height - 46;
   const y = (value) => inner * (1 - (value - low) / (high - low));
   const x = (step) => (1000 * step) / end;
   const width = `calc(100% - ${40 + named}px)`;
