@@ -296,12 +296,12 @@ def _attach_peft(
     """Wrap the backbone by peft, or add a named adapter to the one that is wrapped already."""
     from peft import get_peft_model
 
-    from geopeft_nb.tuning.target_modules import check_targets
+    from geopeft_nb.tuning.target_modules import check_same_layers, check_targets
 
     layers = check_targets(model.plain_backbone, config)
     first = not model.adapters
     if card.same_layers and not first:
-        _check_same_layers(model, config, layers)
+        check_same_layers(model, config, layers)
     model.options[name] = options
     with warnings.catch_warnings():  # peft's layer-norm tuning warns that it adapts a layer norm
         warnings.filterwarnings("ignore", "Unsupported layer type .*LayerNorm", UserWarning)
@@ -312,19 +312,6 @@ def _attach_peft(
         model.backbone.add_adapter(name, config)
     model.shelf[name] = model.new_decoder(seed)
     model.use_adapter(name)
-
-
-def _check_same_layers(model: SegmentationModel, config: PeftConfig, layers: set[str]) -> None:
-    """Refuse another choice of layers where peft would mix the adapters up."""
-    from geopeft_nb.tuning.target_modules import adapted_layers
-
-    first = model.adapters[0]
-    rank = getattr(model.backbone.peft_config[first], "r", None)
-    if layers != adapted_layers(model.plain_backbone) or getattr(config, "r", None) != rank:
-        raise GeopeftError(
-            f"All {model.method} adapters of one model have the same layers and the same r. Take "
-            f"the options of {first!r}, {model.options[first]}, or build a new model."
-        )
 
 
 def list_methods(full: bool = False) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
@@ -10,6 +11,9 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.errors import GeopeftError, whole
+
+if TYPE_CHECKING:
+    from geopeft_nb.models import SegmentationModel
 
 
 def block_names(backbone: Backbone, method: str) -> list[str]:
@@ -77,6 +81,21 @@ def adapted_layers(backbone: Backbone) -> set[str]:
     """Return the names of the layers that carry an adapter."""
     named = backbone.named_modules()
     return {name for name, module in named if isinstance(module, BaseTunerLayer)}
+
+
+def check_same_layers(model: SegmentationModel, config: PeftConfig, layers: set[str]) -> None:
+    """Refuse another choice of layers where peft would mix the adapters up.
+
+    Raises:
+        ValueError: Other layers, or another r, than those of the model's first adapter.
+    """
+    first = model.adapters[0]
+    rank = getattr(model.backbone.peft_config[first], "r", None)
+    if layers != adapted_layers(model.plain_backbone) or getattr(config, "r", None) != rank:
+        raise GeopeftError(
+            f"All {model.method} adapters of one model have the same layers and the same r. Take "
+            f"the options of {first!r}, {model.options[first]}, or build a new model."
+        )
 
 
 def _layers(backbone: Backbone) -> list[str]:

@@ -1,4 +1,4 @@
-"""Regions: published splits, leave-one-region-out, places on two sides, and skipped chips."""
+"""Regions: published splits, leave-one-region-out, and places on two sides."""
 
 import datetime
 from dataclasses import replace

@@ -11,7 +11,7 @@ import pytest
 #: Lines of code and statements of the package, and lines of the tests.
 PACKAGE, STATEMENTS, TESTS = 11_700, 8_260, 12_150
 #: Lines of a file, but for tables of cards, and files of a folder, without its `__init__.py`.
-FILE, FOLDER, TABLES = 255, 18, ("catalog.py",)
+FILE, FOLDER, TABLES = 250, 18, ("catalog.py",)
 
 
 def code_lines(source: str) -> int:
