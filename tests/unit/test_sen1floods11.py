@@ -199,10 +199,11 @@ def served(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def download(entry: FileEntry) -> Path:
         assert entry.url.startswith("https://storage.googleapis.com/sen1floods11/v1.1/")
-        asked.append(entry.url.partition("/sen1floods11/")[2])
+        name = entry.url.partition("/sen1floods11/")[2]
+        asked.append(name)  # four threads ask: the last one asked for need not be this one
         target = cache_folder() / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(server / asked[-1], target))
+        return Path(shutil.copyfile(server / name, target))
 
     monkeypatch.setattr(files, "_from_url", download)
     return asked
