@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -129,6 +130,12 @@ class ChipDataset:
         if location := found.location or chip.location or centre(crs, bounds):
             sample["location"] = torch.tensor(location, dtype=torch.float32)
         return sample
+
+    def in_region(self, region: str) -> ChipDataset:
+        """Return the chips that lie in a region."""
+        part = copy(self)
+        part.chips = [chip for chip in self.chips if chip.region == region]
+        return part
 
 
 @lru_cache(maxsize=100_000)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 
-from geopeft_nb.tasks import class_iou
+from geopeft_nb.tasks import class_iou, mean_of_known
 
 
 def bootstrap_scores(
@@ -41,16 +42,12 @@ def bootstrap_scores(
     drawn = np.random.default_rng(seed).integers(len(names), size=(repeats, len(names)))
     times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
     scores = parts(np.tensordot(times, by_place, axes=1))  # (R, J)
-    present = np.isfinite(parts(by_place.sum(axis=0)))
-    if not present.any():
-        return np.full(repeats, np.nan)
     # A draw that misses a class says nothing about the mean over all of them.
-    return scores[:, present].mean(axis=1)
+    missed = np.isnan(scores) & np.isfinite(parts(by_place.sum(axis=0)))
+    return np.where(missed.any(axis=1), np.nan, mean_of_known(scores))
 
 
 def percentile_interval(scores: np.ndarray) -> tuple[float, float]:
     """Return the 2.5 and 97.5 percentiles of the draws that have a score, or NaN if none has."""
-    if not np.isfinite(scores).any():
-        return float("nan"), float("nan")
-    low, high = np.nanpercentile(scores, [2.5, 97.5])
+    low, high = pd.Series(scores).quantile([0.025, 0.975])
     return float(low), float(high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.tasks import TASKS
+from geopeft_nb.training.preflight import check_same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,49 +117,37 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     hand_back()  # what training or timing left free is not to add to what predicting takes
     expect(run, "history", "the run that fit returned")
     expect(data, "holdout", "the data that load_data returned")
-    if run.model.task != data.task:
-        raise GeopeftError(
-            f"The model is for {run.model.task}, and {data.card.title} is for {data.task}."
-        )
-    if run.model.classes != data.classes or run.model.bands != tuple(data.bands):
-        raise GeopeftError(
-            f"The model knows classes {run.model.classes} and bands {run.model.bands}; the data "
-            f"have {data.classes} and {tuple(data.bands)}."
-        )
-    scored = [data.test, *data.holdout.values()]
-    if known := run.seen & {chip.name for part in scored for chip in part.chips}:
+    check_same(run.model, data)
+    sides = {**dict.fromkeys(data.regions, data.test), **data.holdout}
+    parts = {region: side.in_region(region) for region, side in sides.items()}
+    names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
+    if empty := [region for region in names if not names[region]]:
+        raise GeopeftError(f"Region {empty[0]!r} has no chips to score.")
+    if known := run.seen & {name for chips in names.values() for name in chips}:
         raise GeopeftError(
             f"{len(known)} of these chips, {min(known)!r} among them, were trained on. Evaluate "
             "with the data that fit was given."
         )
-    groups = [("home", name, data.test) for name in data.regions]
-    groups += [("away", name, chips) for name, chips in data.holdout.items()]
-    task = TASKS[data.task]
-    rows: list[dict[str, Any]] = []
-    draws, names = {}, {}
-    for role, region, chips in groups:
-        members = [index for index, chip in enumerate(chips.chips) if chip.region == region]
-        if not members:
-            raise GeopeftError(f"Region {region!r} has no chips to score.")
-        counts = _counts(run, data, chips, members)
-        places = [chips.chips[index].place for index in members]
+    task, rows, draws = TASKS[data.task], [], {}
+    for region, part in parts.items():
+        counts = _counts(run, data, part)
+        places = [chip.place for chip in part.chips]
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
-        names[region] = tuple(chips.chips[index].name for index in members)
         low, high = percentile_interval(draws[region])
-        row: dict[str, Any] = {"region": region, "method": run.method, "role": role}
-        row |= {"chips": len(members), "places": len(set(places))}
         total = counts.sum(axis=0)
-        row |= {task.title: task.score(total), "low": low, "high": high}
+        role = "home" if region in data.regions else "away"
+        row = {"region": region, "method": run.method, "role": role, "chips": len(part)}
+        row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}
         rows.append(row | task.columns(total, data.classes))
     table, title = pd.DataFrame(rows).set_index("region"), f"{run.method} on {data.card.title}"
     return Report(table, title, draws, names, seed, task.title, task.limits)
 
 
-def _counts(run: Run, data: GeoData, chips: ChipDataset, members: list[int]) -> np.ndarray:
-    """Predict some chips, a few at a time, and count each: (N, ...), as the task's card says."""
+def _counts(run: Run, data: GeoData, chips: ChipDataset) -> np.ndarray:
+    """Predict chips, a few at a time, and count each: (N, ...), as the task's card says."""
     task, counts = TASKS[data.task], []
-    for start in range(0, len(members), AT_ONCE):
-        samples = [chips[index] for index in members[start : start + AT_ONCE]]
+    for start in range(0, len(chips), AT_ONCE):
+        samples = [chips[index] for index in range(start, min(start + AT_ONCE, len(chips)))]
         for sample, predicted in zip(samples, run.predict(samples), strict=True):
             pair = sample[task.target][None], torch.as_tensor(predicted)[None]
             counts.append(task.count(*pair, len(data.classes), data.ignore_index))

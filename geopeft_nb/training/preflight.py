@@ -70,16 +70,7 @@ def check_fit(
     check_name("strategy", strategy, STRATEGIES)
     if device == "cuda" and not torch.cuda.is_available():
         raise GeopeftError("device='cuda', but there is none. Use device='auto' or 'cpu'.")
-    if model.classes != data.classes or model.bands != tuple(data.bands):
-        raise GeopeftError(
-            f"The model was built for classes {model.classes} and bands {model.bands}, the data "
-            f"have {data.classes} and {tuple(data.bands)}. Build the model with these data."
-        )
-    if model.task != data.task:
-        raise GeopeftError(
-            f"The model was built for {model.task}, the data are for {data.task}. Build the model "
-            "with these data."
-        )
+    check_same(model, data)
     if data.size % model.backbone.patch_size and not model.pad:
         raise GeopeftError(
             f"Chips of {data.size} px are not divisible by the patch of "
@@ -99,6 +90,21 @@ def check_fit(
             f"accumulate={accumulate} batches for one step, but an epoch has only {batches}. Use "
             "fewer, or a smaller batch_size."
         )
+
+
+def check_same(model: SegmentationModel, data: GeoData) -> None:
+    """Refuse data of another task, or with other classes or bands, than the model's.
+
+    Raises:
+        ValueError: They differ; the message says in what.
+    """
+    for kind in ("task", "classes", "bands"):
+        ours, theirs = getattr(model, kind), getattr(data, kind)
+        if ours != theirs:
+            raise GeopeftError(
+                f"The model was built for the {kind} {ours}, and {data.card.title} has {theirs}. "
+                "Take the data of its training, or build a model with these."
+            )
 
 
 def check_part(name: str, chips: ChipDataset, data: GeoData, used: tuple[str, ...]) -> None:

@@ -312,7 +312,7 @@ def test_what_a_run_cannot_do_is_refused(trained: tuple[str, GeoData, Run]) -> N
     with pytest.raises(ValueError, match=f"shows a class for each pixel, and .* is for {task}"):
         gp.map_regions(run, data)
     other = replace(data, card=replace(data.card, kind="segmentation"))
-    with pytest.raises(ValueError, match=f"The model is for {task}, and .* is for segmentation"):
+    with pytest.raises(ValueError, match=f"built for the task {task}, and .* has segmentation"):
         gp.evaluate(run, other)
 
 
@@ -365,7 +365,7 @@ def test_unfit_targets_are_named(kind: str, target: np.ndarray, message: str) ->
 def test_data_of_another_task_are_refused_before_training(data: GeoData) -> None:
     other = bright("classification", data.classes)
     model = gp.attach(gp.build_model(load("geopeft_tiny", data), data), "linear_probe")
-    with pytest.raises(ValueError, match="built for segmentation, the data are for classification"):
+    with pytest.raises(ValueError, match=r"the task segmentation, and .* has classification"):
         gp.fit(model, other)
     with pytest.raises(ValueError, match=r"not for classification\. For these data, take 'classi"):
         gp.build_model(load("geopeft_tiny", data), other)
