@@ -12,14 +12,13 @@ they compute with (torchao 0.18 does), which is just what is to be saved here.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import full_weight
@@ -109,35 +108,15 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
-    return _Held.apply(x, layer.weight, layer.weight_scale, layer.bias)
+    """Compute y = W x + b, and keep W for the backward pass as it is held, and never in full."""
+    kind, weight, scale = x.device.type, layer.weight, layer.weight_scale
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
+    def held(full: Tensor) -> tuple[Sequence[int], Sequence[int]]:
+        return full.shape, full.stride()  # of W or its transpose, all that a frozen layer keeps
 
-class _Held(torch.autograd.Function):
-    """y = W x + b; keeps W as it is held, and never W in full."""
+    def in_full(layout: tuple[Sequence[int], Sequence[int]]) -> Tensor:
+        return full_weight(weight, scale, dtype).as_strided(*layout)
 
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        x: Tensor,
-        weight: Tensor,
-        scale: Tensor | None,
-        bias: Tensor | None,
-    ) -> Tensor:
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        ctx.save_for_backward(weight, scale)
-        ctx.dtype, ctx.bias = x.dtype, None if bias is None else bias.dtype
-        with torch.autocast(kind, enabled=False):
-            full = full_weight(weight, scale, dtype)
-            return functional.linear(x.to(dtype), full, None if bias is None else bias.to(dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        weight, scale = ctx.saved_tensors
-        d_x = d_bias = None
-        if ctx.needs_input_grad[0]:
-            d_x = (gradient @ full_weight(weight, scale, gradient.dtype)).to(ctx.dtype)
-        if ctx.needs_input_grad[3]:
-            d_bias = gradient.flatten(0, -2).sum(dim=0).to(ctx.bias)
-        return d_x, None, None, d_bias
+    with torch.autograd.graph.saved_tensors_hooks(held, in_full):
+        return functional.linear(x, full_weight(weight, scale, dtype), layer.bias)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.models import SegmentationModel
@@ -58,36 +58,30 @@ class Parts:
     @contextmanager
     def following(self) -> Iterator[None]:
         """Keep `running` up to date while the model computes."""
-        self._running = [LOSS]
 
-        def enter(label: str, *_: object) -> None:
-            self._running.append(label)
+        def enter(module: nn.Module, _: object) -> None:
+            self._running.append(self.labels.get(module, self.running))
 
         def leave(*_: object) -> None:
             self._running.pop()
 
-        with ExitStack() as hooks:
-            for module, label in self.labels.items():
-                hooks.enter_context(module.register_forward_pre_hook(partial(enter, label)))
-                hooks.enter_context(module.register_forward_hook(leave, always_call=True))
+        with (
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+        ):
             yield
 
     def weights(self) -> dict[str, list[Tensor]]:
         """Sort parameters and buffers by part; what several modules share counts once."""
-        sorted_by_part: dict[str, list[Tensor]] = {label: [] for label in self.order}
-        seen: set[int] = set()
-
-        def sort(module: nn.Module, label: str) -> None:
-            label = self.labels.get(module, label)
-            for child in module.children():
-                sort(child, label)
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    sorted_by_part[label].append(tensor)
-
-        sort(self._model, self.order[0])
-        return sorted_by_part
+        owner: dict[int, str] = {}
+        for module in self._model.modules():  # what lies inside another module comes later
+            if module in self.labels:
+                of_it = (*module.parameters(), *module.buffers())
+                owner |= {id(tensor): self.labels[module] for tensor in of_it}
+        by_part: dict[str, list[Tensor]] = {label: [] for label in self.order}
+        for tensor in (*self._model.parameters(), *self._model.buffers()):
+            by_part[owner.get(id(tensor), self.order[0])].append(tensor)
+        return by_part
 
 
 def running_blocks(model: SegmentationModel) -> list[nn.Module]:

@@ -16,7 +16,7 @@ import torch
 
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.memory.measure import unmoved
-from geopeft_nb.memory.step import AUTOCAST, Answers, Step, as_trained, fake_like
+from geopeft_nb.memory.step import AUTOCAST, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.memory_bars import memory_figure
 from geopeft_nb.pictures.show import PALETTE, in_bytes
@@ -149,7 +149,7 @@ def memory_plan(
         step = Step(model, batch_size, shape, precision)
         own = [*step.named_parameters(), *step.named_buffers()]
         state = {name: fake_like(mode, tensor) for name, tensor in own}
-        with mode, Answers(), torch.autograd.set_multithreading_enabled(False):
+        with mode, torch.autograd.set_multithreading_enabled(False):
             torch.func.functional_call(step, state, ())
         return _plan(step, "planned", recipes, _on_gpu(device))
 
@@ -195,11 +195,7 @@ def measure_memory(
     try:
         model.zero_grad(set_to_none=True)
         model.to("cuda" if gpu else "cpu")
-        with (
-            torch.random.fork_rng([torch.cuda.current_device()] if gpu else []),
-            as_trained(model, frugal, park="disk") as recipes,
-            unmoved(model),
-        ):
+        with as_trained(model, frugal, park="disk") as recipes, unmoved(model):
             step = Step(model, batch_size, shape, precision)
             step()
             plan = _plan(step, "measured", recipes, gpu)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from geopeft_nb.memory.frugal import applied, normalise
+from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import KeptTensors, LiveBytes
 from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
@@ -89,40 +88,16 @@ def as_trained(
 ) -> Iterator[tuple[str, ...]]:
     """Set training mode and apply recipes, and undo both; yields the recipes' names."""
     before = [(module, module.training) for module in model.modules()]
-    with applied(model, frugal, park):
+    with applied(model, frugal, park) as done:
         try:
             model.train()
-            yield normalise(frugal)
+            yield tuple(done)
         finally:
             for module, training in before:
                 module.training = training
 
 
-class Answers(TorchDispatchMode):
-    """Answers for fake tensors, which have no numbers, whoever wants one: yes, and 1.
-
-    Asked are whether dates and places are in range, which week a date is in, and by some of peft's
-    methods whether a layer takes part in this step; all of it with a dropout of layers of 0.
-    """
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operation returns
-        """Run one operation on fake tensors."""
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return args[0].dtype is torch.bool or 1
-        return func(*args, **(kwargs or {}))
-
-
 def fake_like(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode
     """Return a tensor of the same shape on the CPU that has no numbers."""
-    fake = mode.from_tensor(tensor, static_shapes=True)
-    if fake.device.type != "cpu":
-        with mode:
-            fake = torch.empty_like(fake, device="cpu", requires_grad=tensor.requires_grad)
-    fake.grad = None
-    return fake
+    with mode:
+        return torch.empty_like(tensor, device="cpu", requires_grad=tensor.requires_grad)
