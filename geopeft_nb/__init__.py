@@ -6,12 +6,16 @@ Load a backbone, attach a PEFT module, train it while you watch, judge it region
 on a map. Every name below is imported when it is first used, so that the import itself is instant.
 """
 
+# ruff: noqa: F401 - what is imported for editors alone is public by the table above it
+
 from __future__ import annotations
 
 import os
 from importlib import import_module
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
+
+from geopeft_nb.errors import name_options
 
 __version__ = "0.1.0"
 
@@ -20,42 +24,33 @@ __version__ = "0.1.0"
 # when it first computes; whoever sets it otherwise keeps what they set.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
-_WHERE = {
-    "GeopeftError": "errors",
-    "list_backbones": "backbones.load",
-    "list_datasets": "datasets.load",
-    "list_decoders": "decoders.load",
-    "list_methods": "tuning.methods",
-    "list_recipes": "memory.frugal",
-    "OutOfMemory": "memory.shortage",
-    "attach": "tuning.methods",
-    "build_model": "models",
-    "check": "classroom.check",
-    "data_card": "maps.data_card",
-    "evaluate": "evaluation.regions",
-    "export_onnx": "sharing",
-    "export_terratorch": "sharing",
-    "find_lr": "training.learning_rate",
-    "fit": "training.fit",
-    "leave_one_region_out": "datasets.load",
-    "load_adapter": "tuning.adapter_files",
-    "load_backbone": "backbones.load",
-    "load_data": "datasets.load",
-    "load_model": "tuning.adapter_files",
-    "map_regions": "maps.compare",
-    "measure_memory": "memory.plan",
-    "memory_plan": "memory.plan",
-    "memory_widget": "memory.sliders",
-    "merge": "tuning.adapter_files",
-    "parameter_table": "tuning.methods",
-    "plot_reports": "evaluation.regions",
-    "push_adapter": "sharing",
-    "quiz": "classroom.quiz",
-    "save_adapter": "sharing",
-    "show": "pictures.show",
+#: Module -> the public names that it holds.
+_ROOMS = {
+    "backbones.load": "list_backbones load_backbone",
+    "classroom.check": "check",
+    "classroom.quiz": "quiz",
+    "datasets.load": "leave_one_region_out list_datasets load_data",
+    "decoders.load": "list_decoders",
+    "errors": "GeopeftError",
+    "evaluation.regions": "evaluate plot_reports",
+    "maps.compare": "map_regions",
+    "maps.data_card": "data_card",
+    "memory.frugal": "list_recipes",
+    "memory.plan": "measure_memory memory_plan",
+    "memory.shortage": "OutOfMemory",
+    "memory.sliders": "memory_widget",
+    "models": "build_model",
+    "pictures.show": "show",
+    "sharing": "export_onnx export_terratorch push_adapter save_adapter",
+    "training.fit": "fit",
+    "training.learning_rate": "find_lr",
+    "tuning.adapter_files": "load_adapter load_model merge",
+    "tuning.methods": "attach list_methods parameter_table",
 }
+_WHERE = {name: room for room, names in _ROOMS.items() for name in names.split()}
+__all__ = sorted(_WHERE)
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors
     from geopeft_nb.backbones.load import list_backbones, load_backbone
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
@@ -77,48 +72,13 @@ if TYPE_CHECKING:
     from geopeft_nb.tuning.adapter_files import load_adapter, load_model, merge
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
 
-__all__ = [
-    "GeopeftError",
-    "OutOfMemory",
-    "attach",
-    "build_model",
-    "check",
-    "data_card",
-    "evaluate",
-    "export_onnx",
-    "export_terratorch",
-    "find_lr",
-    "fit",
-    "leave_one_region_out",
-    "list_backbones",
-    "list_datasets",
-    "list_decoders",
-    "list_methods",
-    "list_recipes",
-    "load_adapter",
-    "load_backbone",
-    "load_data",
-    "load_model",
-    "map_regions",
-    "measure_memory",
-    "memory_plan",
-    "memory_widget",
-    "merge",
-    "parameter_table",
-    "plot_reports",
-    "push_adapter",
-    "quiz",
-    "save_adapter",
-    "show",
-]
-
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)
     if isfunction(value):
-        value = import_module("geopeft_nb.errors").name_options(value)
+        value = name_options(value)
     globals()[name] = value
     return value
 

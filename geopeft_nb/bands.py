@@ -44,15 +44,29 @@ _TM = {
 }  # fmt: skip
 #: Prefix -> the sensor's numbers: the same number is another band on another sensor. S30 and L30
 #: are the products of HLS, which keep the numbers of Sentinel-2 and of Landsat 8/9.
-_NUMBERS: dict[str, dict[str, str]] = {
-    **dict.fromkeys(("S2", "S30"), _MSI),
-    **dict.fromkeys(("L8", "L9", "L30"), _OLI),
-    **dict.fromkeys(("L4", "L5", "L7"), _TM),
+_SENSORS: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("", "S2:", "S30:"), _MSI),
+    **dict.fromkeys(("L8:", "L9:", "L30:"), _OLI),
+    **dict.fromkeys(("L4:", "L5:", "L7:"), _TM),
 }
 _ALIASES: dict[str, str] = {
     "NIR": "NIR_NARROW", "NIR08": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR16": "SWIR_1",
     "SWIR2": "SWIR_2", "SWIR22": "SWIR_2",
 }  # fmt: skip
+
+
+def _spellings() -> dict[str, str]:
+    """Return all that names a band, in capitals -> the band."""
+    names = {name: name for name in WAVELENGTHS} | _ALIASES
+    for sensor, numbers in _SENSORS.items():
+        for number, band in numbers.items():
+            names[sensor + number] = names[f"{sensor}B{number[1:]:0>2}"] = band
+            if sensor.startswith("L"):  # as files of surface reflectance name them
+                names[f"{sensor}SR_{number}"] = band
+    return names
+
+
+_NAMES = _spellings()
 
 
 def band_name(name: str) -> str:
@@ -71,34 +85,19 @@ def band_name(name: str) -> str:
         For example ``"NIR_NARROW"``.
 
     Raises:
-        ValueError: The name is unknown; the message suggests the nearest one. Thermal and
-            panchromatic bands are unknown, too.
+        ValueError: The name is unknown, as those of thermal and panchromatic bands are.
 
     Example:
         >>> band_name("b8a"), band_name("L8:B5"), band_name("L5:B4")
         ('NIR_NARROW', 'NIR_NARROW', 'NIR_BROAD')
     """
     key = str(name).upper()
-    if key in WAVELENGTHS:
-        return key
-    if key in _ALIASES:
-        return _ALIASES[key]
-    sensor, colon, number = key.rpartition(":")
-    if colon and sensor not in _NUMBERS:
-        raise unknown_name("sensor", sensor, _NUMBERS)
-    if sensor.startswith("L"):
-        number = number.removeprefix("SR_")  # as files of surface reflectance name them
-    if len(number) == 3:
-        number = number.replace("B0", "B")
-    numbers = _NUMBERS[sensor or "S2"]
-    if number in numbers:
-        return numbers[number]
-    if colon:
+    if key not in _NAMES:
         raise GeopeftError(
-            f"{name!r} is no optical band of {sensor} that this toolkit knows: "
-            f"{', '.join(numbers)}. Thermal and panchromatic bands are not among them."
+            f"{unknown_name('band', name, WAVELENGTHS)} Numbers of Sentinel-2 are known, too, and "
+            f"of Landsat's and HLS' optical bands after {' '.join(filter(None, _SENSORS))}."
         )
-    raise unknown_name("band", name, WAVELENGTHS)
+    return _NAMES[key]
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -151,7 +150,5 @@ def nearest_band(name: str, known: Sequence[str]) -> str:
         >>> nearest_band("B8", HLS_BANDS)
         'NIR_NARROW'
     """
-    band = band_name(name)
-    if band in known:
-        return band
-    return min(known, key=lambda other: abs(WAVELENGTHS[other] - WAVELENGTHS[band]))
+    wavelength = WAVELENGTHS[band_name(name)]
+    return min(known, key=lambda other: abs(WAVELENGTHS[other] - wavelength))

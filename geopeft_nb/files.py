@@ -12,17 +12,13 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geopeft_nb.errors import GeopeftError
-
-if TYPE_CHECKING:
-    from requests import Response
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
@@ -40,7 +36,7 @@ class FileEntry:
         path: Name below `data/`, a mirror folder or the cache, with forward slashes.
         size: Size in bytes, where it is known.
         sha256: Checksum in hexadecimal, or its first digits, where that is published.
-        url: https address to download from; empty for files that ship or that only mirrors have.
+        url: Address to download from; empty for files that ship or that only mirrors have.
         licence: SPDX name of the licence.
         md5: Checksum in hexadecimal, where only that one is published.
     """
@@ -81,11 +77,6 @@ class FileEntry:
         short = f"{repository.rpartition('/')[2]}/{file.rpartition('/')[2]}"
         return list(dict.fromkeys([self.path, short, f"{repository}/{file}"]))
 
-    @property
-    def source(self) -> str:
-        """Where it can be downloaded; empty if nowhere."""
-        return self.url if self.url.startswith("https://") else ""
-
 
 def hub_file(path: str, repository: str, file: str = "", **facts: str | int | None) -> FileEntry:
     """Describe a file of the hub: its path here, and in which repository it has which name."""
@@ -99,21 +90,6 @@ def data_folder() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "data"
     return installed if installed.is_dir() else package.parent / "data"
-
-
-def data_path(name: str) -> Path:
-    """Return the path of a file or folder that ships, such as ``"scenes/virginia.tif"``.
-
-    Raises:
-        FileNotFoundError: It is not there, so the installation is incomplete.
-    """
-    path = data_folder() / name
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{name!r} should ship with geopeft_nb but is not in {data_folder()}. "
-            "Install the package again, or run from a complete checkout."
-        )
-    return path
 
 
 def mirror_folders() -> list[Path]:
@@ -158,11 +134,16 @@ def find_folder(name: str, what: str) -> Path:
     """
     if found := find_dataset(name):
         return found
-    looked = ", ".join(str(folder / name) for folder in [*mirror_folders(), cache_folder()])
     raise FileNotFoundError(
-        f"{what} is not on this machine (looked for {looked}). It cannot be downloaded: set the "
-        f"environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass root=."
+        f"{what} is not on this machine (looked in {_places()}). It cannot be downloaded: "
+        f"set the environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass "
+        "root=."
     )
+
+
+def _places() -> str:
+    """Say where data are looked for."""
+    return ", ".join(map(str, [data_folder(), *mirror_folders(), cache_folder()]))
 
 
 def find_file(entry: FileEntry) -> Path | None:
@@ -205,34 +186,36 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
         OSError: The disk has too little room.
         GeopeftError: The file that was found or downloaded has the wrong size or checksum.
     """
-    if place := find_file(entry):
-        return check_file(place, entry)
-    if not entry.source:
-        raise FileNotFoundError(_missing(entry, "it has no address to download it from"))
-    if not download:
-        raise FileNotFoundError(_missing(entry, "it was not asked, because of download=False"))
+    place = find_file(entry)
+    return check_file(place, entry) if place else _download(entry, download)
+
+
+def _download(entry: FileEntry, download: bool) -> Path:
+    """Return the checked copy that a download leaves; see `fetch`."""
+    if not (entry.url and download):
+        why = "download=False" if entry.url else "it has no address to download it from"
+        raise FileNotFoundError(_missing(entry, why))
     if "-NC" in entry.licence.upper():
         message = f"{entry.name} is not for commercial use: {entry.licence}."
-        warnings.warn(message, stacklevel=5)  # the line that asked for the backbone
+        warnings.warn(message, stacklevel=6)  # the line that asked for the backbone
     try:
         path = _from_hub(entry) if entry.hub else _from_url(entry)
-    except ValueError as error:  # a wrong checksum, which pooch leaves nowhere
-        raise GeopeftError(str(error)) from error
     except Exception as error:  # offline, no such file, no access: each library has its own kinds
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise FileNotFoundError(_missing(entry, reason)) from error
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        why = f"{entry.url} did not give it: {said}"
+        raise FileNotFoundError(_missing(entry, why)) from error
     try:
         return check_file(path, entry)
     except GeopeftError:
-        path.resolve().unlink()  # the hub's cache holds a link to the content
+        path.resolve().unlink(missing_ok=True)  # the hub's cache holds a link to the content
         path.unlink(missing_ok=True)
         raise
 
 
 def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -> list[Path]:
-    """Fetch files that come one by one, a few at a time.
+    """Fetch files that come one by one, a few at a time; see `fetch`.
 
     Args:
         entries: What is wanted.
@@ -240,7 +223,7 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
         download: False refuses to download, and says how many are missing.
 
     Returns:
-        Their paths, in order. Files of an earlier time are taken by size alone.
+        Their paths, in order.
 
     Raises:
         FileNotFoundError: Some are nowhere and may not or cannot be downloaded.
@@ -249,26 +232,19 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    found = [find_file(entry) for entry in entries]
-    missing = [entry for entry, path in zip(entries, found, strict=True) if path is None]
+    from tqdm.auto import tqdm
+
+    missing = [entry for entry in entries if find_file(entry) is None]
     if missing and not download:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(entries)} files of {what} are not on this machine, "
-            f"{missing[0].path!r} among them, and download=False. Looked in "
-            f"{', '.join(map(str, [*mirror_folders(), cache_folder()]))}."
+            f"{missing[0].path!r} among them, and download=False. Looked in {_places()}."
         )
     if missing:
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
-        from tqdm.auto import tqdm
-
-        with ThreadPoolExecutor(4) as pool:
-            shown = len(missing) > 8 and _has_reader()
-            list(tqdm(pool.map(fetch, missing), what, len(missing), disable=not shown))
-    by_size = [replace(entry, sha256=None, md5=None) for entry in entries]
-    return [
-        check_file(path, entry) if path else fetch(entry)
-        for entry, path in zip(by_size, found, strict=True)
-    ]
+    with ThreadPoolExecutor(4) as pool:
+        arriving = pool.map(fetch, entries)
+        return list(tqdm(arriving, what, len(entries), disable=len(missing) <= 8))
 
 
 def size_on_hub(entry: FileEntry) -> int | None:
@@ -295,30 +271,11 @@ def _from_url(entry: FileEntry) -> Path:
     target = cache_folder() / entry.path
     target.parent.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # it prints each address and checksum
-    bar = _has_reader() and (entry.size or 0) > 10_000_000
-    get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks={"response": refuse_plain})
-    known = f"md5:{entry.md5}" if entry.md5 else entry.sha256
-    # Of some only the first digits are published, which `check_file` compares.
-    whole = known if known and len(known) >= 36 else None
+    get = pooch.HTTPDownloader((entry.size or 0) > 10_000_000, timeout=(15, 60))
     with FileLock(f"{target}.lock"):
         if not target.is_file():
             check_space(target.parent, entry.size or 0, entry.name)
-        return Path(pooch.retrieve(entry.url, whole, target.name, target.parent, downloader=get))
-
-
-def refuse_plain(response: Response, *_: object, **__: object) -> None:
-    """Refuse an answer that came over a connection without encryption.
-
-    Raises:
-        OSError: The address, or one that it led to, is not https.
-    """
-    if not response.url.startswith("https://"):
-        raise OSError(errno.EPROTO, f"{response.url} is not an https address")
-
-
-def _has_reader() -> bool:
-    """Say whether somebody may watch a bar of progress."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+        return Path(pooch.retrieve(entry.url, None, target.name, target.parent, downloader=get))
 
 
 def check_space(
@@ -350,13 +307,10 @@ def check_space(
 
 def _missing(entry: FileEntry, reason: str) -> str:
     """Write the message for a file that cannot be had."""
-    facts = [f"{entry.size:,} bytes"] if entry.size else []
-    facts += [entry.licence] if entry.licence else []
-    about = f" ({', '.join(facts)})" if facts else ""
-    asked = f"{entry.source} did not give it: " if entry.source else ""
-    folders = ", ".join(map(str, [data_folder(), *mirror_folders(), cache_folder()]))
+    facts = [f"{entry.size:,} bytes" if entry.size else "", entry.licence]
+    about = f" ({', '.join(filter(None, facts))})" if any(facts) else ""
     return (
-        f"{entry.path!r}{about} is not on this machine, and {asked}{reason}. Looked in {folders}. "
+        f"{entry.path!r}{about} is not on this machine, and {reason}. Looked in {_places()}. "
         "Set the environment variable GEOPEFT_MIRROR to a folder that has it as "
         f"{' or '.join(entry.layouts)}. For weights you can also give a path with weights=..., or "
         "weights=None for a random initialisation; for data a folder with root=..."

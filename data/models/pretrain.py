@@ -39,7 +39,7 @@ from geopeft_nb.backbones.load import read_checkpoint
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.bands import band_indices
-from geopeft_nb.files import data_path, mirror_folders
+from geopeft_nb.files import data_folder, mirror_folders
 
 #: With a teacher: share of hidden patches, and crops per step as a share of the batch size, so
 #: that each kind of step takes about as long. One of them is drawn for each step.
@@ -61,7 +61,7 @@ def read_imagery(bands: tuple[str, ...]) -> dict[str, list[np.ndarray]]:
         Source name -> images (C, H, W) int16, reflectance x 10,000.
     """
     sources: dict[str, list[np.ndarray]] = {}
-    for path in sorted(data_path("scenes").glob("*.tif")):
+    for path in sorted((data_folder() / "scenes").glob("*.tif")):
         if not path.stem.endswith("_water"):
             sources[f"scenes/{path.stem}"] = [_read(path, [1, 2, 3, 4, 5, 6])]
     for folder in mirror_folders():

@@ -28,9 +28,7 @@ from geopeft_nb.files import (
     size_on_hub,
 )
 
-_ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {:<15}  {}"
-#: What programs leave beside files and nobody needs.
-_LEFT_OVER = (".lock", ".part", ".tmp")
+_ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {}"
 
 
 @dataclass
@@ -41,16 +39,15 @@ class Item:
     lessons: tuple[str, ...]
     files: list[FileEntry] = field(default_factory=list)
     todo: list[FileEntry] = field(default_factory=list)
-    is_folder: bool = False  # a data set that is looked for as a whole
     state: str = "there already"
-    origin: str = "–"
     problem: str = ""
 
     def __str__(self) -> str:
         sizes = [entry.size for entry in self.files]
         size = "unknown" if None in sizes else f"{sum(size or 0 for size in sizes) / 1e6:,.1f}"
-        lessons = " ".join(self.lessons) or "–"
-        return _ROW.format(self.name, lessons, len(self.files), size, self.state, self.origin)
+        return _ROW.format(
+            self.name, " ".join(self.lessons) or "–", len(self.files), size, self.state
+        )
 
 
 def fill(
@@ -70,22 +67,17 @@ def fill(
         OSError: `dest` is no folder, cannot be written to, or has too little room for all; then
             nothing was copied.
     """
-    from filelock import FileLock
-
-    dest = dest.expanduser().absolute()
-    if dest.is_file():
-        raise NotADirectoryError(f"{dest} is a file. Give a folder to copy to.")
+    dest = dest.expanduser().resolve()
     items = [_find(name, lessons, dest) for name, lessons in wanted.items()]
     todo = [entry.size for item in items for entry in item.todo]
     needed, least = sum(size or 0 for size in todo), "at least " if None in todo else ""
     if not only_list:
         check_space(dest, needed, "The mirror", "choose a folder on a larger disk")
     print(f"{least}{needed / 1e6:,.0f} MB to copy to {dest}\n")
-    print(_ROW.format("name", "lessons", "files", "MB", "state", "from"))
+    print(_ROW.format("name", "lessons", "files", "MB", "state"))
     for item in items:
         if item.todo and not only_list:
-            with FileLock(dest / ".mirror.lock"):
-                _bring(item, dest)
+            _bring(item, dest)
         print(item, flush=True)
     missing = {item.name: " ".join(item.problem.split()) for item in items if item.problem}
     if not (missing or only_list):
@@ -97,29 +89,27 @@ def _find(name: str, lessons: tuple[str, ...], dest: Path) -> Item:
     """Find out which files a backbone or data set has, and which the mirror lacks."""
     item, card = Item(name, lessons), CARDS.get(name)
     entry = card.weights if card else None
-    places = [folder / name for folder in [*mirror_folders(), cache_folder(), dest]]
-    places.sort(key=lambda place: place.parent.resolve() == dest.resolve())  # itself at last
+    shipped = data_folder() / (entry.path if entry else name)
     if name in NO_FILES or (card and not entry):
         item.state = "has no files"
         return item
-    if (data_folder() / (entry.path if entry else name)).exists():
-        item.files = [entry] if entry else _listing(data_folder() / name)
-        item.state, item.origin = "ships, no copy", str(data_folder())
+    if shipped.exists():
+        item.state, item.files = "ships, no copy", [entry] if entry else _listing(shipped)
         return item
     if files := [entry] if entry else published_files(name):
         item.files = [replace(entry, size=entry.size or _size(entry)) for entry in files]
-    elif place := next((place for place in places if place.is_dir()), None):
-        item.is_folder, item.files = True, _listing(place)
     else:
+        # The mirror itself comes last: what is damaged there is to be seen.
+        folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda f: f == dest)
+        places = [folder / name for folder in folders if (folder / name).is_dir()]
+        item.files = _listing(places[0]) if places else []
+    if not item.files:
         item.state, item.problem = "missing", (
-            f"no folder {name!r} on this machine, looked for {', '.join(map(str, places))}. Set "
-            "GEOPEFT_MIRROR to a folder that contains it"
+            f"no folder {name!r} on this machine. Set GEOPEFT_MIRROR to a folder that contains it"
         )  # fmt: skip
     item.todo = [e for e in item.files if not any(_is_whole(dest / at, e) for at in e.layouts)]
     if item.todo:
-        found = find_file(item.todo[0])
-        item.state = "to copy" if found else "to download"
-        item.origin = str(found.parent) if found else item.todo[0].source
+        item.state = "to copy" if find_file(item.todo[0]) else "to download"
     return item
 
 
@@ -138,7 +128,7 @@ def _listing(folder: Path) -> list[FileEntry]:
     return [
         FileEntry(path.relative_to(folder.parent).as_posix(), size=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(_LEFT_OVER)
+        if path.is_file() and path.suffix != ".lock"
     ]
 
 
@@ -150,30 +140,23 @@ def _is_whole(path: Path, entry: FileEntry) -> bool:
 
 
 def _bring(item: Item, dest: Path) -> None:
-    """Copy what the mirror lacks of an item; what goes wrong is noted there."""
-    # A folder has another name until it is whole: that it is there is all that others look at.
-    new = item.is_folder and not (dest / item.name).is_dir()
-    base = dest / f"{item.name}.partial" if new else dest
+    """Copy what the mirror lacks of an item; what goes wrong is noted there.
+
+    It is moved to its place when all of it has come: a folder that is there is taken for whole.
+    """
+    coming = dest / f".{item.name}"
     try:
         for entry in item.todo:
             (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
         for entry, source in zip(item.todo, fetch_many(item.todo, item.name), strict=True):
-            if not _is_whole(base / entry.path, entry):
-                _copy(source, base / entry.path, dest / ".mirror.part", entry)
-        if new:
-            (base / item.name).rename(dest / item.name)
-            base.rmdir()
+            copy = coming / entry.path
+            if not _is_whole(copy, entry):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                check_file(Path(shutil.copyfile(source, copy)), entry)
+        for entry in item.todo:
+            (dest / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(coming / entry.path, dest / entry.path)
+        shutil.rmtree(coming)
         item.state = "copied"
     except (OSError, GeopeftError) as error:
         item.state, item.problem = "missing", str(error)
-
-
-def _copy(source: Path, target: Path, partial: Path, entry: FileEntry) -> None:
-    """Check a file, copy it under another name, check the copy, then rename it."""
-    try:
-        shutil.copyfile(check_file(source, entry), partial)
-        check_file(partial, entry)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

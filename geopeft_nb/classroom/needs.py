@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry
 
 #: Lesson -> the backbones and data sets that it takes or names.
@@ -46,10 +46,6 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
     numbers = {"all": list(LESSONS), "none": []}.get(lessons, given)
     for number in numbers:
         check_name("lesson", number, ["all", "none", *LESSONS])
-    if not numbers and not also:
-        raise GeopeftError(
-            "Nothing is asked for: give --lessons all, their numbers, or --also NAME."
-        )
     if also:
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 

@@ -17,7 +17,7 @@ from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import block_places, split_regions
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import data_path
+from geopeft_nb.files import data_folder
 
 CARD = DataCard(
     name="scenes",
@@ -43,7 +43,7 @@ BLOCK = 2
 
 def load_scenes(request: Request) -> GeoData:
     """Load the shipped scenes; see `load_data`."""
-    folder = Path(request.root) if request.root is not None else data_path("scenes")
+    folder = Path(request.root) if request.root is not None else data_folder() / "scenes"
     indices, names = choose_bands(request.bands, CARD)
     side = request.size or CARD.size
     chips = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.files import data_path
+from geopeft_nb.files import data_folder
 from geopeft_nb.maps.layers import paint
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def draw(regions: Regions) -> Figure:
 
 def land_outlines() -> dict[str, Any]:
     """Read the land outlines and borders that ship with the toolkit, as one GeoJSON object."""
-    paths = [data_path(f"maps/{name}.geojson.gz") for name in ("land", "borders")]
+    paths = [data_folder() / f"maps/{name}.geojson.gz" for name in ("land", "borders")]
     collections = [json.loads(gzip.decompress(path.read_bytes())) for path in paths]
     features = [feature for collection in collections for feature in collection["features"]]
     return {"type": "FeatureCollection", "features": features}

@@ -7,7 +7,7 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
-from geopeft_nb.files import data_path
+from geopeft_nb.files import data_folder
 
 WEIGHTS = "models/geopeft_tiny.safetensors"
 
@@ -16,7 +16,7 @@ def test_shipped_weights_load_and_say_where_they_are_from() -> None:
     backbone = gp.load_backbone("geopeft_tiny")
     assert backbone.provenance["weights"].endswith("geopeft_tiny.safetensors")
     assert len(backbone.provenance["sha256"]) == 64
-    assert data_path(WEIGHTS).stat().st_size <= 8_000_000
+    assert (data_folder() / WEIGHTS).stat().st_size <= 8_000_000
 
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (24, 200)])

@@ -126,7 +126,7 @@ def test_the_sample_cannot_be_downloaded_and_says_so() -> None:
 
 def test_a_mirror_needs_the_small_subset() -> None:
     (entry,) = eurosat.mirror_files()
-    assert entry.name == "EuroSAT100.zip" and entry.sha256 and entry.source
+    assert entry.name == "EuroSAT100.zip" and entry.sha256 and entry.url
 
 
 @pytest.mark.mirror

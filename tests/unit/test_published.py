@@ -253,7 +253,7 @@ def test_an_archive_of_a_mirror_is_extracted_once_into_the_cache(
 @each
 def test_a_mirror_is_told_every_file_with_its_address_and_licence(case: Case) -> None:
     entries = published_files(case.card.name)
-    assert entries and all(entry.source.startswith("https://") for entry in entries)
+    assert entries and all(entry.url.startswith("https://") for entry in entries)
     assert all(entry.licence for entry in entries)
 
 

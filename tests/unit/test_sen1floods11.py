@@ -252,6 +252,6 @@ def test_a_mirror_needs_every_chip_with_its_label_the_lists_and_the_days() -> No
     assert len(names) == len(set(names)) == 2 * 446 + 4 + 1
     assert f"sen1floods11/{HAND}/LabelHand/Sri-Lanka_1038087_LabelHand.tif" in names
     assert f"https://storage.googleapis.com/sen1floods11/{HAND}/S2Hand/{REAL}_S2Hand.tif" in {
-        entry.source for entry in entries
+        entry.url for entry in entries
     }
     assert {entry.licence for entry in entries} == {"CC-BY-4.0", "Apache-2.0"}
