@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
 from geopeft_nb.memory.features import CachedFeatures
@@ -32,8 +34,8 @@ from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
-from geopeft_nb.training.recorder import Recorder, interrupt_stops, quiet
-from geopeft_nb.training.resume import epochs_to_go, prepare
+from geopeft_nb.training.recorder import Recorder, quiet
+from geopeft_nb.training.resume import prepare
 from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.methods import CARDS
@@ -146,28 +148,14 @@ class Task(lightning.LightningModule):
 
 
 def fit(
-    model: SegmentationModel,
-    data: GeoData,
-    epochs: int = 15,
-    batch_size: int = 8,
-    lr: float | None = None,
-    precision: str = "auto",
-    frugal: str | Sequence[str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    dashboard: bool | str = True,
-    resume: bool | str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
-    accumulate: int = 1,
-    strategy: str = "auto",
-    devices: int = 1,
-    augment: bool = True,
-    weight_decay: float = 0.01,
-    patience: int = 15,
-    callbacks: Sequence[Callback] = (),
+    model: SegmentationModel, data: GeoData, epochs: int = 15, batch_size: int = 8,
+    lr: float | None = None, precision: str = "auto", frugal: str | Sequence[str] | None = None,
+    seed: int = 0, device: str = "auto", dashboard: bool | str = True,
+    resume: bool | str | os.PathLike[str] | None = None, out: str | os.PathLike[str] | None = None,
+    accumulate: int = 1, strategy: str = "auto", devices: int = 1, augment: bool = True,
+    weight_decay: float = 0.01, patience: int = 15, callbacks: Sequence[Callback] = (),
     logger: Logger | Sequence[Logger] | None = None,
-    save_seconds: float = 60,
-) -> Run:
+) -> Run:  # fmt: skip
     """Train the model on `data.train`, watched on `data.val`.
 
     AdamW, cross-entropy without the ignored pixels, random turns and mirrorings, the learning rate
@@ -193,7 +181,8 @@ def fit(
             there is something of `out` to go on with, and begins if not. More `epochs` prolong it.
             On one CPU the weights become the very ones that a run without a break has.
         out: Folder to write the adapter and the history to when done. While it trains, checkpoints
-            of what changes are written beside it, to `<out>.ckpt`.
+            of what changes are written beside it, to `<out>.ckpt`, every minute and at the end of
+            every epoch.
         accumulate: Batches whose gradients are added up for one step, as if they were one batch
             of this times `batch_size`, in the memory of one.
         strategy: How several devices share the work, a name of Lightning's: ``"auto"`` or one that
@@ -205,7 +194,6 @@ def fit(
         patience: Epochs without a better validation loss after which training ends.
         callbacks: Further callbacks of Lightning's.
         logger: Lightning's loggers, which are told validation loss and score.
-        save_seconds: Time between two checkpoints within an epoch. Every epoch ends with one.
 
     Returns:
         The run, with the best weights in `run.model`.
@@ -217,8 +205,8 @@ def fit(
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(
-        model, data, device, strategy, lr, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, devices=devices, patience=patience, seed=seed,
+        model, data, device, strategy, lr, seed, epochs=epochs, batch_size=batch_size,
+        accumulate=accumulate, devices=devices, patience=patience,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "epochs": epochs,
@@ -229,15 +217,16 @@ def fit(
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
     }  # fmt: skip
-    if out is None and not isinstance(resume, bool):
-        out = resume
+    out = resume if out is None and not isinstance(resume, bool) else out
     if out is not None:
         check_folder(out)
+    elif resume:
+        raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     chosen: dict[str, Any] = {
         "accelerator": device, "devices": devices, "strategy": strategy, "logger": logger or False,
     }  # fmt: skip
     try:
-        run = _train(model, data, settings, chosen, dashboard, callbacks, out, resume, save_seconds)
+        run = _train(model, data, settings, chosen, dashboard, callbacks, out, resume)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
@@ -252,37 +241,33 @@ def fit(
 def _train(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any], chosen: dict[str, Any],
     dashboard: bool | str, callbacks: Sequence[Callback], out: str | os.PathLike[str] | None,
-    resume: bool | str | os.PathLike[str] | None, save_seconds: float,
+    resume: bool | str | os.PathLike[str] | None,
 ) -> Run:  # fmt: skip
-    """Train as `fit` was told; all that is large dies with this call, but the model.
+    """Train what `fit` has checked: model on device · measure a step · train · keep the best.
 
-    Callbacks are large too: Lightning lets each hold on to the trainer.
+    All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
+    each hold on to the trainer.
     """
-    saver, source, found = prepare(model, data, settings, out, resume, save_seconds)
-    size, epochs = settings["batch_size"], settings["epochs"]
-    order = Order(len(data.train), size, settings["seed"])
-    stopper = EarlyStopping("val_loss", patience=settings["patience"])
     task = Task(model, data, *(settings[name] for name in ("lr", "weight_decay", "augment")))
-    batches = len(data.train) // (size * settings["devices"])
-    view = Dashboard(
-        total_steps=epochs * -(-batches // settings["accumulate"]),
-        total_epochs=epochs,
-        name=CARDS[str(model.method)].title,
-        data=data.card.title,
-        score=task.card.title,
-        chips=lambda: WatchedChips(data, lambda chips: predict(model, chips, size)),
-        show=dashboard,
-    )
+    order = Order(len(data.train), settings["batch_size"], settings["seed"])
+    stopper = EarlyStopping("val_loss", patience=settings["patience"])
+    view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
+    watching, epochs, source = [recorder, order, stopper, *callbacks], settings["epochs"], None
+    if out is not None:
+        saver, source, epochs = prepare(model, data, settings, out, resume)
+        watching.append(saver)
     lightning.seed_everything(settings["seed"], verbose=False)
-    with quiet(), interrupt_stops(recorder), ExitStack() as stack:
+    interrupt, state = signal.getsignal(signal.SIGINT), "stopped"
+    with quiet(), ExitStack() as stack:
         done = stack.enter_context(applied(model, settings["frugal"]))
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
-            max_epochs=epochs_to_go(found, epochs, order, stopper),
+            max_epochs=epochs,
             precision=LIGHTNING_NAMES[settings["precision"]],  # type: ignore[arg-type]
             accumulate_grad_batches=settings["accumulate"],
-            callbacks=[recorder, order, stopper, saver, *callbacks],
+            callbacks=watching,
+            enable_checkpointing=any(isinstance(each, Checkpoint) for each in watching),
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -291,38 +276,36 @@ def _train(
         )
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
-        state, used, memory = "stopped", {}, {}
         before = device_memory(place).get("allocated", 0)  # what else is on a GPU
         try:
             train, val = _loaders(task, data, order, settings["frugal"], stack)
             model.to(place)
             with trainer.precision_plugin.forward_context():
-                memory = _step_memory(task, data, size, place)
+                memory = _step_memory(task, data, order.size)
             view.state["step_memory"] = dict(memory)
             reset_peak(place)
             if place.type != "cuda":
                 before = process_memory()
             view.start()
             trainer.fit(task, train, val, ckpt_path=source)
-            state = "stopped" if recorder.stopping else "finished"
-        except (KeyboardInterrupt, SystemExit):
-            # A second interrupt, which Lightning turns into SystemExit: the best is still kept.
-            # Without an interrupt somebody wants the program to end, and it does.
-            if not recorder.interrupted.is_set():
+            state = "stopped" if view.should_stop else "finished"
+        except SystemExit:
+            # Lightning turns an interrupt into this, and is deaf to further ones. Without an
+            # interrupt somebody wants the program to end, and it does.
+            if not view.should_stop:
                 raise
+            signal.signal(signal.SIGINT, interrupt)
         finally:
-            used = device_memory(place)
+            peak = device_memory(place).get("peak", process_memory())
             recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state=state, message=recorder.summary())
-    seen = max((int(row["memory_bytes"]) for row in recorder.rows), default=0)
-    memory["peak"] = used.get("peak", seen) - before
     run = Run(
         model=model,
         method=str(model.method),
         data_name=data.card.name,
         history=pd.DataFrame(recorder.rows, columns=list(recorder.columns)),
-        memory=memory,
+        memory={**memory, "peak": peak - before},
         seconds=recorder.seconds,
         best=recorder.best,
         state=state,
@@ -334,29 +317,49 @@ def _train(
     return run
 
 
+def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool | str) -> Dashboard:
+    """Return the live view, which knows how many steps are to come."""
+    size, epochs = settings["batch_size"], settings["epochs"]
+    batches = len(data.train) // (size * settings["devices"])
+    return Dashboard(
+        total_steps=epochs * -(-batches // settings["accumulate"]),
+        total_epochs=epochs,
+        name=CARDS[str(task.model.method)].title,
+        data=data.card.title,
+        score=task.card.title,
+        chips=lambda: WatchedChips(data, lambda chips: predict(task.model, chips, size)),
+        show=dashboard,
+    )
+
+
 def _loaders(
     task: Task, data: GeoData, order: Order, frugal: Sequence[str], stack: ExitStack
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
-    parts: list[Any] = [data.train, data.val]
+    parts: Sequence[Any] = [data.train, data.val]
     together: Any = collate
     if {"cached", "cached_on_disk"} & {*frugal}:
-        folder = cache_folder() if "cached_on_disk" in frugal else None
-        augment = (task.augment, False)
-        parts = [
-            stack.enter_context(CachedFeatures(task.model, chips, turned, folder))
-            for chips, turned in zip(parts, augment, strict=True)
-        ]
-        task.features, together = (parts[0], parts[1]), CachedFeatures.collate
+        parts = task.features = _features(task, data, "cached_on_disk" in frugal, stack)
+        together = CachedFeatures.collate
     return [
         DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
         DataLoader(parts[1], order.size, collate_fn=together),
     ]
 
 
-def _step_memory(task: Task, data: GeoData, size: int, device: torch.device) -> dict[str, int]:
-    """Measure the bytes of one training step in float32, by part."""
+def _features(
+    task: Task, data: GeoData, on_disk: bool, stack: ExitStack
+) -> tuple[CachedFeatures, CachedFeatures]:
+    """Return training and validation chips whose features are kept until the stack is left."""
+    folder = cache_folder() if on_disk else None
+    train = CachedFeatures(task.model, data.train, task.augment, folder)
+    val = CachedFeatures(task.model, data.val, False, folder)
+    return stack.enter_context(train), stack.enter_context(val)
+
+
+def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
+    """Measure the bytes of one training step in float32, by part, where the model is."""
     batch = collate([data.train[index] for index in range(size)])
-    batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    batch = {key: tensor.to(task.model.mean.device) for key, tensor in batch.items()}
     task.model.train()
     return training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))

@@ -10,7 +10,6 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import without
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import CARDS
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -42,8 +41,7 @@ def choose_precision(precision: str, device: str) -> str:
 
 def check_fit(
     model: SegmentationModel, data: GeoData, device: str = "auto", strategy: str = "auto",
-    lr: float | None = None, *, batch_size: int, accumulate: int = 1, devices: int = 1,
-    seed: int = 0, **numbers: int,
+    lr: float | None = None, seed: int = 0, *, devices: int = 1, **numbers: int,
 ) -> None:  # fmt: skip
     """Refuse what would fail later, before any work; arguments as in `fit`.
 
@@ -60,7 +58,6 @@ def check_fit(
         )
     if model.method not in CARDS:
         raise GeopeftError(f"This is a {model.method} model. Build a new one to train it.")
-    numbers |= {"batch_size": batch_size, "accumulate": accumulate, "devices": devices}
     for label, value in numbers.items():
         whole(label, value)
     whole("seed", seed, 0, 2**32 - 1)
@@ -68,28 +65,10 @@ def check_fit(
         raise GeopeftError(f"lr must lie between 0 and 1, got {lr!r}.")
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GeopeftError("device='cuda', but there is none. Use device='auto' or 'cpu'.")
     check_same(model, data)
-    if data.size % model.backbone.patch_size and not model.pad:
-        raise GeopeftError(
-            f"Chips of {data.size} px are not divisible by the patch of "
-            f"{model.backbone.patch_size} px. Build the model with these data."
-        )
-    parts = {"train": data.train, "val": data.val, "test": data.test}
-    parts |= {f"holdout[{name!r}]": chips for name, chips in data.holdout.items()}
-    for name, chips in parts.items():
-        check_part(name, chips, data, model.metadata)
-    batches = len(data.train) // devices // min(batch_size, max(1, len(data.train) // devices))
-    if not batches:
-        raise GeopeftError(
-            f"devices={devices}, but there are only {len(data.train)} training chips."
-        )
-    if accumulate > batches:
-        raise GeopeftError(
-            f"accumulate={accumulate} batches for one step, but an epoch has only {batches}. Use "
-            "fewer, or a smaller batch_size."
-        )
+    for name, part in data.parts.items():
+        check_part(name, part, data, model.metadata)
+    whole("devices", devices, 1, len(data.train))
 
 
 def check_same(model: SegmentationModel, data: GeoData) -> None:
@@ -107,34 +86,27 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
             )
 
 
-def check_part(name: str, chips: ChipDataset, data: GeoData, used: tuple[str, ...]) -> None:
+def check_part(name: str, part: ChipDataset, data: GeoData, used: tuple[str, ...]) -> None:
     """Read a few chips, so that unfit data are refused before training and not in its middle.
 
     What is not read now is checked when training comes to it, see
     `geopeft_nb.datasets.base.check_chip`.
 
     Raises:
-        ValueError: No chips, an unfit one, one without metadata that are used, or no label at all.
+        ValueError: No chips, an unfit one, or one without metadata that are used.
     """
-    if not len(chips):
+    if not len(part):
         raise GeopeftError(f"data.{name} has no chips.")
     for kind in used:
-        if (chip := without(chips, kind)) is not None:
+        if (chip := without(part, kind)) is not None:
             raise GeopeftError(
                 f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known. "
                 "Use build_model(..., metadata=False), or leave such chips out."
             )
-    task, shape = TASKS[data.task], (len(data.bands), data.size, data.size)
-    labelled, count = 0, min(READ, len(chips))
-    for index in np.linspace(0, len(chips) - 1, count).round().astype(int):
-        sample = chips[int(index)]
-        image, target = sample["image"], sample[task.target]
-        if tuple(image.shape) != shape:
+    shape = (len(data.bands), data.size, data.size)
+    for index in np.linspace(0, len(part) - 1, min(READ, len(part))).round().astype(int):
+        sample = part[int(index)]
+        if (given := tuple(sample["image"].shape)) != shape:
             raise GeopeftError(
-                f"The image of chip {sample['name']!r} is {tuple(image.shape)} instead of {shape}."
+                f"The image of chip {sample['name']!r} is {given} instead of {shape}."
             )
-        labelled += int(task.known(target, chips.ignore_index).sum())
-    if not labelled and count == len(chips):
-        ignored = task.unlabelled or data.ignore_index
-        unit = "pixel" if task.target == "mask" else "chip"
-        raise GeopeftError(f"data.{name} has no labelled {unit}: all are {ignored}.")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning
@@ -23,6 +20,15 @@ from geopeft_nb.memory.measure import device_memory, process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
 from geopeft_nb.widgets.live import Dashboard
+
+#: Warnings of Lightning's about what is so on purpose.
+KNOWN = (
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training",  # what is frozen
+    ".*isinstance.treespec, LeafSpec.*",
+    "You defined a `validation_step` but have no",
+    ".*your dataloader is not resumable",  # its order is
+)
 
 
 class Diverged(GeopeftError):
@@ -51,7 +57,6 @@ class Recorder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
-        self.interrupted = threading.Event()
         self.start = self.seconds = 0.0
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
         self.images = 0
@@ -70,11 +75,6 @@ class Recorder(Callback):
             for row in self.rows
             if "val_loss" in row
         ]
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the stop button or the kernel's interrupt was pressed."""
-        return self.interrupted.is_set() or bool(self.view.should_stop)
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         """Start the clock, or let it go on."""
@@ -112,9 +112,15 @@ class Recorder(Callback):
             learning_rate=row["lr"],
         )  # fmt: skip
         self.losses, self.images = [], 0
-        # A stop of one process is a stop of all of them.
-        if trainer.strategy.reduce_boolean_decision(self.stopping, all=False):
+        if self.view.should_stop:
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
+
+    def on_exception(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Take the kernel's interrupt, or Ctrl-C, for the stop button."""
+        if isinstance(exception, KeyboardInterrupt):
+            self.view.stop()
 
     def on_validation_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
@@ -158,11 +164,8 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*in eval mode at the start of training")  # frozen
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")
-        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the order is
+        for said in KNOWN:
+            warnings.filterwarnings("ignore", said)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
@@ -170,26 +173,3 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def interrupt_stops(recorder: Recorder) -> Iterator[None]:
-    """Turn the first interrupt (the kernel's stop button, Ctrl-C) into a stop after this step.
-
-    A second one raises as usual. Signals reach only the main thread; elsewhere nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if recorder.interrupted.is_set():
-            raise KeyboardInterrupt
-        recorder.interrupted.set()
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

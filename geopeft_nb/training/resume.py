@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from geopeft_nb.errors import GeopeftError
@@ -28,23 +28,21 @@ from geopeft_nb.tuning.identity import identity
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
 
-#: Of the whole time at most this share is spent on checkpoints within an epoch.
-SHARE = 0.05
+#: Between two checkpoints within an epoch.
+SECONDS = 60
 
 
 class Saver(Checkpoint):
     """Writes a checkpoint at the end of every epoch, every so often in between, and at a stop.
 
     Args:
-        path: Where to write; None writes nothing.
+        path: Where to write.
         about: What the run was told, from `describe`.
-        seconds: Time between two checkpoints within an epoch; more where writing takes long.
     """
 
-    def __init__(self, path: Path | None, about: dict[str, Any], seconds: float) -> None:
-        self.path, self.about, self.seconds = path, about, seconds
-        self.ended = self.closed = False
-        self.due = monotonic() + seconds
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path, self.about, self.ended = path, about, False
+        self.due = monotonic() + SECONDS
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule,
@@ -59,7 +57,6 @@ class Saver(Checkpoint):
         # A stop validates once more than the run would have: what is kept comes before that.
         if trainer.should_stop:
             self.save(trainer, ended=True)
-            self.closed = True
         elif trainer.world_size == 1 and monotonic() >= self.due:
             self.save(trainer)
 
@@ -84,15 +81,14 @@ class Saver(Checkpoint):
 
     def save(self, trainer: lightning.Trainer, ended: bool = False) -> None:
         """Write a checkpoint under another name, and rename it when it is whole."""
-        if self.path is None or self.closed:
+        if self.ended:
             return
-        began, self.ended = monotonic(), ended
+        self.ended = ended
         part = self.path.with_name(self.path.name + ".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             part.replace(self.path)
-        took = monotonic() - began
-        self.due = monotonic() + max(self.seconds, took / SHARE if self.seconds else 0)
+        self.due = monotonic() + SECONDS
 
 
 def checkpoint_path(out: str | os.PathLike[str]) -> Path:
@@ -103,64 +99,58 @@ def checkpoint_path(out: str | os.PathLike[str]) -> Path:
 
 def prepare(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any],
-    out: str | os.PathLike[str] | None, resume: bool | str | os.PathLike[str] | None,
-    seconds: float,
-) -> tuple[Saver, Path | None, dict[str, Any]]:  # fmt: skip
+    out: str | os.PathLike[str], resume: bool | str | os.PathLike[str] | None,
+) -> tuple[Saver, Path | None, int]:  # fmt: skip
     """Find what there is to go on from, and prepare what writes checkpoints.
 
     Args:
         model: The model before training.
         data: Its data.
         settings: Settings of the run.
-        out: As in `fit`; where there is a run to go on with, not None.
+        out: As in `fit`.
         resume: As in `fit`.
-        seconds: As `save_seconds` in `fit`.
 
     Returns:
-        The callback; the checkpoint to go on from, or None; and what it holds, or nothing.
+        The callback; the checkpoint to go on from, or None; and the epoch to end with.
 
     Raises:
         ValueError: There is nothing to go on with, or what there is differs; or beginning anew
             would lose a run that was cut off.
     """
-    if resume is True and out is None:
-        raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
-    if out is None:
-        return Saver(None, {}, seconds), None, {}
     about, target = describe(model, data, settings), checkpoint_path(out)
-    saver = Saver(target, about, seconds)
-    if resume is not None and resume is not False:
-        source = target if resume is True else checkpoint_path(resume)
-        if source.is_file():
-            found = read(source)
-            check_same(source, found["about"], about)
-            return saver, source, found
-        if resume is not True:
-            raise GeopeftError(
-                f"{source} holds no checkpoint. resume is the out of an earlier run; resume=True, "
-                "with out, begins where there is none."
-            )
+    saver = Saver(target, about)
+    source = target if resume is True else checkpoint_path(resume or out)
+    if resume and source.is_file():
+        found = read(source)
+        check_same(source, found["about"], about)
+        return saver, source, last_epoch(found["callbacks"], settings)
+    if resume and resume is not True:
+        raise GeopeftError(
+            f"{source} holds no checkpoint. resume is the out of an earlier run; resume=True, "
+            "with out, begins where there is none."
+        )
     if target.is_file() and not (left := read(target))["ended"]:
         raise GeopeftError(
             f"{target} holds a run that was cut off after {left['global_step']} steps, in epoch "
             f"{left['epoch'] + 1}. Go on with fit(..., resume=True), or delete it to begin anew."
         )
     target.unlink(missing_ok=True)
-    return saver, None, {}
+    return saver, None, settings["epochs"]
 
 
-def epochs_to_go(
-    found: dict[str, Any], epochs: int, order: Callback, stopper: EarlyStopping
-) -> int:
+def last_epoch(callbacks: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:
     """Return the epoch to end with: none before the one that a checkpoint has reached.
 
     More epochs change nothing about a run that no longer got better.
+
+    Args:
+        callbacks: What they remember.
+        settings: Settings of the run.
     """
-    if not found:
-        return epochs
-    done = int(found["callbacks"][order.state_key]["epoch"])
-    over = found["callbacks"][stopper.state_key]["wait_count"] >= stopper.patience
-    return done if over else max(done, epochs)
+    remembered = {name.split("{")[0]: state for name, state in callbacks.items()}
+    done: int = remembered["Order"]["epoch"]
+    over = remembered["EarlyStopping"]["wait_count"] >= settings["patience"]
+    return done if over else max(done, settings["epochs"])
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from test_fit import chips
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.training import resume
 from geopeft_nb.training.fit import fit
 from geopeft_nb.training.recorder import Recorder
 
@@ -35,6 +36,7 @@ class Impatient(torch.optim.lr_scheduler.ReduceLROnPlateau):
 def train(out: Path, tell: int | None, seconds: float) -> None:
     """Train, and write what `fit` writes; each step is told as one byte."""
     torch.set_num_threads(1)
+    resume.SECONDS = seconds
     torch.optim.lr_scheduler.ReduceLROnPlateau = Impatient  # type: ignore[misc]
     data = GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
     # Dropout, and batch statistics of the decoder, which no gradient changes.
@@ -51,7 +53,7 @@ def train(out: Path, tell: int | None, seconds: float) -> None:
         Recorder.on_train_batch_end = slowly  # type: ignore[method-assign, assignment]
     fit(
         model, data, epochs=EPOCHS, batch_size=2, accumulate=2, dashboard=False, resume=True,
-        out=out, save_seconds=seconds,
+        out=out,
     )  # fmt: skip
 
 

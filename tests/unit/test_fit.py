@@ -111,7 +111,7 @@ def test_an_interrupt_keeps_the_best_weights_and_the_history(
     before = signal.getsignal(signal.SIGINT)
     run = train(data, epochs=50)
     assert run.state == "stopped"
-    assert 8 <= len(run.history) <= 9
+    assert len(run.history) == 8
     assert run.best["val_miou"] == run.history.val_miou.max()
     assert signal.getsignal(signal.SIGINT) is before
     assert run.predict([data.test[0]])[0].shape == (16, 16)
@@ -148,8 +148,7 @@ def test_stop_button_ends_in_the_first_epoch(
         ({"device": "cpu", "precision": "fp16"}, "needs a GPU"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"accumulate": 0}, "accumulate must be a whole number above 0"),
-        ({"accumulate": 4}, "an epoch has only 3"),
-        ({"devices": 13}, "only 12 training chips"),
+        ({"devices": 13}, "devices must be a whole number from 1 to 12, got 13"),
         ({"strategy": "ddp_spawn"}, "Unknown strategy 'ddp_spawn'"),
     ],
 )
@@ -166,29 +165,18 @@ def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
         gp.fit(model, data)
 
 
-def test_a_spoilt_chip_is_named_before_training(data: GeoData) -> None:
-    def spoilt() -> tuple[np.ndarray, np.ndarray]:
-        return np.full((6, 16, 16), np.nan, np.float32), np.zeros((16, 16), np.int64)
-
-    train_chips = ChipDataset([*data.train.chips, Chip("bad", "virginia", "p", spoilt)], CARD.classes, -1)  # fmt: skip  # noqa: E501
-    bad = GeoData(train_chips, data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
-    with pytest.raises(ValueError, match="Chip 'bad' has 1536 NaN"):
-        train(bad)
-
-
 @pytest.mark.parametrize(
-    ("image", "label", "message"),
+    ("image", "message"),
     [
-        (np.zeros((5, 16, 16), np.float32), 0, r"'odd' is \(5, 16, 16\) instead of \(6, 16, 16\)"),
-        (np.zeros((6, 16, 16), np.float64), 0, "float32 and int64 are needed"),
-        (np.zeros((6, 16, 16), np.float32), -1, r"data.holdout\['brandenburg'\] has no labelled"),
+        (np.zeros((5, 16, 16), np.float32), r"'odd' is \(5, 16, 16\) instead of \(6, 16, 16\)"),
+        (np.full((6, 16, 16), np.nan, np.float32), "Chip 'odd' has 1536 NaN"),
     ],
 )
 def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
-    data: GeoData, image: np.ndarray, label: int, message: str
+    data: GeoData, image: np.ndarray, message: str
 ) -> None:
     def read() -> tuple[np.ndarray, np.ndarray]:
-        return image, np.full(image.shape[1:], label, np.int64)
+        return image, np.zeros(image.shape[1:], np.int64)
 
     away = {"brandenburg": ChipDataset([Chip("odd", "brandenburg", "p", read)], CARD.classes, -1)}
     bad = GeoData(data.train, data.val, data.test, away, CARD, CARD.bands, ("virginia",), 16)

@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from lightning import Trainer
 from test_fit import chips, train
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.resume import Saver, checkpoint_path
+from geopeft_nb.training.resume import checkpoint_path
 from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.live import Dashboard
 
@@ -75,8 +74,9 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, data: GeoData, out: Path, last: int
 
     with monkeypatch.context() as patch:
         patch.setattr(Dashboard, "update", fail)
+        patch.setattr("geopeft_nb.training.resume.SECONDS", 0)
         with pytest.raises(OSError, match="the power went"):
-            train(data, out=out, save_seconds=0)
+            train(data, out=out)
 
 
 @pytest.mark.slow
@@ -256,23 +256,6 @@ def test_without_out_nothing_is_written(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(data, epochs=1, save_seconds=0)
+    monkeypatch.setattr("geopeft_nb.training.resume.SECONDS", 0)
+    train(data, epochs=1)
     assert not list(tmp_path.iterdir())
-
-
-def test_writing_takes_a_small_share_of_the_time(
-    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times = iter(range(0, 10**6, 10))  # each look at the clock is ten seconds later
-    written: list[int] = []
-    save = Saver.save
-
-    def note(self: Saver, trainer: Trainer, **more: bool) -> None:
-        written.append(trainer.global_step)
-        save(self, trainer, **more)
-
-    monkeypatch.setattr(Saver, "save", note)
-    monkeypatch.setattr("geopeft_nb.training.resume.monotonic", lambda: float(next(times)))
-    train(data, out=tmp_path / "run", epochs=1, batch_size=1, save_seconds=15)
-    # Writing took ten seconds, so the next one waits for two hundred: no more in this epoch.
-    assert written == [2, 12, 12]  # the last two at the end of the epoch, and of the run
