@@ -9,7 +9,7 @@ known it also has `temporal` (1, 2) float32, year and day of year counted from 1
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,6 +136,11 @@ class ChipDataset:
         part = copy(self)
         part.chips = [chip for chip in self.chips if chip.region == region]
         return part
+
+    def spread(self, at_most: int) -> Iterator[Sample]:
+        """Read at most so many chips, evenly spread."""
+        chosen = np.linspace(0, len(self) - 1, min(at_most, len(self))).round().astype(int)
+        return (self[int(index)] for index in chosen)
 
 
 @lru_cache(maxsize=100_000)

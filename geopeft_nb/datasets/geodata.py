@@ -184,11 +184,10 @@ def band_statistics(dataset: ChipDataset, at_most: int = 512) -> tuple[Tensor, T
         dataset: Chips.
         at_most: From a larger data set so many are read, evenly spread.
     """
-    chosen = np.linspace(0, len(dataset) - 1, min(at_most, len(dataset))).round().astype(int)
     bands = len(dataset[0]["image"])
     count, total, square = 0, torch.zeros(bands).double(), torch.zeros(bands).double()
-    for index in chosen:  # one at a time: no stack of all chips, and they may differ in size
-        pixels = dataset[int(index)]["image"].double().flatten(1)
+    for sample in dataset.spread(at_most):  # no stack of all chips, and they may differ in size
+        pixels = sample["image"].double().flatten(1)
         count += pixels.shape[1]
         total += pixels.sum(1)
         square += (pixels**2).sum(1)

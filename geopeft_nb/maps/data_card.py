@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 #: Chips of each side that are read to count classes and to place them on the map.
 AT_MOST = 200
-LOOKS = {
-    "train": ("o", "#0072B2"), "val": ("s", "#E69F00"), "test": ("D", "#009E73"),
-    "holdout": ("^", "#D55E00"),
-}  # fmt: skip
+#: Side -> mark on the map: apart by shape, too.
+MARKS = {"train": "o", "val": "s", "test": "D", "holdout": "^"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class DataSheet:
     Attributes:
         card: The facts that are known without the files.
         facts: The same as a table, one row per fact.
-        balance: Per side: chips, chips that were read, and the share of each class in the labelled
-            pixels, 0-1; for labels of whole images the share of the images. None without files.
+        balance: Per side: chips that were read, and the share of each class in the labelled pixels,
+            0-1; for labels of whole images the share of the images. None without files.
         places: Per chip that was read: side, region, latitude and longitude in degrees, NaN where
             they are not known. None without files.
     """
@@ -48,26 +46,19 @@ class DataSheet:
 
     def map(self) -> Figure | None:
         """Draw where the chips lie on the world, one mark per chip; None if no place is known."""
-        if self.places is None or not self.places["latitude"].notna().any():
+        if self.places is None or not len(known := self.places.dropna(subset=["latitude"])):
             return None
         from matplotlib.figure import Figure
 
-        known = self.places.dropna(subset=["latitude"])
         figure = Figure(figsize=(9, 4.4), layout="constrained")
         axes = figure.add_subplot()
         draw_land(axes)
-        for side, look in LOOKS.items():
-            here = known[known["side"] == side]
-            if len(here):
-                axes.plot(
-                    here["longitude"], here["latitude"], look[0], color=look[1], markersize=5,
-                    markeredgecolor="white", markeredgewidth=0.4, label=f"{side} ({len(here)})",
-                )  # fmt: skip
-        low, high = (known[["longitude", "latitude"]].agg(end) for end in ("min", "max"))
-        around = max(8.0, *(0.2 * (high - low)))
-        west, south = np.maximum(low - around, (-180, -60))
-        east, north = np.minimum(high + around, (180, 85))
-        axes.set(xlim=(west, east), ylim=(south, north), aspect="equal")
+        for side, chips in known.groupby("side", sort=False):
+            label = f"{side} ({len(chips)})"
+            where = chips["longitude"], chips["latitude"]
+            axes.plot(*where, MARKS[side], mec="white", ms=5, label=label)
+        (west, south), (east, north) = known[["longitude", "latitude"]].agg(["min", "max"]).values
+        axes.set(xlim=(west - 8, east + 8), ylim=(south - 8, north + 8), aspect="equal")
         axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
         invented = ", SYNTHETIC: these places are invented" if self.card.synthetic else ""
         axes.set_title(f"{self.card.title}: where the chips lie{invented}", fontsize=11, loc="left")
@@ -76,7 +67,7 @@ class DataSheet:
 
     def _repr_html_(self) -> str:
         """Show the facts, the balance and the map in a notebook."""
-        parts = [self.facts.to_html(header=False, index_names=False, escape=True)]
+        parts = [self.facts.to_html(header=False)]
         if self.balance is not None:
             caption = f"Share of each class (of at most {AT_MOST} chips a side, 0-1)"
             parts.append(self.balance.style.format(precision=3).set_caption(caption).to_html())
@@ -109,54 +100,44 @@ def data_card(data: str | GeoData) -> DataSheet:
         try:
             data = load_data(data, download=False)
         except (FileNotFoundError, ValueError) as error:
-            missing = f"balance and map need the files. {error}"
-            return DataSheet(card, _facts(card, not_loaded=missing))
+            return DataSheet(card, _facts(card, f"Balance and map need the files. {error}"))
     expect(data, "holdout", "a name, or the data that load_data returned")
-    balance, places = {}, []
+    places, balance = [], {}
     for side, chips in data.parts.items():
-        balance[side], read = _look(side, chips, data)
-        places += read
+        counts = np.zeros(1 + len(data.classes))
+        for sample in chips.spread(AT_MOST):
+            counts += _counts(sample, data)
+            where = sample["location"].tolist() if "location" in sample else (np.nan, np.nan)
+            places.append((sample["name"], side.partition(":")[0], sample["region"], *where))
+        shares = counts[1:] / (counts[0] or np.nan)
+        read = min(AT_MOST, len(chips))
+        balance[side] = {"read": read, **dict(zip(data.classes, shares, strict=True))}
     return DataSheet(
         data.card,
-        _facts(data.card, notes=" ".join(data.notes)),
+        _facts(data.card, " ".join(data.notes)),
         pd.DataFrame(balance).T.rename_axis("side"),
         pd.DataFrame(places, columns=["chip", "side", "region", "latitude", "longitude"]),
     )
 
 
-def _facts(card: DataCard, **more: str) -> pd.DataFrame:
+def _facts(card: DataCard, notes: str) -> pd.DataFrame:
     """List the facts of a card, those that are empty left out."""
     left_out = ("colours", "default_bands", "mean", "std")
-    names = [field.name for field in fields(DataCard) if field.name not in left_out]
-    facts = {name: getattr(card, name) for name in names}
-    facts["reflectance"] = "0-1" if card.reflectance else "no: other units"
-    facts["synthetic"] = "yes: no pixel was ever seen by a satellite" if card.synthetic else ""
-    facts["share no place with training"] = facts.pop("claims") or "not claimed"
+    facts = {name: fact for name, fact in vars(card).items() if name not in left_out}
     words = {
         name.replace("_", " "): ", ".join(map(str, fact)) if isinstance(fact, tuple) else str(fact)
-        for name, fact in (facts | more).items()
+        for name, fact in (facts | {"notes": notes}).items()
         if fact
     }
     return pd.DataFrame({"": words})
 
 
-def _look(
-    side: str, chips: ChipDataset, data: GeoData
-) -> tuple[dict[str, float], list[tuple[str, str, str, float, float]]]:
-    """Read some chips of a side, evenly spread: count their classes and note where they lie."""
-    chosen = np.linspace(0, len(chips) - 1, min(AT_MOST, len(chips))).round().astype(int)
-    shares: dict[str, float] = {"chips": float(len(chips)), "read": float(len(chosen))}
-    counts, labelled, places = np.zeros(len(data.classes)), 0.0, []
-    for sample in (chips[int(index)] for index in chosen):
-        target = np.asarray(sample[TASKS[data.task].target])
-        known = target[target != data.ignore_index]
-        if data.task == "multilabel":
-            counts, labelled = counts + target, labelled + 1
-        elif target.dtype.kind == "i":
-            counts += np.bincount(known.ravel(), minlength=len(counts))
-            labelled += known.size
-        here = sample["location"].tolist() if "location" in sample else [float("nan")] * 2
-        places.append((sample["name"], side.partition(":")[0], sample["region"], *here))
-    if labelled:
-        shares |= dict(zip(data.classes, counts / labelled, strict=True))
-    return shares, places
+def _counts(sample: Sample, data: GeoData) -> np.ndarray:
+    """Count what is labelled in a chip, and each class there; nothing where targets are numbers."""
+    target = sample[TASKS[data.task].target].numpy()
+    if data.task == "multilabel":
+        return np.array([1, *target])
+    if data.task == "regression":
+        return np.zeros(1 + len(data.classes))
+    known = target[target != data.ignore_index]
+    return np.array([known.size, *np.bincount(known.ravel(), minlength=len(data.classes))])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.files import data_folder
-from geopeft_nb.maps.layers import paint
+from geopeft_nb.maps.layers import GAP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,26 +82,19 @@ def draw_land(axes: Axes) -> None:
 
 def _panels(view: RegionView, regions: Regions) -> list[Panel]:
     """List the panels of a region: one row for one run, two for several."""
-    picture = view.picture
-    alpha = np.where(picture.any(axis=0), 255, 0).astype(np.uint8)
     # Classes and errors stand on a pale grey image, which shows where in the region they lie.
     # Where predictions are scored it is darker, since the veil of a difference layer lightens it.
-    bright = picture.mean(axis=0)
-    grey = np.where(view.valid, 60 + 0.75 * bright, 210 + 0.15 * bright).astype(np.uint8)
-    pale = np.dstack([grey, grey, grey, alpha])
-    painted = {
-        name: [pale, paint(codes, colours)]
-        for name, (codes, colours) in regions.painted(view).items()
-    }
-    scores = regions.scores[regions.scores["region"] == view.region].set_index("run")
-    image = (f"Image, {view.bands}", [np.dstack([*picture, alpha])])
-    label = ("Label", painted["Label"])
-    predicted, differing = [], []
-    for name, row in scores.iterrows():
-        caption = f"Prediction, {name}: mIoU {row['miou']:.2f}"
-        predicted.append((caption, painted[f"Prediction: {name}"]))
-        caption = f"Differences, {name}: {row['wrong']:.1%} wrong"
-        differing.append((caption, painted[f"Difference: {name}"]))
+    bright = view.picture[..., :3].mean(axis=2)
+    grey = np.where(view.label != GAP, 60 + 0.75 * bright, 210 + 0.15 * bright).astype(np.uint8)
+    pale = np.dstack([grey, grey, grey, view.picture[..., 3]])
+    painted = {name: [pale, layer] for name, layer in regions.painted(view).items()}
+    image = (f"Image, {view.bands}", [view.picture])
+    label, predicted, differing = ("Label", painted["Label"]), [], []
+    for row in regions.scores[regions.scores["region"] == view.region].itertuples():
+        caption = f"Prediction, {row.run}: mIoU {row.miou:.2f}"
+        predicted.append((caption, painted[f"Prediction: {row.run}"]))
+        caption = f"Differences, {row.run}: {row.wrong:.1%} wrong"
+        differing.append((caption, painted[f"Difference: {row.run}"]))
     if len(predicted) == 1:
         return [image, label, *predicted, *differing]
     return [image, *predicted, label, *differing]
@@ -117,10 +110,11 @@ def _outline(view: RegionView) -> list[NDArray[np.float64]]:
     """Return the lines around the chips that were predicted, if there are others between them."""
     from contourpy import contour_generator
 
-    if view.grid.crs is None or view.valid.all():
+    covered = view.label != GAP
+    if view.grid.crs is None or covered.all():
         return []
     # Traced once and drawn as plain lines: a contour set in every panel would keep the grid.
-    return list(contour_generator(z=view.valid.astype(np.float32)).lines(0.5))  # type: ignore[arg-type]
+    return list(contour_generator(z=covered.astype(np.float32)).lines(0.5))  # type: ignore[arg-type]
 
 
 def _show(

@@ -29,7 +29,7 @@ class Grid:
         pixel: Width and height of a pixel, in CRS units.
     """
 
-    corners: tuple[tuple[int, int], ...]
+    corners: Sequence[Sequence[int]]
     height: int
     width: int
     crs: str | None = None
@@ -93,26 +93,26 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
         The grid, or None if the chips lack coordinates, differ in CRS or pixel size, are shifted
         by parts of a pixel, or are scattered so widely that a mosaic would show only specks.
     """
-    if any(sample.get("crs") is None or sample.get("bounds") is None for sample in samples):
+    if any(sample["crs"] is None or sample["bounds"] is None for sample in samples):
         return None
-    edges = np.array([[float(edge) for edge in sample["bounds"]] for sample in samples])
-    sides = np.array([sample["mask"].shape[-2:] for sample in samples], dtype=float)
-    pixels = np.stack([edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1]], 1) / sides[:, ::-1]
-    same_crs = len({str(sample["crs"]) for sample in samples}) == 1
-    if not same_crs or not np.allclose(pixels, pixels[0], rtol=1e-4, atol=0):
-        return None
+    edges = np.array([sample["bounds"] for sample in samples], dtype=float)
+    sides = np.array([sample["mask"].shape for sample in samples])
+    pixels = (edges[:, 2:] - edges[:, :2]) / sides[:, ::-1]
     left, top = edges[:, 0].min(), edges[:, 3].max()
-    columns, rows = (edges[:, 0] - left) / pixels[0, 0], (top - edges[:, 3]) / pixels[0, 1]
-    corners = np.rint(np.stack([rows, columns], 1))
-    if np.abs(corners - np.stack([rows, columns], 1)).max() > 0.05:
+    exact = np.stack([top - edges[:, 3], edges[:, 0] - left], axis=1) / pixels[0, ::-1]
+    corners = np.rint(exact).astype(int)
+    height, width = (corners + sides).max(axis=0).tolist()
+    joined = (
+        len({str(sample["crs"]) for sample in samples}) == 1
+        and np.allclose(pixels, pixels[0], rtol=1e-4, atol=0)
+        and np.allclose(corners, exact, rtol=0, atol=0.05)
+        and _LEAST_COVERED * height * width <= sides.prod(axis=1).sum()
+        and height * width <= _MOST_PIXELS
+    )
+    if not joined:
         return None
-    height, width = (int(side) for side in (corners + sides).max(axis=0))
-    covered = sides.prod(axis=1).sum() / (height * width)
-    if height * width > _MOST_PIXELS or covered < _LEAST_COVERED:
-        return None
-    places = tuple((int(row), int(column)) for row, column in corners)
-    pixel = (float(pixels[0, 0]), float(pixels[0, 1]))
-    return Grid(places, height, width, str(samples[0]["crs"]), (float(left), float(top)), pixel)
+    origin, (across, down) = (float(left), float(top)), pixels[0].tolist()
+    return Grid(corners.tolist(), height, width, str(samples[0]["crs"]), origin, (across, down))
 
 
 def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:
@@ -121,31 +121,6 @@ def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:
     step_down, step_right = (max(sides) + _SHEET_GAP for sides in zip(*shapes, strict=True))
     columns = math.ceil(math.sqrt(1.2 * len(samples)))
     rows = math.ceil(len(samples) / columns)
-    corners = [(i // columns * step_down, i % columns * step_right) for i in range(len(samples))]
+    corners = [[i // columns * step_down, i % columns * step_right] for i in range(len(samples))]
     width = min(columns, len(samples)) * step_right - _SHEET_GAP
-    return Grid(tuple(corners), rows * step_down - _SHEET_GAP, width)
-
-
-def choose_chips(masks: Sequence[NDArray[Any]], count: int, ignore_index: int = -1) -> list[int]:
-    """Choose chips to show: by what they hold and evenly spaced, never by how well they came out.
-
-    Chips with several classes (the rarest on 1 % of the labelled pixels or more) are preferred, as
-    long as there are enough.
-
-    Args:
-        masks: Label (H, W) of every chip.
-        count: How many to choose at most.
-        ignore_index: Label value that means "no label".
-
-    Returns:
-        Indices of the chosen chips, in the given order.
-    """
-
-    def informative(mask: NDArray[Any]) -> bool:
-        _, counts = np.unique(mask[mask != ignore_index], return_counts=True)
-        return len(counts) > 1 and counts.min() >= 0.01 * counts.sum()
-
-    several = [index for index, mask in enumerate(masks) if informative(mask)]
-    count = min(count, len(masks))
-    pool = several if len(several) >= count else range(len(masks))
-    return [pool[pick] for pick in np.linspace(0, len(pool) - 1, count).round().astype(int)]
+    return Grid(corners, rows * step_down - _SHEET_GAP, width)

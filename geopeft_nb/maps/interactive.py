@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geopeft_nb.maps import layers
 from geopeft_nb.maps.figure import land_outlines
+from geopeft_nb.maps.layers import address, warp
 
 if TYPE_CHECKING:
     from geopeft_nb.maps.region import Regions, RegionView
@@ -61,11 +61,10 @@ def build(regions: Regions) -> Any:  # noqa: ANN401 (ipywidgets is imported only
 
 def _addresses(view: RegionView, regions: Regions) -> dict[str, str]:
     """Return layer name -> data address of everything that a side of the map can show."""
-    empty = np.full((1, 1), layers.GAP, np.uint8)
-    addresses = {NOTHING: layers.codes_address(empty, [])}
-    for name, (codes, colours) in regions.painted(view).items():
-        addresses[name] = layers.codes_address(layers.warp(codes, view.grid)[0], colours)
-    return addresses
+    shown = {NOTHING: np.zeros((1, 1, 4), np.uint8)} | {
+        name: warp(layer, view.grid)[0] for name, layer in regions.painted(view).items()
+    }
+    return {name: address(layer, lossless=True, exact=True) for name, layer in shown.items()}
 
 
 def _region(
@@ -79,10 +78,9 @@ def _region(
     import ipyleaflet
     import ipywidgets as widgets
 
-    picture, bounds = layers.warp(view.picture, view.grid)
-    under = [
-        ipyleaflet.ImageOverlay(url=layers.picture_address(picture), bounds=bounds, pane="image")
-    ]
+    picture, bounds = warp(view.picture, view.grid)
+    url = address(picture, quality=85)
+    under = [ipyleaflet.ImageOverlay(url=url, bounds=bounds, pane="image")]
     centre, zoom = _fit(bounds, view.grid.crs)
     if view.grid.crs:
         # The dot lies under the image: it marks the region once that is too small to see.

@@ -1,7 +1,7 @@
-"""From rasters to map layers: contrast, colours, web mercator, data addresses.
+"""Layers of a map: what a prediction gets wrong, colours, web mercator, data addresses.
 
-All layers are uint8: pictures hold 1-255 and 0 for "nothing here", class layers hold a code per
-pixel and `GAP` for "nothing here", so that one warp and one palette serve them all.
+A class layer is uint8 with a code per pixel: its class, the number of classes for "no label", and
+`GAP` where no chip lies. Painted it is (H, W, 4) uint8 and clear there, as pictures are.
 """
 
 from __future__ import annotations
@@ -28,29 +28,15 @@ _Bounds = tuple[tuple[float, float], tuple[float, float]]
 _WEB_SIDE = 1400  # longest side in pixels of a layer in the interactive map
 
 
-def class_codes(
-    classes: NDArray[Any], valid: NDArray[np.bool_], count: int, ignore_index: int = -1
-) -> NDArray[np.uint8]:
-    """Code a class map: 0 … count-1 for classes, `count` for "no label", GAP outside the chips."""
-    codes = np.where(classes == ignore_index, count, classes)
-    return np.where(valid, codes, GAP).astype(np.uint8)
-
-
 def difference(
-    label: NDArray[Any],
-    prediction: NDArray[Any],
-    valid: NDArray[np.bool_],
-    count: int,
-    ignore_index: int = -1,
+    label: NDArray[np.uint8], prediction: NDArray[np.uint8], count: int
 ) -> NDArray[np.uint8]:
     """Code where a prediction differs from the label.
 
     Args:
-        label: Class map (H, W).
-        prediction: Class map (H, W).
-        valid: Where there is a chip (H, W).
+        label: Class layer (H, W).
+        prediction: Class layer (H, W).
         count: Number of classes. With two, the second one can be missed or a false alarm.
-        ignore_index: Label value that means "no label".
 
     Returns:
         Codes (H, W): CORRECT, MISSED, FALSE_ALARM, UNLABELLED or GAP.
@@ -58,23 +44,25 @@ def difference(
     codes = np.where(label == prediction, CORRECT, MISSED)
     if count == 2:
         codes[(label == 0) & (prediction == 1)] = FALSE_ALARM
-    codes[label == ignore_index] = UNLABELLED
-    return np.where(valid, codes, GAP).astype(np.uint8)
+    codes[label == count] = UNLABELLED
+    codes[label == GAP] = GAP
+    return codes.astype(np.uint8)
 
 
 def paint(codes: NDArray[np.uint8], colours: Sequence[str]) -> NDArray[np.uint8]:
-    """Colour a class or difference layer (H, W) as (H, W, 4); codes without colour are clear."""
-    return _table(colours)[codes]
+    """Paint codes (H, W) in #rrggbb or #rrggbbaa, (H, W, 4); codes without colour are clear."""
+    values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
+    return np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)[codes]
 
 
 def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Bounds]:
     """Bring a layer to web mercator, between whose corners Leaflet stretches a picture.
 
-    Nearest neighbour throughout: class codes must not be mixed, and the image then shows exactly
-    the pixels that were classified.
+    Nearest neighbour throughout: colours of classes must not be mixed, and the image then shows
+    exactly the pixels that were classified.
 
     Args:
-        layer: Picture (3, H, W) or codes (H, W).
+        layer: Colours (H, W, 4).
         grid: The region's grid. A contact sheet is returned as it is, in pixel coordinates.
 
     Returns:
@@ -85,50 +73,27 @@ def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Boun
     from rasterio.transform import array_bounds, from_bounds, from_origin
     from rasterio.warp import calculate_default_transform, reproject, transform
 
-    source = from_origin(*grid.origin, *grid.pixel)
     target, width, height = calculate_default_transform(
         grid.crs, "EPSG:3857", grid.width, grid.height, *grid.bounds
     )
     west, south, east, north = array_bounds(height, width, target)
     shrink = min(1.0, _WEB_SIDE / max(height, width))
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-    nothing = 0 if layer.ndim == 3 else GAP
-    warped = np.full((*layer.shape[:-2], height, width), nothing, np.uint8)
-    reproject(
-        layer,
-        warped,
-        src_transform=source,
+    warped, _ = reproject(
+        layer.transpose(2, 0, 1),
+        np.zeros((4, height, width), np.uint8),
+        src_transform=from_origin(*grid.origin, *grid.pixel),
         src_crs=grid.crs,
-        src_nodata=nothing,
         dst_transform=from_bounds(west, south, east, north, width, height),
         dst_crs="EPSG:3857",
-        dst_nodata=nothing,
     )
     longitudes, latitudes = transform("EPSG:3857", "EPSG:4326", [west, east], [south, north])
-    return warped, ((latitudes[0], longitudes[0]), (latitudes[1], longitudes[1]))
+    bounds = (latitudes[0], longitudes[0]), (latitudes[1], longitudes[1])
+    return warped.transpose(1, 2, 0), bounds
 
 
-def picture_address(picture: NDArray[np.uint8]) -> str:
-    """Encode a picture (3, H, W) as a data address; 0 becomes transparent."""
+def address(layer: NDArray[np.uint8], **options: Any) -> str:  # noqa: ANN401 (of Pillow)
+    """Encode a layer (H, W, 4) as a data address: WebP is small and keeps gaps transparent."""
     from PIL import Image
 
-    alpha = np.where(picture.any(axis=0), 255, 0).astype(np.uint8)
-    encoded = Image.fromarray(np.dstack([*picture, alpha]))
-    # WebP is a tenth of PNG and, unlike JPEG, keeps the gaps between chips transparent.
-    return data_address(encoded, "webp", quality=85)
-
-
-def codes_address(codes: NDArray[np.uint8], colours: Sequence[str]) -> str:
-    """Encode a class or difference layer (H, W) as the data address of a small palette PNG."""
-    from PIL import Image
-
-    table = _table(colours)
-    encoded = Image.fromarray(codes)
-    encoded.putpalette(table[:, :3].tobytes())
-    return data_address(encoded, transparency=table[:, 3].tobytes())
-
-
-def _table(colours: Sequence[str]) -> NDArray[np.uint8]:
-    """Return red, green, blue and alpha per code of ``"#rrggbb"`` or ``"#rrggbbaa"``, (256, 4)."""
-    values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
-    return np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)
+    return data_address(Image.fromarray(np.ascontiguousarray(layer)), "webp", **options)

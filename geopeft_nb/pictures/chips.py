@@ -36,8 +36,6 @@ def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArra
         chosen = image[band_indices(TRUE_COLOUR, bands)]
         words = f"true colour: {', '.join(TRUE_COLOUR)}"
     usable = np.isfinite(chosen).all(axis=0)
-    if not usable.any():
-        return np.zeros((*usable.shape, 3), np.uint8), words
     low, high = np.percentile(chosen[:, usable], [2, 98], axis=1)[:, :, None, None]
     scaled = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1) ** _GAMMA
     drawn = np.where(usable, np.nan_to_num(scaled) * 254 + 1, 0).round().astype(np.uint8)

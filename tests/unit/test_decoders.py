@@ -309,7 +309,7 @@ def test_each_task_is_evaluated_in_its_own_columns(trained: tuple[str, GeoData, 
 
 def test_what_a_run_cannot_do_is_refused(trained: tuple[str, GeoData, Run]) -> None:
     task, data, run = trained
-    with pytest.raises(ValueError, match=f"shows a class for each pixel, and .* is for {task}"):
+    with pytest.raises(ValueError, match=f"shows a class for each pixel, .* is for {task}"):
         gp.map_regions(run, data)
     other = replace(data, card=replace(data.card, kind="segmentation"))
     with pytest.raises(ValueError, match=f"built for the task {task}, and .* has segmentation"):

@@ -271,4 +271,4 @@ def test_a_model_a_figure_and_the_data_card_take_the_data(
     sheet = gp.data_card(data)
     assert sheet.balance is not None and sheet.card.licence == case.card.licence
     bare = gp.data_card(case.card.name)
-    assert bare.balance is None and "not loaded" in bare.facts.index
+    assert bare.balance is None and "need the files" in bare.facts.loc["notes", ""]

@@ -23,7 +23,7 @@ def objects() -> dict[str, Any]:
         "plan": plan,
         "run": run,
         "report": gp.evaluate(run, data),
-        "map": gp.map_regions(run, data, interactive=False),
+        "map": gp.map_regions(run, data),
     }
 
 
