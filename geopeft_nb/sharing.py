@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from geopeft_nb.backbones.load import find_card
 from geopeft_nb.backbones.vit import join_qkv
-from geopeft_nb.decoders.load import MapDecoder
-from geopeft_nb.errors import GeopeftError, expect, whole
+from geopeft_nb.decoders.load import CARDS as DECODERS
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save, written_whole
 from geopeft_nb.tuning.methods import CARDS
@@ -23,13 +23,22 @@ if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
     from geopeft_nb.training.run import Run
 
-#: Our decoders in TerraTorch. Its LinearDecoder has a head of its own, but the factory of release
-#: 1.2.13 always appends a 1×1 convolution: an identity there makes the two equal.
+#: Our decoders in TerraTorch, and what it calls their options. Its LinearDecoder has a head of its
+#: own, but the factory of release 1.2.13 always appends a 1×1 convolution: an identity there makes
+#: the two equal.
 TERRATORCH = {
-    "linear": "LinearDecoder",
-    "fcn": "FCNDecoder",
-    "unet": "UNetDecoder",
-    "upernet": "UperNetDecoder",
+    "linear": ("LinearDecoder", {"kernel": "upsampling_size"}),
+    "fcn": ("FCNDecoder", {"channels": "channels", "convs": "num_convs"}),
+    "unet": ("UNetDecoder", {"channels": "channels"}),
+    "upernet": ("UperNetDecoder", {"channels": "channels"}),
+}
+#: Our names of weights -> TerraTorch's. The pyramid is the third of its necks, and each layer norm
+#: of the FCN is in a module of its own.
+RENAMED = {
+    r"^pyramid\.": "neck.2.",
+    r"^head\.": "head.head.2.",
+    r"^(?=conv\.)|^body\.": "decoder.",
+    r"^(decoder\.convs\.\d+\.2)\.": r"\1.ln.",
 }
 
 
@@ -116,15 +125,12 @@ def push_adapter(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     source = Path(folder).expanduser()
-    if not (source / "adapter.json").is_file():
-        raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
     if not (source / "model_card.md").is_file():
         write_card(source)
-    names = {name: "README.md" if name == "model_card.md" else name for name in FILES}
     files = [
-        CommitOperationAdd(there, source / here)
-        for here, there in names.items()
-        if (source / here).is_file()
+        CommitOperationAdd(name.replace("model_card", "README"), source / name)
+        for name in FILES
+        if (source / name).is_file()
     ]
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -145,8 +151,8 @@ def check_export(model: SegmentationModel, what: str) -> None:
         )
     if model.metadata:
         raise GeopeftError(
-            f"{what} is written for models that take an image alone, and this one also uses "
-            f"{' and '.join(model.metadata)}. Train one with build_model(..., metadata=False)."
+            f"{what} takes an image alone, and this one uses {' and '.join(model.metadata)}, too. "
+            "Train one with build_model(..., metadata=False)."
         )
 
 
@@ -157,7 +163,7 @@ def export_onnx(
 
     Args:
         model: Merged, or with a method that does not merge; prompts and ViT-Adapter go along.
-        file: Ends in ``.onnx``. A model above 2 GB gets a second file beside it.
+        file: Such as ``"water.onnx"``. A model above 2 GB gets a second file beside it.
         size: Side in pixels of the images that it will take; None takes that of the training chips.
 
     Returns:
@@ -165,41 +171,28 @@ def export_onnx(
         bands and classes in their order.
 
     Raises:
-        ValueError: An adapter that should be merged first, a model that uses metadata, or a size
-            that is no size.
+        ValueError: An adapter that should be merged first, or a model that uses metadata.
         ImportError: The packages of the extra `export` are not installed.
     """
     check_export(model, "ONNX")
-    target = Path(file).expanduser().resolve()
-    if target.suffix != ".onnx":
-        raise GeopeftError(f"The name of the file must end in .onnx, got {target.name!r}.")
     side = model.built_for.get("size", 224) if size is None else size
-    whole("size", side)
-    try:
-        import onnxscript  # noqa: F401 - torch's exporter needs it, and its own message is long
-    except ImportError as error:
-        raise ImportError("ONNX needs more packages: pip install geopeft-nb[export]") from error
     # Two images, because the exporter takes a batch of one for a constant.
     image = torch.zeros(2, len(model.bands), side, side, device=model.mean.device)
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     training = model.training
-    try:
-        program: Any = torch.onnx.export(
-            model.eval(), (image,), dynamo=True, input_names=["image"], output_names=["logits"],
-            dynamic_shapes={"image": batch}, verbose=False,
-        )  # fmt: skip
-    finally:
-        model.train(training)
+    program: Any = torch.onnx.export(
+        model.eval(), (image,), dynamo=True, input_names=["image"], output_names=["logits"],
+        dynamic_shapes={"image": batch}, verbose=False,
+    )  # fmt: skip
+    model.train(training)
     data = model.built_for.get("data")
     program.model.metadata_props.update(
         bands=", ".join(model.bands), classes=", ".join(model.classes), task=model.task,
         input=units(data and vars(data)), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
+    target = Path(file).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent) as folder:  # nothing half-written under its name
-        program.save(Path(folder) / target.name)
-        for part in Path(folder).iterdir():
-            part.replace(target.with_name(part.name))
+    program.save(target)
     return target
 
 
@@ -229,10 +222,9 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
     able = model.method not in ("vpt", "adapter", "vit_adapter")
     if card.family != "prithvi" or not able or model.task != "segmentation":
         raise GeopeftError(
-            f"TerraTorch builds Prithvi's architecture for segmentation, and this is {card.name} "
-            f"with {model.method or 'nothing attached'} for {model.task}. It can be exported from "
-            "geopeft_tiny and every prithvi_eo backbone, with linear_probe, full or a merged "
-            "adapter. export_onnx takes every model."
+            f"TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, with "
+            f"linear_probe, full or a merged adapter. This is {card.name} with {model.method} for "
+            f"{model.task}. export_onnx takes every model."
         )
     target = check_folder(folder, "state_dict.ckpt")
     config = {
@@ -255,59 +247,47 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
 
 
 def _terratorch_arguments(model: SegmentationModel) -> dict[str, Any]:
-    backbone, card = model.plain_backbone, model.plain_backbone.card
-    decoder: Any = model.decoder
-    side = backbone.patch_size
-    arguments: dict[str, Any] = {
+    backbone, card, name = model.plain_backbone, model.plain_backbone.card, model.decoder_name
+    decoder, words = TERRATORCH[name]
+    options = DECODERS[name].usual(backbone) | model.decoder_options
+    necks: list[dict[str, Any]] = [
+        {"name": "SelectIndices", "indices": list(backbone.layers)},
+        {"name": "ReshapeTokensToImage"},
+    ]
+    if getattr(model.decoder, "pyramid", None) is not None:
+        necks.append({"name": "LearnedInterpolateToPyramidal"})
+    if name == "linear":
+        options, words = (
+            options | {"classes": len(model.classes)},
+            words | {"classes": "num_classes"},
+        )
+    return {
         # The small network has no name there: it is a larger one with other numbers.
         "backbone": "prithvi_eo_tiny" if card.name == "geopeft_tiny" else card.name,
         "backbone_pretrained": False,
         "backbone_num_frames": 1,
         "backbone_bands": list(model.bands),
-        "backbone_img_size": (backbone.trained_grid or 1) * side,
-        "backbone_patch_size": [1, side, side],
+        "backbone_img_size": (backbone.trained_grid or 1) * backbone.patch_size,
+        "backbone_patch_size": [1, backbone.patch_size, backbone.patch_size],
         "backbone_embed_dim": card.width,
         "backbone_depth": card.depth,
         "backbone_num_heads": card.heads,
-        "decoder": TERRATORCH[model.decoder_name],
+        "decoder": decoder,
         "num_classes": len(model.classes),
-        "necks": [
-            {"name": "SelectIndices", "indices": list(backbone.layers)},
-            {"name": "ReshapeTokensToImage"},
-        ],
+        "necks": necks,
+        **{f"decoder_{words[option]}": value for option, value in options.items()},
     }
-    if not isinstance(decoder, MapDecoder):
-        sizes = {"num_classes": len(model.classes), "upsampling_size": decoder.conv.stride[0]}
-    elif model.decoder_name == "fcn":
-        sizes = {"channels": decoder.body.out_channels, "num_convs": len(decoder.body.convs)}
-    elif model.decoder_name == "unet":
-        widths = [block.conv2[0].out_channels for block in decoder.body.decoder.blocks]
-        sizes = {"channels": widths}
-    else:
-        sizes = {"channels": decoder.body.out_channels}
-    if getattr(decoder, "pyramid", None) is not None:
-        arguments["necks"].append({"name": "LearnedInterpolateToPyramidal"})
-    return arguments | {f"decoder_{key}": value for key, value in sizes.items()}
 
 
 def _terratorch_state(model: SegmentationModel) -> dict[str, Tensor]:
     """Return the weights under TerraTorch's names."""
-    encoder = join_qkv(model.plain_backbone.state_dict())
-    state = {f"encoder.{key}": value for key, value in encoder.items()}
-    for key, value in model.decoder.state_dict().items():
-        part, _, rest = key.partition(".")
-        if part == "pyramid":
-            state[f"neck.2.{rest}"] = value  # the third of the necks
-        elif part == "head":
-            state[f"head.head.2.{rest}"] = value
-        elif model.decoder_name == "fcn":
-            convs, step, layer, name = rest.split(".")
-            layer = "2.ln" if layer == "2" else layer  # its layer norm is in a module of its own
-            state[f"decoder.{convs}.{step}.{layer}.{name}"] = value
-        else:
-            state[f"decoder.{rest if part == 'body' else key}"] = value
+    state = {f"encoder.{k}": v for k, v in join_qkv(model.plain_backbone.state_dict()).items()}
+    for name, value in model.decoder.state_dict().items():
+        for ours, theirs in RENAMED.items():
+            name = re.sub(ours, theirs, name)
+        state[name] = value
     if model.decoder_name == "linear":
         count = len(model.classes)
         state["head.head.2.weight"] = torch.eye(count)[:, :, None, None]
         state["head.head.2.bias"] = torch.zeros(count)
-    return {key: value.detach().cpu().clone() for key, value in state.items()}
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -24,7 +24,7 @@ from geopeft_nb.decoders.load import build_decoder
 from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
-from geopeft_nb.tuning.methods import CARDS, attach, parameter_table, read_config
+from geopeft_nb.tuning.methods import CARDS, attach, parameter_table, quiet, read_config
 
 #: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
 FILES = (
@@ -89,8 +89,7 @@ def save(
             save_file({key: t.detach().cpu().clone() for key, t in tensors.items()}, part / name)
         if model.adapter is not None:
             config = model.backbone.peft_config[model.adapter]
-            with warnings.catch_warnings():  # VeRA's warns about what was chosen when attaching
-                warnings.simplefilter("ignore", UserWarning)
+            with quiet():
                 replace(config, inference_mode=True).save_pretrained(str(part))
         (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n")
     return target
@@ -207,22 +206,17 @@ def load_adapter(
     source = local_folder(folder, revision)
     about = _read(source)
     check_identity(source, about, identity(model))
-    method, options = about["method"], about["options"]
     joins = name or about["adapter"] or "default"
     if model.adapters and (name is None or name in model.adapters):
         raise GeopeftError(
             f"The model carries adapters already: {model.options}. Choose another name for "
-            f"{source}, which was saved with {options}, by load_adapter(..., name=...)."
+            f"{source}, which was saved with {about['options']}, by load_adapter(..., name=...)."
         )
-    chosen = read_config(source, method) if CARDS[method].config else method
-    given = {} if CARDS[method].config else options
-    ghost = _without_weights(model)
-    with torch.device("meta"):
-        attach(ghost, copy.deepcopy(chosen), name=joins, **given)
-    files = _read_tensors(source, trained_tensors(ghost))
-    attach(model, chosen, name=joins, **given)
-    if joins in model.options:
-        model.options[joins] = model.method_options = options
+    trial = _with_the_same_weights(model)
+    _attach_saved(trial, source, about, joins)
+    files = _read_tensors(source, trained_tensors(trial))
+    _attach_saved(model, source, about, joins)
+    model.options[joins] = model.method_options = about["options"]
     model.decoder.load_state_dict(files["decoder.safetensors"])
     if "adapter_model.safetensors" in files:
         from peft import set_peft_model_state_dict
@@ -247,14 +241,10 @@ def merge(model: SegmentationModel) -> SegmentationModel:
     """
     expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS or not CARDS[model.method].merges:
-        why = {None: "Nothing is attached."} | dict.fromkeys(
-            CARDS, f"What {model.method} trains is no change of weights that stay."
-        )
         able = ", ".join(card.name for card in CARDS.values() if card.merges)
         raise GeopeftError(
-            f"{why.get(model.method, 'The adapter is merged already.')} Methods that merge: "
-            f"{able}. To share what was trained, use save_adapter; export_onnx takes this model as "
-            "it is."
+            f"This model has {model.method or 'nothing'} attached. Methods that merge: {able}. To "
+            "share what was trained, use save_adapter; export_onnx takes this model as it is."
         )
     if others := [name for name in model.adapters if name != model.adapter]:
         warnings.warn(f"Merging {model.adapter} drops {', '.join(others)}.", stacklevel=2)
@@ -300,14 +290,20 @@ def _read(source: Path) -> dict[str, Any]:
     return about
 
 
-def _without_weights(model: SegmentationModel) -> SegmentationModel:
-    """Copy a model whose weights are on the meta device: they have shapes and take no memory."""
-    modules = [model, *model.shelf.values()]
+def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any], name: str) -> None:
+    if about["adapter"] is None:
+        attach(model, about["method"], **about["options"])
+    else:
+        attach(model, read_config(source, about["method"]), name=name)
+
+
+def _with_the_same_weights(model: SegmentationModel) -> SegmentationModel:
+    """Copy a model's modules but not its numbers, to try on them what might not fit."""
     copies: dict[int, Any] = {}
-    for tensor in [t for m in modules for t in (*m.parameters(), *m.buffers())]:
-        empty = tensor.detach().to("meta")
-        is_weight = isinstance(tensor, nn.Parameter)
-        copies[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
+    for module in (model, *model.shelf.values()):
+        for weight in module.parameters():
+            copies[id(weight)] = nn.Parameter(weight.detach(), weight.requires_grad)
+        copies |= {id(buffer): buffer for buffer in module.buffers()}
     return copy.deepcopy(model, copies)
 
 

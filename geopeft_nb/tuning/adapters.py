@@ -88,11 +88,6 @@ class AdapterModel(OwnModel):
 
     prefix = "bottleneck_"
     tuner_layer_cls = AdapterLayer
-    no_merge = (
-        "Bottleneck adapters have a nonlinearity between their two layers, so no weight of the "
-        "backbone can take them in. Keep the adapter beside the backbone (save_adapter), or attach "
-        "a method that merges: 'lora' or 'bitfit'."
-    )
 
 
 BOTTLENECK = register("bottleneck_adapter", AdapterConfig, AdapterModel, AdapterModel.prefix)
@@ -122,7 +117,7 @@ def adapter_config(
     """
     check_name("kind of adapter", kind, KINDS)
     parts, usual = KINDS[kind]
-    names = [f"{block}.{part}" for block in block_names(backbone, "adapter") for part in parts]
+    names = [f"{block}.{part}" for block in block_names(backbone) for part in parts]
     return AdapterConfig(
         target_modules=one_of(names), kind=kind, width=width,
         scale=usual if scale is None else scale, dropout=dropout,

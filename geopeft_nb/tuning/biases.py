@@ -107,7 +107,7 @@ def bitfit_config(backbone: Backbone) -> BitFitConfig:
     prefix: tuple[str, ...] = ("",)
     if hasattr(backbone, "blocks"):
         final = [name for name, module in backbone.named_modules() if module is backbone.norm]
-        prefix = tuple(f"{part}." for part in [*block_names(backbone, "bitfit"), *final])
+        prefix = tuple(f"{part}." for part in [*block_names(backbone), *final])
     names = [
         name.removesuffix(".base_layer")  # of a layer that has an adapter already
         for name, module in backbone.named_modules()

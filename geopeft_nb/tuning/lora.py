@@ -11,7 +11,6 @@ by name, and what is saved is a plain adapter of peft.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,8 +61,8 @@ def lora_config(
     """
     check_name("preset of lora", preset, PRESETS)
     if preset == "late" and last is None:
-        last = max(1, len(block_names(backbone, "lora")) // 4)
-    names = layer_names(backbone, "lora", target_modules or PRESETS[preset], last)
+        last = max(1, len(block_names(backbone)) // 4)
+    names = layer_names(backbone, target_modules or PRESETS[preset], last)
     alpha: Any = r if lora_alpha is None else lora_alpha  # peft says int, and takes any number
     return peft.LoraConfig(r=r, lora_alpha=alpha, target_modules=names, **options)
 
@@ -84,10 +83,8 @@ def kin_config(
         last: Adapt only the last so many blocks; None means all.
         **options: Fields of that config.
     """
-    names = layer_names(backbone, kind.removesuffix("Config").lower(), target_modules, last)
-    with warnings.catch_warnings():  # peft warns that another torch might draw other matrices
-        warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
-        return getattr(peft, kind)(target_modules=names, **options)
+    names = layer_names(backbone, target_modules, last)
+    return getattr(peft, kind)(target_modules=names, **options)
 
 
 def product_config(
@@ -103,6 +100,6 @@ def product_config(
 
 def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:  # noqa: ANN401
     """Describe IA³: a factor per feature of queries, keys, values and of fc2's input."""
-    names = layer_names(backbone, "ia3", ("q", "k", "v", "fc2"), last)
+    names = layer_names(backbone, ("q", "k", "v", "fc2"), last)
     inputs = [name for name in names if name.endswith("fc2")]
     return peft.IA3Config(target_modules=names, feedforward_modules=inputs, **options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import nn
 
+from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, expect, whole
 from geopeft_nb.models import SegmentationModel, part_of
+from geopeft_nb.tuning.target_modules import check_same_layers, find_layers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -35,8 +38,8 @@ class MethodCard:
         options: Options of `attach` with their defaults, in words.
         merges: Whether `merge` can fold it into the backbone's weights.
         citation: Paper.
-        config: The function that makes peft's config, or where it stands, ``"module:function"``;
-            empty for methods that are not peft's.
+        config: The function that makes peft's config for a backbone, or where it stands,
+            ``"module:function"``; of a method that is not peft's it returns the new backbone.
         fixed: Arguments of that function that the method fixes.
         fields: Name of peft's config, all of whose fields are options.
         same_layers: Whether all adapters of one model must adapt the same layers, as peft needs it.
@@ -49,7 +52,7 @@ class MethodCard:
     options: str
     merges: bool
     citation: str
-    config: str | Callable[..., Any] = ""
+    config: str | Callable[..., Any]
     fixed: dict[str, Any] = field(default_factory=dict)
     fields: str = ""
     same_layers: bool = False
@@ -62,7 +65,8 @@ def _kin(kind: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any
 _LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
 CARDS = {card.name: card for card in (
     MethodCard(
-        "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none", False, "-"
+        "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none", False, "-",
+        lambda backbone: backbone.requires_grad_(False),
     ),
     MethodCard(
         "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
@@ -90,6 +94,7 @@ CARDS = {card.name: card for card in (
         "vit_adapter", "ViT-Adapter",
         "a convolutional branch that exchanges features with the blocks four times", 1e-3,
         "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
+        "vit_adapter:VitAdapter",
     ),
     MethodCard(
         "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, "last=None",
@@ -123,17 +128,18 @@ CARDS = {card.name: card for card in (
         f"oft_block_size=32, {_LAYERS}", True, "Qiu et al., arXiv 2306.07280", **_kin("OFTConfig"),
     ),
     MethodCard(
-        "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-"
+        "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-",
+        lambda backbone: backbone.requires_grad_(True),
     ),
     MethodCard(
         "peft", "A method of peft", "what its config says", 1e-3,
         "a config of peft in place of the name: attach(model, peft.BOFTConfig(...))", True, "peft",
-        "lora",
+        "lora:kin_config",
     ),
 )}  # fmt: skip
 
-#: Options that are whole numbers.
-WHOLE = ("r", "last", "prompts", "width", "stem", "oft_block_size")
+#: Options that are whole numbers above 0.
+WHOLE = ("r", "prompts", "width", "stem", "oft_block_size")
 
 
 def attach(
@@ -166,75 +172,78 @@ def attach(
             another method is attached already.
     """
     expect(model, "method_options", "the model that build_model returned")
-    card = _card(method)
-    _check_free(model, card, name)
-    plain, make = model.plain_backbone, _maker(card)
-    if isinstance(method, str):
-        _check_options(card, make, options)
-    elif options:
-        raise GeopeftError(f"A config says all options itself; got {', '.join(options)} besides.")
-    with seeded(seed):
-        made = make(plain, **card.fixed | options) if isinstance(method, str) else method
-        options = options if isinstance(method, str) else _told(method)
-        if card.config:
-            _attach_peft(model, card, made, name, seed, options)
+    card, backbone = _card(method), model.plain_backbone
+    if model.method or backbone.attached or name != "default":
+        _check_free(model, card, name)
+    with seeded(seed), quiet():
+        if isinstance(method, str):
+            make = _maker(card)
+            _check_options(card, make, options)
+            made = make(backbone, **card.fixed | options)
         else:
+            made, options = method, _told(backbone, method, options)
+        if isinstance(made, nn.Module):
             model.backbone = made
+        elif model.adapters:
+            _add_adapter(model, card, made, name, seed, options)
+        else:
+            from peft import get_peft_model
+
+            model.backbone, model.adapter = get_peft_model(model.backbone, made, name), name
     if card.name == "vit_adapter":
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
-    model.method, model.method_options = card.name, options
-    plain.attached = card.name
+    model.method = backbone.attached = card.name
+    model.method_options = model.options[name] = options
     return model.train(model.training)  # also what is new
 
 
 def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
-    """Return the card of a name, or of the method that a config of peft is of."""
-    if isinstance(method, str):
-        check_name("method", method, [name for name in CARDS if name != "peft"])
-        return CARDS[method]
-    expect(method, "peft_type", "the name of a method or a config of peft")
-    if method.is_prompt_learning:
+    if not isinstance(method, str):
+        return _card_of_config(method)
+    check_name("method", method, [name for name in CARDS if name != "peft"])
+    return CARDS[method]
+
+
+def _card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
+    expect(config, "peft_type", "the name of a method or a config of peft")
+    if config.is_prompt_learning:
         raise GeopeftError(
-            f"{type(method).__name__} needs a language model. For images take attach(model, 'vpt')."
+            f"{type(config).__name__} needs a language model. For images take attach(model, 'vpt')."
         )
-    kind = "dora" if getattr(method, "use_dora", False) else str(method.peft_type.value).lower()
+    kind = "dora" if getattr(config, "use_dora", False) else str(config.peft_type.value).lower()
     own = {"visual_prompts": "vpt", "bottleneck_adapter": "adapter"}
     return CARDS.get(own.get(kind, kind), CARDS["peft"])
 
 
 def _maker(card: MethodCard) -> Callable[..., Any]:
-    """Return the function that makes peft's config, or the new backbone, of a method."""
     if callable(card.config):
         return card.config
-    if card.config:
-        module, function = card.config.split(":")
-        return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
-    if card.name == "vit_adapter":
-        return import_module("geopeft_nb.tuning.vit_adapter").VitAdapter
-    return lambda backbone: backbone.requires_grad_(card.name == "full")
+    module, function = card.config.split(":")
+    return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
 
 
 def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuse options that the method does not take, or a value that cannot be."""
-    parameters = inspect.signature(make).parameters.values()
-    known = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"backbone", "vit"}
+    """Refuse options that the method does not take, and what peft and torch would let through."""
+    known = set(inspect.signature(make).parameters)
     if card.fields:
-        import peft
-
-        known |= {entry.name for entry in fields(getattr(peft, card.fields))}
-    known -= set(card.fixed)
+        known |= {entry.name for entry in fields(getattr(import_module("peft"), card.fields))}
     for name, value in options.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
+        if name not in known - set(card.fixed):
             raise GeopeftError(
-                f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
+                f"Unknown option of {card.name} {name!r}.{did_you_mean(name, known)} "
+                f"Options: {card.options}."
             )
-        if name in WHOLE and value is not None:
+        if name in WHOLE:
             whole(name, value)
-        if name.endswith("dropout") and not 0 <= value < 1:
-            raise GeopeftError(f"{name} is a share from 0 to below 1, got {value!r}.")
-        if name in ("alpha", "lora_alpha", "scale") and value is not None and not value > 0:
-            raise GeopeftError(f"{name} is a factor and must be above 0, got {value!r}.")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what peft warns of from the learner where it was chosen here."""
+    with warnings.catch_warnings():
+        for said in ("Specified to not save vera_A", "Unsupported layer type .*LayerNorm"):
+            warnings.filterwarnings("ignore", said, UserWarning)
+        yield
 
 
 def read_config(folder: Path, method: str) -> PeftConfig:
@@ -242,75 +251,56 @@ def read_config(folder: Path, method: str) -> PeftConfig:
     from peft import PeftConfig
 
     _maker(CARDS[method])  # whose module makes our own configs known to peft
-    with warnings.catch_warnings():  # VeRA's config warns about what was chosen when attaching
-        warnings.filterwarnings("ignore", "Specified to not save vera_A", UserWarning)
+    with quiet():
         config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     return config
 
 
-def _told(config: PeftConfig) -> dict[str, Any]:
-    """Return the fields of a config that differ from their defaults, as JSON can hold them."""
-    default = {entry.name: entry.default for entry in fields(config)}
+def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a config says beyond its defaults, as JSON can hold it, once it is checked."""
+    if options:
+        raise GeopeftError(f"A config says all options itself; got {', '.join(options)} besides.")
+    wanted = getattr(config, "target_modules", None)
+    if isinstance(wanted, set | list):  # a string is a regular expression
+        find_layers(backbone, sorted(wanted))
+    usual = type(config)().to_dict()
     return {
         key: sorted(value) if isinstance(value, set) else value
         for key, value in config.to_dict().items()
-        if value and value != default.get(key) and key not in ("peft_type", "peft_version")
+        if value and value != usual[key]
     }
 
 
 def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
     """Refuse a name that no adapter can have, and what is attached already."""
-    if not name.isidentifier():
+    if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
         raise GeopeftError(
-            f"The name of an adapter is one word of letters and digits, got {name!r}."
+            "The name of an adapter is one word of letters and digits which torch does not keep "
+            f"for itself, such as 'north'; got {name!r}."
         )
-    if any(hasattr(container(), name) for container in (nn.ModuleDict, nn.ParameterDict)):
-        raise GeopeftError(f"torch keeps the name {name!r} for itself. Try {name + '_1'!r}.")
-    if model.method is None:
-        if attached := getattr(model.backbone, "attached", None):
-            raise GeopeftError(
-                f"This backbone already serves a model with {attached}. Load a fresh one with "
-                "load_backbone for each model."
-            )
-        return
-    if model.method != card.name or not card.config:
-        again = model.method in CARDS and CARDS[model.method].config
-        also = " or attach it again under another name=" if again else ""
+    if model.method is None and model.backbone.attached:
         raise GeopeftError(
-            f"{model.method!r} is attached already. Build a new model to attach {card.name!r}"
-            f"{also}."
+            f"This backbone already serves a model with {model.backbone.attached}. Load a fresh "
+            "one with load_backbone for each model."
         )
-    if name in model.adapters:
-        names = ", ".join(repr(known) for known in model.adapters)
+    if model.method and (model.method != card.name or name in (model.adapters or [name])):
         raise GeopeftError(
-            f"{card.name!r} is attached already under the name {name!r} (names in use: {names}). "
-            "Choose another with attach(..., name=...), or switch with model.use_adapter(name)."
+            f"{model.method!r} is attached already, with adapters {model.options}. Build a new "
+            "model; or, of a method of peft, attach another adapter by attach(..., name=...), or "
+            "switch by model.use_adapter(name)."
         )
 
 
-def _attach_peft(
+def _add_adapter(
     model: SegmentationModel, card: MethodCard, config: PeftConfig, name: str, seed: int,
     options: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Wrap the backbone by peft, or add a named adapter to the one that is wrapped already."""
-    from peft import get_peft_model
-
-    from geopeft_nb.tuning.target_modules import check_same_layers, check_targets
-
-    layers = check_targets(model.plain_backbone, config)
-    first = not model.adapters
-    if card.same_layers and not first:
-        check_same_layers(model, config, layers)
-    model.options[name] = options
-    with warnings.catch_warnings():  # peft's layer-norm tuning warns that it adapts a layer norm
-        warnings.filterwarnings("ignore", "Unsupported layer type .*LayerNorm", UserWarning)
-        if first:
-            model.backbone = get_peft_model(model.backbone, config, adapter_name=name)
-            model.adapter = name
-            return
-        model.backbone.add_adapter(name, config)
-    model.shelf[name] = model.new_decoder(seed)
+    """Add an adapter to a model that carries one, with a decoder of its own, and switch to it."""
+    if card.same_layers:
+        check_same_layers(model, config)
+    model.backbone.add_adapter(name, config)
+    model.shelf[name], model.options[name] = model.new_decoder(seed), options
     model.use_adapter(name)
 
 

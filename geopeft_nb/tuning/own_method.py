@@ -97,8 +97,6 @@ class OwnModel(BaseTuner):
 
     tuner_layer_cls: type[OwnLayer]
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - no defaults: a config names all
-    #: Why the method cannot be merged into the weights, if so.
-    no_merge = ""
 
     def _create_and_replace(
         self,
@@ -121,8 +119,3 @@ class OwnModel(BaseTuner):
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
         setattr(parent, child_name, new_module)  # peft's also moves weights, which blocks have not
-
-    def _check_merge_allowed(self) -> None:
-        if self.no_merge:
-            raise GeopeftError(self.no_merge)
-        super()._check_merge_allowed()

@@ -81,10 +81,6 @@ class VptModel(OwnModel):
 
     prefix = "vpt_"
     tuner_layer_cls = VptLayer
-    no_merge = (
-        "Prompts are tokens, not weights, so there is nothing to merge them into. Keep the adapter "
-        "beside the backbone (save_adapter), or attach a method that merges: 'lora' or 'bitfit'."
-    )
 
 
 VPT = register("visual_prompts", VptConfig, VptModel, VptModel.prefix)
@@ -108,7 +104,7 @@ def vpt_config(
     Raises:
         ValueError: The backbone has no transformer blocks.
     """
-    names = block_names(backbone, "vpt")
+    names = block_names(backbone)
     return VptConfig(
         target_modules=one_of(names if deep else names[:1]),
         prompts=prompts, deep=deep, dropout=dropout, patch_size=backbone.patch_size,

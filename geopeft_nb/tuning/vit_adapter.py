@@ -195,7 +195,7 @@ class VitAdapter(Backbone):
 
     def __init__(self, vit: Backbone, stem: int = 64) -> None:
         super().__init__()
-        block_names(vit, "vit_adapter")  # refuses a network without blocks
+        block_names(vit)  # refuses a network without blocks
         assert isinstance(vit, Transformer)
         depth, name = len(vit.blocks), vit.card.name  # it runs them all
         if vit.frames != 1:

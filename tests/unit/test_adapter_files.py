@@ -276,7 +276,7 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
 ) -> None:
     plain, model = build(data), build(data, "lora")
     expected = output(model, image)
-    with pytest.raises(ValueError, match=r"Nothing is attached.* Methods that merge: lora, "):
+    with pytest.raises(ValueError, match=r"has nothing attached.* Methods that merge: lora, "):
         gp.merge(plain)
     assert gp.merge(model) is model
     assert model.method == "merged lora" and model.adapter is None and not model.adapters
@@ -286,7 +286,7 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
     assert not any(p.requires_grad for p in model.backbone.parameters())
     with pytest.raises(ValueError, match="Call save_adapter before merge"):
         gp.save_adapter(model, tmp_path / "adapter")
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="has merged lora attached"):
         gp.merge(model)
     with pytest.raises(ValueError, match="'merged lora' is attached already"):
         gp.attach(model, "lora")
@@ -396,7 +396,7 @@ def test_what_fit_wrote_is_pushed_with_a_card(data: GeoData, tmp_path: Path, hub
 def test_a_repository_that_is_not_there_is_named(data: GeoData, tmp_path: Path, hub: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder 'me/fire' here, and https://.*me/fire"):
         gp.load_adapter(build(data), "me/fire")
-    with pytest.raises(FileNotFoundError, match=r"no adapter\.json"):
+    with pytest.raises(FileNotFoundError, match=r"adapter\.json"):
         gp.push_adapter(tmp_path, "me/water")
 
 
@@ -428,8 +428,6 @@ def test_exports_ask_for_a_merge_first(data: GeoData, tmp_path: Path) -> None:
     for export in (gp.export_onnx, gp.export_terratorch):
         with pytest.raises(ValueError, match=r"carries lora .* Call gp\.merge\(model\) first"):
             export(model, tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match=r"must end in \.onnx"):
-        gp.export_onnx(build(data, "full"), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
 
 
@@ -438,7 +436,7 @@ def test_terratorch_takes_only_what_it_can_build(data: GeoData, tmp_path: Path) 
     backbone = gp.load_backbone("timm:resnet18", None, bands=data.bands)
     model = gp.attach(gp.build_model(backbone, data), "linear_probe")
     for unfit in (model, build(data, "vpt")):
-        with pytest.raises(ValueError, match="from geopeft_tiny and every prithvi_eo backbone"):
+        with pytest.raises(ValueError, match="takes geopeft_tiny and every prithvi_eo backbone"):
             gp.export_terratorch(unfit, tmp_path / "model")
 
 

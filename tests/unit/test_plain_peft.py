@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import HRAConfig, LoraConfig, PeftConfig
 
 import geopeft_nb as gp
 
@@ -150,3 +151,34 @@ def test_the_saved_config_is_plain(saved: Path) -> None:
     config = json.loads((saved / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
     assert sorted(config["target_modules"]) == ["fc1", "fc2", "q", "v"]
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        (LoraConfig(r=4, target_modules=["q", "v"]), "lora"),
+        (LoraConfig(use_dora=True, target_modules="blocks.5.mlp.fc1"), "dora"),
+        (HRAConfig(r=4, target_modules=["fc1"]), "peft"),
+    ],
+)
+def test_any_config_of_peft_can_be_attached_saved_and_loaded(
+    config: PeftConfig, method: str, tmp_path: Path
+) -> None:
+    data = gp.load_data("scenes")
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
+    gp.attach(model, config).eval()
+    assert model.method == method and gp.parameter_table(model).loc["adapter", "trainable"] > 0
+    again = gp.load_model(gp.save_adapter(model, tmp_path / "adapter"))
+    assert again.method_options == model.method_options != {}
+    image = data.test[0]["image"][None]
+    with torch.no_grad():
+        assert torch.equal(again(image), model(image))
+
+
+def test_a_config_with_a_name_that_no_layer_has_is_refused() -> None:
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), gp.load_data("scenes"))
+    with pytest.raises(ValueError, match=r"No layer of geopeft_tiny ends in 'qkv'.*attn.q"):
+        gp.attach(model, LoraConfig(target_modules=["qkv", "fc1"]))
+    with pytest.raises(ValueError, match="A config says all options itself; got r besides"):
+        gp.attach(model, LoraConfig(target_modules=["q"]), r=4)
+    assert model.method is None
