@@ -33,24 +33,25 @@ def choose_scaling(
         ValueError: An unknown name, or a scaling that the backbone or the data rule out.
     """
     card, reflectance = backbone.card, data.card.reflectance
-    if normalise is None:
-        normalise = "pretraining" if reflectance else "dataset"
+    normalise = normalise or ("pretraining" if reflectance else "dataset")
     check_name("normalisation", normalise, NORMALISATIONS)
-    inside = card.scheme == "inside"
-    if inside and (not reflectance or normalise == "dataset"):
-        use = "normalise='pretraining'" if reflectance else "another backbone, or reflectance"
-        raise GeopeftError(
-            f"{card.name} scales reflectance by itself, because it also computes an index from "
-            f"it. Use {use}."
-        )
-    if normalise == "pretraining" and not reflectance:
-        raise GeopeftError(
-            f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data.card.name} "
-            "are not reflectance. Use normalise='dataset'."
-        )
-    if normalise == "pretraining":
+    if normalise == "pretraining" and reflectance:
         return normalise, *backbone.scaling()
-    return normalise, *card.scale_by(*data.statistics)
+    if normalise == "dataset" and card.scheme != "inside":
+        return normalise, *card.scale_by(*data.statistics)
+    raise _no_scaling(normalise, card.name, data.card.name)
+
+
+def _no_scaling(normalise: str, backbone: str, data: str) -> GeopeftError:
+    if normalise == "dataset":
+        return GeopeftError(
+            f"{backbone} scales reflectance by itself, because it also computes an index from it. "
+            "Use normalise='pretraining', or another backbone if the data are no reflectance."
+        )
+    return GeopeftError(
+        f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data} are not "
+        "reflectance. Use normalise='dataset'."
+    )
 
 
 def choose_metadata(
@@ -62,34 +63,18 @@ def choose_metadata(
         Some of ``"time"`` and ``"location"``.
 
     Raises:
-        ValueError: An unknown kind, one that the backbone does not take, or one that is not known
-            of a training chip.
+        ValueError: A kind that the backbone does not take.
     """
-    card = backbone.card
-    takes = tuple(kind for kind in METADATA if getattr(card, f"takes_{kind}"))
+    takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
         known = all(without(part, kind) is None for kind in takes for part in data.parts.values())
         return takes if known else ()
-    if wanted is False:
-        return ()
-    if wanted is True:
-        kinds: Sequence[str] = takes or tuple(METADATA)
-    else:
-        kinds = [wanted] if isinstance(wanted, str) else list(wanted)
+    if isinstance(wanted, bool):
+        wanted = (takes or tuple(METADATA)) * wanted
+    kinds = [wanted] if isinstance(wanted, str) else wanted
     for kind in kinds:
-        check_name("metadata", kind, METADATA)
-        if kind not in takes:
-            raise GeopeftError(
-                f"{card.name} takes {' and '.join(takes) or 'neither time nor location'}, and not "
-                f"{kind}. Use metadata=False, or a backbone that "
-                f"gp.list_backbones() lists with {kind}."
-            )
-        if (name := without(data.train, kind)) is not None:
-            raise GeopeftError(
-                f"The {kind} of training chip {name!r} of {data.card.name} is not known. Use "
-                "metadata=False, or only what is known of all chips."
-            )
-    return tuple(kind for kind in METADATA if kind in kinds)
+        check_name(f"metadata of {backbone.card.name}", kind, takes)
+    return tuple(kind for kind in takes if kind in kinds)
 
 
 def without(part: ChipDataset, kind: str) -> str | None:
@@ -144,30 +129,13 @@ def collate(samples: list[Sample]) -> dict[str, Tensor]:
     return {"image": image, "target": target, **stack_metadata(samples)}
 
 
-def stack_metadata(samples: Sequence[Sample], used: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Stack the metadata of samples.
-
-    Args:
-        samples: A batch.
-        used: Kinds that a model uses.
-
-    Returns:
-        `temporal` (B, 1, 2) and `location` (B, 2), each only if all samples have it.
-
-    Raises:
-        ValueError: A sample lacks a kind that is used.
-    """
-    stacked = {}
-    for kind, key in METADATA.items():
-        lacking = [sample.get("name") for sample in samples if key not in sample]
-        if not lacking:
-            stacked[key] = torch.stack([sample[key] for sample in samples])
-        elif kind in used:
-            raise GeopeftError(
-                f"The model uses {kind}, and that of chip {lacking[0]!r} is not known. Build the "
-                "model with metadata=False, or leave such chips out."
-            )
-    return stacked
+def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Return `temporal` (B, 1, 2) and `location` (B, 2), each only if all samples have it."""
+    return {
+        key: torch.stack([sample[key] for sample in samples])
+        for key in METADATA.values()
+        if all(key in sample for sample in samples)
+    }
 
 
 def warn_of_other_pixels(backbone: Backbone, data: GeoData) -> None:

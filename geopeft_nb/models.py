@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,10 +25,8 @@ from geopeft_nb.pictures.facts import Facts
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
 
-#: Beginnings of the names of ViT-Adapter's own weights.
-VIT_ADAPTER = tuple(
-    f"backbone.{part}" for part in ("level_embed", "spm.", "interactions.", "up.")
-) + (tuple(f"backbone.norm{number}." for number in (1, 2, 3, 4)))
+#: How the names of ViT-Adapter's own weights begin.
+_VIT_ADAPTER = re.compile(r"backbone\.(level_embed|spm|interactions|up|norm[1-4])\b")
 
 
 class SegmentationModel(Facts, nn.Module):
@@ -35,15 +34,15 @@ class SegmentationModel(Facts, nn.Module):
 
     Args:
         backbone: Computes the feature maps.
-        decoder: Turns them into logits.
+        decoder: Name of the decoder that turns them into logits.
+        options: Options of the decoder that were given.
         mean: Mean per band, reflectance 0-1, shape (C,).
         std: Standard deviation per band, reflectance 0-1, shape (C,).
         classes: Class names; for regression the names of the targets.
         pad: Whether images that patches do not fill are allowed for.
         task: ``"segmentation"``, ``"classification"``, ``"multilabel"`` or ``"regression"``.
-        decoder_name: Name of the decoder, for `new_decoder`.
-        decoder_options: Options of the decoder that were given, for `new_decoder`.
         metadata: What it uses besides the image: some of ``"time"`` and ``"location"``.
+        seed: Seed of the decoder's random weights.
 
     Attributes:
         method: Name of the attached method, or None before `attach`.
@@ -57,30 +56,30 @@ class SegmentationModel(Facts, nn.Module):
     mean: Tensor
     std: Tensor
     backbone: Any  # a Backbone, or what a method wrapped around one
+    method: str | None = None
+    adapter: str | None = None
 
     def __init__(
         self,
         backbone: Backbone,
-        decoder: nn.Module,
+        decoder: str,
+        options: Mapping[str, Any],
         mean: Tensor,
         std: Tensor,
         classes: tuple[str, ...],
-        pad: bool = False,
         task: str = "segmentation",
-        decoder_name: str = "linear",
-        decoder_options: dict[str, Any] | None = None,
+        pad: bool = False,
         metadata: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.backbone, self.decoder, self.classes = backbone, decoder, classes
-        self.task, self.decoder_name = task, decoder_name
-        self.decoder_options, self.metadata = dict(decoder_options or {}), metadata
-        self.method: str | None = None
-        self.pad = pad
+        self.backbone, self.classes, self.task = backbone, classes, task
+        self.decoder_name, self.decoder_options = decoder, dict(options)
+        self.pad, self.metadata = pad, metadata
+        self.decoder = self.new_decoder(seed)
         self.method_options: dict[str, object] = {}
         self.options: dict[str | None, dict[str, object]] = {}
         self.built_for: dict[str, Any] = {}
-        self.adapter: str | None = None
         self.shelf: dict[str, nn.Module] = {}  # a plain dict: what is not active is not trained
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
@@ -143,15 +142,10 @@ class SegmentationModel(Facts, nn.Module):
         Raises:
             ValueError: The attached method changed the backbone's own weights, or its maps.
         """
-        if self.method == "vit_adapter":
+        if self.adapter is None and self.method not in (None, "linear_probe"):
             raise GeopeftError(
-                "The decoder reads maps that only ViT-Adapter makes. For the features of the "
-                "pretrained backbone call model.plain_backbone(image)."
-            )
-        if self.method == "full" or (self.method or "").startswith("merged"):
-            raise GeopeftError(
-                f"{self.method} changed the backbone's own weights, so there is nothing to take "
-                "off. Load the pretrained backbone anew with load_backbone."
+                f"{self.method} changed the backbone's own weights or maps, so there is nothing "
+                "to take off. Load the pretrained backbone anew with load_backbone."
             )
         with self.backbone.disable_adapter() if self.adapter is not None else nullcontext():
             yield
@@ -197,11 +191,7 @@ class SegmentationModel(Facts, nn.Module):
             ValueError: An image of other bands, or metadata that the model uses are not given.
                 What it does not use may be given and changes nothing.
         """
-        if image.ndim != 4 or image.shape[1] != len(self.bands):
-            raise GeopeftError(
-                f"image must be (B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}, "
-                f"got shape {tuple(image.shape)}."
-            )
+        self.plain_backbone.check_input(image)
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
@@ -272,34 +262,39 @@ def build_model(
     expect(backbone, "patch_size", "the backbone that load_backbone returned")
     expect(data, "holdout", "the data that load_data returned")
     card = check_decoder(decoder, options, data.task)
-    if tuple(backbone.bands) != tuple(data.bands) or backbone.frames != 1:
-        raise GeopeftError(
-            f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
-            f"and the data have 1 of {', '.join(data.bands)}. Use load_backbone(..., "
-            "bands=data.bands, frames=1)."
-        )
-    patch = backbone.patch_size
-    if data.size % patch and not pad:
-        below, above = data.size // patch * patch, -(-data.size // patch) * patch
-        sizes = f"{below} or {above}" if below else str(above)
-        raise GeopeftError(
-            f"Chips of {data.size} px are not divisible by the patch of {patch} px. Use "
-            f"load_data(..., size={sizes}), or build_model(..., pad=True) to repeat the border."
-        )
+    if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), 1):
+        raise _other_bands(backbone, data)
+    if data.size % backbone.patch_size and not pad:
+        raise _uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    warn_of_other_pixels(backbone, data)
+    if backbone.gsd is not None:
+        warn_of_other_pixels(backbone, data)
     choose_maps(card, backbone)
-    with seeded(seed):
-        head = build_decoder(decoder, backbone, len(data.classes), **options)
     model = SegmentationModel(
-        backbone, head, mean, std, data.classes, pad, data.task, decoder, options, used
+        backbone, decoder, options, mean, std, data.classes, data.task, pad, used, seed
     )
     model.built_for = {
         "data": data.card, "size": data.size, "regions": list(data.regions),
         "holdout": list(data.holdout), "normalise": normalise,
     }  # fmt: skip
     return model
+
+
+def _other_bands(backbone: Backbone, data: GeoData) -> GeopeftError:
+    return GeopeftError(
+        f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
+        f"and the data have 1 of {', '.join(data.bands)}. Use load_backbone(..., "
+        "bands=data.bands, frames=1)."
+    )
+
+
+def _uneven(size: int, patch: int) -> GeopeftError:
+    return GeopeftError(
+        f"Chips of {size} px are not divisible by the patch of {patch} px. Use "
+        f"load_data(..., size={max(size // patch, 1) * patch}), or build_model(..., pad=True) to "
+        "repeat the border."
+    )
 
 
 def moving_state(model: SegmentationModel) -> dict[str, Tensor]:
@@ -323,8 +318,6 @@ def part_of(name: str) -> str:
     if ".base_model.model." in name:
         from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-        marks = tuple(
-            f".{prefix}" for prefix in set(PEFT_TYPE_TO_PREFIX_MAPPING.values()) if prefix
-        )
+        marks = [f".{prefix}" for prefix in PEFT_TYPE_TO_PREFIX_MAPPING.values() if prefix]
         return "adapter" if any(mark in name for mark in marks) else "backbone"
-    return "adapter" if name.startswith(VIT_ADAPTER) else "backbone"
+    return "adapter" if _VIT_ADAPTER.match(name) else "backbone"

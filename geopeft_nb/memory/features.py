@@ -234,8 +234,8 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         # Class numbers are small: two bytes do, of the eight that they are read in.
         small = target.dtype == torch.int64 and target.ndim >= 2
         self.targets[index] = target.to(torch.int16) if small else target
-        metadata = stack_metadata([sample], self.split.model.metadata)
-        return {"image": sample["image"][None], "target": target[None], **metadata}
+        batch = {"image": sample["image"][None], "target": target[None]}
+        return batch | stack_metadata([sample])
 
     @torch.inference_mode(False)  # what validation computes may serve training later
     def _ensure(self, index: int) -> None:

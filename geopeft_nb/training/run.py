@@ -92,7 +92,7 @@ def predict(
         for start in range(0, len(samples), batch_size):
             part = samples[start : start + batch_size]
             image = torch.stack([sample["image"] for sample in part])
-            more = stack_metadata(part, model.metadata)
+            more = stack_metadata(part)
             output = model(image.to(device), **{key: x.to(device) for key, x in more.items()})
             maps.extend(TASKS[model.task].predict(output).cpu().numpy())
     return maps

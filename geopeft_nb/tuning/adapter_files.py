@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import load_backbone, read_checkpoint
 from geopeft_nb.datasets.cards import DataCard
-from geopeft_nb.decoders.load import build_decoder
 from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
@@ -165,11 +164,10 @@ def load_model(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
         layers=about["layers"], gsd=about["gsd"] or 10.0, seed=int(drawn[1]) if drawn else 0,
     )  # fmt: skip
-    options, classes = about["decoder_options"], tuple(about["classes"])
     model = SegmentationModel(
-        backbone, build_decoder(about["decoder"], backbone, len(classes), **options),
-        torch.tensor(about["mean"]), torch.tensor(about["std"]), classes, about["pad"],
-        about["task"], about["decoder"], options, tuple(about["metadata"]),
+        backbone, about["decoder"], about["decoder_options"], torch.tensor(about["mean"]),
+        torch.tensor(about["std"]), tuple(about["classes"]), about["task"], about["pad"],
+        tuple(about["metadata"]),
     )  # fmt: skip
     model.built_for = about["built_for"]
     if data := model.built_for["data"]:

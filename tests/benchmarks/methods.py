@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.decoders.linear import LinearDecoder
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
 
@@ -77,15 +76,8 @@ class Candidate:
 def ours(card: str, size: int, label: str, device: str) -> Candidate:
     """Build our model with a method attached."""
     backbone = gp.load_backbone(card, weights=None, img_size=size)
-    decoder = LinearDecoder(backbone.channels, 2, backbone.patch_size)
-    mean, std = backbone.scaling()
-    model = SegmentationModel(backbone, decoder, mean, std, ("no", "yes"))
+    model = SegmentationModel(backbone, "linear", {}, *backbone.scaling(), ("no", "yes"))
     method, options = METHODS[label]
-    if method == "vit_adapter":
-        # attach makes a new decoder for the new maps; without data it must be told how.
-        model.new_decoder = lambda seed=0: LinearDecoder(  # type: ignore[method-assign]
-            model.backbone.channels, 2, backbone.patch_size
-        )
     gp.attach(model, method, **options)
     return finish(label, model, lambda: model.backbone, device)
 

@@ -43,7 +43,10 @@ class Maps(nn.Module):
     def __init__(self, strides: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
         self.strides, self.channels = strides, (width,) * len(strides)
-        self.patch_size, self.bands = strides[-1], ("RED",)
+        self.patch_size = strides[-1]
+
+    def check_input(self, image: Tensor) -> Tensor:
+        return image
 
     def forward(self, image: Tensor) -> list[Tensor]:
         maps = []
@@ -56,7 +59,9 @@ class Maps(nn.Module):
 
 
 def model_of(backbone: nn.Module, decoder: nn.Module) -> SegmentationModel:
-    return SegmentationModel(backbone, decoder, torch.zeros(1), torch.ones(1), ("a", "b"))
+    model = SegmentationModel(backbone, "linear", {}, torch.zeros(1), torch.ones(1), ("a", "b"))
+    model.decoder = decoder
+    return model
 
 
 @pytest.mark.parametrize("name", KINDS)
