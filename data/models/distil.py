@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Request
-from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
@@ -31,7 +31,7 @@ class GalileoTeacher:
     """
 
     def __init__(self, bands: tuple[str, ...], name: str = "galileo_nano") -> None:
-        card = backbone_card(name)
+        card = CARDS[name]
         assert card.weights is not None
         path = fetch(card.weights)
         state = read_checkpoint(path)

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,17 @@ class Request:
 class Backbone(Facts, nn.Module):
     """Base class of all backbones.
 
+    Args:
+        card: Sizes and bands of pretraining.
+        request: Bands, image size, frames, layers and ground sampling distance.
+
     Attributes:
         card: Published facts.
+        request: What the user asked for.
         bands: Input bands, in order.
         patch_size: Pixels per cell of the deepest map that is returned.
         strides: Pixels per cell of each returned map, shallow to deep.
         layers: Indices of the blocks whose output is returned, ascending; `choose` sets them.
-        layers_given: Whether the user named these in `load_backbone`.
         frames: Time steps of an image.
         channels: Features D of each returned map.
         attached: Name of the method that `attach` put on it, or None.
@@ -56,29 +60,26 @@ class Backbone(Facts, nn.Module):
         any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
         trained_grid: Rows and columns of patches of its stored position codes, if it has such.
         gsd: Metres per pixel, if it takes that.
-        notes: What `translate` changed, for `provenance`.
+        notes: What was adapted to the request, for `provenance`.
     """
 
-    card: BackboneCard
-    bands: tuple[str, ...]
     patch_size: int
     strides: tuple[int, ...]
     layers: tuple[int, ...]
-    layers_given: bool = False
     channels: tuple[int, ...]
-    frames: int
     attached: str | None = None
     provenance: dict[str, Any]
     fixed: tuple[str, ...] = ()
     any_band: bool = False
     trained_grid: int | None = None
-    gsd: float | None = None
+    gsd: float | None
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card for a request."""
-        return cls(card, request)
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__()
+        self.card, self.request = card, request
+        self.bands, self.frames = request.bands, request.frames
+        self.gsd = request.gsd if card.takes_gsd else None
 
     @abstractmethod
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +125,7 @@ class Backbone(Facts, nn.Module):
 
     def scaling(self) -> tuple[Tensor, Tensor]:
         """Return offset and divisor per input band, each (C,), that turn reflectance into input."""
-        return self.card.scaling(self.bands)
+        return self.card.scale_by(*map(torch.tensor, self.card.statistics(self.bands)))
 
     def normalise(self, reflectance: Tensor) -> Tensor:
         """Scale images as they were scaled in pretraining.
@@ -163,41 +164,30 @@ class Backbone(Facts, nn.Module):
             )
         return image
 
-    def check_metadata(
-        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return time and location as float32 on the image's device.
+    def prepare(
+        self,
+        image: Tensor,
+        temporal: Tensor | None,
+        location: Tensor | None,
+        multiple: int | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Check an image and its metadata, see `forward`, and fill the image's last patches.
 
         Args:
-            image: (B, C, T, H, W).
-            temporal: (B, T, 2) year and day of year from 1, or None.
+            image: (B, C, H, W) or (B, C, T, H, W).
+            temporal: (B, T, 2) year and day of year, or None.
             location: (B, 2) latitude and longitude in degrees, or None.
+            multiple: What height and width are padded to a multiple of; None means the patch.
 
-        Raises:
-            ValueError: The model does not take it, or shape or range are wrong.
+        Returns:
+            The image (B, C, T, H', W'), and time and location as float32 on its device.
         """
-        (batch, _, frames), card, first = image.shape[:3], self.card, self.card.first_day
-        rules = {  # name -> value, whether it is an input, shape, least and most, in words
-            "time": (temporal, card.takes_time, (batch, frames, 2), (1, first), (9999, 366),
-                     f"(B, T, 2) year and day of year from {first} to 366"),
-            "location": (location, card.takes_location, (batch, 2), (-90, -360), (90, 360),
-                         "(B, 2) latitude between -90 and 90, and longitude, in degrees"),
-        }  # fmt: skip
-        for name, (value, taken, shape, least, most, words) in rules.items():
-            if value is None:
-                continue
-            if not taken:
-                raise GeopeftError(f"{card.name} does not take {name}: leave it out.")
-            low, high = value.new_tensor(least), value.new_tensor(most)
-            if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
-                raise GeopeftError(
-                    f"{name} must be {words}, of shape {shape} for this image; got shape "
-                    f"{tuple(value.shape)}."
-                )
-        return tuple(  # type: ignore[return-value]
-            None if value is None else value.to(image.device, torch.float32)
-            for value in (temporal, location)
-        )
+        image = self.check_input(image)
+        if temporal is not None:
+            temporal = check_metadata(self.card, "time", temporal, image)
+        if location is not None:
+            location = check_metadata(self.card, "location", location, image)
+        return pad_to_patches(image, multiple or self.patch_size), temporal, location
 
     def own_time(self, temporal: Tensor) -> Tensor:
         """Turn times as samples have them, days from 1, into those that `forward` takes.
@@ -250,14 +240,6 @@ class Transformer(Backbone):
         self.strides = (self.patch_size,) * len(self.layers)
         self.channels = (self.width,) * len(self.layers)
 
-    def prepare(
-        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Check an image and its metadata and fill the image's last patches; see `forward`."""
-        image = self.check_input(image)
-        temporal, location = self.check_metadata(image, temporal, location)
-        return pad_to_patches(image, self.patch_size), temporal, location
-
     @abstractmethod
     def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
@@ -278,50 +260,36 @@ class Transformer(Backbone):
         patches = tokens[:, self.prefix : self.prefix + math.prod(grid)]
         return patches.unflatten(1, (-1, *grid[-2:])).mean(dim=1).permute(0, 3, 1, 2)
 
-    def tokens(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[list[Tensor], tuple[int, ...]]:
-        """Run the blocks; see `forward` for the arguments.
-
-        Returns:
-            Tokens (B, prefix + N, D) for each chosen block, and their grid. Only the output of the
-            network's last block passes the final layer norm.
-        """
-        tokens, grid = self.begin(image, temporal, location)
-        return run_blocks(self.blocks, self.norm, self.layers, tokens), grid
-
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute one map per chosen block; see `Backbone.forward`."""
-        kept, grid = self.tokens(image, temporal, location)
+        tokens, grid = self.begin(image, temporal, location)
+        kept = run_blocks(self.blocks, self.norm, self.layers, tokens)
         return [self.to_map(tokens, grid) for tokens in kept]
 
 
 class CardTransformer(Transformer):
     """A transformer that is written out in this toolkit and has the sizes of its card.
 
-    Args:
-        card: Sizes and bands of pretraining.
-        request: Bands, image size, frames, layers and ground sampling distance.
+    Attributes:
+        eps: Epsilon of its layer norms.
+        attention_bias: Whether the layers of its attention have a bias.
     """
 
+    eps: float = 1e-5
+    attention_bias: bool = True
+
     def __init__(self, card: BackboneCard, request: Request) -> None:
-        super().__init__()
-        self.card, self.bands, self.frames = card, request.bands, request.frames
+        super().__init__(card, request)
         self.width, self.patch_size = card.width, card.patch_size
 
-    def make_blocks(
-        self, layers: Sequence[int] | None, eps: float = 1e-5, attention_bias: bool = True
-    ) -> None:
-        """Make the blocks and the final norm; see `PreNormBlock` and `choose`."""
-        width, heads = self.width, self.card.heads
-        self.blocks = nn.ModuleList(
-            PreNormBlock(width, heads, eps=eps, attention_bias=attention_bias)
-            for _ in range(self.card.depth)
-        )
-        self.norm = nn.LayerNorm(self.width, eps=eps)
-        self.choose(layers)
+    def make_blocks(self) -> None:
+        """Make the blocks and the final norm, and choose among them."""
+        sizes = (self.width, self.card.heads, self.eps, self.attention_bias)
+        self.blocks = nn.ModuleList(PreNormBlock(*sizes) for _ in range(self.card.depth))
+        self.norm = nn.LayerNorm(self.width, eps=self.eps)
+        self.choose(self.request.layers)
 
 
 def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
@@ -334,16 +302,46 @@ def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     Raises:
         ValueError: An index is outside the network, or given twice.
     """
-    given = [depth - 1] if layers is None else layers
-    if not isinstance(given, Sequence | range) or not all(isinstance(i, int) for i in given):
-        raise GeopeftError(f"layers must be a list of whole numbers, such as [-1], got {layers!r}.")
-    chosen = [i + depth if i < 0 else i for i in given]
-    if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= i < depth for i in chosen):
+    try:
+        chosen = [range(depth)[index] for index in ([-1] if layers is None else layers)]
+    except (TypeError, IndexError):
+        chosen = []
+    if not chosen or len(set(chosen)) < len(chosen):
         raise GeopeftError(
-            f"layers must be different indices between 0 and {depth - 1} (or -{depth} and -1), "
-            f"got {layers!r}."
+            f"layers must be a list of different indices between 0 and {depth - 1} (or -{depth} "
+            f"and -1), got {layers!r}."
         )
     return tuple(sorted(chosen))
+
+
+def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) -> Tensor:
+    """Return time or location as float32 on the image's device.
+
+    Args:
+        card: Says what the model takes.
+        kind: ``"time"`` or ``"location"``.
+        value: (B, T, 2) year and day of year; or (B, 2) latitude and longitude in degrees.
+        image: (B, C, T, H, W).
+
+    Raises:
+        ValueError: The model does not take it, or shape or range are wrong.
+    """
+    (batch, _, frames), first = image.shape[:3], card.first_day
+    shape, least, most, words = {
+        "time": ((batch, frames, 2), (1, first), (9999, 366),
+                 f"(B, T, 2) year and day of year from {first} to 366"),
+        "location": ((batch, 2), (-90, -360), (90, 360),
+                     "(B, 2) latitude between -90 and 90, and longitude, in degrees"),
+    }[kind]  # fmt: skip
+    if not getattr(card, f"takes_{kind}"):
+        raise GeopeftError(f"{card.name} does not take {kind}: leave it out.")
+    low, high = value.new_tensor(least), value.new_tensor(most)
+    if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
+        raise GeopeftError(
+            f"{kind} must be {words}, of shape {shape} for this image; got shape "
+            f"{tuple(value.shape)}."
+        )
+    return value.to(image.device, torch.float32)
 
 
 def calendar_day(year: float, day: float) -> date:
@@ -373,8 +371,8 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
         return kernel  # no kernel at all: for the loader to refuse by its key
     if kernel.shape[1] != len(known):
         raise GeopeftError(
-            f"its first layer is {tuple(kernel.shape)}, and the published one has {len(known)} "
-            f"input channels: {', '.join(known)}"
+            f"The checkpoint's first layer is {tuple(kernel.shape)}, and that of the published one "
+            f"has {len(known)} input channels: {', '.join(known)}."
         )
     sources = [known.index(nearest_band(band, known)) for band in wanted]
     shares = torch.tensor([sources.count(index) for index in sources]).to(kernel)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, nearest_band
-from geopeft_nb.errors import unknown_name
 from geopeft_nb.files import FileEntry, hub_file
 
 if TYPE_CHECKING:
@@ -94,13 +93,6 @@ class BackboneCard:
         """Return mean and standard deviation for bands; an unseen one takes its nearest band's."""
         order = [self.bands.index(nearest_band(band, self.bands)) for band in bands]
         return [self.mean[index] for index in order], [self.std[index] for index in order]
-
-    def scaling(self, bands: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return offset and divisor per band, each (C,), that turn reflectance 0-1 into input."""
-        import torch  # here, so that a list of cards needs no torch
-
-        mean, std = (torch.tensor(values) for values in self.statistics(bands))
-        return self.scale_by(mean, std)
 
     def scale_by(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Return offset and divisor of this card's scheme for other statistics, each (C,)."""
@@ -397,14 +389,3 @@ CARDS: dict[str, BackboneCard] = {
         _galileo("base", 768, 12, 12, 85_606_464), _UNET,
     ]
 }  # fmt: skip
-
-
-def backbone_card(name: str) -> BackboneCard:
-    """Return the card of a backbone.
-
-    Raises:
-        ValueError: The name is unknown; the message suggests the nearest one.
-    """
-    if name not in CARDS:
-        raise unknown_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
-    return CARDS[name]

@@ -149,14 +149,14 @@ class ClayViT(CardTransformer):
     """Clay v1 encoder; as a `Backbone` it returns one map per chosen block."""
 
     any_band = True
+    attention_bias = False
     gsd: float
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
         super().__init__(card, request)
-        self.gsd = request.gsd
         self.patch_embedding = DynamicEmbedding(self.width, self.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width))
-        self.make_blocks(request.layers, attention_bias=False)
+        self.make_blocks()
         generator = self.patch_embedding.weight_generator
         for token in (self.cls_token, generator.weight_tokens, generator.bias_token):
             nn.init.normal_(token, std=0.02)

@@ -59,7 +59,7 @@ class GalileoViT(CardTransformer):
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
         super().__init__(card, request)
-        self.gsd, width = request.gsd, self.width
+        width = self.width
         self.members = group_members(self.bands)
         self.patch_embed = nn.ModuleDict(
             {group: nn.Conv2d(len(m), width, KERNEL, KERNEL) for group, m in self.members.items()}
@@ -67,7 +67,7 @@ class GalileoViT(CardTransformer):
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUPS), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
-        self.make_blocks(request.layers)
+        self.make_blocks()
         self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))
         self.register_buffer("month_embed", 0.02 * torch.randn(12, width // 4))
         self.register_buffer("resize", resizing_matrix(self.patch_size), persistent=False)

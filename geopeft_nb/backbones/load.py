@@ -13,13 +13,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
-from geopeft_nb.backbones.catalog import CARDS, BackboneCard, backbone_card
+from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, whole
+from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it.
@@ -72,82 +73,77 @@ def load_backbone(
         FileNotFoundError: The weights file is not there and cannot be downloaded.
     """
     card = find_card(name)
-    request = _checked(card, bands, img_size, frames, layers, gsd)
-    module, family = FAMILIES[card.family]
+    chosen = card.bands if bands is None else band_names(bands)
+    side = card.img_size if img_size is None else img_size
+    request = Request(chosen, side, frames, layers, gsd)
+    check_request(card, request)
+    module, network = FAMILIES[card.family]
+    build = getattr(import_module(f"geopeft_nb.backbones.{module}"), network)
     with seeded(seed):
-        backbone: Backbone = getattr(
-            import_module(f"geopeft_nb.backbones.{module}"), family
-        ).from_card(card, request)
-    backbone.card, backbone.bands, backbone.frames = card, request.bands, request.frames
-    backbone.layers_given = layers is not None
+        backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
         weights = None
-    shares = weights is not None and not backbone.any_band
-    adapted = _announce_unseen(card, request.bands, shares)
-    if weights is not None and torch.get_default_device().type == "meta":
-        raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
+    if chosen != card.bands:
+        announce_bands(backbone, shares=weights is not None and not backbone.any_band)
     if weights is None:
         backbone.provenance = {"weights": f"random initialisation, seed {seed}"}
-        return backbone
-    path = weights_file(card, weights)
-    state = {key: value.float() for key, value in read_checkpoint(path).items()}
-    try:
-        translated = backbone.translate(state)
-    except ValueError as error:
-        raise GeopeftError(f"{path} does not fit {card.name}: {error}.") from error
-    load_exactly(backbone, translated, path)
-    backbone.provenance = {
-        "weights": str(path), "sha256": checksum_of(path), "licence": card.licence
-    }  # fmt: skip
-    if notes := [*adapted, *backbone.notes]:
-        backbone.provenance["adapted"] = "; ".join(notes)
+    else:
+        load_weights(backbone, weights)
     return backbone
 
 
 def find_card(name: str) -> BackboneCard:
-    """Return the card of a name, made on the spot for a model of torchgeo or timm."""
-    if isinstance(name, str) and name.startswith(("torchgeo:", "timm:")):
+    """Return the card of a name, made on the spot for a model of torchgeo or timm.
+
+    Raises:
+        ValueError: The name is unknown; the message suggests the nearest one.
+    """
+    if str(name).startswith(("torchgeo:", "timm:")):
         from geopeft_nb.backbones.timm_models import make_card
 
         return make_card(name)
-    return backbone_card(name)
+    check_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
+    return CARDS[name]
 
 
-def _checked(
-    card: BackboneCard,
-    bands: Sequence[str] | None,
-    img_size: int | None,
-    frames: int,
-    layers: Sequence[int] | None,
-    gsd: float,
-) -> Request:
-    chosen = card.bands if bands is None else band_names(bands)
-    whole(f"frames of {card.name}", frames, 1, card.max_frames)
-    if img_size is not None and whole("img_size", img_size) % card.patch_size:
+def check_request(card: BackboneCard, request: Request) -> None:
+    """Refuse frames, image size, ground sampling distance or layers that the card rules out."""
+    whole(f"frames of {card.name}", request.frames, 1, card.max_frames)
+    side = whole("img_size", request.img_size)
+    if side % card.patch_size and side != card.img_size:
         raise GeopeftError(
-            "img_size must be the side of a square image in pixels, a multiple of the patch of "
-            f"{card.patch_size} px, got {img_size!r}."
+            f"img_size must be a multiple of the patch of {card.patch_size} px, got {side}."
         )
-    if not isinstance(gsd, int | float) or not gsd > 0:
-        raise GeopeftError(f"gsd must be metres per pixel above 0, got {gsd!r}.")
-    choose_layers(layers, card.depth)  # here, because building a large network takes seconds
-    return Request(chosen, img_size or card.img_size, frames, layers, float(gsd))
+    if not request.gsd > 0:
+        raise GeopeftError(f"gsd must be metres per pixel above 0, got {request.gsd!r}.")
+    choose_layers(request.layers, card.depth)  # to build a large network first takes seconds
 
 
-def _announce_unseen(card: BackboneCard, bands: tuple[str, ...], shares: bool) -> list[str]:
-    """Warn of bands that the model never saw; return what provenance says of the bands."""
-    if bands == card.bands:
-        return []
-    notes = [f"input bands {', '.join(bands)}"]
-    unseen = {band: nearest_band(band, card.bands) for band in bands if band not in card.bands}
-    if unseen:
-        takes = "a share of the weights and the statistics" if shares else "the statistics"
-        notes += [f"{band} takes {takes} of {source}" for band, source in unseen.items()]
+def announce_bands(backbone: Backbone, shares: bool) -> None:
+    """Note the bands, and warn of those that the model never saw, and whose weights they share."""
+    card, bands = backbone.card, backbone.bands
+    backbone.notes += (f"input bands {', '.join(bands)}",)
+    takes = "a share of the weights and the statistics" if shares else "the statistics"
+    if unseen := [band for band in bands if band not in card.bands]:
+        told = [f"{band} takes {takes} of {nearest_band(band, card.bands)}" for band in unseen]
+        backbone.notes += tuple(told)
         warnings.warn(
-            f"{card.name} never saw {', '.join(unseen)} in pretraining: {'; '.join(notes[1:])}.",
+            f"{card.name} never saw {', '.join(unseen)} in pretraining: {'; '.join(told)}.",
             stacklevel=4,  # the line that asked for the backbone
         )
-    return notes
+
+
+def load_weights(backbone: Backbone, weights: str | os.PathLike[str]) -> None:
+    """Load a checkpoint into a backbone and note where it is from; see `load_backbone`."""
+    if torch.get_default_device().type == "meta":
+        raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
+    path = weights_file(backbone.card, weights)
+    load_exactly(backbone, backbone.translate(read_checkpoint(path)), path)
+    backbone.provenance = {
+        "weights": str(path), "sha256": checksum_of(path), "licence": backbone.card.licence
+    }  # fmt: skip
+    if backbone.notes:
+        backbone.provenance["adapted"] = "; ".join(backbone.notes)
 
 
 @contextmanager
@@ -165,8 +161,7 @@ def weights_file(card: BackboneCard, weights: str | os.PathLike[str]) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"weights={str(weights)!r} is no file. Give 'pretrained', None (random "
-            "initialisation) or the path of a checkpoint."
+            f"weights={str(weights)!r} is no file: give a path, 'pretrained', or None for random."
         )
     return path
 
@@ -178,49 +173,46 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         path: A .safetensors file, or a PyTorch file, which is read with `weights_only=True`.
 
     Returns:
-        Key -> tensor, in the precision of the file. Of a training checkpoint that is its
-        `state_dict` or `model`.
+        Key -> tensor; numbers of lower precision are float32. Of a training checkpoint that is
+        its `state_dict` or `model`.
 
     Raises:
-        ValueError: The file is corrupt, or holds something else than tensors.
+        ValueError: The file is corrupt, or holds no tensors.
     """
-    # Masked autoencoders store their command line in a Namespace, which holds no code.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
+    try:
+        if path.suffix == ".safetensors":
+            return in_float32(load_file(path))
+        # Masked autoencoders store their command line in a Namespace, which holds no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has exceptions of its own for a damaged file
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
+        raise GeopeftError(
+            f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
+            "code or other objects besides tensors. Fetch it again."
+        ) from error
+    return in_float32(named_tensors(content, path))
 
-                state: Any = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # every reader has exceptions of its own for a damaged file
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
-            raise GeopeftError(
-                f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
-                "code or other objects besides tensors. Fetch it again."
-            ) from error
+
+def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return real numbers of any precision in float32, and what is none as it is."""
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
+    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`."""
     for inner in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(inner), Mapping):
-            state = state[inner]
-    if not isinstance(state, Mapping):
-        raise GeopeftError(f"{path} holds a {type(state).__name__}, not a mapping of tensors.")
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
+            content = content[inner]
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
-        raise GeopeftError(f"{path} holds no tensors but {', '.join(map(str, list(state)[:5]))}.")
-    odd = [
-        f"{key} ({value.dtype})"
-        for key, value in tensors.items()
-        if not value.is_floating_point() and not key.endswith("num_batches_tracked")
-    ]
-    if odd:
-        raise GeopeftError(f"{path} holds weights that are no real numbers: {', '.join(odd[:3])}.")
-    if all(key.startswith("module.") for key in tensors):  # of a model trained on several GPUs
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+        raise GeopeftError(f"{path} holds no tensors by name, but {str(content)[:100]}.")
     return tensors
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict and name every key that is missing, unexpected or mis-shaped.
+    """Load a state dict of which every key, shape and number fits.
 
     Args:
         module: Where to load to; fixed position codes, which are no weights, stay as they are.
@@ -228,27 +220,19 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
         path: Where the state came from, for the message.
 
     Raises:
-        ValueError: Anything does not fit; nothing has been loaded then.
+        ValueError: Anything is missing, unexpected, of another shape or not finite.
     """
-    fixed = getattr(module, "fixed", ())
-    own = {key: value for key, value in module.state_dict().items() if key not in fixed}
-    state = split_qkv(state, own)
-    problems = [f"missing {key}" for key in own if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in own]
-    problems += [
-        f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    problems += [
-        f"{key} has values that are not finite"
-        for key in state
-        if key in own and not bool(state[key].isfinite().all())
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" * (len(problems) > 5))
-        raise GeopeftError(f"{path} does not fit {type(module).__name__}: {shown}.")
-    module.load_state_dict(state, strict=False)
+    own = module.state_dict()
+    state = split_qkv(state, own) | {key: own[key] for key in getattr(module, "fixed", ())}
+    for key in own.keys() & state.keys():
+        value, whole_numbers = state[key], not own[key].is_floating_point()
+        if not value.isfinite().all() or not (whole_numbers or value.is_floating_point()):
+            raise GeopeftError(f"{path} holds {key} with values that are no finite real numbers.")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:  # names all keys and shapes that differ, one kind a line
+        shown = "; ".join(line.strip()[:300] for line in str(error).splitlines()[1:6])
+        raise GeopeftError(f"{path} does not fit {type(module).__name__}: {shown}") from error
 
 
 def list_backbones(full: bool = False) -> pd.DataFrame:

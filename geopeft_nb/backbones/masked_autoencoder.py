@@ -2,6 +2,7 @@
 
 Method: He et al., arXiv 2111.06377. Decoder and key layout: Prithvi-EO-2.0 (arXiv 2412.02732).
 Fine-tuning drops the decoder; it is here for pretraining, and to show what a model has learnt.
+Images go without time and location, which the TL models were also given.
 """
 
 from __future__ import annotations
@@ -11,15 +12,9 @@ import os
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.catalog import CARDS, backbone_card
-from geopeft_nb.backbones.load import (
-    load_backbone,
-    load_exactly,
-    read_checkpoint,
-    seeded,
-    weights_file,
-)
-from geopeft_nb.backbones.prithvi import CoordinateCode, PrithviViT
+from geopeft_nb.backbones import load
+from geopeft_nb.backbones.catalog import CARDS
+from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, position_codes, position_table
 from geopeft_nb.errors import GeopeftError
 
@@ -44,9 +39,6 @@ class MaskedAutoencoderDecoder(nn.Module):
         self.frames, self.trained_grid = encoder.frames, encoder.trained_grid
         self.decoder_embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        if encoder.coordinates:
-            self.temporal_embed_dec = CoordinateCode(width)
-            self.location_embed_dec = CoordinateCode(width)
         self.decoder_blocks = nn.ModuleList(PreNormBlock(width, heads) for _ in range(depth))
         self.decoder_norm = nn.LayerNorm(width, eps=1e-5)
         self.decoder_pred = nn.Linear(width, channels * encoder.patch_size**2)
@@ -54,22 +46,13 @@ class MaskedAutoencoderDecoder(nn.Module):
         self.register_buffer("decoder_pos_embed", table)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        restore: Tensor,
-        grid: tuple[int, int, int],
-        temporal: Tensor | None = None,
-        location: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, restore: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Rebuild all patches.
 
         Args:
             tokens: Encoded class token and visible patches, (B, 1 + V, D).
             restore: (B, N) for each patch its place in [visible | masked].
             grid: (T, h, w) of the N patches.
-            temporal: (B, T, 2) year and day of year, or None.
-            location: (B, 2) latitude and longitude in degrees, or None.
 
         Returns:
             (B, N, p * p * C) pixel values, normalised; rows, columns, then bands.
@@ -79,14 +62,8 @@ class MaskedAutoencoderDecoder(nn.Module):
         masks = self.mask_token.expand(batch, patches + 1 - tokens.shape[1], -1)
         ordered = torch.cat([tokens[:, 1:], masks], dim=1)
         ordered = ordered.gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
-        ordered = ordered + position_codes(
-            self.decoder_pos_embed, self.frames, self.trained_grid, grid
-        )
-        if temporal is not None:
-            ordered = ordered + self.temporal_embed_dec(temporal, repeats=grid[1] * grid[2])
-        if location is not None:
-            ordered = ordered + self.location_embed_dec(location[:, None])
-        tokens = torch.cat([tokens[:, :1], ordered], dim=1)
+        codes = position_codes(self.decoder_pos_embed, self.frames, self.trained_grid, grid)
+        tokens = torch.cat([tokens[:, :1], ordered + codes], dim=1)
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
@@ -109,14 +86,22 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = MaskedAutoencoderDecoder(encoder, channels, *decoder)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Name the tensors of a published file, in which version 1 knew no `encoder.`, as ours."""
+        """Name the tensors of a published file, in which version 1 knew no `encoder.`, as ours.
+
+        The decoder's scales of codes of time and location are left out.
+        """
+        left_out = (
+            *self.fixed,
+            "decoder.temporal_embed_dec.scale",
+            "decoder.location_embed_dec.scale",
+        )
         translated = {}
         for key, value in state.items():
             key = key.removeprefix("_timm_module.")
             if not key.startswith(("encoder.", "decoder.")):
                 part = "decoder" if key.startswith(("decoder_", "mask_token")) else "encoder"
                 key = f"{part}.{key}"
-            if key not in self.fixed:
+            if key not in left_out:
                 translated[key] = value
         return translated
 
@@ -133,12 +118,7 @@ class MaskedAutoencoder(nn.Module):
         return cut.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
     def encode(
-        self,
-        image: Tensor,
-        mask_ratio: float,
-        generator: torch.Generator | None = None,
-        temporal: Tensor | None = None,
-        location: Tensor | None = None,
+        self, image: Tensor, mask_ratio: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
         """Hide patches and encode the rest; see `forward` for the arguments.
 
@@ -150,20 +130,8 @@ class MaskedAutoencoder(nn.Module):
             ValueError: The mask ratio is no share.
         """
         if not 0 <= mask_ratio <= 1:
-            raise GeopeftError(
-                f"mask_ratio is the share of hidden patches, 0-1, got {mask_ratio!r}."
-            )
-        if image.ndim == 4:
-            image = image[:, :, None]
-        channels = self.encoder.patch_embed.proj.in_channels
-        if image.ndim != 5 or image.shape[1] != channels:
-            raise GeopeftError(
-                f"image must be (B, {channels}, H, W) or (B, {channels}, T, H, W), got shape "
-                f"{tuple(image.shape)}."
-            )
-        if not self.encoder.coordinates and not (temporal is None and location is None):
-            raise GeopeftError("This model takes neither time nor location: leave both out.")
-        tokens, grid = self.encoder.embed(image, temporal, location)
+            raise GeopeftError(f"mask_ratio is the share of hidden patches, 0-1, got {mask_ratio}.")
+        tokens, grid = self.encoder.embed(pad_to_patches(image, self.encoder.patch_size))
         batch, patches, width = tokens.shape
         visible = max(1, round(patches * (1 - mask_ratio)))
         order = torch.rand(batch, patches, device=image.device, generator=generator).argsort(dim=1)
@@ -174,12 +142,7 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.norm(seen), order.argsort(dim=1), grid
 
     def rebuild(
-        self,
-        image: Tensor,
-        mask_ratio: float,
-        generator: torch.Generator | None = None,
-        temporal: Tensor | None = None,
-        location: Tensor | None = None,
+        self, image: Tensor, mask_ratio: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
         """Hide patches, encode the rest, rebuild all; see `forward` for the arguments.
 
@@ -187,17 +150,11 @@ class MaskedAutoencoder(nn.Module):
             The rebuilt patches (B, N, p * p * C), the mask (B, N) with 1 where a patch was hidden,
             and the grid (T, h, w).
         """
-        seen, restore, grid = self.encode(image, mask_ratio, generator, temporal, location)
-        rebuilt = self.decoder(seen, restore, grid, temporal, location)
-        return rebuilt, (restore >= seen.shape[1] - 1).float(), grid
+        seen, restore, grid = self.encode(image, mask_ratio, generator)
+        return self.decoder(seen, restore, grid), (restore >= seen.shape[1] - 1).float(), grid
 
     def forward(
-        self,
-        image: Tensor,
-        mask_ratio: float = 0.75,
-        generator: torch.Generator | None = None,
-        temporal: Tensor | None = None,
-        location: Tensor | None = None,
+        self, image: Tensor, mask_ratio: float = 0.75, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hide patches and measure how well they are rebuilt.
 
@@ -205,44 +162,33 @@ class MaskedAutoencoder(nn.Module):
             image: (B, C, T, H, W), normalised; any number of frames, any size.
             mask_ratio: Share of patches to hide, 0-1. At least one patch is always seen.
             generator: Source of the random choice of patches.
-            temporal: (B, T, 2) year and day of year, for models that take time.
-            location: (B, 2) latitude and longitude in degrees, for models that take location.
 
         Returns:
             Mean squared error over the hidden patches (a scalar, in units of the pretraining
             standard deviation squared; 0 if none is hidden), the rebuilt patches
             (B, N, p * p * C) and the mask (B, N) with 1 where a patch was hidden.
         """
-        rebuilt, mask, _ = self.rebuild(image, mask_ratio, generator, temporal, location)
+        rebuilt, mask, _ = self.rebuild(image, mask_ratio, generator)
         error = (rebuilt - self.patches(image)).square().mean(dim=-1)
         return (error * mask).sum() / mask.sum().clamp(min=1), rebuilt, mask
 
     @torch.no_grad()
     def reconstruct(
-        self,
-        image: Tensor,
-        mask_ratio: float = 0.75,
-        generator: torch.Generator | None = None,
-        temporal: Tensor | None = None,
-        location: Tensor | None = None,
+        self, image: Tensor, mask_ratio: float = 0.75, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Hide patches and fill the gaps with what the model makes of the rest.
 
         Args:
-            image: (B, C, H, W) or (B, C, T, H, W), normalised; any number of frames, any size.
+            image: (B, C, T, H, W), normalised; any number of frames, any size.
             mask_ratio: Share of patches to hide, 0-1. At least one patch is always seen.
             generator: Source of the random choice of patches.
-            temporal: (B, T, 2) year and day of year, for models that take time.
-            location: (B, 2) latitude and longitude in degrees, for models that take location.
 
         Returns:
             The image (B, C, T, H, W), normalised, with visible patches as they were, and the mask
             (B, T, H, W) with 1 where a pixel was hidden.
         """
-        if image.ndim == 4:
-            image = image[:, :, None]
         height, columns = image.shape[3:]
-        rebuilt, mask, grid = self.rebuild(image, mask_ratio, generator, temporal, location)
+        rebuilt, mask, grid = self.rebuild(image, mask_ratio, generator)
         hidden = mask[..., None].expand_as(rebuilt)
         filled, hidden = (
             self.image(part, grid)[..., :height, :columns] for part in (rebuilt, hidden)
@@ -267,16 +213,15 @@ def load_autoencoder(
         ValueError: The model has no such decoder, or the checkpoint does not fit or is corrupt.
         FileNotFoundError: The weights file is not there and cannot be downloaded.
     """
-    card = backbone_card(name)
+    card = load.find_card(name)
     if card.decoder is None:
         able = [card.name for card in CARDS.values() if card.decoder]
         raise GeopeftError(f"{name} has no published decoder. These have: {', '.join(able)}.")
-    encoder = load_backbone(name, weights=None, frames=card.frames)
+    encoder = load.load_backbone(name, weights=None, frames=card.frames)
     assert isinstance(encoder, PrithviViT)  # only this family's cards state a decoder
-    with seeded(0):
+    with load.seeded(0):
         model = MaskedAutoencoder(encoder, len(card.bands), card.decoder)
     if weights is not None:
-        path = weights_file(card, weights)
-        state = {key: value.float() for key, value in read_checkpoint(path).items()}
-        load_exactly(model, model.translate(state), path)
+        path = load.weights_file(card, weights)
+        load.load_exactly(model, model.translate(load.read_checkpoint(path)), path)
     return model

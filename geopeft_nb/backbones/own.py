@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import pad_to_patches
 
 
 class OwnBackbone(Backbone):
     """What a card of the family ``"own"`` describes; it is built by ``card.extra["build"]``.
 
     Args:
-        network: Takes (B, C, H, W) and returns a list of maps (B, D, h, w), fine to coarse.
-        channels: Input bands C.
-        size: Side in pixels of an image that it is tried on, to learn the sizes of its maps.
+        card: Its ``build`` takes the number of bands and makes the network, which takes
+            (B, C, H, W) and returns a list of maps (B, D, h, w), fine to coarse.
+        request: See `Backbone`.
     """
 
-    def __init__(self, network: nn.Module, channels: int, size: int) -> None:
-        super().__init__()
-        self.network: Any = network
-        with torch.no_grad():
-            maps = network.eval()(torch.zeros(1, channels, size, size))
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        self.network: Any = card.extra["build"](len(self.bands)).eval()
+        size = card.img_size
+        with torch.no_grad():  # one image is tried, to learn the sizes of its maps
+            maps = self.network(torch.zeros(1, len(self.bands), size, size))
         self.all_channels = tuple(one.shape[1] for one in maps)
         self.all_strides = tuple(size // one.shape[-1] for one in maps)
+        self.choose(request.layers)
         self.train()
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network; see `Backbone.from_card`."""
-        bands = len(request.bands)
-        backbone = cls(card.extra["build"](bands), bands, card.img_size)
-        backbone.choose(request.layers)
-        return backbone
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which maps are returned, None all; see `Backbone.choose`."""
@@ -55,9 +48,8 @@ class OwnBackbone(Backbone):
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute the chosen maps; see `Backbone.forward`."""
-        image = self.check_input(image)
-        self.check_metadata(image, temporal, location)
-        maps = self.network(pad_to_patches(image, self.all_strides[-1])[:, :, 0])
+        image, _, _ = self.prepare(image, temporal, location, self.all_strides[-1])
+        maps = self.network(image[:, :, 0])
         return [maps[layer] for layer in self.layers]
 
 
@@ -66,9 +58,6 @@ class UNet(Backbone):
 
     Of the image it makes (B, 16, H, W), so that a linear decoder on it is a 1×1 convolution to the
     classes (the library's own last layer is 3×3). All weights are random.
-
-    Args:
-        channels: Input bands C.
     """
 
     patch_size = 1
@@ -78,22 +67,15 @@ class UNet(Backbone):
     #: Pixels per cell of the encoder's deepest map; images are padded to a multiple of it.
     reach = 32
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
         # Here, because it takes seconds to import and only this network needs it.
         import segmentation_models_pytorch as smp
 
-        self.network = smp.Unet("resnet50", encoder_weights=None, in_channels=channels)
+        self.network = smp.Unet("resnet50", encoder_weights=None, in_channels=len(self.bands))
         self.network.segmentation_head = nn.Identity()
         # The library makes its first layer on the CPU, also under `torch.device("meta")`.
         self.network.to(torch.empty(0).device)
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network; see `Backbone.from_card`."""
-        network = cls(len(request.bands))
-        network.choose(request.layers)
-        return network
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Accept only the one map that there is; see `Backbone.choose`."""
@@ -107,8 +89,7 @@ class UNet(Backbone):
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute one (B, 16, H, W) map; see `Backbone.forward`."""
-        image = self.check_input(image)
-        self.check_metadata(image, temporal, location)
         height, width = image.shape[-2:]
-        features = self.network(pad_to_patches(image, self.reach)[:, :, 0])
+        image, _, _ = self.prepare(image, temporal, location, self.reach)
+        features = self.network(image[:, :, 0])
         return [features[..., :height, :width]]

@@ -19,7 +19,6 @@ from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
     PatchEmbed,
     initialise,
-    pad_to_patches,
     position_codes,
     position_table,
     sincos_1d,
@@ -68,7 +67,7 @@ class PrithviViT(CardTransformer):
         if self.coordinates:
             self.temporal_embed_enc = CoordinateCode(width)
             self.location_embed_enc = CoordinateCode(width)
-        self.make_blocks(request.layers)
+        self.make_blocks()
         # Published files store this buffer too.
         self.register_buffer("pos_embed", position_table(width, self.frames, self.trained_grid))
         nn.init.normal_(self.cls_token, std=0.02)
@@ -86,17 +85,19 @@ class PrithviViT(CardTransformer):
         What is dropped: the decoder of the masked autoencoder, the position codes, which are
         computed, and in a Prithvi-EO 2.0 without coordinates the scales of a TL checkpoint.
         """
-        scales = ("temporal_embed_enc.", "location_embed_enc.")
-        drops_scales = not self.coordinates and self.card.extra.get("drops_scales")
         kept = {}
         for key, value in state.items():
             key = key.removeprefix("_timm_module.").removeprefix("encoder.")
             if key in kept:
-                raise GeopeftError(f"it holds {key} twice, with and without prefix")
-            if drops_scales and key.startswith(scales):
-                self.notes = ("its codes of time and location are left out",)
-            elif not key.startswith(("decoder", "mask_token", "pos_embed")):
+                raise GeopeftError(f"The checkpoint holds {key} twice, with and without prefix.")
+            if not key.startswith(("decoder", "mask_token", "pos_embed")):
                 kept[key] = value
+        scales = [
+            key for key in kept if key.startswith(("temporal_embed_enc.", "location_embed_enc."))
+        ]
+        if scales and not self.coordinates and self.card.extra.get("drops_scales"):
+            self.notes += ("its codes of time and location are left out",)
+            kept = {key: value for key, value in kept.items() if key not in scales}
         if (kernel := kept.get("patch_embed.proj.weight")) is not None:
             kept["patch_embed.proj.weight"] = adapt_kernel(kernel, self.card.bands, self.bands)
         return kept
@@ -107,14 +108,13 @@ class PrithviViT(CardTransformer):
         """Turn an image series into patch tokens with position, time and location codes.
 
         Args:
-            image: (B, C, T, H, W), normalised; H and W that patches do not fill are padded.
+            image: (B, C, T, H, W), normalised; H and W are multiples of the patch.
             temporal: (B, T, 2) year and day of year, or None.
             location: (B, 2) latitude and longitude in degrees, or None.
 
         Returns:
             Tokens (B, T * h * w, D), without class token, and the grid (T, h, w).
         """
-        image = pad_to_patches(image, self.patch_size)
         frames, height, columns = image.shape[2:]
         grid = (frames, height // self.patch_size, columns // self.patch_size)
         tokens = self.patch_embed(image)

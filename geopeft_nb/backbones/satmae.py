@@ -44,6 +44,7 @@ class SatMAEViT(CardTransformer):
     """
 
     trained_grid: int
+    eps = 1e-6
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
         super().__init__(card, request)
@@ -61,7 +62,7 @@ class SatMAEViT(CardTransformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side**2, width - group_code))
         self.channel_embed = nn.Parameter(torch.zeros(1, len(self.groups), group_code))
         self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, group_code))
-        self.make_blocks(request.layers, eps=1e-6)
+        self.make_blocks()
         nn.init.normal_(self.cls_token, std=0.02)
         axis = sincos_1d(torch.arange(side), self.pos_embed.shape[2] // 2)
         with torch.no_grad():  # codes start at fixed ones: rows, then columns; group numbers

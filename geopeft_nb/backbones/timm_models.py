@@ -8,36 +8,38 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 import timm
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import (  # type: ignore[attr-defined]
-    Attention,  # newer releases define it in timm.layers and import it here
-    VisionTransformer,
-)
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kernel, choose_layers
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, scaling_of
-from geopeft_nb.backbones.vit import pad_to_patches
+from geopeft_nb.backbones.vit import SelfAttention, split_qkv
 from geopeft_nb.errors import GeopeftError, unknown_name
 from geopeft_nb.files import FileEntry, hub_file
+
+#: What a card says about its network before the network was looked at, see `_measured`.
+UNKNOWN: dict[str, Any] = dict(family="", patch_size=1, width=0, depth=0, heads=0, parameters=0)
 
 
 class TimmBackbone(Backbone):
     """A network that timm builds, without its classifier; its keys keep timm's names.
 
     Args:
-        network: The timm model, with as many input channels as there are bands.
+        card: Its ``extra["timm"]`` is timm's name of the model.
+        request: See `Backbone`.
+        **options: What `timm.create_model` takes besides.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network: Any = network
+    def __init__(self, card: BackboneCard, request: Request, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(card, request)
+        self.network = _network(card.extra["timm"], len(self.bands), **options)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Drop the classifier (`fc.*` of a ResNet, `head.*` of a ViT) and choose bands.
@@ -58,111 +60,69 @@ class TimmStages(TimmBackbone):
     """A network with stages of growing stride, such as a ResNet: returns all stages, or some.
 
     Where a network ends in a norm, the map of its last stage has passed it, and no other map.
-
-    Args:
-        name: timm's name of the model.
-        channels: Input bands C.
-        layers: Stages whose output is returned; None means all.
+    Stages are those of timm's feature maps that have at least 4 pixels per cell.
     """
 
-    def __init__(self, name: str, channels: int, layers: Sequence[int] | None = None) -> None:
-        super().__init__(_network(name, channels))
-        self.choose(layers)
-        info = self.network.feature_info
-        self.deepest_stride = max(info[stage]["reduction"] for stage in _stages(self.network))
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request)
+        #: Index of each stage among timm's feature maps, its features and its pixels per cell.
+        self.stages = [
+            (index, info["num_chs"], info["reduction"])
+            for index, info in enumerate(self.network.feature_info)
+            if info["reduction"] >= 4
+        ]
+        self.choose(request.layers)
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which stages' outputs are returned; see `Backbone.choose`."""
-        stages, info = _stages(self.network), self.network.feature_info
-        self.layers = choose_layers(range(len(stages)) if layers is None else layers, len(stages))
-        self.taken = [stages[layer] for layer in self.layers]
-        self.strides = tuple(info[stage]["reduction"] for stage in self.taken)
-        self.channels = tuple(info[stage]["num_chs"] for stage in self.taken)
+        count = len(self.stages)
+        self.layers = choose_layers(range(count) if layers is None else layers, count)
+        taken = [self.stages[layer] for layer in self.layers]
+        self.taken, self.channels, self.strides = zip(*taken, strict=True)
         self.patch_size = self.strides[-1]
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(card.extra["timm"], len(request.bands), request.layers)
 
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute one map per chosen stage; see `Backbone.forward`."""
-        image = self.check_input(image)
-        self.check_metadata(image, temporal, location)
         height, width = image.shape[-2:]
+        image, _, _ = self.prepare(image, temporal, location, self.stages[-1][2])
         maps = self.network.forward_intermediates(
-            pad_to_patches(image, self.deepest_stride)[:, :, 0],
-            indices=self.taken, norm=True, stop_early=True, intermediates_only=True,
-        )  # fmt: skip
+            image[:, :, 0], [*self.taken], norm=True, stop_early=True, intermediates_only=True
+        )
         return [
             features[..., : -(-height // stride), : -(-width // stride)]
             for features, stride in zip(maps, self.strides, strict=True)
         ]
 
 
-class SplitAttention(Attention):
-    """timm's attention with a layer each for queries, keys and values, without dropout."""
+class SplitAttention(SelfAttention):
+    """A timm attention with a layer each for queries, keys and values, without dropout."""
 
-    q: nn.Linear
-    k: nn.Linear
-    v: nn.Linear
+    def __init__(self, fused: Any) -> None:  # noqa: ANN401 - timm's attention
+        super().__init__(fused.qkv.in_features, fused.num_heads, fused.qkv.bias is not None)
+        self.proj = fused.proj
+        self.load_state_dict(split_qkv(fused.state_dict(), ()))
 
-    def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
-    ) -> Tensor:
-        """Attend (B, N, D) to itself: (B, N, D)."""
-        query, key, value = (
-            layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for layer in (self.q, self.k, self.v)
-        )
-        mixed = functional.scaled_dot_product_attention(
-            self.q_norm(query), self.k_norm(key), value, attn_mask=attn_mask, is_causal=is_causal
-        )
-        return self.proj(self.norm(mixed.transpose(1, 2).flatten(2)))
-
-
-def split_attention(attention: Any) -> None:  # noqa: ANN401 - timm's, which mypy reads as any
-    """Turn the fused projection of a timm attention into three layers, in place."""
-    fused = attention.qkv
-    del attention.qkv
-    width, has_bias = fused.out_features // 3, fused.bias is not None
-    for name, weight, bias in zip(
-        "qkv", fused.weight.chunk(3), fused.bias.chunk(3) if has_bias else [None] * 3, strict=True
-    ):
-        layer = nn.Linear(fused.in_features, width, bias=has_bias, device="meta")
-        layer.weight = nn.Parameter(weight.detach().clone())
-        if bias is not None:
-            layer.bias = nn.Parameter(bias.detach().clone())
-        setattr(attention, name, layer)
-    attention.__class__ = SplitAttention
+    def forward(self, x: Tensor, *args: object, **options: object) -> Tensor:
+        """Attend (B, N, D) to itself: (B, N, D); plain blocks give masks that are None."""
+        return super().forward(x)
 
 
 class TimmViT(TimmBackbone, Transformer):
-    """A plain vision transformer of timm; position codes are resized for other image sizes.
+    """A plain vision transformer of timm; position codes are resized for other image sizes."""
 
-    Args:
-        name: timm's name of the model.
-        channels: Input bands C.
-        img_size: Image side in pixels that the stored position codes are made for.
-        layers: Blocks whose output is returned; None means the last one.
-    """
-
-    def __init__(
-        self, name: str, channels: int, img_size: int, layers: Sequence[int] | None = None
-    ) -> None:
-        super().__init__(_network(name, channels, img_size=img_size, dynamic_img_size=True))
+    def __init__(self, card: BackboneCard, request: Request) -> None:
+        super().__init__(card, request, img_size=request.img_size, dynamic_img_size=True)
         # Pooling belongs to the classifier.
         self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
-        for module in list(self.blocks.modules()):
-            if type(module) is Attention and getattr(module, "gate", None) is None:
-                split_attention(module)
+        for block in self.blocks:
+            block.attn = SplitAttention(block.attn)
         self.patch_size = self.network.patch_embed.patch_size[0]
         if self.network.pos_embed is not None:
-            self.trained_grid = img_size // self.patch_size
+            self.trained_grid = request.img_size // self.patch_size
         self.width, self.prefix = self.network.embed_dim, self.network.num_prefix_tokens
-        self.choose(layers)
+        self.choose(request.layers)
 
     @property
     def blocks(self) -> Any:  # type: ignore[override]  # noqa: ANN401 - timm's own, under `network`
@@ -173,11 +133,6 @@ class TimmViT(TimmBackbone, Transformer):
     def norm(self) -> Any:  # type: ignore[override]  # noqa: ANN401
         """The final layer norm."""
         return self.network.norm
-
-    @classmethod
-    def from_card(cls, card: BackboneCard, request: Request) -> Self:
-        """Build the untrained network of a card; see `Backbone.from_card`."""
-        return cls(card.extra["timm"], len(request.bands), request.img_size, request.layers)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Also drop the pooling `fc_norm.*` and `attn_pool.*`, and resize position codes.
@@ -195,7 +150,7 @@ class TimmViT(TimmBackbone, Transformer):
                 state["network.pos_embed"] = resample_abs_pos_embed(
                     codes, [new, new], [old, old], num_prefix_tokens=prefix
                 )
-                self.notes = (f"position codes resized from {old}×{old} to {new}×{new} patches",)
+                self.notes += (f"position codes resized from {old}×{old} to {new}×{new} patches",)
         return state
 
     def begin(
@@ -226,7 +181,7 @@ def make_card(name: str) -> BackboneCard:
         ImportError: torchgeo is not installed.
     """
     library, _, model = name.partition(":")
-    return {"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model)
+    return _measured({"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model))
 
 
 def _timm_card(name: str, model: str) -> BackboneCard:
@@ -254,7 +209,8 @@ def _timm_card(name: str, model: str) -> BackboneCard:
         img_size=config.input_size[-1],
         weights=file,
         citation=config.origin_url or f"timm, {model}",
-        **_facts(name, model, 3),
+        extra={"timm": model},
+        **UNKNOWN,
     )
 
 
@@ -285,18 +241,14 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
         img_size=weight.meta.get("img_size", 224),
         weights=FileEntry(weight.url.rpartition("/")[2], url=weight.url, licence=licence),
         citation=weight.meta.get("publication", "torchgeo"),
-        **_facts(name, network, len(bands)),
+        extra={"timm": network},
+        **UNKNOWN,
     )
 
 
 def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 - as in timm
     """Build an untrained timm model without classifier."""
     return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
-
-
-def _stages(network: Any) -> list[int]:  # noqa: ANN401
-    """Return which of timm's feature maps are stages: those of at least 4 pixels per cell."""
-    return [i for i, info in enumerate(network.feature_info) if info["reduction"] >= 4]
 
 
 def _first_layers(model: str, channels: int) -> list[str]:
@@ -312,56 +264,43 @@ def _first_layers(model: str, channels: int) -> list[str]:
     return keys
 
 
-def _facts(name: str, model: str, channels: int) -> dict[str, Any]:
-    """Build a timm model without memory and read off what a card says about its network."""
+def _measured(card: BackboneCard) -> BackboneCard:
+    """Build a network without memory, try it, and read off what a card says about it.
+
+    Its maps must be those that it announces: of a ViT by one layer on the image, which a hybrid
+    has not; else coarser step by step. Networks for images of one size fail.
+    """
+    model, bands = card.extra["timm"], card.bands
     try:
         with torch.device("meta"):
-            _first_layers(model, channels)
-            network = _network(model, channels).eval()  # batch norm refuses to train on one value
-            read = _vit_facts if isinstance(network, VisionTransformer) else _stage_facts
-            return {"extra": {"timm": model}} | read(model, network, channels)
+            first = _first_layers(model, len(bands))
+            vit = isinstance(_network(model, len(bands)), VisionTransformer)
+            backbone: Any = (TimmViT if vit else TimmStages)(card, Request(bands, card.img_size))
+            patch, strides = backbone.patch_size, backbone.strides
+            # In evaluation, because batch norm refuses to train on one value.
+            maps = backbone.eval()(torch.zeros(1, len(bands), 4 * patch, 6 * patch))
+        sizes = zip(backbone.channels, strides, strict=True)
+        shapes = [(width, 4 * patch // s, 6 * patch // s) for width, s in sizes]
+        coarser = len(strides) > 1 and sorted({*strides}) == [*strides]
+        fits = first == ["patch_embed.proj.weight"] if vit else coarser
+        if [tuple(features.shape[1:]) for features in maps] != shapes or not fits:
+            raise GeopeftError(f"{card.name} has a first layer {first} and strides {strides}")
     except Exception as error:  # whatever timm raises for a network of another kind
         raise GeopeftError(
-            f"{name} cannot be used. Of timm, this toolkit takes plain vision transformers "
-            "(vit_…, deit…, but no hybrids and no DINOv3), and networks for images of any size "
-            "whose stages get coarser step by step (resnet50, convnext_tiny, …)."
+            f"{card.name} cannot be used. Of timm, this toolkit takes plain vision transformers "
+            "(vit_…, deit…, but no hybrids, no DINOv3 and no attention with norms or gates of its "
+            "own), and networks for images of any size whose stages get coarser step by step "
+            "(resnet50, convnext_tiny, …)."
         ) from error
-
-
-def _vit_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # noqa: ANN401
-    """Describe a ViT; a patch that is no single layer on the image (a hybrid) fails the check."""
-    patch = network.patch_embed.patch_size[0]
-    vit = TimmViT(model, channels, network.patch_embed.img_size[0])
-    maps = vit.network.forward_intermediates(
-        torch.zeros(1, channels, 4 * patch, 6 * patch), indices=1, intermediates_only=True
+    return replace(
+        card,
+        family="vit" if vit else "resnet",
+        patch_size=patch,
+        width=backbone.channels[-1],
+        depth=len(backbone.blocks if vit else backbone.stages),
+        heads=backbone.blocks[0].attn.num_heads if vit else 0,
+        parameters=sum(weight.numel() for weight in backbone.parameters()),
     )
-    kernel = network.patch_embed.proj.weight
-    if maps[0].shape[-2:] != (4, 6) or kernel.shape[2:] != (patch, patch):
-        raise GeopeftError(f"the patches of {model} are not those of its first layer")
-    return {
-        "family": "vit", "patch_size": patch, "width": network.embed_dim,
-        "depth": len(vit.blocks), "heads": vit.network.blocks[0].attn.num_heads,
-        "parameters": sum(p.numel() for p in vit.parameters()),
-    }  # fmt: skip
-
-
-def _stage_facts(model: str, network: Any, channels: int) -> dict[str, Any]:  # noqa: ANN401
-    """Describe a network with stages; one of equal blocks, and one of a fixed size, fail."""
-    info = [network.feature_info[stage] for stage in _stages(network)]
-    maps = network.forward_intermediates(
-        torch.zeros(1, channels, 64, 96),
-        indices=_stages(network), norm=True, intermediates_only=True,
-    )  # fmt: skip
-    strides = [stage["reduction"] for stage in info]
-    shapes = [(m.shape[1], 64 // m.shape[2], 96 // m.shape[3]) for m in maps]
-    if shapes != [(i["num_chs"], i["reduction"], i["reduction"]) for i in info]:
-        raise GeopeftError(f"{model} gives maps of {shapes}")
-    if len(set(strides)) < 2 or strides != sorted(set(strides)):
-        raise GeopeftError(f"the stages of {model} have {strides} pixels per cell")
-    return {
-        "family": "resnet", "patch_size": strides[-1], "width": info[-1]["num_chs"],
-        "depth": len(info), "heads": 0, "parameters": sum(p.numel() for p in network.parameters()),
-    }  # fmt: skip
 
 
 def _near(name: str, known: Sequence[str] | dict[str, object]) -> list[str]:

@@ -35,9 +35,9 @@ def split_qkv(state: Mapping[str, Tensor], wanted: Container[str]) -> dict[str, 
     """
     split: dict[str, Tensor] = {}
     for key, value in state.items():
-        owner, fused, kind = key.rpartition(".qkv.")
+        owner, fused, kind = key.rpartition("qkv.")
         if fused and key not in wanted and value.ndim and value.shape[0] % 3 == 0:
-            names = (f"{owner}.{part}.{kind}" for part in "qkv")
+            names = (f"{owner}{part}.{kind}" for part in "qkv")
             split.update(zip(names, value.chunk(3), strict=True))
         else:
             split[key] = value
@@ -103,23 +103,17 @@ class PreNormBlock(nn.Module):
     Args:
         width: Features per token, D.
         heads: Attention heads; must divide `width`.
-        mlp_ratio: Hidden features of the feed-forward part, as a multiple of D.
         eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm 1e-6.
         attention_bias: Whether the layers of the attention have a bias; Clay's have none.
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        mlp_ratio: float = 4.0,
-        eps: float = 1e-5,
-        attention_bias: bool = True,
+        self, width: int, heads: int, eps: float = 1e-5, attention_bias: bool = True
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         self.attn = SelfAttention(width, heads, attention_bias)
-        self.mlp = FeedForward(width, int(width * mlp_ratio))
+        self.mlp = FeedForward(width, 4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine tokens (B, N, D)."""
@@ -128,11 +122,7 @@ class PreNormBlock(nn.Module):
 
 
 def run_blocks(
-    blocks: nn.ModuleList,
-    norm: nn.Module,
-    layers: Sequence[int],
-    tokens: Tensor,
-    first: int = 0,
+    blocks: nn.ModuleList, norm: nn.Module, layers: Sequence[int], tokens: Tensor, first: int = 0
 ) -> list[Tensor]:
     """Run a transformer up to the last chosen block and keep the outputs of the chosen ones.
 
@@ -239,11 +229,9 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
     """
     if codes.shape[1:3] == (height, columns):
         return codes
-    image = codes.permute(0, 3, 1, 2)  # (T, D, h, w)
-    image = functional.interpolate(
-        image, size=(height, columns), mode="bicubic", align_corners=True
-    )
-    return image.permute(0, 2, 3, 1)
+    size, image = (height, columns), codes.movedim(3, 1)  # (T, D, h, w)
+    resized = functional.interpolate(image, size, mode="bicubic", align_corners=True)
+    return resized.movedim(1, 3)
 
 
 def position_table(width: int, frames: int, side: int) -> Tensor:

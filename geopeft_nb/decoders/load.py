@@ -146,7 +146,7 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
         return
     blocks = getattr(backbone, "blocks", ())
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
-    if len(blocks) < 4 or backbone.layers_given:
+    if len(blocks) < 4 or backbone.request.layers is not None:
         use = f"Use load_backbone(..., layers={quarters})" if len(blocks) >= 4 else "Take 'fcn'"
         raise GeopeftError(
             f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} gives "

@@ -194,7 +194,7 @@ class VitAdapter(Backbone):
     strides = STRIDES
 
     def __init__(self, vit: Backbone, stem: int = 64) -> None:
-        super().__init__()
+        super().__init__(vit.card, vit.request)
         block_names(vit)  # refuses a network without blocks
         assert isinstance(vit, Transformer)
         depth, name = len(vit.blocks), vit.card.name  # it runs them all
@@ -208,8 +208,7 @@ class VitAdapter(Backbone):
                 f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
                 "Attach another method, such as 'lora'."
             )
-        for fact in ("card", "bands", "frames", "patch_size", "layers", "layers_given", "gsd"):
-            setattr(self, fact, getattr(vit, fact))
+        self.patch_size, self.layers = vit.patch_size, vit.layers
         self.provenance, self.any_band = vit.provenance, vit.any_band
         width, heads = vit.width, vit.card.heads
         self.channels = (width,) * len(STRIDES)

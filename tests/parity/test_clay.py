@@ -13,12 +13,12 @@ from torch import Tensor
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Request
-from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.clay import ClayViT, place_code, time_code
 from geopeft_nb.backbones.load import load_exactly
 from geopeft_nb.backbones.vit import run_blocks, split_qkv
 
-CARD = backbone_card("clay_v1_base")
+CARD = CARDS["clay_v1_base"]
 #: Wavelengths of the golden calls that name none: blue, green, red, nir, swir16, swir22.
 WAVES = torch.tensor([0.493, 0.56, 0.665, 0.842, 1.61, 2.19])
 JULY, JANUARY = torch.tensor([[[2021.0, 200.0]]]), torch.tensor([[[2021.0, 10.0]]])
@@ -92,7 +92,7 @@ def published(golden_path: Callable) -> dict[str, Tensor]:
 
 def test_full_size_has_the_published_layout_and_parameters(published: dict[str, Tensor]) -> None:
     with torch.device("meta"):
-        model = ClayViT.from_card(CARD, Request(CARD.bands, CARD.img_size))
+        model = ClayViT(CARD, Request(CARD.bands, CARD.img_size))
     ours = {key: value.shape for key, value in model.state_dict().items()}
     theirs = split_qkv(model.translate(published), ours)
     assert {key: value.shape for key, value in theirs.items()} == ours

@@ -12,18 +12,18 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Request
-from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.files import fetch
 
 pytestmark = pytest.mark.mirror
-TEN_BANDS = backbone_card("galileo_nano").bands
+TEN_BANDS = CARDS["galileo_nano"].bands
 
 
 def galileo(patch_size: int = 8, gsd: float = 10.0) -> GalileoViT:
-    card = backbone_card("galileo_nano")
+    card = CARDS["galileo_nano"]
     try:
         path = fetch(card.weights)
     except FileNotFoundError:

@@ -12,14 +12,14 @@ from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Request
-from geopeft_nb.backbones.catalog import backbone_card
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.load import load_exactly
 from geopeft_nb.backbones.satmae import SatMAEViT, group_bands
-from geopeft_nb.backbones.vit import split_qkv
+from geopeft_nb.backbones.vit import run_blocks, split_qkv
 
 CARD = replace(
-    backbone_card("satmae_base"), width=64, depth=2, heads=4, img_size=32,
-    extra=backbone_card("satmae_base").extra | {"group_code": 16},
+    CARDS["satmae_base"], width=64, depth=2, heads=4, img_size=32,
+    extra=CARDS["satmae_base"].extra | {"group_code": 16},
 )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def test_position_codes_can_be_resized_once_or_for_each_image() -> None:
 def test_mis_shaped_tensors_are_left_for_the_loader_to_refuse(key: str, shape: tuple) -> None:
     model = small(["RED", "BLUE"])
     state = small().state_dict() | {key: torch.zeros(shape)}
-    with pytest.raises(ValueError, match=f"{key} is "):
+    with pytest.raises(ValueError, match=f"size mismatch for {key}"):
         load_exactly(model, model.translate(state), Path("wrong.pth"))
 
 
@@ -180,7 +180,8 @@ def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
 def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
     model, image = small(), torch.rand(1, 10, 16, 24)
     with torch.no_grad():
-        tokens = model.tokens(image)[0][-1]
+        tokens, _ = model.begin(image)
+        (tokens,) = run_blocks(model.blocks, model.norm, model.layers, tokens)
         # Class token, then three groups of 2 x 3 cells; row 1, column 2 is the last of each.
         expected = tokens[0, [6, 12, 18]].mean(dim=0)
         torch.testing.assert_close(model(image)[0][0, :, 1, 2], expected)

@@ -38,7 +38,7 @@ def tiny() -> Backbone:
 def clay() -> Backbone:
     torch.manual_seed(0)
     card = replace(CARDS["clay_v1_base"], width=64, depth=2, heads=4)
-    model = ClayViT.from_card(card, Request(card.bands, 64))
+    model = ClayViT(card, Request(card.bands, 64))
     model.card, model.bands = card, card.bands
     return model.eval()
 

@@ -203,16 +203,16 @@ def test_a_damaged_file_is_refused_and_says_what_is_wrong(
     message = "cannot be read as a checkpoint"
     if change == "missing":
         del state[key]
-        message = f"missing {ours}"
+        message = f'Missing key.*"{ours}"'
     elif change == "renamed":
         state[f"{key}s"] = state.pop(key)
-        message = f"missing {ours}; unexpected .*weights"
+        message = f'Missing key.*"{ours}".*Unexpected key.*weights"'
     elif change == "shape":
         state[key] = torch.ones(7)
-        message = rf"{ours} is \(7,\) instead of \(\d+,\)"
+        message = rf"size mismatch for {ours}: .*\[7\].*\[\d+\]"
     elif change == "not finite":
         state[key] = torch.full_like(state[key], torch.nan)
-        message = f"{ours} has values that are not finite"
+        message = f"{ours} with values that are no finite"
     elif change == "code":
         content["run"] = Harmful(tmp_path / "trace")
     write(content, path)
@@ -228,7 +228,7 @@ def test_a_file_of_other_bands_is_refused_and_not_reordered(published: Callable)
     key = "encoder.patch_embed.proj.weight"
     content[key] = content[key][:, :3]
     write(content, path)
-    with pytest.raises(ValueError, match="published one has 6 input channels: BLUE"):
+    with pytest.raises(ValueError, match="that of the published one has 6 input channels: BLUE"):
         gp.load_backbone("prithvi_eo_v2_300", bands=["GREEN", "BLUE", "RED"])
 
 
@@ -242,20 +242,20 @@ def test_scales_of_time_and_location_are_left_out_only_where_that_is_documented(
     assert "time and location are left out" in loaded.provenance["adapted"]
     _, content, path = published("prithvi_eo_v1_100")
     write({**content, **{k.removeprefix("encoder."): v for k, v in scales.items()}}, path)
-    with pytest.raises(ValueError, match=r"unexpected temporal_embed_enc\.scale"):
+    with pytest.raises(ValueError, match=r'Unexpected key.*"temporal_embed_enc\.scale"'):
         gp.load_backbone("prithvi_eo_v1_100")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"encoder": {"weight": torch.zeros(1)}}, "holds no tensors but encoder"),
-        ({"weight": torch.zeros(1, dtype=torch.complex64)}, "no real numbers: weight"),
-        ({"weight": torch.zeros(1, dtype=torch.int8)}, "no real numbers: weight"),
-        ([torch.zeros(1)], "holds a list"),
+        ({"encoder": {"weight": torch.zeros(1)}}, "holds no tensors by name, but {'encoder'"),
+        ({"norm.bias": torch.zeros(192, dtype=torch.complex64)}, "no finite real numbers"),
+        ({"norm.bias": torch.zeros(192, dtype=torch.int8)}, "no finite real numbers"),
+        ([torch.zeros(1)], "holds no tensors by name"),
     ],
 )
-def test_content_that_is_no_state_dict_is_rejoin_qkv(
+def test_content_that_is_no_state_dict_is_refused(
     content: object, message: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "odd.pt")
