@@ -276,7 +276,8 @@ def _train(
         )
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
-        before = device_memory(place).get("allocated", 0)  # what else is on a GPU
+        view.state["device"] = there = device_memory(place)
+        before = there.get("allocated", 0)  # what else is on a GPU
         try:
             train, val = _loaders(task, data, order, settings["frugal"], stack)
             model.to(place)
@@ -327,6 +328,8 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
         name=CARDS[str(task.model.method)].title,
         data=data.card.title,
         score=task.card.title,
+        column=task.card.column,
+        images=size * settings["devices"] * settings["accumulate"],
         chips=lambda: WatchedChips(data, lambda chips: predict(task.model, chips, size)),
         show=dashboard,
     )

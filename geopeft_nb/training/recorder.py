@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.memory.measure import device_memory, process_memory
+from geopeft_nb.memory.measure import process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
 from geopeft_nb.widgets.live import Dashboard
@@ -50,16 +50,15 @@ class Recorder(Callback):
 
     def __init__(self, view: Dashboard, card: TaskCard) -> None:
         self.view, self.card = view, card
+        self.rows: list[dict[str, float]] = view.state["rows"]
         self.columns = (
             "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss",
             card.column,
         )  # fmt: skip
-        self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
         self.start = self.seconds = 0.0
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
-        self.images = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on must know of its earlier part."""
@@ -69,12 +68,7 @@ class Recorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what an earlier part of the run has recorded."""
         vars(self).update(state_dict)
-        self.view.state["train"] = [(row["step"], row["train_loss"]) for row in self.rows]
-        self.view.state["validation"] = [
-            (row["step"], row["val_loss"], row[self.card.column])
-            for row in self.rows
-            if "val_loss" in row
-        ]
+        self.view.state["rows"] = self.rows
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         """Start the clock, or let it go on."""
@@ -87,7 +81,6 @@ class Recorder(Callback):
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        self.images += len(batch["target"])
         step = trainer.global_step
         if step == (self.rows[-1]["step"] if self.rows else 0):
             return  # more batches belong to this step
@@ -106,12 +99,8 @@ class Recorder(Callback):
                 f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
             )
         self.rows.append(row)
-        self.view.update(
-            step=row["step"], epoch=row["epoch"], train_loss=row["train_loss"],
-            images=self.images * trainer.world_size, memory=lambda: device_memory(task.device),
-            learning_rate=row["lr"],
-        )  # fmt: skip
-        self.losses, self.images = [], 0
+        self.view.update()
+        self.losses = []
         if self.view.should_stop:
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
 
@@ -128,17 +117,14 @@ class Recorder(Callback):
         """Note the scores, and keep the weights if none before were better."""
         names = ("val_loss", self.card.column)
         scores = {name: float(trainer.callback_metrics[name]) for name in names}
-        loss, score = scores.values()
         self.rows[-1].update(scores)
         self.seconds = time.perf_counter() - self.start
-        epoch = trainer.current_epoch + 1
-        better = not self.best or score > self.best[self.card.column]
-        self.view.validation(epoch, int(self.rows[-1]["step"]), loss, score, better)
-        if better:
-            self.best = {"epoch": epoch, **scores}
+        if not self.best or scores[self.card.column] > self.best[self.card.column]:
+            self.best = {"epoch": trainer.current_epoch + 1, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
             moving = moving_state(task.model)  # type: ignore[arg-type]
             self.kept = {name: value.to("cpu", copy=True) for name, value in moving.items()}
+        self.view.validation()
 
     def restore_best(self, model: SegmentationModel) -> None:
         """Put the best weights back; without a validation yet, the last ones stay."""

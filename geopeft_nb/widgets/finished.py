@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 STYLES: dict[str, dict[str, Any]] = {
-    "ghost": {"alpha": 0.6, "lw": 1}, "faint": {"alpha": 0.5, "lw": 1}, "dashed": {"ls": "--"},
+    "ghost": {"alpha": 0.6, "lw": 1}, "dashed": {"ls": "--"},
 }  # fmt: skip
 LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 

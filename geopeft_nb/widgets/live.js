@@ -17,7 +17,6 @@ const STYLE = `
 .gp-plot svg { left: 40px; overflow: visible !important; }
 .gp-plot path { fill: none; stroke-width: 1.8; vector-effect: non-scaling-stroke; }
 .gp-plot path.ghost { opacity: 0.7; stroke-width: 1.2; }
-.gp-plot path.faint { opacity: 0.5; stroke-width: 1; }
 .gp-plot path.dashed { stroke-dasharray: 5 3; }
 .gp-plot path.grid { stroke: currentColor; opacity: 0.2; stroke-width: 0.7; }
 .gp-plot .gp-y { left: 0; width: 34px; text-align: right; font-size: 10px; }
@@ -122,7 +121,7 @@ function render({ model, el }) {
     <div class="gp-plots"></div><div class="gp-chips"></div></div></div>`;
   const find = (selector) => el.querySelector(selector);
   const button = find("button");
-  button.title = "Ends training after this step and keeps the best weights so far. Interrupting the kernel does the same.";
+  button.title = "Ends training after this step and keeps the best weights so far. Interrupting the kernel ends it at once, and keeps them too.";
   button.onclick = () => {
     button.disabled = true;
     button.textContent = "Stopping…";

@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.show import bundle, data_address, png
-from geopeft_nb.widgets.view import GHOSTS, describe, duration, facts, number, words
+from geopeft_nb.widgets.view import GHOSTS, describe, facts, left, number, words
 
 if TYPE_CHECKING:
     from geopeft_nb.widgets.chips import WatchedChips
     from geopeft_nb.widgets.controls import Panel
 
 SHARE, FASTEST, SLOWEST = 0.004, 0.2, 3.0  # of the time, to draw; seconds between two pictures
-
-Memory = Mapping[str, int]
 
 #: Data set and score -> the last runs that were watched in this kernel: curves, and no model.
 _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
@@ -37,9 +35,15 @@ class Dashboard:
         total_epochs: Epochs planned.
         data: Title of the data set. Runs on the same data and with the same score are compared.
         score: What the validation score is called.
+        column: Its name in the rows.
+        images: Images that a step sees.
         chips: Makes the chips whose predictions to show; called only where somebody can see them.
         show: True, ``"text"``, or False, which shows and prints nothing.
         clock: Returns seconds; tests pass their own.
+
+    Attributes:
+        state: What `describe` draws. Who trains appends the rows of the history to `state["rows"]`,
+            and says what a step keeps (`step_memory`) and what the device has (`device`).
 
     Example:
         >>> dashboard = Dashboard("LoRA", total_steps=2, show=False)
@@ -47,8 +51,10 @@ class Dashboard:
         >>> for step in (1, 2):
         ...     if dashboard.should_stop:
         ...         break
-        ...     dashboard.update(step=step, epoch=1, train_loss=1 / step, images=8)
-        >>> dashboard.validation(epoch=1, step=2, val_loss=0.6, score=0.7, kept=True)
+        ...     dashboard.state["rows"].append({"step": step, "train_loss": 1 / step})
+        ...     dashboard.update()
+        >>> dashboard.state["rows"][-1] |= {"val_loss": 0.6, "val_miou": 0.7}
+        >>> dashboard.validation()
         >>> dashboard.finish()
         >>> dashboard.state["state"]
         'finished'
@@ -56,17 +62,18 @@ class Dashboard:
 
     def __init__(
         self, name: str, total_steps: int, total_epochs: int = 1, data: str = "",
-        score: str = "mIoU", chips: Callable[[], WatchedChips] | None = None,
-        show: bool | str = True, clock: Callable[[], float] = time.monotonic,
+        score: str = "mIoU", column: str = "val_miou", images: int = 1,
+        chips: Callable[[], WatchedChips] | None = None, show: bool | str = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         if show not in (True, False, "text"):
             raise GeopeftError(f"dashboard is True, False or 'text', not {show!r}.")
         self.show, self.clock, self._make_chips = show, clock, chips
         self.state: dict[str, Any] = {
             "title": f"{name} on {data}" if data else name, "name": name, "state": "running",
-            "score": score, "message": "", "step": 0, "epoch": 0, "total_steps": total_steps,
-            "total_epochs": total_epochs, "train": [], "validation": [], "step_memory": {},
-            "memory": {}, "trace": [],
+            "score": score, "column": column, "message": "", "images": images, "rows": [],
+            "total_steps": total_steps, "total_epochs": total_epochs, "step_memory": {},
+            "device": {},
         }  # fmt: skip
         self._earlier = _watched.setdefault((data, score), deque(maxlen=len(GHOSTS)))
         self.chips: WatchedChips | None = None
@@ -75,8 +82,6 @@ class Dashboard:
         self._stop = False
         self._started = self._drawn = clock()
         self._cost = 0.0  # seconds that the last picture took
-        self._steps_before: int | None = None  # of the run that this one goes on with
-        self._recent: deque[tuple[float, int]] = deque(maxlen=50)  # (seconds, images) per step
 
     def start(self) -> None:
         """Show the view with its Stop button, and start the clock."""
@@ -107,51 +112,22 @@ class Dashboard:
         """Ask the training loop to end after this step, as a click on the button does."""
         self._stop = True
 
-    def update(
-        self, *, step: int, epoch: int = 1, train_loss: float | None = None, images: int = 0,
-        memory: Callable[[], Memory] | None = None, learning_rate: float | None = None,
-    ) -> None:  # fmt: skip
-        """Note one training step, and redraw if the last picture is old enough.
-
-        Args:
-            step: Steps done, counted from 1.
-            epoch: The epoch under way, counted from 1.
-            train_loss: Loss of this step.
-            images: Images in this step's batch.
-            memory: Returns bytes as `device_memory` does; called only when a picture is due.
-            learning_rate: Of this step.
-        """
-        now, state = self.clock(), self.state
-        if self._steps_before is None:
-            self._steps_before = step - 1
-        state.update(step=step, epoch=epoch, seconds=now - self._started)
-        state["learning_rate"] = learning_rate
-        if train_loss is not None:
-            state["train"].append((step, float(train_loss)))
-        left = max(0, state["total_steps"] - step) / (step - self._steps_before)
-        state["seconds_left"] = state["seconds"] * left
-        self._recent.append((now, images))
-        if (elapsed := now - self._recent[0][0]) > 0:  # the first entry marks where time starts
-            state["steps_per_second"] = (len(self._recent) - 1) / elapsed
-            state["images_per_second"] = sum(n for _, n in list(self._recent)[1:]) / elapsed
+    def update(self) -> None:
+        """Redraw if the last picture is old enough; to be called after every step."""
+        now = self.clock()
         pause = max(FASTEST, min(SLOWEST, self._cost / SHARE))
-        if self._handle is not None and now - self._drawn >= pause:
-            self._measure(memory)
+        if self.panel is not None and now - self._drawn >= pause:
             self._draw()
             self._drawn = self.clock()
             self._cost = self._drawn - now
 
-    def validation(
-        self, epoch: int, step: int, val_loss: float, score: float, kept: bool = False
-    ) -> None:
-        """Note the scores after an epoch; `kept` says that its weights are the best so far."""
-        self.state["epoch"] = epoch
-        self.state["validation"].append((step, float(val_loss), float(score)))
+    def validation(self) -> None:
+        """Show what the model now makes of the chips, or print a line; after every epoch."""
         if self._handle is None:
             if self.show:
-                print(" · ".join(self._line()))
+                print(self._line())
         elif self.chips is not None:
-            self.chips.look(kept)
+            self.chips.look()
             self._draw_chips()
 
     def finish(self, state: str = "finished", message: str = "") -> None:
@@ -164,15 +140,17 @@ class Dashboard:
         if self.state["state"] != "running":
             return
         self._stop = self.should_stop
-        taken = self.clock() - self._started
-        self.state.update(state=state, message=message, seconds=taken)
+        seconds = self.clock() - self._started
+        self.state |= {"state": state, "message": message, "seconds": seconds}
         if self._handle is not None:
             from geopeft_nb.widgets.finished import finished_figure
 
+            if self.chips is not None:
+                self.chips.look()  # with the weights that were kept
             view = describe(self.state, list(self._earlier))
-            chips = self.chips.shown(kept=True) if self.chips else {}
+            chips = self.chips.shown() if self.chips else {}
             kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
-            root = f'class="gp-dashboard" data-step="{self.state["step"]}" data-state="{state}"'
+            root = f'class="gp-dashboard" data-step="{view["step"]}" data-state="{state}"'
             kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
             self._handle.update(kept, raw=True)
             self._handle = None
@@ -181,10 +159,8 @@ class Dashboard:
         if self.panel is not None:
             self.panel.close()
             self.panel = None
-        if self.show and self.state["train"]:
-            ghost = {"name": self.state["name"], "step_memory": self.state["step_memory"]}
-            ghost |= {key: list(self.state[key]) for key in ("train", "validation")}
-            self._earlier.append(ghost)
+        if self.show and self.state["rows"]:
+            self._earlier.append({key: self.state[key] for key in ("name", "rows", "step_memory")})
 
     def _draw(self) -> None:
         if self.panel is not None:
@@ -199,21 +175,14 @@ class Dashboard:
                 chip["image"] = data_address(Image.fromarray(chip.pop("picture")).quantize(128))
             self.panel.chips = shown
 
-    def _measure(self, memory: Callable[[], Memory] | None) -> None:
-        if memory is not None:
-            self.state["memory"] = now = dict(memory())
-            size = now.get("allocated", now.get("process", 0))
-            self.state["trace"].append((self.state["step"], size))
-
-    def _line(self) -> list[str]:
+    def _line(self) -> str:
         """Say an epoch in one line."""
-        state = self.state
-        _, loss, score = state["validation"][-1]
-        line = [f"epoch {state['epoch']} of {state['total_epochs']}"]
-        if state["train"]:
-            line.append(f"training loss {number(state['train'][-1][1])}")
-        line += [f"validation loss {number(loss)}", f"{state['score']} {number(score)}"]
-        return [*line, f"{duration(state.get('seconds_left', 0))} left"]
+        last, total = self.state["rows"][-1], self.state["total_epochs"]
+        said = [f"epoch {last['epoch']} of {total}"]
+        said.append(f"training loss {number(last['train_loss'])}")
+        said.append(f"validation loss {number(last['val_loss'])}")
+        said.append(f"{self.state['score']} {number(last[self.state['column']])}")
+        return " · ".join([*said, f"{left(self.state)} left"])
 
 
 def _in_notebook() -> bool:

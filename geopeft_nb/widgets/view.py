@@ -9,43 +9,39 @@ from typing import Any
 from geopeft_nb.pictures.show import PALETTE, in_bytes
 
 POINTS = 100  # drawn per curve, at most
-BLUE, SKY, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#009E73"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 GHOSTS = ("#9467BD", "#8C564B", "#7F7F7F")  # of the earlier methods
 
-Point = Sequence[float]
+#: Of a step, as `Run.history` has them.
+Row = Mapping[str, float]
 State = Mapping[str, Any]
-Line = dict[str, Any]
 
 
 def describe(state: State, earlier: Sequence[State]) -> dict[str, Any]:
     """Describe a run beside earlier ones, for `live.js` and for the figure at the end."""
-    running = state["state"] == "running"
-    end = _axis_end(state) if running else max(1, state["step"])
-    loss: list[Line] = []
-    score: list[Line] = []
+    rows, column, step = state["rows"], state["column"], steps_of(state)
+    end = _axis_end(step, state["total_steps"]) if state["state"] == "running" else max(1, step)
+    loss, score = [], []
     for colour, ghost in zip(GHOSTS, earlier, strict=False):
-        name, look = ghost["name"], {"colour": colour, "style": "ghost"}
-        past = _thinned([point for point in ghost["train"] if point[0] <= end])
-        loss.append({"name": name, "points": _smoothed(past), **look})
-        best = _best(ghost["validation"])
-        scores = [(v[0], v[2]) for v in ghost["validation"] if v[0] <= end]
-        score.append({"name": f"{best} {name}", "points": _thinned(scores), **look})
-    train = _thinned(state["train"])
-    if len(train) > 20:  # the raw curve stays visible behind its running mean
-        loss.append({"name": "", "points": train, "colour": SKY, "style": "faint"})
-        train = _smoothed(train)
-    loss.append({"name": "training", "points": train, "colour": BLUE, "style": ""})
-    losses = _thinned([v[:2] for v in state["validation"]])
-    loss.append({"name": "validation", "points": losses, "colour": ORANGE, "style": "dashed"})
-    scores = [(v[0], v[2]) for v in state["validation"]]
-    now = f"{number(scores[-1][1])} now" if scores else ""
-    score.append({"name": now, "points": _thinned(scores), "colour": GREEN, "style": ""})
-    trace = [(step, (size - state["trace"][0][1]) / 2**20) for step, size in state["trace"]]
+        past = [row for row in ghost["rows"] if row["step"] <= end]
+        best = f"{best_of(ghost['rows'], column)} {ghost['name']}"
+        loss.append(_line(ghost["name"], past, "train_loss", colour, "ghost"))
+        score.append(_line(best, past, column, colour, "ghost"))
+    loss.append(_line("training", rows, "train_loss", BLUE))
+    loss.append(_line("validation", rows, "val_loss", ORANGE, "dashed"))
+    scores = [row[column] for row in rows if column in row]
+    now = f"{number(scores[-1])} now" if scores else ""
+    score.append(_line(now, rows, column, GREEN))
+    grown = [
+        {"step": row["step"], "MiB": (row["memory_bytes"] - rows[0]["memory_bytes"]) / 2**20}
+        for row in rows
+    ]
     steps = [{"name": g["name"], "parts": g["step_memory"]} for g in (state, *earlier[::-1])]
     return {
-        **{key: state[key] for key in ("title", "state", "message", "step")},
+        **{key: state[key] for key in ("title", "state", "message")},
+        "step": step,
         "facts": facts(state),
-        "done": min(1.0, state["step"] / max(1, state["total_steps"])),
+        "done": min(1.0, step / max(1, state["total_steps"])),
         "end": end,
         "panels": [
             {"title": "loss", "lines": loss},
@@ -58,30 +54,44 @@ def describe(state: State, earlier: Sequence[State]) -> dict[str, Any]:
             if row["parts"]
         ],
         "sizes": {p: in_bytes(state["step_memory"].get(p, 0)) for p in PALETTE},
-        "process": _process(state["memory"]),
+        "process": _process(state),
         "trace": {
             "title": "growth since the start, MiB",
-            "lines": [{"name": "", "points": _thinned(trace), "colour": GREEN, "style": ""}],
+            "lines": [_line("", grown, "MiB", GREEN)],
         },
     }
 
 
 def facts(state: State) -> list[str]:
     """Return progress, speed, time and the best score."""
-    said = [f"step {state['step']:,} of {state['total_steps']:,}"]
-    said.append(f"epoch {state['epoch']} of {state['total_epochs']}")
-    if pace := state.get("steps_per_second"):
+    rows, total = state["rows"], state["total_steps"]
+    if not rows:
+        return [f"step 0 of {total:,}", f"epoch 0 of {state['total_epochs']}"]
+    last, recent = rows[-1], rows[-50:]
+    said = [f"step {last['step']:,} of {total:,}"]
+    said.append(f"epoch {last['epoch']} of {state['total_epochs']}")
+    if (elapsed := last["seconds"] - recent[0]["seconds"]) > 0:
+        pace = (len(recent) - 1) / elapsed
         said.append(f"{pace:.3g} steps/s" if pace >= 1 else f"{1 / pace:.3g} s a step")
-        said.append(f"{state['images_per_second']:.3g} images/s")
-    if state["state"] != "running":
+        said.append(f"{pace * state['images']:.3g} images/s")
+    if state["state"] == "running":
+        said.append(f"{left(state)} left")
+    else:
         said.append(f"took {duration(state['seconds'])}")
-    elif "seconds_left" in state:
-        said.append(f"{duration(state['seconds_left'])} left")
-    if rate := state.get("learning_rate"):
-        said.append(f"learning rate {rate:.2g}")
-    if state["validation"]:
-        said.append(f"best validation {state['score']} {_best(state['validation'])}")
-    return said
+    said.append(f"learning rate {last['lr']:.2g}")
+    return [*said, f"best validation {state['score']} {best_of(rows, state['column'])}"]
+
+
+def steps_of(state: State) -> int:
+    """Return the number of steps done."""
+    return int(state["rows"][-1]["step"]) if state["rows"] else 0
+
+
+def left(state: State) -> str:
+    """Write the time that the planned steps still take, at the pace of those that are done."""
+    last = state["rows"][-1]
+    to_go = max(0, state["total_steps"] - last["step"])
+    return duration(last["seconds"] / last["step"] * to_go)
 
 
 def number(value: float) -> str:
@@ -109,49 +119,38 @@ def words(view: Mapping[str, Any], chips: Mapping[str, Any]) -> str:
     return "\n".join([*lines, view["process"], *(c["words"] for c in chips.get("chips", ()))])
 
 
-def _best(validation: Sequence[Point]) -> str:
-    scores = [v[2] for v in validation if math.isfinite(v[2])]
+def best_of(rows: Sequence[Row], column: str) -> str:
+    """Write the highest score."""
+    scores = [row[column] for row in rows if math.isfinite(row.get(column, math.nan))]
     return number(max(scores)) if scores else "none yet"
 
 
-def _process(memory: Mapping[str, int]) -> str:
-    """Say in one line what the device and the process take in all."""
-    said = []
-    if "total" in memory:
-        said.append(f"GPU {in_bytes(memory['allocated'])} of {in_bytes(memory['total'])}")
-    if "process" in memory:
-        limit = memory.get("limit")
-        of = f" of {in_bytes(limit)}" if limit else ""
-        said.append(f"process {in_bytes(memory['process'])}{of}")
-        if limit and memory["process"] > 0.9 * limit:
-            said.append("▲ near the limit")
-    return ", ".join(said)
+def _process(state: State) -> str:
+    """Say in one line what the device or the process holds in all."""
+    device, rows = state["device"], state["rows"]
+    if not (device and rows):
+        return ""
+    name, limit = ("GPU", device["total"]) if "total" in device else ("process", device["limit"])
+    now = rows[-1]["memory_bytes"]
+    said = f"{name} {in_bytes(now)} of {in_bytes(limit)}"
+    return f"{said}, ▲ near the limit" if now > 0.9 * limit else said
 
 
-def _axis_end(state: Mapping[str, Any]) -> int:
+def _axis_end(step: int, total: int) -> int:
     """Return the planned end, or so small a part of it that the curves have room to be seen."""
-    done, end = max(5, state["step"]), max(1, state["total_steps"])
-    while end >= 4 * done:
+    end: float = max(1, total)
+    while end >= 4 * max(5, step):
         end /= 2
-    return max(state["step"], round(end))
+    return max(step, round(end))
 
 
-def _thinned(points: Sequence[Point]) -> list[list[float | None]]:
-    """Thin a curve, each point the mean of its finite neighbours; None is a gap."""
+def _line(name: str, rows: Sequence[Row], key: str, colour: str, style: str = "") -> dict[str, Any]:
+    """Make a curve, each point the mean of its finite neighbours; None is a gap."""
+    points = [(row["step"], row[key]) for row in rows if key in row]
     size = max(1, -(-len(points) // POINTS))
     thin: list[list[float | None]] = []
     for start in range(0, len(points), size):
         part = points[start : start + size]
-        finite = [point[1] for point in part if math.isfinite(point[1])]
+        finite = [y for _, y in part if math.isfinite(y)]
         thin.append([part[-1][0], sum(finite) / len(finite) if finite else None])
-    return thin
-
-
-def _smoothed(points: list[list[float | None]]) -> list[list[float | None]]:
-    """Return running means over a tenth of the curve; looking back alone, they would lag."""
-    reach, ys = max(1, len(points) // 20), [y for _, y in points]
-    means: list[list[float | None]] = []
-    for index, (x, _) in enumerate(points):
-        near = [y for y in ys[max(0, index - reach) : index + reach + 1] if y is not None]
-        means.append([x, sum(near) / len(near) if near else None])
-    return means
+    return {"name": name, "points": thin, "colour": colour, "style": style}

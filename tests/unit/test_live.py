@@ -67,6 +67,13 @@ def drawn(view: Dashboard) -> dict[str, Any]:
     return told
 
 
+def step(view: Dashboard, number: int, loss: float = 0.5, **more: float) -> None:
+    """Do what training does after a step."""
+    row = {"step": number, "epoch": 1, "seconds": number, "train_loss": loss, "lr": 0.001}
+    view.state["rows"].append({**row, "memory_bytes": GIB, **more})
+    view.update()
+
+
 def lines(view: dict[str, Any], panel: int) -> dict[str, list[list[float]]]:
     return {line["name"]: line["points"] for line in view["panels"][panel]["lines"]}
 
@@ -84,55 +91,44 @@ def test_it_draws_at_most_five_times_a_second_and_in_0_4_percent_of_the_time(
     view = Dashboard("LoRA", 1000, clock=clock)
     view.start()
     monkeypatch.setattr(Dashboard, "_draw", draw)
-    end, step = clock.now + 10, 0
+    end = clock.now + 10
     while clock.now < end:
-        step += 1
         clock.now += 0.01
-        view.update(step=step, train_loss=1.0, memory=lambda: {"process": GIB})
+        view.update()
     assert abs(len(pictures) - expected) <= 1
-    assert len(view.state["trace"]) == len(pictures)  # memory is measured only for a picture
-    assert len(view.state["train"]) == step  # every step is kept, drawn or not
 
 
-def test_speed_and_time_left_follow_from_the_steps_since_the_run_went_on() -> None:
-    clock = Clock()
-    view = Dashboard("LoRA", 40, show=False, clock=clock)
-    view.state["train"] = [(1, 1.0)]
-    view.start()
-    for step in range(11, 21):
-        clock.now += 0.5
-        view.update(step=step, images=8, train_loss=0.5)
-    facts = describe(view.state, [])["facts"]
-    assert facts == ["step 20 of 40", "epoch 1 of 1", "2 steps/s", "16 images/s", "0:10 left"]
-    assert len(view.state["train"]) == 11
+def test_speed_and_time_left_follow_from_the_seconds_of_the_steps() -> None:
+    view = Dashboard("LoRA", 40, show=False, images=8)
+    for number in range(11, 21):
+        step(view, number, seconds=0.5 * number)
+    assert describe(view.state, [])["facts"][:5] == [
+        "step 20 of 40", "epoch 1 of 1", "2 steps/s", "16 images/s", "0:10 left"
+    ]  # fmt: skip
 
 
 def test_the_browser_is_told_curves_memory_and_progress(shown: Output) -> None:
     clock = Clock()
     view = Dashboard("LoRA", 40, total_epochs=4, data="scenes", clock=clock)
-    view.state["step_memory"] = STEP
+    view.state |= {"step_memory": STEP, "device": {"process": GIB, "limit": 16 * GIB}}
     view.start()
-    for step in range(1, 31):
+    for number in range(1, 31):
         clock.now += 0.25
-        size = GIB + step * 2**20
-        if step % 10 == 0:
-            view.validation(step // 10, step - 1, 0.5, 0.1 * step / 10)
-        view.update(
-            step=step, epoch=1 + step // 11, train_loss=1 / step,
-            memory=lambda size=size: {"process": size, "limit": 16 * GIB},
-        )  # fmt: skip
+        scores = {"val_loss": 0.5, "val_miou": 0.01 * number} if number % 10 == 9 else {}
+        size = GIB + number * 2**20
+        step(view, number, 1 / number, epoch=1 + number // 11, memory_bytes=size, **scores)
     told = drawn(view)
     assert (told["title"], told["state"], told["step"]) == ("LoRA on scenes", "running", 30)
     assert told["done"] == 0.75 and told["end"] == 40
-    assert "best validation mIoU 0.300" in told["facts"]
+    assert "best validation mIoU 0.290" in told["facts"]
     loss, score = lines(told, 0), lines(told, 1)
     assert len(loss["training"]) == 30 and loss["validation"][-1] == [29, 0.5]
-    assert score["0.300 now"] == [[9, 0.1], [19, 0.2], [29, pytest.approx(0.3)]]
+    assert score["0.290 now"] == [[number, pytest.approx(number / 100)] for number in (9, 19, 29)]
     assert told["memory"] == [{"name": "LoRA", "parts": STEP, "words": "151 MiB"}]
     assert told["sizes"]["activations"] == "50.0 MiB" and told["palette"] == PALETTE
     assert told["process"] == "process 1.03 GiB of 16.0 GiB"
     (growth,) = told["trace"]["lines"]
-    assert growth["points"][-1] == [30, 29]  # MiB since the first picture
+    assert growth["points"][-1] == [30, 29]  # MiB since the first step
 
 
 def test_earlier_methods_are_named_ghosts_as_far_as_this_run_goes(shown: Output) -> None:
@@ -140,9 +136,8 @@ def test_earlier_methods_are_named_ghosts_as_far_as_this_run_goes(shown: Output)
         view = Dashboard(name, 100, data="scenes")
         view.state["step_memory"] = STEP
         view.start()
-        for step in range(1, 101):
-            view.update(step=step, train_loss=0.5)
-        view.validation(1, 4, 0.4, number / 10)
+        for done in range(1, 101):
+            step(view, done, val_miou=number / 10)
         view.finish()
     assert not lines(describe(Dashboard("LoRA", 10, data="other").state, []), 0)["training"]
     view = Dashboard("DoRA", 5, data="scenes")
@@ -167,8 +162,8 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
     assert "application/vnd.jupyter.widget-view+json" in shown.bundles[0]
     panel = view.panel
     assert panel is not None
-    view.update(step=10, train_loss=0.5)
-    view.validation(epoch=1, step=10, val_loss=0.4, score=0.712, kept=True)
+    step(view, 10, val_loss=0.4, val_miou=0.712)
+    view.validation()
     view.finish(state, "Kept epoch 1.")
     view.finish("finished" if state == "stopped" else "stopped")  # too late: nothing changes
     assert len(shown.bundles) == 2 and panel.comm is None
@@ -185,39 +180,45 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("losses", "changes", "said"),
     [
-        ({"train": [], "validation": [], "step": 0}, "loss: none yet"),
-        ({"train": [(1, 0.5), (2, math.nan), (3, 0.4)]}, "training: 0.400"),
-        ({"train": [(step, math.inf) for step in range(1, 41)]}, "loss: none yet"),
-        ({"validation": [(20, math.nan, math.nan)]}, "best validation mIoU none yet"),
-        ({"total_steps": 0}, "step 40 of 0"),
-        ({"memory": {"process": 15 * GIB, "limit": 16 * GIB}}, "▲ near the limit"),
-        ({"memory": {"allocated": GIB, "total": 80 * GIB}}, "GPU 1.00 GiB of 80.0 GiB"),
-        ({"title": "<b>R&D</b> " * 30}, "<b>R&D</b>"),
+        ([], {}, "loss: none yet"),
+        ([0.5, math.nan, 0.4], {}, "training: 0.400"),
+        ([math.inf] * 40, {}, "loss: none yet"),
+        ([0.5], {"total_steps": 0}, "step 1 of 0"),
+        ([0.5], {"device": {"limit": 17 * GIB // 16}}, "▲ near the limit"),
+        ([0.5], {"device": {"total": 80 * GIB}}, "GPU 1.00 GiB of 80.0 GiB"),
+        ([0.5], {"title": "<b>R&D</b> " * 30}, "<b>R&D</b>"),
     ],
 )
-def test_unusual_runs_are_drawn_and_said(changes: dict[str, Any], said: str) -> None:
-    state = {**Dashboard("LoRA", 100, show=False).state, "step": 40, **changes}
-    view = describe(state, [])
+def test_unusual_runs_are_drawn_and_said(
+    losses: list[float], changes: dict[str, Any], said: str
+) -> None:
+    run = Dashboard("LoRA", 100, show=False)
+    for number, loss in enumerate(losses, 1):
+        step(run, number, loss, val_miou=math.nan)
+    view = describe({**run.state, **changes}, [])
     json.dumps(view, allow_nan=False)
     assert said in words(view, {})
+    assert not losses or "best validation mIoU none yet" in words(view, {})
     assert len(finished_figure(view, {}).axes) == 3
 
 
 @pytest.mark.parametrize(
-    ("step", "end"), [(0, 16), (50, 125), (300, 1000), (1200, 1200)]
+    ("done", "end"), [(1, 16), (50, 125), (300, 1000), (1200, 1200)]
 )  # 1000 halved until the steps done, 5 at least, are a quarter to a half of it
-def test_the_axes_leave_a_short_run_room(step: int, end: int) -> None:
-    state = {**Dashboard("LoRA", 1000, show=False).state, "step": step}
-    assert describe(state, [])["end"] == end
-    assert describe({**state, "state": "stopped", "seconds": 1}, [])["end"] == max(1, step)
+def test_the_axes_leave_a_short_run_room(done: int, end: int) -> None:
+    view = Dashboard("LoRA", 1000, show=False)
+    step(view, done)
+    assert describe(view.state, [])["end"] == end
+    assert describe({**view.state, "state": "stopped", "seconds": 1}, [])["end"] == done
 
 
 def test_long_curves_are_thinned_to_100_points_without_bending_them() -> None:
-    state = Dashboard("LoRA", 10_000, show=False).state
-    state["train"] = [(step, 3.0 * step) for step in range(1, 10_001)]
-    thin = lines(describe({**state, "step": 10_000}, []), 0)[""]
+    view = Dashboard("LoRA", 10_000, show=False)
+    for number in range(1, 10_001):
+        step(view, number, 3.0 * number)
+    thin = lines(describe(view.state, []), 0)["training"]
     assert len(thin) == 100 and thin[-1][0] == 10_000
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(thin)]
     assert slopes == pytest.approx([3.0] * 99)
@@ -227,12 +228,12 @@ def test_a_plain_script_prints_one_line_per_epoch_and_needs_no_ipython() -> None
     script = (
         "import sys; sys.modules['ipywidgets'] = None\n"
         "from geopeft_nb.widgets.live import Dashboard\n"
-        "now = [0.0]\n"
-        "view = Dashboard('LoRA', 4, 2, clock=lambda: now[0]); view.start()\n"
+        "view = Dashboard('LoRA', 4, 2); view.start()\n"
         "for step in range(1, 5):\n"
-        "    now[0] += 30\n"
-        "    view.update(step=step, train_loss=0.5)\n"
-        "    if step % 2 == 0: view.validation(step // 2, step, 0.4, 0.25 * step / 2)\n"
+        "    row = {'step': step, 'epoch': (step + 1) // 2, 'seconds': 30 * step, 'lr': 0.1}\n"
+        "    row |= {'train_loss': 0.5, 'val_loss': 0.4, 'val_miou': 0.25 * step / 2}\n"
+        "    view.state['rows'].append(row); view.update()\n"
+        "    if step % 2 == 0: view.validation()\n"
         "assert not view.should_stop; view.finish(message='Kept epoch 2.')\n"
         "assert not {'IPython', 'torch', 'matplotlib'} & set(sys.modules)\n"
     )
@@ -253,8 +254,8 @@ def test_text_prints_in_a_notebook_too_and_false_says_nothing(
 ) -> None:
     view = Dashboard("LoRA", 4, show=show)
     view.start()
-    view.update(step=1, train_loss=0.5)
-    view.validation(1, 1, 0.4, 0.3)
+    step(view, 1, val_loss=0.4, val_miou=0.3)
+    view.validation()
     view.stop()
     assert view.should_stop
     view.finish("stopped")
@@ -304,9 +305,11 @@ print("ready", flush=True)
 for step in range(1, 1 + {steps}):
     if dashboard.should_stop:
         break
-    dashboard.update(step=step, epoch=1, train_loss=1 / step, images=8)
+    row = {{"step": step, "epoch": 1, "seconds": 0.02 * step, "train_loss": 1 / step}}
+    dashboard.state["rows"].append(row | {{"memory_bytes": 2**30, "lr": 0.001}})
+    dashboard.update()
     time.sleep(0.02)
-dashboard.validation(epoch=1, step=step, val_loss=0.5, score=0.6)
+dashboard.validation()
 dashboard.finish("stopped" if dashboard.should_stop else "finished")
 print(dashboard.state["state"], step)
 """
