@@ -11,25 +11,22 @@ View = tuple[int, bool]
 
 def all_views(square: bool = True) -> list[View]:
     """List the eight views of a square chip, or the four of one that is not square."""
-    step = 1 if square else 2
-    return [(turns, mirror) for turns in range(0, 4, step) for mirror in (False, True)]
+    return [(turns, flip) for turns in range(0, 4, 1 if square else 2) for flip in (False, True)]
 
 
 def draw_views(count: int, square: bool = True) -> list[View]:
     """Draw a view for each of so many chips, from torch's random state."""
-    step = 1 if square else 2
-    return [
-        (int(torch.randint(4 // step, ())) * step, bool(torch.rand(()) < 0.5)) for _ in range(count)
-    ]
+    turns = [0, 1, 2, 3] if square else [0, 2]
+    drawn = [(torch.randint(len(turns), ()), torch.rand(()) < 0.5) for _ in range(count)]
+    return [(turns[int(turn)], bool(mirror)) for turn, mirror in drawn]
 
 
 def seen(chip: Tensor, view: View) -> Tensor:
     """Turn and mirror the last two axes of an image or a mask; a label stays as it is."""
     if chip.ndim < 2:
         return chip
-    turns, mirror = view
-    turned = chip.rot90(turns, dims=(-2, -1))
-    return turned.flip(-1) if mirror else turned
+    turned = chip.rot90(view[0], dims=(-2, -1))
+    return turned.flip(-1) if view[1] else turned
 
 
 def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,8 +41,4 @@ def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         Image and target.
     """
     views = draw_views(len(image), image.shape[-1] == image.shape[-2])
-    images, targets = (
-        torch.stack([seen(chip, view) for chip, view in zip(chips, views, strict=True)])
-        for chips in (image, target)
-    )
-    return images, targets
+    return torch.stack([*map(seen, image, views)]), torch.stack([*map(seen, target, views)])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tasks import TASKS
@@ -72,6 +72,7 @@ class Chip:
     location: tuple[float, float] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class ChipDataset:
     """A map-style data set of chips; each is read and checked when it is asked for.
 
@@ -82,15 +83,10 @@ class ChipDataset:
         kind: What a target is, see `DataCard`.
     """
 
-    def __init__(
-        self,
-        chips: Sequence[Chip],
-        classes: Sequence[str],
-        ignore_index: int = -1,
-        kind: str = "segmentation",
-    ) -> None:
-        self.chips = list(chips)
-        self.classes, self.ignore_index, self.kind = tuple(classes), ignore_index, kind
+    chips: Sequence[Chip]
+    classes: Sequence[str]
+    ignore_index: int = -1
+    kind: str = "segmentation"
 
     def __len__(self) -> int:
         """Return the number of chips."""
@@ -100,42 +96,58 @@ class ChipDataset:
         """Return one sample.
 
         Raises:
-            ValueError: The chip has NaN pixels, or its mask a class that is not in the list.
+            ValueError: The chip cannot be read, or would spoil training, see `check`.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"chip {index} of {len(self)}")
         chip = self.chips[index]
         try:
             found = Reading(*chip.read())
         except (OSError, IndexError, KeyError, RuntimeError) as error:  # rasterio's and h5py's
-            raise GeopeftError(
-                f"Chip {chip.name!r} cannot be read ({error}). Restore its file, or take the "
-                "chip out of the data set."
-            ) from error
-        image, target = found.image, np.asarray(found.target)
-        check_chip(chip.name, image, target, self.classes, self.ignore_index, self.kind)
-        crs, bounds = found.crs or chip.crs, found.bounds or chip.bounds
-        sample = {
-            "image": torch.from_numpy(image),
-            TASKS[self.kind].target: torch.from_numpy(target),
-            "crs": crs,
-            "bounds": bounds,
-            "region": chip.region,
-            "place": chip.place,
-            "name": chip.name,
-        }
-        if date := found.date or chip.date:
+            raise GeopeftError(f"Chip {chip.name!r} cannot be read ({error}).") from error
+        known = vars(chip) | {key: x for key, x in found._asdict().items() if x is not None}
+        image, target = torch.from_numpy(found.image), torch.from_numpy(np.asarray(found.target))
+        self.check(chip.name, image, target)
+        sample = {key: known[key] for key in ("name", "region", "place", "crs", "bounds")}
+        sample |= {"image": image, TASKS[self.kind].target: target}
+        if date := known["date"]:
             day = date.timetuple().tm_yday
             sample["temporal"] = torch.tensor([[float(date.year), float(day)]])
-        if location := found.location or chip.location or centre(crs, bounds):
+        if location := known["location"] or centre(known["crs"], known["bounds"]):
             sample["location"] = torch.tensor(location, dtype=torch.float32)
         return sample
 
     def in_region(self, region: str) -> ChipDataset:
         """Return the chips that lie in a region."""
-        part = copy(self)
-        part.chips = [chip for chip in self.chips if chip.region == region]
-        return part
+        return replace(self, chips=[chip for chip in self.chips if chip.region == region])
+
+    def check(self, name: str, image: Tensor, target: Tensor) -> None:
+        """Refuse a chip that would spoil training.
+
+        Raises:
+            ValueError: NaN or infinite pixels, a target of another shape or type, or unknown
+                classes.
+        """
+        task = TASKS[self.kind]
+        if not np.isfinite(image.numpy()).all():  # faster than torch's
+            raise GeopeftError(
+                f"Chip {name!r} has NaN or infinite values. Fill them, or leave the chip out and "
+                f"set the mask there to {self.ignore_index}."
+            )
+        shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
+        if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
+            raise GeopeftError(
+                f"Chip {name!r} has a {task.target} of {tuple(target.shape)} instead of "
+                f"{tuple(shape)}, or not the types {types}: {image.dtype}, {target.dtype}."
+            )
+        if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
+            return
+        named = {self.ignore_index: "no label"} | dict(enumerate(self.classes))
+        allowed = {0: "absent", 1: "there"} if self.kind == "multilabel" else named
+        if not np.isin(target.numpy(), [*allowed]).all():
+            unknown = sorted(set(target.unique().tolist()) - allowed.keys())
+            raise GeopeftError(
+                f"The {task.target} of chip {name!r} has unknown values {unknown}. Allowed: "
+                f"{allowed}."
+            )
 
     def spread(self, at_most: int) -> Iterator[Sample]:
         """Read at most so many chips, evenly spread."""
@@ -153,57 +165,3 @@ def centre(crs: str | None, bounds: Bounds | None) -> tuple[float, float] | None
     x, y = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
     (longitude,), (latitude,) = transform(crs, "EPSG:4326", [x], [y])
     return latitude, longitude
-
-
-def check_chip(
-    name: str, image: np.ndarray, target: np.ndarray, classes: Sequence[str], ignore_index: int,
-    kind: str = "segmentation",
-) -> None:  # fmt: skip
-    """Refuse a chip that would spoil training.
-
-    Raises:
-        ValueError: NaN or infinite pixels, image and mask of different size, a label of another
-            shape, or unknown classes.
-    """
-    if bad := int((~np.isfinite(image)).sum()):
-        raise GeopeftError(
-            f"Chip {name!r} has {bad} NaN or infinite values. Fill them, or leave the chip out and "
-            f"set the mask there to {ignore_index}."
-        )
-    task, shape, pixels = TASKS[kind], target.shape, image.shape[1:]
-    wanted = task.shape(len(classes), pixels)
-    if wanted not in (shape, (1, *shape)):
-        raise GeopeftError(
-            f"Chip {name!r} has an image of {pixels} pixels and a {task.target} of {shape} instead "
-            f"of {wanted}."
-        )
-    kinds = str(image.dtype), str(target.dtype)
-    if kinds != ("float32", str(task.dtype).removeprefix("torch.")):
-        raise GeopeftError(
-            f"Chip {name!r} has an image of {kinds[0]} and a {task.target} of {kinds[1]}; float32 "
-            f"and {str(task.dtype).removeprefix('torch.')} are needed."
-        )
-    if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
-        return
-    values = _values(target)
-    if kind == "multilabel":
-        if values <= {0, 1}:
-            return
-        raise GeopeftError(
-            f"The label of chip {name!r} has {sorted(values)}. Allowed: 1 for what is there and 0 "
-            f"for what is not, of {', '.join(classes)}."
-        )
-    if unknown := values - set(range(len(classes))) - {ignore_index}:
-        allowed = ", ".join(f"{index} {label}" for index, label in enumerate(classes))
-        raise GeopeftError(
-            f"The {task.target} of chip {name!r} has unknown classes {sorted(unknown)}. Allowed: "
-            f"{allowed}, and {ignore_index} for what to ignore."
-        )
-
-
-def _values(target: np.ndarray) -> set[int]:
-    """Return the values of an array of labels; counting is ten times faster than sorting."""
-    low, high = int(target.min()), int(target.max())
-    if high - low > 100_000:  # nonsense, or codes: too far apart to count
-        return set(np.unique(target).tolist())
-    return set((np.flatnonzero(np.bincount((target - low).ravel())) + low).tolist())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+Chips = Mapping[str, Sequence[Chip]]
+Names = tuple[str, ...]
+
 
 @dataclass(frozen=True, repr=False)
 class GeoData(Facts):
@@ -54,9 +57,8 @@ class GeoData(Facts):
 
     def __post_init__(self) -> None:
         """Take task, class names and colours from the card."""
-        object.__setattr__(self, "task", self.card.kind)
-        object.__setattr__(self, "classes", self.card.classes)
-        object.__setattr__(self, "colours", self.card.colours)
+        card = self.card
+        vars(self).update(task=card.kind, classes=card.classes, colours=card.colours)
 
     @property
     def parts(self) -> dict[str, ChipDataset]:
@@ -115,13 +117,7 @@ class GeoData(Facts):
 
     @classmethod
     def of(
-        cls,
-        sides: Mapping[str, Sequence[Chip]],
-        holdout: Mapping[str, Sequence[Chip]],
-        card: DataCard,
-        bands: tuple[str, ...],
-        regions: tuple[str, ...],
-        size: int,
+        cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int
     ) -> GeoData:
         """Put chips on their sides.
 
@@ -138,7 +134,7 @@ class GeoData(Facts):
         """
         train, val, test, *away = (
             ChipDataset(chips, card.classes, kind=card.kind)
-            for chips in (*(sides[side] for side in ("train", "val", "test")), *holdout.values())
+            for chips in (sides["train"], sides["val"], sides["test"], *holdout.values())
         )
         held_out = dict(zip(holdout, away, strict=True))
         data = cls(train, val, test, held_out, card, bands, regions, size)
@@ -149,16 +145,15 @@ class GeoData(Facts):
         """Check that no place of training is on a side that the card claims to keep apart.
 
         Raises:
-            ValueError: Some are; the message names a few.
+            ValueError: Some are; the message names one.
         """
         trained = {chip.place for chip in self.train.chips}
-        for name, chips in self.parts.items():
-            both = trained & {chip.place for chip in chips.chips}
-            if both and name != "train" and name.partition(":")[0] in self.card.claims:
+        for side, part in self.parts.items():
+            both = trained & {chip.place for chip in part.chips}
+            if both and side.partition(":")[0] in self.card.claims:
                 raise GeopeftError(
-                    f"{len(both)} places of {self.card.name} are in training and in {name}: "
-                    f"{', '.join(sorted(both)[:3])}. A score there would be too good: give each "
-                    "place to one side only."
+                    f"{len(both)} places of {self.card.name} are in training and in {side}, "
+                    f"{min(both)!r} among them. Give each place to one side only."
                 )
 
     def facts(self) -> tuple[str, dict[str, object]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import pandas as pd
@@ -78,20 +78,19 @@ def load_data(
         if isinstance(names, str):
             raise GeopeftError(f"{argument} must be a list of names, for example [{names!r}].")
     _, loader = LOADERS[name]
-    own = [
-        parameter.name
-        for parameter in inspect.signature(loader).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for option in options:
-        check_name(f"option of {name}", option, [*own, *_OPTIONS])
+    if options:
+        _check_options(name, options, loader)
     folder = os.fspath(root) if root is not None else None
     request = Request(folder, bands, size, train_regions, holdout_regions, download, seed, cache)
     return loader(request, **options)
 
 
-#: What every data set takes.
-_OPTIONS = [option for option in inspect.signature(load_data).parameters if option != "options"]
+def _check_options(name: str, options: Iterable[str], loader: Callable[..., GeoData]) -> None:
+    """Refuse what neither `load_data` nor the data set's own loader takes."""
+    parameters = [*signature(load_data).parameters.values(), *signature(loader).parameters.values()]
+    known = [p.name for p in parameters if p.name not in ("options", "request")]
+    for option in options:
+        check_name(f"option of {name}", option, known)
 
 
 def leave_one_region_out(

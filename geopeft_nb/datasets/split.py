@@ -38,24 +38,22 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     Raises:
         ValueError: Fewer than three places, so that a side would stay empty.
     """
-    names, counts = np.unique(np.asarray(places, dtype=str), return_counts=True)
-    if len(names) < len(SHARES):
+    names, place_of, counts = np.unique(places, return_inverse=True, return_counts=True)
+    if len(names) < len(SIDES):
         raise GeopeftError(
-            f"{len(places)} chips lie in {len(names)} place(s); at least {len(SHARES)} places are "
+            f"{len(places)} chips lie in {len(names)} place(s); at least {len(SIDES)} places are "
             "needed to split into train, validation and test without sharing ground."
         )
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts[order], kind="stable")]
-    filled = np.zeros(len(SHARES))
-    side_of: dict[str, int] = {}
-    for index in order:
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
+    side_of, filled = np.zeros(len(names), int), np.zeros(len(SIDES))
+    for done, place in enumerate(largest_first):
         lacking = np.array(SHARES) * len(places) - filled
-        if (filled == 0).sum() == len(names) - len(side_of):
+        if (filled == 0).sum() == len(names) - done:
             lacking[filled > 0] = -np.inf  # as many places left as empty sides: no side stays empty
-        side = int(np.argmax(lacking))
-        side_of[str(names[index])] = side
-        filled[side] += counts[index]
-    return [side_of[str(place)] for place in places]
+        side_of[place] = side = lacking.argmax()
+        filled[side] += counts[place]
+    return list(side_of[place_of])
 
 
 def split_regions(
@@ -142,16 +140,11 @@ def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], t
     away = others if request.holdout_regions is None else tuple(request.holdout_regions)
     for region in (*home, *away):
         check_name(f"region of {card.name}", region, card.regions)
-    for argument, names in (("train", home), ("holdout", away)):
-        if len(set(names)) < len(names):
-            raise GeopeftError(f"{argument}_regions names a region twice: {', '.join(names)}.")
-    if both := set(home) & set(away):
+    if not home or len({*home, *away}) < len(home) + len(away):
         raise GeopeftError(
-            f"Region {', '.join(sorted(both))} cannot be trained on and held out. Home is "
-            f"{', '.join(home)}; choose another with train_regions=[...]."
+            "No region can be trained on and held out, or be named twice, and one has to be home: "
+            f"got train_regions={list(home)}, holdout_regions={list(away)}."
         )
-    if not home:
-        raise GeopeftError(f"train_regions is empty; choose from {', '.join(card.regions)}.")
     return home, away
 
 

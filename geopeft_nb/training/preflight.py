@@ -90,7 +90,7 @@ def check_part(name: str, part: ChipDataset, data: GeoData, used: tuple[str, ...
     """Read a few chips, so that unfit data are refused before training and not in its middle.
 
     What is not read now is checked when training comes to it, see
-    `geopeft_nb.datasets.base.check_chip`.
+    `geopeft_nb.datasets.base.ChipDataset.check`.
 
     Raises:
         ValueError: No chips, an unfit one, or one without metadata that are used.

@@ -160,7 +160,7 @@ BLUE = "02 - Blue_2019-11-15"
         ({BLUE: None}, r"sample_0\.hdf5 lacks band 02\. It has 01 - Coastal aerosol_2019"),
         ({"label": None}, r"'sample_0' cannot be read .*label"),
         ({BLUE: np.zeros((256, 255), np.float32)}, r"'/02 - Blue.*\(256, 255\) instead of"),
-        ({BLUE: np.full((256, 256), np.nan, np.float32)}, "'sample_0' has 65536 NaN"),
+        ({BLUE: np.full((256, 256), np.nan, np.float32)}, "'sample_0' has NaN"),
         ({"label": LABEL + 0.5}, "label of 'sample_0' has other than whole numbers"),
         ({"label": LABEL + np.nan}, "label of 'sample_0' has other than whole numbers"),
     ],

@@ -179,7 +179,7 @@ def test_a_file_of_another_shape_or_class_is_named(
     root, side = copied(case, made, tmp_path), case.card.sizes[-1:] or (case.card.size,)
     for shape, value, message in (
         ((side[0] // 2, side[0]), 0, "instead of .*Restore"),
-        ((side[0], side[0]), 99, "unknown classes|no code of CORINE"),
+        ((side[0], side[0]), 99, "unknown values|no code of CORINE"),
     ):
         pixels = np.full(shape, value, np.int16)
         if case in RASTERS:
