@@ -7,11 +7,12 @@ for each of the eight views in which augmentation may show a chip, and epochs st
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import torch
@@ -39,21 +40,14 @@ class Split:
     """A model in two: the frozen part before the first trained weight, and all the rest.
 
     Args:
-        model: With a method attached, in the mode in which it will be trained.
+        model: With a method attached, in the mode in which it will be trained; see `why_not_split`.
 
     Attributes:
         first: Index of the first block that is trained, or None if the whole backbone is frozen.
-
-    Raises:
-        ValueError: Nothing before the first trained weight is frozen, or it is not the same in
-            every epoch; see `why_not_split`.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
-        if reason := why_not_split(model):
-            raise GeopeftError(reason)
-        self.model = model
-        self.first = first_trained(model)
+        self.model, self.first = model, first_trained(model)
         self.last_only = DECODERS[model.decoder_name].maps == 1
         self.grid: tuple[int, ...] = ()
 
@@ -144,8 +138,8 @@ def why_not_split(model: SegmentationModel) -> str:
 class CachedFeatures(Dataset[dict[str, Any]]):
     """Chips of which the frozen part of a model is computed once per view.
 
-    As a data set it gives for each chip its index and its target; `look` turns a batch of these
-    into the model's output. Use it in a `with` statement: leaving it lets memory and file go.
+    As a data set it gives for each chip its index and its target, once `fill` has computed them;
+    `look` turns a batch of these into the model's output.
 
     Args:
         model: As it will be trained, see `Split`.
@@ -157,9 +151,6 @@ class CachedFeatures(Dataset[dict[str, Any]]):
 
     Attributes:
         nbytes: Bytes that they take, known after the first chip.
-
-    Raises:
-        ValueError: See `Split`; or, when the first chip is seen, there is no room for the features.
     """
 
     def __init__(
@@ -175,37 +166,38 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         self.views = all_views(self.square) if augment else all_views()[:1]
         self.nbytes = 0
         self.store: State = []
-        self.there = torch.zeros(len(chips), dtype=torch.bool)
-        self.targets: list[Tensor | None] = [None] * len(chips)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the features go; what is asked for afterwards is computed again."""
-        self.store = []
-        self.there[:] = False
+        self.targets: list[Tensor] = []
 
     def __len__(self) -> int:
         """Return the number of chips."""
         return len(self.chips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return `index` and `target` of a chip; the first call for a chip reads it."""
-        target = self.targets[index]
-        if target is None:
-            target = self._read(index)["target"][0]
-        return {"index": index, "target": target.long() if target.dtype == torch.int16 else target}
+        """Return `index` and `target` of a chip."""
+        return {"index": index, "target": self.targets[index]}
 
     collate = staticmethod(default_collate)
 
     def fill(self) -> None:
-        """Compute what is missing of all chips and views; later epochs then find all of it."""
+        """Compute the features of all chips in all views.
+
+        Raises:
+            ValueError: There is no room for them.
+        """
+        model = self.split.model
+        device = next(model.parameters()).device
         for index in range(len(self)):
-            self._ensure(index)
+            sample = self.chips[index]
+            self.targets.append(sample[TASKS[self.chips.kind].target])
+            image = torch.stack([seen(sample["image"], view) for view in self.views]).to(device)
+            more = stack_metadata([sample] * len(image))
+            state = self.split.prefix(image, **{name: x.to(device) for name, x in more.items()})
+            if not self.store:
+                self.nbytes = len(self) * sum(part.nbytes for part in state)
+                self._check_room()
+                self.store = [self._room(part) for part in state]
+            for kept, part in zip(self.store, state, strict=True):
+                kept[index] = part.cpu()
 
     def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score a batch, each chip in a view that is drawn at random if they are augmented.
@@ -218,8 +210,6 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         """
         indices = batch["index"].cpu()
         drawn = draw_views(len(indices), self.square) if self.augment else self.views * len(indices)
-        for index in indices.tolist():
-            self._ensure(index)
         places = torch.tensor([self.views.index(view) for view in drawn])
         device = next(self.split.model.parameters()).device
         state = [kept[indices, places].to(device, non_blocking=True) for kept in self.store]
@@ -227,64 +217,29 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         target = torch.stack([seen(one, view) for one, view in pairs])
         return self.split.suffix(state, self.size), target.to(device)
 
-    def _read(self, index: int) -> dict[str, Tensor]:
-        """Read a chip as a batch of one, and keep its target."""
-        sample = self.chips[index]
-        target = sample[TASKS[self.chips.kind].target]
-        # Class numbers are small: two bytes do, of the eight that they are read in.
-        small = target.dtype == torch.int64 and target.ndim >= 2
-        self.targets[index] = target.to(torch.int16) if small else target
-        batch = {"image": sample["image"][None], "target": target[None]}
-        return batch | stack_metadata([sample])
-
-    @torch.inference_mode(False)  # what validation computes may serve training later
-    def _ensure(self, index: int) -> None:
-        """Compute a chip's features in all views if they are not there."""
-        if self.there[index]:
-            return
-        batch = self._read(index)
-        device = next(self.split.model.parameters()).device
-        image = torch.cat([seen(batch["image"], view) for view in self.views]).to(device)
-        more = {
-            key: value.expand(len(image), *value.shape[1:]).to(device)
-            for key, value in batch.items()
-            if key not in ("image", "target")
-        }
-        state = self.split.prefix(image, **more)
-        if not self.store:
-            self._allocate(state)
-        for kept, part in zip(self.store, state, strict=True):
-            kept[index] = part.cpu()
-        self.there[index] = True
-
-    def _allocate(self, state: State) -> None:
-        """Make room for all chips, where it is."""
-        self.nbytes = len(self) * sum(part.nbytes for part in state)
+    def _check_room(self) -> None:
         if self.folder is None:
-            free, where = psutil.virtual_memory().available, "of memory are free"
-            advice = "take 'cached_on_disk'"
+            free, where = psutil.virtual_memory().available, "memory"
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            free, where = (
-                shutil.disk_usage(self.folder).free,
-                f"are free on the disk of {self.folder}",
-            )
-            advice = "set GEOPEFT_CACHE to a folder with more room"
+            free, where = shutil.disk_usage(self.folder).free, f"the disk of {self.folder}"
         if self.nbytes > SHARE * free:
             raise GeopeftError(
                 f"The features of {len(self)} chips in {len(self.views)} views take "
-                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB {where}. Take fewer or "
-                f"smaller chips, {advice}, or leave the recipe out."
+                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of {where} are free. Take "
+                "fewer or smaller chips, 'cached_on_disk', a GEOPEFT_CACHE on a larger disk, or "
+                "leave the recipe out."
             )
+
+    def _room(self, part: Tensor) -> Tensor:
+        """Return room for all chips, of which this is one."""
+        shape = (len(self), *part.shape)
         if self.folder is None:
-            self.store = [torch.empty(len(self), *p.shape, dtype=p.dtype) for p in state]
-            return
+            return torch.empty(shape, dtype=part.dtype)
         # What is mapped outlives its name, so that not even a killed process leaves it behind; only
         # Windows, where a mapped file cannot be deleted, keeps it until its folder is emptied.
         with tempfile.TemporaryDirectory(
             prefix="features_", dir=self.folder, ignore_cleanup_errors=True
         ) as made:
-            for number, part in enumerate(state):
-                count, shape = len(self) * part.numel(), (len(self), *part.shape)
-                file = torch.from_file(f"{made}/{number}", True, count, dtype=part.dtype)
-                self.store.append(file.view(shape))
+            file = torch.from_file(f"{made}/part", True, math.prod(shape), dtype=part.dtype)
+            return file.view(shape)

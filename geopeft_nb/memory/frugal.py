@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.errors import GeopeftError, expect, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
 from geopeft_nb.memory.parts import running_blocks
@@ -60,20 +60,16 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
             parameter.requires_grad_(True)
 
 
-#: Method -> why it has no late part.
-NEVER_LATE = {
-    "vpt": "Prompts of early blocks start at random values, not at ones that change nothing",
-    "vit_adapter": "The branch of ViT-Adapter reads the image itself and feeds the first block",
-}
-
-
 def why_not_late(model: SegmentationModel) -> str:
     """Say why a model cannot be trained late; empty if it can."""
     if not isinstance(model.plain_backbone, Transformer):
         name = model.plain_backbone.card.name
         return f"{name} has no transformer blocks, of which 'late' trains the last quarter."
-    if reason := NEVER_LATE.get(str(model.method)):
-        return f"{reason}, so there is no late part. Take another method, such as 'lora'."
+    if model.method in ("vpt", "vit_adapter"):
+        return (
+            f"What {model.method} adds before and in the early blocks starts at random values, not "
+            "at ones that change nothing, so no late part can stand alone. Take 'lora'."
+        )
     if any(p.requires_grad for block in _late_blocks(model) for p in block.parameters()):
         return ""
     return (
@@ -130,24 +126,17 @@ def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
     They are cheap, and give two fifths of what a block keeps. Where the layer behind is frozen
     nothing is kept anyway.
     """
-    blocks = [block for block in _own_blocks(model) if lean.saving_layers(block)]
+    blocks: list[Any] = running_blocks(model)
+    own = [getattr(block, "base_layer", block) for block in blocks]  # without prompts around it
     try:
-        for block in blocks:
-            block.forward = partial(lean.forward, block)
-        yield f"computes the norm or GELU before {len(_recomputed(model))} layers again"
+        for block in own:
+            if lean.saving_layers(block):
+                block.forward = partial(lean.forward, block)
+        count = sum(len(lean.saving_layers(block)) for block in own)
+        yield f"computes the norm or GELU before {count} layers again"
     finally:
-        for block in blocks:
+        for block in own:
             vars(block).pop("forward", None)
-
-
-def _own_blocks(model: SegmentationModel) -> list[Any]:
-    """Return the blocks, without the prompts that may be wrapped around them."""
-    return [getattr(block, "base_layer", block) for block in running_blocks(model)]
-
-
-def _recomputed(model: SegmentationModel) -> list[nn.Module]:
-    """Return the layers behind a norm or GELU that would keep their input."""
-    return [layer for block in _own_blocks(model) for layer in lean.saving_layers(block)]
 
 
 @dataclass(frozen=True)
@@ -164,7 +153,6 @@ class Recipe:
         apply: Changes a model, yields a sentence that says what was done, and undoes it; the second
             argument is where weights are parked, see `hold`.
         refuses: Says why it cannot be applied to a model; empty if it can.
-        reaches: What it would change of a model; if that is nothing, `idle` says why.
     """
 
     name: str
@@ -175,8 +163,6 @@ class Recipe:
     in_all: bool
     apply: Callable[[SegmentationModel, str], AbstractContextManager[str]]
     refuses: Callable[[SegmentationModel], str] = lambda model: ""
-    reaches: Callable[[SegmentationModel], object] = lambda model: True
-    idle: str = ""
 
 
 #: In the order in which they are applied.
@@ -203,14 +189,11 @@ RECIPES = {
             "recompute", "Recompute what is cheap", "computes layer norms and GELUs again in the "
             "backward pass instead of keeping what they gave", "they are computed twice",
             True, False, recompute_cheap,
-            reaches=_recomputed, idle="no layer behind a norm or GELU of this toolkit's own blocks "
-            "keeps its input",
         ),
         Recipe(
             "checkpoint", "Checkpoint blocks", "keeps only the input of each block, and runs it "
             "again in the backward pass", "a quarter to nearly half more time on one CPU core",
             True, True, checkpoint_blocks,
-            reaches=_checkpointed, idle="no gradient passes a block, so none keeps anything",
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
@@ -237,46 +220,34 @@ def list_recipes() -> pd.DataFrame:
     return pd.DataFrame(RECIPES.values())[shown].set_index("name")
 
 
-def normalise(
-    frugal: str | Sequence[str] | None, model: SegmentationModel | None = None
-) -> tuple[str, ...]:
+def normalise(frugal: str | Sequence[str] | None, model: SegmentationModel) -> tuple[str, ...]:
     """Return the recipes that are meant, in the order in which they are applied.
 
     Args:
-        frugal: None, the name of a recipe, a list of names, or ``"all"``.
-        model: With a method attached. Then ``"all"`` becomes those marked so in `RECIPES` that suit
-            model and method and change something, and a named one that cannot work is refused.
+        frugal: None, the name of a recipe, a list of names, or ``"all"``, which stands for those
+            marked so in `RECIPES` that suit model and method.
+        model: With a method attached.
 
     Raises:
         ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` or both ways to cache at once, or a
             recipe that does not suit the model; the message says why.
     """
-    names = [] if frugal is None else [frugal] if isinstance(frugal, str) else frugal
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise GeopeftError(
-            f"frugal must be a recipe's name, a list of names, 'all' or None; got {frugal!r}."
-        )
-    for name in names:
-        if name not in RECIPES and name != "all":
-            raise unknown_name("recipe", name, [*RECIPES, "all"])
-    wanted = set(names)
-    for one, other in RIVALS:
-        if {one, other} <= wanted:
-            raise GeopeftError(f"frugal takes either {one!r} or {other!r}: choose one.")
-    if model is None:
-        return tuple(name for name in ["all", *RECIPES] if name in wanted)
     expect(model, "method_options", "the model that build_model returned")
-    if "all" in wanted:
-        rivals = {one for pair in RIVALS for one in pair if wanted & {*pair}}
-        wanted |= {name for name, r in RECIPES.items() if r.in_all and name not in rivals}
-    chosen = []
+    names = {frugal} if isinstance(frugal, str) else {*(frugal or ())}
+    for name in names:
+        check_name("recipe", name, [*RECIPES, "all"])
+    chosen, others = [], dict(RIVALS) | {other: one for one, other in RIVALS}
     with ExitStack() as stack:
-        for name in (name for name in RECIPES if name in wanted):
-            recipe = RECIPES[name]
+        for name, recipe in RECIPES.items():
+            rival = others.get(name) in names
+            if name in names and rival:
+                raise GeopeftError(f"frugal takes either {name!r} or {others[name]!r}: choose one.")
+            if name not in names and (rival or not recipe.in_all or "all" not in names):
+                continue
             reason = recipe.refuses(model)
             if reason and name in names:
                 raise GeopeftError(reason)
-            if not reason and (name in names or recipe.reaches(model)):
+            if not reason:
                 chosen.append(name)
                 if name == "late":  # the others see what it leaves to train
                     stack.enter_context(train_late(model))
@@ -298,20 +269,11 @@ def applied(
         park: Where the exact weights are while others are held, see `hold`.
 
     Yields:
-        Name -> sentence that says what was done to this model, or why nothing had to be.
+        Name -> sentence that says what was done to this model.
 
     Raises:
         ValueError: See `normalise`; before anything is changed.
     """
     names = normalise(frugal, model)
-    done = {}
     with ExitStack() as stack:
-        for name in names:
-            recipe = RECIPES[name]
-            if not recipe.reaches(model):
-                done[name] = f"changes nothing: {recipe.idle}"
-            elif name == "recompute" and "checkpoint" in names:
-                done[name] = "changes nothing: whole blocks are checkpointed"
-            else:
-                done[name] = stack.enter_context(recipe.apply(model, park))
-        yield done
+        yield {name: stack.enter_context(RECIPES[name].apply(model, park)) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -111,9 +111,9 @@ class Task(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Compute the features that are cached; now, so that their seconds count."""
-        if self.features is not None:
+        for features in self.features or ():
             with self.trainer.precision_plugin.forward_context():
-                self.features[0].fill()
+                features.fill()
 
     def on_validation_epoch_start(self) -> None:
         """Count from the first chip."""
@@ -213,7 +213,7 @@ def fit(
         "batch_size": min(batch_size, len(data.train) // devices),
         "lr": CARDS[str(model.method)].lr if lr is None else lr,
         "precision": choose_precision(precision, device),
-        "frugal": normalise(frugal, model),
+        "frugal": normalise(frugal, model) if frugal else (),
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
     }  # fmt: skip
@@ -259,8 +259,8 @@ def _train(
         watching.append(saver)
     lightning.seed_everything(settings["seed"], verbose=False)
     interrupt, state = signal.getsignal(signal.SIGINT), "stopped"
-    with quiet(), ExitStack() as stack:
-        done = stack.enter_context(applied(model, settings["frugal"]))
+    recipes = applied(model, settings["frugal"]) if settings["frugal"] else nullcontext({})
+    with quiet(), recipes as done:
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
             max_epochs=epochs,
@@ -279,7 +279,7 @@ def _train(
         view.state["device"] = there = device_memory(place)
         before = there.get("allocated", 0)  # what else is on a GPU
         try:
-            train, val = _loaders(task, data, order, settings["frugal"], stack)
+            train, val = _loaders(task, data, order, settings["frugal"])
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, order.size)
@@ -336,13 +336,13 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
 
 
 def _loaders(
-    task: Task, data: GeoData, order: Order, frugal: Sequence[str], stack: ExitStack
+    task: Task, data: GeoData, order: Order, frugal: Sequence[str]
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
     parts: Sequence[Any] = [data.train, data.val]
     together: Any = collate
     if {"cached", "cached_on_disk"} & {*frugal}:
-        parts = task.features = _features(task, data, "cached_on_disk" in frugal, stack)
+        parts = task.features = _features(task, data, "cached_on_disk" in frugal)
         together = CachedFeatures.collate
     return [
         DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
@@ -350,14 +350,11 @@ def _loaders(
     ]
 
 
-def _features(
-    task: Task, data: GeoData, on_disk: bool, stack: ExitStack
-) -> tuple[CachedFeatures, CachedFeatures]:
-    """Return training and validation chips whose features are kept until the stack is left."""
+def _features(task: Task, data: GeoData, on_disk: bool) -> tuple[CachedFeatures, CachedFeatures]:
+    """Return training and validation chips whose features are cached."""
     folder = cache_folder() if on_disk else None
     train = CachedFeatures(task.model, data.train, task.augment, folder)
-    val = CachedFeatures(task.model, data.val, False, folder)
-    return stack.enter_context(train), stack.enter_context(val)
+    return train, CachedFeatures(task.model, data.val, False, folder)
 
 
 def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
