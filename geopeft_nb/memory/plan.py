@@ -43,11 +43,7 @@ class MemoryPlan:
             forward pass, in the backward pass or in AdamW's step, and the batch. Left out are the
             workspace inside single operations, what an allocator adds by rounding, and what torch
             and CUDA take for themselves.
-        batch_size: Chips per step.
-        size: Height and width of a chip in pixels.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        frugal: Names of the recipes.
-        title: Model, method, decoder and how the numbers came about.
+        title: Model, method, decoder, settings, recipes and how the numbers came about.
         weights: Parameters and buffers.
         gradients: One per trainable weight.
         optimiser: AdamW's two moments per trainable weight.
@@ -57,10 +53,6 @@ class MemoryPlan:
 
     table: pd.DataFrame
     peak: int
-    batch_size: int
-    size: tuple[int, int]
-    precision: str
-    frugal: tuple[str, ...]
     title: str
     weights: int = field(init=False)
     gradients: int = field(init=False)
@@ -91,14 +83,18 @@ class MemoryPlan:
         caption = f"{self.title}. Peak {in_bytes(self.peak)}. Fits on {marks}."
         return str(shown.style.format(in_bytes).set_caption(caption).to_html())
 
-    def plot(self) -> Figure:
+    def plot(self, title: str = "") -> Figure:
         """Draw where it fits, and each part as a bar of what it keeps.
+
+        Args:
+            title: In place of the plan's own title and sums.
 
         Returns:
             A figure that belongs to no pyplot state, so a notebook shows it only when asked.
         """
         total = f"total {in_bytes(self.total)}, peak {in_bytes(self.peak)}"
-        return memory_figure(self.table, self.peak, f"{self.title}\n{total}", DEVICES)
+        title = title or f"{self.title}\n{total}"
+        return memory_figure(self.table, self.peak, title, DEVICES)
 
 
 def memory_plan(
@@ -173,7 +169,7 @@ def measure_memory(
             they were, and the model where it was.
         batch_size: See `memory_plan`, as for all others.
         size: Side of a chip in pixels, or height and width.
-        precision: ``"fp16"`` needs a GPU, as in `fit`.
+        precision: As in `memory_plan`.
         frugal: Recipes that save memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
 
@@ -181,13 +177,9 @@ def measure_memory(
         The same as `memory_plan`, measured.
 
     Raises:
-        ValueError: As `memory_plan`; a model on the meta device, or a GPU that is not there.
+        ValueError: As `memory_plan`, or a model on the meta device.
     """
     shape, gpu = _check(model, batch_size, size, precision, device), _on_gpu(device)
-    if gpu and not torch.cuda.is_available():
-        raise GeopeftError("device='cuda', but there is none. Use device='auto' or 'cpu'.")
-    if AUTOCAST[precision] is torch.float16 and not gpu:
-        raise GeopeftError("precision='fp16' needs a GPU. Use 'fp32' or 'bf16', or memory_plan.")
     if any(tensor.is_meta for tensor in model.parameters()):
         raise GeopeftError("A model on the meta device cannot run. Use memory_plan for it.")
     home = next(model.parameters()).device
@@ -212,8 +204,8 @@ def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPl
     rows = {}
     for part, tensors in step.weights.items():
         gradients = sum(tensor.nbytes for tensor in tensors if tensor.requires_grad)
-        held = sum(tensor.nbytes for tensor in tensors)
-        rows[part] = (held, gradients, 2 * gradients, step.kept.get(part, 0))
+        weights = sum(tensor.nbytes for tensor in tensors)
+        rows[part] = (weights, gradients, 2 * gradients, step.kept.get(part, 0))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     table["total"] = table.sum(axis=1)
     model, (height, width) = step.model, step.size
@@ -222,14 +214,13 @@ def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPl
         f"{model.decoder_name} decoder, {how}: {step.batch_size} × {height} × {width} px, "
         f"{step.precision}{', ' * bool(recipes)}{' + '.join(recipes)}"
     )
-    table = table[table["total"] > 0].rename_axis("part")
-    plan = MemoryPlan(table, 0, step.batch_size, step.size, step.precision, recipes, title)
     trained = [p.nbytes for p in model.parameters() if p.requires_grad]
     # torch.optim.adam: the root of the second moments, of all weights on a GPU, else of one.
     spare = sum(trained) if gpu else 2 * max(trained, default=0)
-    beside = max(step.forward_most, spare) + plan.gradients
-    plan.peak = plan.weights + plan.optimiser + max(beside, step.backward_most)
-    return plan
+    beside = max(step.forward_most, spare) + sum(trained)
+    held = int(table["weights"].sum() + table["optimiser"].sum())
+    peak = held + max(beside, step.backward_most)
+    return MemoryPlan(table[table["total"] > 0].rename_axis("part"), peak, title)
 
 
 def _allocated(step: Step) -> int:
@@ -271,10 +262,8 @@ def _check(
     whole("batch_size", batch_size)
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
-    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2:
-        raise GeopeftError(f"size must be pixels, such as 224 or (224, 448), got {size!r}.")
-    return whole("size", sides[0]), whole("size", sides[1])
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    return whole("size", height), whole("size", width)
 
 
 def _on_gpu(device: str) -> bool:

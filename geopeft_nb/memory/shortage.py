@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.memory.frugal import RECIPES
 from geopeft_nb.memory.measure import device_memory
 from geopeft_nb.memory.plan import COLUMNS, MemoryPlan, memory_plan
 from geopeft_nb.models import SegmentationModel
@@ -70,8 +70,8 @@ def explain(
     memory = device_memory(device)
     limit = memory.get("total", memory["limit"])
 
-    def plan(batch_size: int, precision: str, frugal: tuple[str, ...], **_: object) -> MemoryPlan:
-        return memory_plan(model, batch_size, size, precision, frugal or None, device.type)
+    def plan(batch_size: int, precision: str, frugal: Sequence[str], **_: object) -> MemoryPlan:
+        return memory_plan(model, batch_size, size, precision, frugal, device.type)
 
     now = plan(**settings)
     kept = " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in COLUMNS)
@@ -80,11 +80,8 @@ def explain(
         " a method that trains less (gp.list_methods()) or a smaller backbone "
         "(gp.list_backbones())."
     )
-    for choice in smaller(settings):
-        try:
-            planned = plan(**choice)
-        except GeopeftError:  # a recipe that does not suit this model
-            continue
+    for choice in smaller(model, settings):
+        planned = plan(**choice)
         if planned.total < now.total and planned.fits(limit):
             advice = f"Try {_call(**choice)}: planned {in_bytes(planned.total)}."
             break
@@ -96,22 +93,21 @@ def explain(
     )
 
 
-def smaller(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def smaller(model: SegmentationModel, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield ways to train the same with less memory, from the one that costs least time on."""
-    size, taken = settings["batch_size"], tuple(settings["frugal"])
-    ways = [taken]
-    ways += [(*ways[-1], name) for name in ("checkpoint", "bf16") if name not in taken]
-    for frugal in ways:
-        for batch in (size >> halved for halved in range(size.bit_length())):
-            if (batch, frugal) != (size, taken):
-                accumulate = -(-size * settings["accumulate"] // batch)
-                yield {
-                    **settings, "batch_size": batch, "accumulate": accumulate, "frugal": frugal
-                }  # fmt: skip
+    size, frugal = settings["batch_size"], tuple(settings["frugal"])
+    chips = size * settings["accumulate"]
+    for recipe in (None, "checkpoint", "bf16"):
+        if recipe in frugal or (recipe and RECIPES[recipe].refuses(model)):
+            continue
+        frugal = (*frugal, recipe) if recipe else frugal
+        for halved in range(0 if recipe else 1, size.bit_length()):
+            less = {"batch_size": size >> halved, "accumulate": -(-chips // (size >> halved))}
+            yield {**settings, **less, "frugal": frugal}
 
 
 def _call(
-    batch_size: int, precision: str, frugal: tuple[str, ...], accumulate: int = 1, **_: object
+    batch_size: int, precision: str, frugal: Sequence[str], accumulate: int = 1, **_: object
 ) -> str:
     """Write settings as the call that has them."""
     words = [f"batch_size={batch_size}", f"accumulate={accumulate}", f"precision={precision!r}"]

@@ -16,7 +16,7 @@ from run import find_lesson, page
 
 from geopeft_nb.classroom.check import check, exercise
 from geopeft_nb.classroom.quiz import Quiz, quiz
-from geopeft_nb.classroom.sliders import sliders
+from geopeft_nb.pictures.sliders import sliders
 
 SOURCE = """\
 # %% [markdown]

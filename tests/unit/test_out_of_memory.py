@@ -50,9 +50,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def memory_plan(model, batch_size, size, precision, frugal, device):  # noqa: ANN001, ANN202
         asked.append((batch_size, size, precision, frugal))
-        if frugal and model.method in ("linear_probe", "full"):
-            raise gp.GeopeftError("This recipe does not suit the method.")
-        return Plan(batch_size, tuple(frugal or ()))
+        return Plan(batch_size, tuple(frugal))
 
     monkeypatch.setattr("geopeft_nb.memory.shortage.memory_plan", memory_plan)
     return asked
@@ -118,7 +116,7 @@ def test_running_out_says_what_took_it_and_leaves_the_kernel_usable(
         in said
     )
     assert "Try fit(..., batch_size=2, accumulate=2, precision='fp32'): planned 3.00 GiB." in said
-    assert plans == [(4, 16, "fp32", None), (2, 16, "fp32", None)]
+    assert plans == [(4, 16, "fp32", ()), (2, 16, "fp32", ())]
     assert not model.training and all(weight.grad is None for weight in model.parameters())
     assert {weight.device.type for weight in model.parameters()} == {"cpu"}
     again = gp.fit(model, data, epochs=1, batch_size=2, accumulate=2, dashboard=False)
@@ -143,7 +141,6 @@ def test_the_best_weights_are_back_after_running_out(
         ("lora", 2.0, r"batch_size=1, accumulate=4, precision='fp32'\): planned 2\.00 GiB"),
         ("lora", 1.5, r"accumulate=4, precision='fp32', frugal=\['checkpoint'\]\): planned"),
         ("lora", 1.2, "No smaller batch and no recipe helps enough. Use smaller chips"),
-        ("linear_probe", 1.5, "no recipe helps enough"),  # it takes no recipe
     ],
 )
 def test_the_advice_is_the_next_that_fits(
@@ -154,12 +151,14 @@ def test_the_advice_is_the_next_that_fits(
     assert re.search(advice, str(error))
 
 
-def test_smaller_ways_see_at_least_as_many_chips_a_step() -> None:
-    ways = list(smaller({**SETTINGS, "batch_size": 5, "accumulate": 2, "frugal": ("late",)}))
+def test_smaller_ways_see_at_least_as_many_chips_a_step(data: GeoData) -> None:
+    settings = {**SETTINGS, "batch_size": 5, "accumulate": 2, "frugal": ("late",)}
+    ways = list(smaller(network(data), settings))
     assert all(way["batch_size"] * way["accumulate"] >= 10 for way in ways)
     assert [way["batch_size"] for way in ways[:2]] == [2, 1]
     assert all(way["frugal"][0] == "late" for way in ways)
     assert len({(way["batch_size"], way["frugal"]) for way in ways}) == len(ways) == 8
+    assert not any("bf16" in way["frugal"] for way in smaller(network(data, "full"), SETTINGS))
 
 
 def test_other_errors_stay_what_they_are(data: GeoData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.masked_autoencoder import load_autoencoder
 from geopeft_nb.backbones.vit import sincos_grid
 from geopeft_nb.bands import WAVELENGTHS
-from geopeft_nb.classroom.sliders import sliders
+from geopeft_nb.pictures.sliders import sliders
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))

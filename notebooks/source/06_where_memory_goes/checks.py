@@ -108,9 +108,9 @@ def thirty(answer: int, full: MemoryPlan, lora: MemoryPlan) -> Finding:
     return ""
 
 
-def _total(plan: MemoryPlan, batch: float) -> float:
+def _total(one: MemoryPlan, batch: float) -> float:
     """Return the bytes of a batch; activations are proportional to it, all else is fixed."""
-    return plan.total - plan.activations + plan.activations * batch / plan.batch_size
+    return one.total - one.activations + one.activations * batch
 
 
 @exercise("06/fits", "a whole number, the largest batch", Real)

@@ -64,8 +64,8 @@ from matplotlib.patches import Patch
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.classroom.sliders import sliders
 from geopeft_nb.datasets.split import shared_places
+from geopeft_nb.pictures.sliders import sliders
 from geopeft_nb.tasks import confusion, mean_iou
 from geopeft_nb.training.run import Run
 

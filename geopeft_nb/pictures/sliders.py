@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING
 
 from geopeft_nb.pictures.show import bundle, png
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def sliders(draw: Callable[..., tuple[Figure, str]], /, **controls: object) -> None:
-    """Show what a function draws, and controls that have it drawn again.
+    """Show controls, and below them what a function draws, which they have drawn again.
 
     The picture is an output of the cell and no widget: its last state stays in a saved notebook.
     The controls need a running kernel.
 
     Args:
-        draw: Takes a value for each control; returns a figure, and what it shows in words.
+        draw: Takes a value for each control; returns a figure, and what it shows in words. Of
+            several lines the last is also written beside the controls.
         **controls: What `ipywidgets.interact` takes for each argument: a widget, a list of choices.
     """
     import ipywidgets
@@ -26,15 +28,18 @@ def sliders(draw: Callable[..., tuple[Figure, str]], /, **controls: object) -> N
     from matplotlib import pyplot
 
     # Not by `interact`: what its function displays would vanish from the notebook with its kernel.
-    box = ipywidgets.interactive(lambda **_: None, **controls)
-    named = dict(zip(controls, box.kwargs_widgets, strict=True))
+    made = ipywidgets.interactive(lambda **_: None, **controls).kwargs_widgets
+    said = ipywidgets.HTML()
 
     def picture() -> dict[str, str]:
-        figure, alt = draw(**{name: control.value for name, control in named.items()})
+        said.value = "computing …"
+        figure, alt = draw(**{name: x.value for name, x in zip(controls, made, strict=True)})
         pyplot.close(figure)
-        return bundle(png(figure), alt)
+        line = escape("".join(alt.splitlines()[1:][-1:]))
+        said.value = f'<span role="status" aria-live="polite">{line}</span>'
+        return bundle(png(figure, 90), alt)
 
+    display(ipywidgets.HBox([*made, said], layout=ipywidgets.Layout(flex_flow="row wrap")))
     shown = display(picture(), raw=True, display_id=True)
-    for control in named.values():
+    for control in made:
         control.observe(lambda _: shown.update(picture(), raw=True), names="value")
-    display(box)
