@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -259,8 +259,10 @@ def _train(
         watching.append(saver)
     lightning.seed_everything(settings["seed"], verbose=False)
     interrupt, state = signal.getsignal(signal.SIGINT), "stopped"
-    recipes = applied(model, settings["frugal"]) if settings["frugal"] else nullcontext({})
-    with quiet(), recipes as done:
+    frugal: AbstractContextManager[dict[str, str]] = nullcontext({})
+    if settings["frugal"]:
+        frugal = applied(model, settings["frugal"])
+    with quiet(), frugal as done:
         trainer = lightning.Trainer(
             min_epochs=0,  # the stop button also works in the first epoch
             max_epochs=epochs,
