@@ -84,7 +84,9 @@ class RegionMap(Regions):
         for view in self.views:
             scores = self.scores[self.scores["region"] == view.region].to_dict("records")
             said = [f"{x['run']}: mIoU {x['miou']:.2f}, {x['wrong']:.1%} wrong." for x in scores]
-            lines.append(" ".join([f"{view.region} ({view.role}): {view.note}.", *said]))
+            lines.append(
+                " ".join([f"{view.region} ({view.role}): {view.chips} {view.grid.extent}.", *said])
+            )
         return "\n".join([*lines[:11], *["…"] * (len(lines) > 11)])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -110,13 +112,10 @@ class RegionMap(Regions):
         return bundle(png(self.figure, 100), repr(self))
 
 
-def _name_runs(run_or_runs: Run | Sequence[Run] | Mapping[str, Run]) -> dict[str, Run]:
-    """Give every run a name: its method, with a number where several have the same."""
+def _name_runs(run_or_runs: Any) -> dict[str, Run]:  # noqa: ANN401 (one, several or named)
+    """Give every run a name: its method, and several in a list a number."""
     if isinstance(run_or_runs, Mapping):
         return dict(run_or_runs)
-    runs = run_or_runs if isinstance(run_or_runs, list | tuple) else [run_or_runs]
-    methods = [str(getattr(run, "method", "")) for run in runs]
-    return {
-        f"{method} {number}" if methods.count(method) > 1 else method: run
-        for number, (method, run) in enumerate(zip(methods, runs, strict=True), 1)
-    }
+    if isinstance(run_or_runs, list | tuple):
+        return {f"{run.method} {number}": run for number, run in enumerate(run_or_runs, 1)}
+    return {getattr(run_or_runs, "method", ""): run_or_runs}

@@ -46,7 +46,7 @@ def draw(regions: Regions) -> Figure:
     parts: Any = figure.subfigures(len(blocks) + 1, 1, height_ratios=[*heights, _WORLD])
     for view, block, part in zip(regions.views, blocks, parts, strict=False):
         seen = "home: trained here" if view.role == "home" else "away: its labels were never seen"
-        heading = f"{view.region} ({seen}) · {view.note}"
+        heading = f"{view.region} ({seen}) · {view.chips} {view.grid.extent}"
         part.suptitle(heading, x=0.01, ha="left", size=11, color=_INK)
         panels = part.subplots(rows, columns, squeeze=False)
         outline = _outline(view)

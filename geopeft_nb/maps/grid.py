@@ -66,18 +66,27 @@ class Grid:
         longitudes, latitudes = transform(self.crs, "EPSG:4326", *middle)
         return longitudes[0], latitudes[0]
 
-    def paste(self, tiles: Sequence[NDArray[Any]], nothing: float) -> NDArray[Any]:
+    @property
+    def extent(self) -> str:
+        """Size of the raster and of its pixels on the ground, in words."""
+        if self.metres is None:
+            return "side by side"
+        across, down = (side / 1000 for side in self.metres)
+        size = f"{self.width * across:.1f} x {self.height * down:.1f} km"
+        return f"in {size} of {1000 * down:.0f} m pixels"
+
+    def paste(self, tiles: Sequence[NDArray[Any]], nothing: float, kind: Any) -> NDArray[Any]:  # noqa: ANN401 (dtype)
         """Put one tile per chip into the region's raster.
 
         Args:
             tiles: Arrays (..., h, w) of the first chips, in the order of the chips.
             nothing: Value where no chip lies.
+            kind: Type of the raster.
 
         Returns:
-            Array (..., height, width) of the tiles' type.
+            Array (..., height, width).
         """
-        first = tiles[0]
-        raster = np.full((*first.shape[:-2], self.height, self.width), nothing, first.dtype)
+        raster = np.full((*tiles[0].shape[:-2], self.height, self.width), nothing, kind)
         for (row, column), tile in zip(self.corners, tiles, strict=False):
             raster[..., row : row + tile.shape[-2], column : column + tile.shape[-1]] = tile
         return raster
@@ -87,7 +96,8 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
     """Find the common pixel grid of georeferenced chips.
 
     Args:
-        samples: Chips with `mask` (H, W), `crs` and `bounds` (left, bottom, right, top).
+        samples: Chips with `mask` (H, W) of one size, `crs`, and `bounds` (left, bottom, right,
+            top).
 
     Returns:
         The grid, or None if the chips lack coordinates, differ in CRS or pixel size, are shifted
@@ -96,23 +106,20 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
     if any(sample["crs"] is None or sample["bounds"] is None for sample in samples):
         return None
     edges = np.array([sample["bounds"] for sample in samples], dtype=float)
-    sides = np.array([sample["mask"].shape for sample in samples])
-    pixels = (edges[:, 2:] - edges[:, :2]) / sides[:, ::-1]
-    left, top = edges[:, 0].min(), edges[:, 3].max()
-    exact = np.stack([top - edges[:, 3], edges[:, 0] - left], axis=1) / pixels[0, ::-1]
+    height, width = samples[0]["mask"].shape
+    pixels = (edges[:, 2:] - edges[:, :2]) / (width, height)
+    (across, down), left, top = pixels[0].tolist(), edges[:, 0].min(), edges[:, 3].max()
+    exact = np.stack([(top - edges[:, 3]) / down, (edges[:, 0] - left) / across], axis=1)
     corners = np.rint(exact).astype(int)
-    height, width = (corners + sides).max(axis=0).tolist()
-    joined = (
-        len({str(sample["crs"]) for sample in samples}) == 1
-        and np.allclose(pixels, pixels[0], rtol=1e-4, atol=0)
-        and np.allclose(corners, exact, rtol=0, atol=0.05)
-        and _LEAST_COVERED * height * width <= sides.prod(axis=1).sum()
-        and height * width <= _MOST_PIXELS
-    )
-    if not joined:
+    rows, columns = np.add(corners.max(axis=0), (height, width)).tolist()
+    alike = np.allclose(pixels, pixels[0], rtol=1e-4, atol=0)
+    alike &= len({str(sample["crs"]) for sample in samples}) == 1
+    covered = len(samples) * height * width / (rows * columns)
+    shifted = np.abs(corners - exact).max() > 0.05
+    if not alike or shifted or covered < _LEAST_COVERED or rows * columns > _MOST_PIXELS:
         return None
-    origin, (across, down) = (float(left), float(top)), pixels[0].tolist()
-    return Grid(corners.tolist(), height, width, str(samples[0]["crs"]), origin, (across, down))
+    origin = float(left), float(top)
+    return Grid(corners.tolist(), rows, columns, str(samples[0]["crs"]), origin, (across, down))
 
 
 def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:

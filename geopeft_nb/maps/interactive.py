@@ -81,7 +81,7 @@ def _region(
     picture, bounds = warp(view.picture, view.grid)
     url = address(picture, quality=85)
     under = [ipyleaflet.ImageOverlay(url=url, bounds=bounds, pane="image")]
-    centre, zoom = _fit(bounds, view.grid.crs)
+    centre, zoom = _fit(bounds, picture.shape, view.grid.crs)
     if view.grid.crs:
         # The dot lies under the image: it marks the region once that is too small to see.
         dot = {"radius": 5, "color": "#222222", "weight": 1, "fill_color": "#222222"}
@@ -114,22 +114,16 @@ def _region(
     return widgets.VBox([heading, world], layout=frame)
 
 
-def _fit(bounds: Any, crs: str | None) -> tuple[tuple[float, float], float]:  # noqa: ANN401
+def _fit(bounds: Any, shape: tuple[int, ...], crs: str | None) -> tuple[list[float], float]:  # noqa: ANN401
     """Return the centre (latitude, longitude) and the zoom at which the bounds fit a map.
 
     Computed here because ipyleaflet's `fit_bounds` searches for it with the browser's help.
     """
     (south, west), (north, east) = bounds
-
-    def northing(latitude: float) -> float:
-        return math.log(math.tan(math.pi / 4 + math.radians(latitude) / 2)) * 128 / math.pi
-
     # Sides of the region in pixels at zoom 0, where the world is 256 pixels wide.
-    across, down = (east - west) * 256 / 360, northing(north) - northing(south)
-    if crs is None:
-        across, down = east - west, north - south
-    zoom = math.log2(_FIT / max(across, down))
-    return ((south + north) / 2, (west + east) / 2), math.floor(zoom / _SNAP) * _SNAP
+    across = (east - west) * (256 / 360 if crs else 1)
+    zoom = math.log2(_FIT / max(across, across * shape[0] / shape[1]))
+    return [(south + north) / 2, (west + east) / 2], math.floor(zoom / _SNAP) * _SNAP
 
 
 def _legend(regions: Regions) -> Any:  # noqa: ANN401

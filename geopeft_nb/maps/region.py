@@ -33,7 +33,7 @@ class RegionView:
     Attributes:
         region: Name of the region.
         role: ``"home"`` where the model was trained nearby, ``"away"`` for a hold-out region.
-        note: What of the region is shown, in words.
+        chips: Which chips of the region are shown, in words.
         grid: The pixel grid of all layers.
         picture: Picture (H, W, 4) uint8, clear where there is no chip. At home it also shows the
             training and validation chips between the test chips.
@@ -44,7 +44,7 @@ class RegionView:
 
     region: str
     role: str
-    note: str
+    chips: str
     grid: Grid
     picture: NDArray[np.uint8]
     bands: str
@@ -125,33 +125,33 @@ def region_view(region: str, runs: Mapping[str, Run], data: GeoData) -> RegionVi
     """
     home = region in data.regions
     part = (data.test if home else data.holdout[region]).in_region(region)
-    note = f"{len(part)} {'test' if home else 'hold-out'} chip{'s' * (len(part) != 1)}"
     if not len(part):
-        raise GeopeftError(f"Region {region!r} has {note} to show. Leave it out of regions.")
+        raise GeopeftError(f"Region {region!r} has no chips to show. Leave it out of regions.")
     samples, around = list(part.spread(len(part))), []
     grid = mosaic_grid(samples)
     if grid is None:  # nothing to join them on
         samples = list(part.spread(AT_MOST))
-        grid, note = sheet_grid(samples), f"{len(samples)} of {note}"
+        grid = sheet_grid(samples)
     elif home:
         # Test chips are scattered over a home region: those between them show where they lie.
         between = [side.in_region(region) for side in (data.train, data.val)]
         around = [sample for side in between for sample in side.spread(len(side))]
         grid = mosaic_grid([*samples, *around]) or grid
-    if grid.metres:
-        across, down = (side / 1000 for side in grid.metres)
-        size = f"{grid.width * across:.1f} x {grid.height * down:.1f} km"
-        note = f"{note} in {size} of {1000 * down:.0f} m pixels"
 
-    shown = grid.paste([sample["image"].numpy() for sample in [*samples, *around]], np.nan)
-    picture, bands = picture_of(shown, data.bands)
-    alpha = 255 * picture.any(axis=2).astype(np.uint8)
+    images = [sample["image"].numpy() for sample in [*samples, *around]]
+    picture, bands = picture_of(grid.paste(images, np.nan, np.float32), data.bands)
     masks = [sample["mask"].numpy() for sample in samples]
     codes = [np.where(mask == data.ignore_index, len(data.classes), mask) for mask in masks]
-    found = {name: grid.paste(run.predict(samples), layers.GAP) for name, run in runs.items()}
     return RegionView(
-        region, "home" if home else "away", note, grid,
-        np.dstack([picture, alpha]), bands,
-        label=grid.paste(codes, layers.GAP).astype(np.uint8),
-        predictions={name: codes.astype(np.uint8) for name, codes in found.items()},
-    )  # fmt: skip
+        region=region,
+        role="home" if home else "away",
+        chips=f"{len(samples)} of {len(part)} {'test' if home else 'hold-out'} chips",
+        grid=grid,
+        picture=np.dstack([picture, 255 * picture.any(axis=2).astype(np.uint8)]),
+        bands=bands,
+        label=grid.paste(codes, layers.GAP, np.uint8),
+        predictions={
+            name: grid.paste(run.predict(samples), layers.GAP, np.uint8)
+            for name, run in runs.items()
+        },
+    )

@@ -100,7 +100,7 @@ def test_mosaic_places_every_chip_on_its_pixels() -> None:
     assert (joined.height, joined.width) == (3 * SIDE, 3 * SIDE)
     assert joined.bounds == (LEFT + 320, TOP - 960, LEFT + 1280, TOP)
     masks = [sample["mask"].numpy() for sample in samples]
-    raster = joined.paste(masks, -9)
+    raster = joined.paste(masks, -9, int)
     assert np.array_equal(raster[2 * SIDE :, 2 * SIDE :], masks[0])
     assert np.array_equal(raster[: 2 * SIDE, :SIDE], np.concatenate(masks[1:]))
     assert (raster == -9).sum() == 6 * SIDE * SIDE
@@ -246,7 +246,7 @@ def test_chips_without_coordinates_get_a_plain_map() -> None:
     many = [chip(0, column, "lakes", None) for column in range(AT_MOST + 1)]
     regions = gp.map_regions(Predicts(), make_data(crs=None, away=many))
     notes = ["3 of 3 test chips", "12 of 13 hold-out chips"]
-    assert [view.note for view in regions.views] == notes
+    assert [view.chips for view in regions.views] == notes
     world = overlays(regions.widget)[1]
     assert world.crs["name"] == "Simple"
     (image,) = world.layers
@@ -269,7 +269,7 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
         ({"run_or_runs": "lora"}, "wants what fit returned.* got 'lora'"),
         ({"run_or_runs": Predicts(classes=3)}, "built for the classes .*'ice'"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
-        ({"data": make_data(away=[])}, "'lakes' has 0 hold-out chips"),
+        ({"data": make_data(away=[])}, "'lakes' has no chips to show"),
         ({"data": make_data(bands=BANDS[:2])}, "built for the bands"),
     ],
 )
