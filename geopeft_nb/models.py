@@ -270,7 +270,8 @@ def build_model(
     used = choose_metadata(backbone, data, metadata)
     if backbone.gsd is not None:
         warn_of_other_pixels(backbone, data)
-    choose_maps(card, backbone)
+    if card.maps not in (1, len(backbone.strides)):
+        choose_maps(card, backbone)
     model = SegmentationModel(
         backbone, decoder, options, mean, std, data.classes, data.task, pad, used, seed
     )

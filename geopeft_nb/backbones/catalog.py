@@ -133,83 +133,66 @@ GEOPEFT_TINY = BackboneCard(
 )
 
 
-def _prithvi(
-    name: str, version: str, size: str, parameters: int, sha256: str | None = None,
-    file_bytes: int | None = None, **facts: Any,  # noqa: ANN401 - any field of a card
-) -> BackboneCard:  # fmt: skip
-    """Make the card of a Prithvi-EO, of which version and size are in the names of its files."""
-    width, depth, heads, patch = _SIZES[size.partition("-")[0]]
-    second, with_metadata = version == "2.0", size.endswith("TL")
-    numbers = (_SECOND if second else _FIRST) | facts
-    return BackboneCard(
+_VERSIONS: dict[str, dict[str, Any]] = {
+    "1.0": {
+        "sensor": "HLS over the United States, 30 m",
+        "mean": _reflectance(775, 1081, 1229, 2497, 2204, 1611),
+        "std": _reflectance(1282, 1270, 1399, 1368, 1292, 1155),
+        "frames": 3,
+        "citation": "Jakubik et al., arXiv 2310.18660",
+    },
+    "2.0": {
+        "sensor": "HLS worldwide, 30 m",
+        "mean": _reflectance(1087, 1342, 1433, 2734, 1958, 1363),
+        "std": _reflectance(2248, 2179, 2178, 1850, 1242, 1049),
+        "frames": 4,
+        "citation": "Szwarcman et al., arXiv 2412.02732",
+    },
+}
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3, "patch_size": 16, "frames": 1},
+    "100M": {"width": 768, "depth": 12, "heads": 12, "patch_size": 16},
+    "300M": {"width": 1024, "depth": 24, "heads": 16, "patch_size": 16},
+    "600M": {"width": 1280, "depth": 32, "heads": 16, "patch_size": 14},
+}
+#: Facts of the models that take time and location, and of those that do not.
+_TL: dict[str, Any] = {
+    "takes_time": True,
+    "takes_location": True,
+    "first_day": 0,  # as arXiv 2504.17397 fine-tuned them; their own model card counts from 1
+}
+_PLAIN: dict[str, Any] = {"extra": {"drops": ("temporal_embed_enc.", "location_embed_enc.")}}
+_PRITHVI = [
+    BackboneCard(
         name=f"prithvi_eo_{name}",
         title=f"Prithvi-EO {version} {size}",
         family="prithvi",
         bands=HLS_BANDS,
         img_size=224,
         max_frames=64,
-        width=width,
-        depth=depth,
-        heads=heads,
-        patch_size=patch,
         parameters=parameters,
         decoder=(512, 8, 16),
-        takes_time=with_metadata,
-        takes_location=with_metadata,
-        # As arXiv 2504.17397 fine-tuned them. Their own model card counts from 1.
-        first_day=0 if with_metadata else 1,
         weights=hub_file(
             f"Prithvi_EO_V{version[0]}_{size.replace('-', '_')}.pt",
             f"ibm-nasa-geospatial/Prithvi-EO-{version}-{size}",
             size=file_bytes, sha256=sha256, licence="Apache-2.0",
         ),
-        extra={"drops_scales": True} if second else {},  # of a TL checkpoint
-        **numbers,
-    )  # fmt: skip
-
-
-#: Size -> width, depth, heads and patch.
-_SIZES = {
-    "tiny": (192, 12, 3, 16), "100M": (768, 12, 12, 16), "300M": (1024, 24, 16, 16),
-    "600M": (1280, 32, 16, 14),
-}  # fmt: skip
-_FIRST: dict[str, Any] = {
-    "sensor": "HLS over the United States, 30 m",
-    "mean": _reflectance(775, 1081, 1229, 2497, 2204, 1611),
-    "std": _reflectance(1282, 1270, 1399, 1368, 1292, 1155),
-    "frames": 3,
-    "citation": "Jakubik et al., arXiv 2310.18660",
-}
-_SECOND: dict[str, Any] = {
-    "sensor": "HLS worldwide, 30 m",
-    "mean": _reflectance(1087, 1342, 1433, 2734, 1958, 1363),
-    "std": _reflectance(2248, 2179, 2178, 1850, 1242, 1049),
-    "frames": 4,
-    "citation": "Szwarcman et al., arXiv 2412.02732",
-}
-_PRITHVI = [
-    _prithvi(
-        "v1_100", "1.0", "100M", 86_237_184,
-        "7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731",
-    ),
-    _prithvi("v2_tiny_tl", "2.0", "tiny-TL", 5_634_050, frames=1),
-    _prithvi(
-        "v2_100_tl", "2.0", "100M-TL", 86_237_186,
-        "d45406d5fc51af1d9657d48f2e2c3ff077408a2e1113f9a242889a4fe4469b17", 454_660_610,
-    ),
-    _prithvi(
-        "v2_300", "2.0", "300M", 303_886_336,
-        "faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7",
-    ),
-    _prithvi(
-        "v2_300_tl", "2.0", "300M-TL", 303_886_338,
-        "3629cedfbb350faafcb0dac902ae0d3c927e25ce8d9e0024aa1276ec66956ddb", 1_326_660_716,
-    ),
-    _prithvi("v2_600", "2.0", "600M", 631_188_480),
-    _prithvi(
-        "v2_600_tl", "2.0", "600M-TL", 631_188_482,
-        "7b92c53b0204a76bb775bd8930f045e05776251caa8c83f7367ed0b75b594702",
-    ),
+        **_VERSIONS[version] | _SIZES[size.removesuffix("-TL")] | facts,
+    )
+    for name, version, size, parameters, facts, file_bytes, sha256 in [
+        ("v1_100", "1.0", "100M", 86_237_184, {}, None,
+         "7fac0c8a8693198e32a055e0c5a967f8b005f382182b63df1b29fdcd5c880731"),
+        ("v2_tiny_tl", "2.0", "tiny-TL", 5_634_050, _TL, None, None),
+        ("v2_100_tl", "2.0", "100M-TL", 86_237_186, _TL, 454_660_610,
+         "d45406d5fc51af1d9657d48f2e2c3ff077408a2e1113f9a242889a4fe4469b17"),
+        ("v2_300", "2.0", "300M", 303_886_336, _PLAIN, None,
+         "faab2c8b776f0723f93431747603a7ec586a54fc45473613b4322c29752486e7"),
+        ("v2_300_tl", "2.0", "300M-TL", 303_886_338, _TL, 1_326_660_716,
+         "3629cedfbb350faafcb0dac902ae0d3c927e25ce8d9e0024aa1276ec66956ddb"),
+        ("v2_600", "2.0", "600M", 631_188_480, _PLAIN, None, None),
+        ("v2_600_tl", "2.0", "600M-TL", 631_188_482, _TL, None,
+         "7b92c53b0204a76bb775bd8930f045e05776251caa8c83f7367ed0b75b594702"),
+    ]
 ]  # fmt: skip
 
 #: The ten Sentinel-2 bands of 10 and 20 m, by number.
@@ -352,16 +335,19 @@ _GALILEO = BackboneCard(
 )  # fmt: skip
 
 
-def _galileo(size: str, width: int, depth: int, heads: int, parameters: int) -> BackboneCard:
-    file = hub_file(
-        f"galileo_{size}/encoder.pt", "nasaharvest/galileo", f"models/{size}/encoder.pt",
-        licence="MIT",
-    )  # fmt: skip
-    return replace(
-        _GALILEO, name=f"galileo_{size}", title=f"Galileo {size}", width=width, depth=depth,
-        heads=heads, weights=file, parameters=parameters,
-    )  # fmt: skip
-
+_LARGER_GALILEO = [
+    replace(
+        _GALILEO, name=f"galileo_{size}", title=f"Galileo {size}", width=width, depth=12,
+        heads=heads, parameters=parameters,
+        weights=hub_file(
+            f"galileo_{size}/encoder.pt", "nasaharvest/galileo", f"models/{size}/encoder.pt",
+            licence="MIT",
+        ),
+    )
+    for size, width, heads, parameters in [
+        ("tiny", 192, 3, 5_476_368), ("base", 768, 12, 85_606_464)
+    ]
+]  # fmt: skip
 
 _UNET = BackboneCard(
     name="unet",
@@ -369,8 +355,8 @@ _UNET = BackboneCard(
     family="unet",
     sensor="none: random initialisation, the honest baseline",
     bands=HLS_BANDS,
-    mean=_SECOND["mean"],
-    std=_SECOND["std"],
+    mean=_VERSIONS["2.0"]["mean"],
+    std=_VERSIONS["2.0"]["std"],
     patch_size=1,
     img_size=224,
     width=16,
@@ -384,8 +370,7 @@ _UNET = BackboneCard(
 CARDS: dict[str, BackboneCard] = {
     card.name: card
     for card in [
-        GEOPEFT_TINY, *_PRITHVI, _CLAY, _SATMAE, _SATMAE_LARGE, _DECUR,
-        _GALILEO, _galileo("tiny", 192, 12, 3, 5_476_368),
-        _galileo("base", 768, 12, 12, 85_606_464), _UNET,
+        GEOPEFT_TINY, *_PRITHVI, _CLAY, _SATMAE, _SATMAE_LARGE, _DECUR, _GALILEO,
+        *_LARGER_GALILEO, _UNET,
     ]
 }  # fmt: skip

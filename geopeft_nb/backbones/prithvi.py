@@ -63,8 +63,7 @@ class PrithviViT(CardTransformer):
         self.trained_grid = request.img_size // patch
         self.patch_embed = PatchEmbed(len(self.bands), width, (1, patch, patch))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.coordinates = card.takes_time
-        if self.coordinates:
+        if card.takes_time:
             self.temporal_embed_enc = CoordinateCode(width)
             self.location_embed_enc = CoordinateCode(width)
         self.make_blocks()
@@ -85,21 +84,19 @@ class PrithviViT(CardTransformer):
         What is dropped: the decoder of the masked autoencoder, the position codes, which are
         computed, and in a Prithvi-EO 2.0 without coordinates the scales of a TL checkpoint.
         """
+        scales = self.card.extra.get("drops", ())
         kept = {}
         for key, value in state.items():
             key = key.removeprefix("_timm_module.").removeprefix("encoder.")
             if key in kept:
                 raise GeopeftError(f"The checkpoint holds {key} twice, with and without prefix.")
-            if not key.startswith(("decoder", "mask_token", "pos_embed")):
+            if not key.startswith(("decoder", "mask_token", "pos_embed", *scales)):
                 kept[key] = value
-        scales = [
-            key for key in kept if key.startswith(("temporal_embed_enc.", "location_embed_enc."))
-        ]
-        if scales and not self.coordinates and self.card.extra.get("drops_scales"):
+        if any(scale in key for key in state for scale in scales):
             self.notes += ("its codes of time and location are left out",)
-            kept = {key: value for key, value in kept.items() if key not in scales}
-        if (kernel := kept.get("patch_embed.proj.weight")) is not None:
-            kept["patch_embed.proj.weight"] = adapt_kernel(kernel, self.card.bands, self.bands)
+        first = "patch_embed.proj.weight"
+        if first in kept and self.bands != self.card.bands:
+            kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands)
         return kept
 
     def embed(

@@ -54,11 +54,6 @@ class DecoderCard:
     usual: Callable[[Backbone], dict[str, Any]] = lambda backbone: {}
     ends: bool = False
 
-    @property
-    def tasks(self) -> list[str]:
-        """What it can be trained for."""
-        return [name for name, task in TASKS.items() if task.target == self.target]
-
 
 CARDS = {
     card.name: card
@@ -125,8 +120,8 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     """
     check_name("decoder", name, CARDS)
     card = CARDS[name]
-    if task not in card.tasks:
-        able = ", ".join(repr(card.name) for card in CARDS.values() if task in card.tasks)
+    if card.target != (target := TASKS[task].target):
+        able = ", ".join(repr(card.name) for card in CARDS.values() if card.target == target)
         raise GeopeftError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
     for option in options:
         check_name(f"option of decoder {name!r}", option, [*card.options, *BUILD])
@@ -134,7 +129,7 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
 
 
 def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
-    """Let a plain transformer return four maps where a decoder needs them, in place.
+    """Let a plain transformer return the four maps that a decoder needs, in place.
 
     The outputs of the blocks at the quarters of its depth, as in arXiv 2504.17397: 2, 5, 8 and 11
     of 12. What the user chose in `load_backbone` is never overruled.
@@ -142,8 +137,6 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
     Raises:
         ValueError: There are no four maps; the message says how to get them.
     """
-    if card.maps == 1 or len(backbone.strides) == card.maps:
-        return
     blocks = getattr(backbone, "blocks", ())
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
     if len(blocks) < 4 or backbone.request.layers is not None:
@@ -168,17 +161,11 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     Raises:
         ValueError: An option has a value that cannot work.
     """
-    card, chosen = CARDS[name], []
-    for option, usual in card.usual(backbone).items():
-        value, several = options.get(option, usual), isinstance(usual, tuple)
-        if several and not (isinstance(value, Sequence) and len(value) == len(usual)):
-            raise GeopeftError(
-                f"{option} of {card.title} must be {len(usual)} numbers, coarse to fine, for "
-                f"example {usual}; got {value!r}."
-            )
-        for number in value if several else [value]:
-            whole(option, number)
-        chosen.append(value)
+    card = CARDS[name]
+    usual = card.usual(backbone)
+    for option, value in options.items():
+        check_option(option, value, usual[option])
+    chosen = (usual | options).values()
     if card.ends:
         return card.layers(backbone.channels, outputs, *chosen)
     equal = card.maps > 1 and len(set(backbone.strides)) == 1
@@ -187,13 +174,28 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     return MapDecoder(pyramid, body, outputs)
 
 
+def check_option(option: str, value: Any, usual: int | tuple[int, ...]) -> None:  # noqa: ANN401
+    """Refuse other than whole numbers above 0, as many as usual."""
+    if isinstance(usual, int):
+        whole(option, value)
+    elif isinstance(value, Sequence) and len(value) == len(usual):
+        for number in value:
+            whole(option, number)
+    else:
+        raise GeopeftError(
+            f"{option} must be {len(usual)} numbers, coarse to fine, for example {usual}; "
+            f"got {value!r}."
+        )
+
+
 def list_decoders() -> pd.DataFrame:
     """List the decoders that `build_model` knows, one row each."""
-    shown = ("name", "title", "maps", "tasks", "options", "citation")
-    table = pd.DataFrame([{key: getattr(card, key) for key in shown} for card in CARDS.values()])
-    table["tasks"] = table["tasks"].map(", ".join)
-    table["options"] = [
-        "; ".join(f"{key} = {text}" for key, text in options.items()) or "none"
-        for options in table["options"]
-    ]
-    return table.set_index("name")
+    rows = {}
+    for card in CARDS.values():
+        options = "; ".join(f"{key} = {text}" for key, text in card.options.items())
+        rows[card.name] = {
+            "title": card.title, "maps": card.maps,
+            "tasks": ", ".join(n for n, task in TASKS.items() if task.target == card.target),
+            "options": options or "none", "citation": card.citation,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import geopeft_nb as gp
 from geopeft_nb.backbones.base import Request
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.backbones.clay import ClayViT, place_code, time_code
+from geopeft_nb.backbones.clay import ClayViT
 from geopeft_nb.backbones.load import load_exactly
 from geopeft_nb.backbones.vit import run_blocks, split_qkv
 
@@ -90,13 +89,12 @@ def published(golden_path: Callable) -> dict[str, Tensor]:
     return {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
 
 
-def test_full_size_has_the_published_layout_and_parameters(published: dict[str, Tensor]) -> None:
+def test_full_size_has_the_published_layout(published: dict[str, Tensor]) -> None:
     with torch.device("meta"):
         model = ClayViT(CARD, Request(CARD.bands, CARD.img_size))
     ours = {key: value.shape for key, value in model.state_dict().items()}
     theirs = split_qkv(model.translate(published), ours)
     assert {key: value.shape for key, value in theirs.items()} == ours
-    assert sum(p.numel() for p in model.parameters()) == CARD.parameters == 92_102_144
 
 
 def test_training_checkpoint_keeps_only_its_encoder(published: dict[str, Tensor]) -> None:
@@ -108,55 +106,10 @@ def test_training_checkpoint_keeps_only_its_encoder(published: dict[str, Tensor]
     assert "decoder.mask_token" in model.translate(published | {"decoder.mask_token": other})
 
 
-def test_bands_in_another_order_give_the_same_features() -> None:
-    image = torch.rand(1, 3, 16, 24)
-    forth, back = small(["RED", "BLUE", "SWIR_2"]), small(["SWIR_2", "BLUE", "RED"])
+def test_the_ground_sampling_distance_changes_features() -> None:
+    image = torch.rand(1, 10, 32, 32)
     with torch.no_grad():
-        same, other = forth(image)[0], back(image.flip(1))[0]
-    torch.testing.assert_close(same, other, rtol=1e-4, atol=1e-5)  # float32 sums in another order
-    assert not torch.allclose(same, back(image)[0], atol=1e-3)
-
-
-def test_odd_size_runs_forward_and_backward() -> None:
-    model = small(["RED", "BLUE", "SWIR_2"]).train()
-    (features,) = model(torch.rand(2, 3, 97, 131), JULY.expand(2, -1, -1), ZURICH.expand(2, -1))
-    assert features.shape == (2, 64, *model.grid(97, 131)) == (2, 64, 13, 17)
-    features.square().mean().backward()
-    untouched = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert untouched == []
-
-
-def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
-    model, image = small(), torch.zeros(1, 10, 40, 72)
-    bright = image.clone()
-    bright[..., 24:32, 56:64] = 5.0
-    with torch.no_grad():
-        change = (model(bright)[0] - model(image)[0]).norm(dim=1)[0]
-    assert change.shape == (5, 9)
-    assert divmod(int(change.argmax()), 9) == (3, 7)
-
-
-def test_date_place_and_ground_sampling_distance_change_features() -> None:
-    image, model = torch.rand(1, 10, 32, 32), small()
-    with torch.no_grad():
-        without, summer = model(image)[0], model(image, JULY)[0]
-        assert not torch.allclose(without, summer, atol=1e-3)
-        assert not torch.allclose(summer, model(image, JANUARY)[0], atol=1e-3)
-        zurich = model(image, location=ZURICH)[0]
-        assert not torch.allclose(zurich, model(image, location=QUITO)[0], atol=1e-3)
-        assert not torch.allclose(without, small(gsd=30.0)(image)[0], atol=1e-3)
-
-
-def test_date_becomes_its_iso_week_at_noon() -> None:
-    # 1 January 2021 lies in ISO week 53, 4 January in week 1; 13 of 52 weeks are a quarter turn.
-    codes = time_code(torch.tensor([[[2021.0, 1.0]], [[2021.0, 4.0]], [[2021.0, 88.0]]]))
-    torch.testing.assert_close(codes[0], codes[1])
-    torch.testing.assert_close(codes[2], torch.tensor([1.0, 0.0, 0.0, -1.0]))
-
-
-def test_place_becomes_sine_and_cosine_of_latitude_then_longitude() -> None:
-    code = place_code(torch.tensor([[30.0, -180.0]]))
-    torch.testing.assert_close(code, torch.tensor([[0.5, 0.75**0.5, 0.0, -1.0]]))
+        assert not torch.allclose(small()(image)[0], small(gsd=30.0)(image)[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +128,3 @@ def test_bad_metadata_is_refused(
     given = [None if value is None else torch.tensor(value) for value in (temporal, location)]
     with pytest.raises(ValueError, match=message):
         small()(torch.rand(1, 10, 16, 16), *given)
-
-
-def test_random_weights_of_the_full_size_are_loaded_by_name_without_memory() -> None:
-    with torch.device("meta"):
-        backbone = gp.load_backbone("clay_v1_base", weights=None, bands=["RED", "B8A"], gsd=30)
-    assert (backbone.gsd, backbone.bands) == (30.0, ("RED", "NIR_NARROW"))
-    assert {p.device.type for p in backbone.parameters()} == {"meta"}

@@ -137,28 +137,14 @@ def test_the_same_files_load_as_autoencoders_and_rebuild_any_image(
         load_autoencoder(name, tmp_path / "checkpoint.pt")
 
 
-PUBLISHED = {
-    "prithvi_eo_v1_100": 86_237_184,
-    "prithvi_eo_v2_tiny_tl": 5_634_050,
-    "prithvi_eo_v2_100_tl": 86_237_186,
-    "prithvi_eo_v2_300": 303_886_336,
-    "prithvi_eo_v2_300_tl": 303_886_338,
-    "prithvi_eo_v2_600": 631_188_480,
-    "prithvi_eo_v2_600_tl": 631_188_482,
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_full_size_keys_shapes_and_parameter_counts_are_the_published_ones(
+@pytest.mark.parametrize("name", [name for name in CARDS if name.startswith("prithvi")])
+def test_full_size_keys_and_shapes_are_the_published_ones(
     name: str, published_layout: Callable
 ) -> None:
-    with torch.device("meta"):  # no memory, so that the 600M can be counted as well
+    with torch.device("meta"):  # no memory, so that the 600M can be looked at as well
         model = gp.load_backbone(name, weights=None, img_size=224)
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == (
-        published_layout(name)
-    )
-    count = sum(weight.numel() for weight in model.parameters())
-    assert count == PUBLISHED[name] == CARDS[name].parameters
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    assert shapes == published_layout(name)
 
 
 @pytest.mark.parametrize("name", ["prithvi_eo_v1_100", "prithvi_eo_v2_300"])

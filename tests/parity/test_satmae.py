@@ -77,15 +77,6 @@ def test_base_has_the_published_layout(published_layout: Callable) -> None:
     assert all(shape == (768,) for shape in missing.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("satmae_base", 85_625_856), ("satmae_large", 303_083_264)]
-)
-def test_full_size_has_the_parameters_of_its_card(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        model = gp.load_backbone(name, weights=None)
-    assert sum(p.numel() for p in model.parameters()) == parameters
-
-
 def test_parts_of_pretraining_and_fine_tuning_are_dropped() -> None:
     model = small()
     extra = [
@@ -120,17 +111,6 @@ def test_absent_bands_count_as_bands_at_their_mean() -> None:
     torch.testing.assert_close(tokens, reference[:, [*range(17), *range(33, 49)]])
 
 
-def test_bands_in_another_order_give_the_same_features() -> None:
-    forth, back = small(["RED", "B8A", "BLUE"]), small(["BLUE", "B8A", "RED"])
-    full, image = small().state_dict(), torch.rand(1, 3, 16, 24)
-    for model in (forth, back):
-        model.load_state_dict(model.translate(full))
-    with torch.no_grad():
-        same, other = forth(image)[0], back(image.flip(1))[0]
-    torch.testing.assert_close(same, other)
-    assert not torch.allclose(same, back(image)[0], atol=1e-3)
-
-
 def test_position_codes_can_be_resized_once_or_for_each_image() -> None:
     model, large = small(), small(img_size=64)
     nn.init.normal_(model.pos_embed)
@@ -159,24 +139,6 @@ def test_mis_shaped_tensors_are_left_for_the_loader_to_refuse(key: str, shape: t
         load_exactly(model, model.translate(state), Path("wrong.pth"))
 
 
-def test_odd_size_runs_forward_and_backward() -> None:
-    model = small(["RED", "BLUE", "SWIR_2"]).train()
-    (features,) = model(torch.rand(2, 3, 97, 131))
-    assert features.shape == (2, 64, *model.grid(97, 131)) == (2, 64, 13, 17)
-    features.square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_bright_patch_shows_in_its_own_cell_of_a_non_square_image() -> None:
-    model, image = small(), torch.zeros(1, 10, 40, 72)
-    bright = image.clone()
-    bright[..., 24:32, 56:64] = 5.0
-    with torch.no_grad():
-        change = (model(bright)[0] - model(image)[0]).norm(dim=1)[0]
-    assert change.shape == (5, 9)
-    assert divmod(int(change.argmax()), 9) == (3, 7)
-
-
 def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
     model, image = small(), torch.rand(1, 10, 16, 24)
     with torch.no_grad():
@@ -185,11 +147,3 @@ def test_feature_map_is_the_mean_of_the_groups_of_a_cell() -> None:
         # Class token, then three groups of 2 x 3 cells; row 1, column 2 is the last of each.
         expected = tokens[0, [6, 12, 18]].mean(dim=0)
         torch.testing.assert_close(model(image)[0][0, :, 1, 2], expected)
-
-
-def test_metadata_is_refused_because_the_model_takes_none() -> None:
-    image = torch.rand(1, 10, 16, 16)
-    with pytest.raises(ValueError, match="does not take time: leave it out"):
-        small()(image, torch.tensor([[[2021.0, 200.0]]]))
-    with pytest.raises(ValueError, match="does not take location: leave it out"):
-        small()(image, location=torch.tensor([[47.4, 8.5]]))

@@ -21,7 +21,7 @@ from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.run import Run
 
-PIXELS = [name for name, card in CARDS.items() if "segmentation" in card.tasks]
+PIXELS = [name for name, card in CARDS.items() if card.target == "mask"]
 #: A plain transformer, whose maps are all of one size, and a network with stages.
 KINDS = ["geopeft_tiny", "timm:resnet18"]
 

@@ -45,13 +45,6 @@ def test_odd_sizes_and_few_bands_go_forward_and_backward(
     assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
 
 
-@pytest.mark.parametrize("name", ["decur_resnet50", "unet", "timm:vit_base_patch16_224"])
-def test_a_network_on_the_meta_device_takes_no_memory(name: str) -> None:
-    with torch.device("meta"):
-        backbone = gp.load_backbone(name, weights=None)
-    assert {value.device.type for value in backbone.state_dict().values()} == {"meta"}
-
-
 def random_state(network: nn.Module) -> dict[str, Tensor]:
     """Fill every tensor at random, so that each one shows in the output."""
     generator = torch.Generator().manual_seed(0)
@@ -146,38 +139,20 @@ def test_position_codes_of_a_file_are_resized_to_the_image_size_that_is_asked_fo
         ("pos_embed", (1, 1 + 7 * 7, 192)),
     ],
 )
-@pytest.mark.parametrize("img_size", [224, 96])
 def test_a_vit_file_of_other_patches_or_of_another_grid_is_refused(
-    key: str, shape: tuple[int, ...], img_size: int, tmp_path: Path
+    key: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     state = random_state(timm.create_model("vit_tiny_patch16_224"))
     save_file(state | {key: torch.rand(shape)}, tmp_path / "vit.safetensors")
     with pytest.raises(ValueError, match=f"mismatch for network.{key}.*{re.escape(str([*shape]))}"):
-        gp.load_backbone(
-            "timm:vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", img_size=img_size
-        )
-
-
-def test_a_vit_of_torchgeo_computes_what_torchgeos_own_does(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchgeo.models")
-    reference = models.vit_small_patch16_224(in_chans=13).eval()
-    state = random_state(reference)
-    reference.load_state_dict(state)
-    torch.save(state, tmp_path / "vit.pth")
-    name = "torchgeo:ViTSmall16_Weights.SENTINEL2_ALL_DINO"
-    backbone = gp.load_backbone(name, weights=tmp_path / "vit.pth").eval()
-    image = torch.rand(1, 13, 224, 224)
-    with torch.no_grad():
-        wanted, ours = reference.forward_features(image), backbone(image)[0]
-    assert torch.equal(ours.flatten(2).transpose(1, 2), wanted[:, 1:])
+        gp.load_backbone("timm:vit_tiny_patch16_224", tmp_path / "vit.safetensors", img_size=96)
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
-@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
-def test_bands_are_chosen_in_every_layer_that_reads_the_image(name: str, tmp_path: Path) -> None:
-    save_file(random_state(timm.create_model(name)), tmp_path / "model.safetensors")
+def test_bands_are_chosen_in_every_layer_that_reads_the_image(tmp_path: Path) -> None:
+    save_file(random_state(timm.create_model("repvgg_a0")), tmp_path / "model.safetensors")
     rgb, bgr = (
-        gp.load_backbone(f"timm:{name}", weights=tmp_path / "model.safetensors", bands=bands).eval()
+        gp.load_backbone("timm:repvgg_a0", tmp_path / "model.safetensors", bands=bands).eval()
         for bands in (["RED", "GREEN", "BLUE"], ["BLUE", "GREEN", "RED"])
     )
     image = torch.rand(1, 3, 32, 32)
@@ -274,7 +249,7 @@ def test_landsat_numbers_are_read_by_their_sensor() -> None:
         ("timm:vit_base_r50_s16_224", "no hybrids"),
         ("torchgeo:ResNet50_Weights.SENTINEL2_RGB_SECO", "around a thousand instead of one"),
         ("torchgeo:ResNet50_Weights.SENTINEL2_MOCO", "Did you mean"),
-        ("torchgeo:ResNet50_Weights.SENTINEL1_ALL_MOCO", "optical bands: 'S2:VV'"),
+        ("torchgeo:ResNet50_Weights.SENTINEL1_ALL_MOCO", "Unknown band 'S2:VV'"),
         ("torchgeo:Swin_V2_B_Weights.SENTINEL2_SI_RGB_SATLAS", "is no ResNet or ViT"),
     ],
 )
