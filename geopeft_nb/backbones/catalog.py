@@ -115,13 +115,7 @@ GEOPEFT_TINY = BackboneCard(
     bands=HLS_BANDS,
     mean=(0.0718, 0.0891, 0.0953, 0.1977, 0.1737, 0.1168),
     std=(0.0432, 0.0361, 0.0510, 0.1123, 0.1180, 0.0921),
-    patch_size=8,
-    img_size=64,
-    max_frames=64,
-    width=192,
-    depth=6,
-    heads=6,
-    parameters=2_743_680,
+    patch_size=8, img_size=64, max_frames=64, width=192, depth=6, heads=6, parameters=2_743_680,
     decoder=(128, 2, 4),
     weights=FileEntry(
         "models/geopeft_tiny.safetensors",
@@ -130,7 +124,7 @@ GEOPEFT_TINY = BackboneCard(
         licence="Apache-2.0",
     ),
     citation="data/models/README.md of this toolkit",
-)
+)  # fmt: skip
 
 
 _VERSIONS: dict[str, dict[str, Any]] = {
@@ -208,20 +202,13 @@ _CLAY = BackboneCard(
     bands=_TEN_BANDS,
     mean=_reflectance(1105, 1355, 1552, 1887, 2422, 2630, 2743, 2785, 2388, 1835),
     std=_reflectance(1809, 1757, 1888, 1870, 1732, 1697, 1742, 1648, 1470, 1379),
-    patch_size=8,
-    img_size=256,
-    width=768,
-    depth=12,
-    heads=12,
-    parameters=92_102_144,
+    patch_size=8, img_size=256, width=768, depth=12, heads=12, parameters=92_102_144,
     weights=hub_file(
         "clay-v1-base.ckpt", "made-with-clay/Clay-legacy", "v1/clay-v1-base.ckpt",
         licence="Apache-2.0",
     ),
     citation="Clay Foundation, clay-foundation.github.io/model",
-    takes_time=True,
-    takes_location=True,
-    takes_gsd=True,
+    takes_time=True, takes_location=True, takes_gsd=True,
     note="Statistics from the metadata file of Clay v1.5, for Sentinel-2.",
 )  # fmt: skip
 
@@ -240,12 +227,7 @@ _SATMAE = BackboneCard(
         1258.36394548, 1233.1492281, 1364.38688993, 1310.36996126, 1087.6020813,
     ),
     scheme="range",
-    patch_size=8,
-    img_size=96,
-    width=768,
-    depth=12,
-    heads=12,
-    parameters=85_625_856,
+    patch_size=8, img_size=96, width=768, depth=12, heads=12, parameters=85_625_856,
     weights=FileEntry(
         "pretrain-vit-base-e199.pth",
         url="https://zenodo.org/records/7338613/files/pretrain-vit-base-e199.pth",
@@ -260,16 +242,13 @@ _SATMAE_LARGE = replace(
     _SATMAE,
     name="satmae_large",
     title="SatMAE group-channel ViT-L",
-    width=1024,
-    depth=24,
-    heads=16,
-    parameters=303_083_264,
+    width=1024, depth=24, heads=16, parameters=303_083_264,
     weights=FileEntry(
         "pretrain-vit-large-e199.pth",
         url="https://zenodo.org/records/7338613/files/pretrain-vit-large-e199.pth",
         licence="CC-BY-NC-4.0",
     ),
-)
+)  # fmt: skip
 
 _DECUR = BackboneCard(
     name="decur_resnet50",
@@ -279,12 +258,7 @@ _DECUR = BackboneCard(
     bands=SENTINEL2_BANDS,
     mean=(0.0,) * 13,
     std=(1.0,) * 13,
-    patch_size=32,
-    img_size=224,
-    width=2048,
-    depth=4,
-    heads=0,
-    parameters=23_539_392,
+    patch_size=32, img_size=224, width=2048, depth=4, heads=0, parameters=23_539_392,
     weights=hub_file(
         "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth",
         "torchgeo/decur",
@@ -294,7 +268,7 @@ _DECUR = BackboneCard(
     ),
     citation="Wang et al., arXiv 2309.05300",
     extra={"timm": "resnet50"},
-)
+)  # fmt: skip
 
 _GALILEO = BackboneCard(
     name="galileo_nano",
@@ -313,13 +287,7 @@ _GALILEO = BackboneCard(
         1145.9774063078878, 980.2429840007796,
     ),
     scheme="inside",
-    patch_size=8,
-    img_size=64,
-    max_frames=24,
-    width=128,
-    depth=4,
-    heads=8,
-    parameters=885_088,
+    patch_size=8, img_size=64, max_frames=24, width=128, depth=4, heads=8, parameters=885_088,
     weights=hub_file(
         "galileo_nano/encoder.pt",
         "nasaharvest/galileo",
@@ -329,9 +297,7 @@ _GALILEO = BackboneCard(
         licence="MIT",
     ),
     citation="Tseng et al., arXiv 2502.09356",
-    takes_time=True,
-    takes_location=True,
-    takes_gsd=True,
+    takes_time=True, takes_location=True, takes_gsd=True,
 )  # fmt: skip
 
 
@@ -357,15 +323,10 @@ _UNET = BackboneCard(
     bands=HLS_BANDS,
     mean=_VERSIONS["2.0"]["mean"],
     std=_VERSIONS["2.0"]["std"],
-    patch_size=1,
-    img_size=224,
-    width=16,
-    depth=1,
-    heads=0,
-    parameters=32_530_368,
+    patch_size=1, img_size=224, width=16, depth=1, heads=0, parameters=32_530_368,
     weights=None,
     citation="Ronneberger et al., arXiv 1505.04597",
-)
+)  # fmt: skip
 
 CARDS: dict[str, BackboneCard] = {
     card.name: card

@@ -20,16 +20,16 @@ from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import nearest_band
 
-#: Groups of bands in the order of the published table of group codes; 0 is radar.
+#: Groups of bands, without NDVI, which is a group of its own.
 GROUPS: dict[str, tuple[str, ...]] = {
     "S2_RGB": ("BLUE", "GREEN", "RED"),
     "S2_Red_Edge": ("RED_EDGE_1", "RED_EDGE_2", "RED_EDGE_3"),
     "S2_NIR_10m": ("NIR_BROAD",),
     "S2_NIR_20m": ("NIR_NARROW",),
     "S2_SWIR": ("SWIR_1", "SWIR_2"),
-    "NDVI": ("NDVI",),
 }
-GROUP_CODE = {name: index for index, name in enumerate(GROUPS, start=1)}
+#: Row of each group in the published table of group codes; 0 is radar.
+GROUP_CODE = {name: index for index, name in enumerate([*GROUPS, "NDVI"], start=1)}
 
 #: Published modules for inputs that are not Sentinel-2 bands.
 UNUSED = (
@@ -61,10 +61,13 @@ class GalileoViT(CardTransformer):
         super().__init__(card, request)
         width = self.width
         self.members = group_members(self.bands)
+        channels = {name: len(bands) for name, bands in self.members.items()}
+        if "NDVI" in channels:
+            channels["NDVI"] = 1
         self.patch_embed = nn.ModuleDict(
-            {group: nn.Conv2d(len(m), width, KERNEL, KERNEL) for group, m in self.members.items()}
+            {group: nn.Conv2d(count, width, KERNEL, KERNEL) for group, count in channels.items()}
         )
-        self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUPS), width // 4))
+        self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUP_CODE), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))
         self.make_blocks()
@@ -79,18 +82,17 @@ class GalileoViT(CardTransformer):
         kept = {}
         for key, value in state.items():
             group, _, rest = key.removeprefix("space_time_embed.").partition(".")
-            if key.startswith(UNUSED) or (group in GROUPS and group not in self.members):
+            if key.startswith(UNUSED) or (group in GROUP_CODE and group not in self.members):
                 continue
-            if group in GROUPS:
+            if group in GROUP_CODE:
                 key = f"patch_embed.{group}.{rest.removeprefix('proj.')}"
             key = {
                 "s_t_channel_embed": "group_embed", "st_channel_embed": "static_embed",
                 "month_embed.weight": "month_embed",
             }.get(key, key.replace("static_embed.location.", "location_embed."))  # fmt: skip
             kept[key] = value
-        for group, members in self.members.items():
-            if group != "NDVI":
-                adapt_group(kept, f"patch_embed.{group}", GROUPS[group], members)
+        for group in GROUPS.keys() & self.members.keys():
+            adapt_group(kept, f"patch_embed.{group}", GROUPS[group], self.members[group])
         return kept
 
     def inputs(self, image: Tensor) -> dict[str, Tensor]:
@@ -107,18 +109,12 @@ class GalileoViT(CardTransformer):
             for values in self.card.statistics(self.bands)
         )
         scaled = (image - (mean - 2 * std)) / (4 * std)
-        groups = {}
-        for group, members in self.members.items():
-            if group == "NDVI":
-                # Negative reflectance, an artefact of haze correction, would leave -1 to 1.
-                red, nir = (
-                    image[:, self.bands.index(band)].clamp(min=0)
-                    for band in members_of_ndvi(self.bands)
-                )
-                total = (nir + red).clamp(min=torch.finfo(image.dtype).tiny)
-                groups[group] = ((nir - red) / total)[:, None]
-            else:
-                groups[group] = scaled[:, [self.bands.index(band) for band in members]]
+        places = {g: [self.bands.index(band) for band in m] for g, m in self.members.items()}
+        groups = {group: scaled[:, channels] for group, channels in places.items()}
+        if "NDVI" in groups:
+            # Negative reflectance, an artefact of haze correction, would leave -1 to 1.
+            red, nir = image[:, places["NDVI"]].clamp(min=0).split(1, dim=1)
+            groups["NDVI"] = (nir - red) / (nir + red).clamp(min=torch.finfo(image.dtype).tiny)
         return groups
 
     def embed(
@@ -206,23 +202,20 @@ class GalileoViT(CardTransformer):
 
 
 def group_members(bands: Sequence[str]) -> dict[str, list[str]]:
-    """Sort image bands into groups, each to that of its nearest known band; NDVI where possible."""
-    known = [band for members in GROUPS.values() for band in members if band != "NDVI"]
-    members: dict[str, list[str]] = {}
-    for group, own in GROUPS.items():
-        if group == "NDVI":
-            found = list(members_of_ndvi(bands))
-        else:
-            found = [band for band in bands if nearest_band(band, known) in own]
-        if found:
-            members[group] = ["NDVI"] if group == "NDVI" else found
-    return members
+    """Sort image bands into groups, each to that of its nearest known band.
 
-
-def members_of_ndvi(bands: Sequence[str]) -> tuple[str, ...]:
-    """Return the red and the near-infrared band for NDVI, or nothing if one is missing."""
+    Returns:
+        Group -> its bands, without groups that have none; of NDVI, if it can be had, the red and a
+        near-infrared band.
+    """
+    known = [band for own in GROUPS.values() for band in own]
+    members = {
+        group: [band for band in bands if nearest_band(band, known) in own]
+        for group, own in GROUPS.items()
+    }
     infrared = [band for band in ("NIR_BROAD", "NIR_NARROW") if band in bands]
-    return ("RED", infrared[0]) if "RED" in bands and infrared else ()
+    members["NDVI"] = ["RED", infrared[0]] if "RED" in bands and infrared else []
+    return {group: found for group, found in members.items() if found}
 
 
 def month_indices(temporal: Tensor | None, image: Tensor) -> Tensor:

@@ -71,19 +71,21 @@ def test_decur_has_the_keys_and_shapes_of_its_published_file(root: Path) -> None
     assert own == wanted
 
 
-def test_decur_computes_what_torchgeos_resnet50_does(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchgeo.models")
-    reference = models.resnet50(in_chans=13).eval()
+@pytest.mark.parametrize(("name", "norm"), [("resnet18", False), ("starnet_s1", True)])
+def test_stages_are_timms_and_only_the_last_passes_a_final_norm(
+    name: str, norm: bool, tmp_path: Path
+) -> None:
+    reference = timm.create_model(name).eval()
     state = random_state(reference)
     reference.load_state_dict(state)
-    torch.save(state, tmp_path / "decur.pth")
-    backbone = gp.load_backbone("decur_resnet50", weights=tmp_path / "decur.pth").eval()
-    image = torch.rand(1, 13, 64, 96)
+    save_file(state, tmp_path / "model.safetensors")
+    backbone = gp.load_backbone(f"timm:{name}", weights=tmp_path / "model.safetensors").eval()
+    image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        wanted = reference.forward_intermediates(image, intermediates_only=True)[1:]
-        for ours, theirs in zip(backbone(image), wanted, strict=True):
-            assert torch.equal(ours, theirs)
-        assert torch.equal(backbone(image)[-1], reference.forward_features(image))
+        maps, raw = backbone(image), reference.forward_intermediates(image)[1][-4:]
+        assert torch.equal(maps[-1], reference.forward_features(image))
+    equal = [torch.equal(ours, theirs) for ours, theirs in zip(maps, raw, strict=True)]
+    assert equal == [True, True, True, not norm]
 
 
 def test_stages_can_be_chosen() -> None:
@@ -160,21 +162,6 @@ def test_bands_are_chosen_in_every_layer_that_reads_the_image(tmp_path: Path) ->
         wanted, ours = rgb(image)[0], bgr(image.flip(1))[0]
     # The same sums in another order: float32 rounding.
     assert torch.allclose(ours, wanted, rtol=1e-5)
-
-
-def test_only_the_last_stage_passes_a_final_norm(tmp_path: Path) -> None:
-    reference = timm.create_model("starnet_s1").eval()
-    state = random_state(reference)
-    reference.load_state_dict(state)
-    save_file(state, tmp_path / "model.safetensors")
-    backbone = gp.load_backbone("timm:starnet_s1", weights=tmp_path / "model.safetensors").eval()
-    image = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        maps, raw = backbone(image), reference.forward_intermediates(image)[1]
-        assert torch.equal(maps[-1], reference.forward_features(image))
-    assert [torch.equal(ours, theirs) for ours, theirs in zip(maps, raw, strict=True)] == [
-        True, True, True, False
-    ]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
