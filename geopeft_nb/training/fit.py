@@ -34,7 +34,7 @@ from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
-from geopeft_nb.training.recorder import Recorder, quiet
+from geopeft_nb.training.recorder import COLUMNS, Recorder, quiet
 from geopeft_nb.training.resume import prepare
 from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
@@ -264,7 +264,6 @@ def _train(
         frugal = applied(model, settings["frugal"])
     with quiet(), frugal as done:
         trainer = lightning.Trainer(
-            min_epochs=0,  # the stop button also works in the first epoch
             max_epochs=epochs,
             precision=LIGHTNING_NAMES[settings["precision"]],  # type: ignore[arg-type]
             accumulate_grad_batches=settings["accumulate"],
@@ -300,14 +299,14 @@ def _train(
             signal.signal(signal.SIGINT, interrupt)
         finally:
             peak = device_memory(place).get("peak", process_memory())
-            recorder.restore_best(model)
+            message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
-            view.finish(state=state, message=recorder.summary())
+            view.finish(state, message)
     run = Run(
         model=model,
         method=str(model.method),
         data_name=data.card.name,
-        history=pd.DataFrame(recorder.rows, columns=list(recorder.columns)),
+        history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
         memory={**memory, "peak": peak - before},
         seconds=recorder.seconds,
         best=recorder.best,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import Sampler
 
@@ -58,22 +58,16 @@ class Order(Callback, Sampler[int]):
         self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
 
     def on_train_batch_start(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule,
-        batch: Any, index: int,  # noqa: ANN401 - Lightning's type
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, task: LightningModule, batch: object, index: int
+    ) -> None:
         """Seed what augmentation and dropout draw in this batch."""
         torch.manual_seed(mix(self.seed, self.epoch, 1 + self.batch, trainer.global_rank))
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule,
-        outputs: Any, batch: Any, index: int,  # noqa: ANN401 - Lightning's type
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
         """Count the batch."""
         self.batch += 1
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, *_: object, **__: object) -> None:
         """Count the epoch."""
         self.epoch, self.batch = self.epoch + 1, 0
 

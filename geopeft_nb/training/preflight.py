@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from geopeft_nb.datasets.base import ChipDataset
@@ -104,8 +103,7 @@ def check_part(name: str, part: ChipDataset, data: GeoData, used: tuple[str, ...
                 "Use build_model(..., metadata=False), or leave such chips out."
             )
     shape = (len(data.bands), data.size, data.size)
-    for index in np.linspace(0, len(part) - 1, min(READ, len(part))).round().astype(int):
-        sample = part[int(index)]
+    for sample in part.spread(READ):
         if (given := tuple(sample["image"].shape)) != shape:
             raise GeopeftError(
                 f"The image of chip {sample['name']!r} is {given} instead of {shape}."

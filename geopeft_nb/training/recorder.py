@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -31,6 +31,10 @@ KNOWN = (
 )
 
 
+#: Of a history; the last one is the validation score of the task, see `TaskCard.column`.
+COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss")
+
+
 class Diverged(GeopeftError):
     """The training loss is no longer a number."""
 
@@ -44,17 +48,12 @@ class Recorder(Callback):
 
     Attributes:
         rows: One dictionary per step, the rows of the history.
-        columns: Columns of the history; the last is the validation score of the task.
         best: Epoch, val_loss and validation score of the weights that are kept.
     """
 
     def __init__(self, view: Dashboard, card: TaskCard) -> None:
         self.view, self.card = view, card
         self.rows: list[dict[str, float]] = view.state["rows"]
-        self.columns = (
-            "step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss",
-            card.column,
-        )  # fmt: skip
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
         self.start = self.seconds = 0.0
@@ -70,13 +69,13 @@ class Recorder(Callback):
         vars(self).update(state_dict)
         self.view.state["rows"] = self.rows
 
-    def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         """Start the clock, or let it go on."""
         self.start = time.perf_counter() - self.seconds
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule,
-        outputs: Any, batch: dict[str, Tensor], index: int,  # noqa: ANN401 - Lightning's type
+        self, trainer: Trainer, task: LightningModule,
+        outputs: Any, batch: object, index: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
@@ -95,25 +94,23 @@ class Recorder(Callback):
         }
         if not math.isfinite(row["train_loss"]):
             raise Diverged(
-                f"The training loss became {row['train_loss']} in step {row['step']}. Lower the "
-                f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
+                f"The training loss became {row['train_loss']} in step {step}. Lower the learning "
+                f"rate (it was {row['lr']:g}) or take precision='fp32'."
             )
         self.rows.append(row)
-        self.view.update()
         self.losses = []
+        self.view.update()
         if self.view.should_stop:
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
 
     def on_exception(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule, exception: BaseException
+        self, trainer: Trainer, task: LightningModule, exception: BaseException
     ) -> None:
         """Take the kernel's interrupt, or Ctrl-C, for the stop button."""
         if isinstance(exception, KeyboardInterrupt):
             self.view.stop()
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""
         names = ("val_loss", self.card.column)
         scores = {name: float(trainer.callback_metrics[name]) for name in names}
@@ -126,15 +123,11 @@ class Recorder(Callback):
             self.kept = {name: value.to("cpu", copy=True) for name, value in moving.items()}
         self.view.validation()
 
-    def restore_best(self, model: SegmentationModel) -> None:
-        """Put the best weights back; without a validation yet, the last ones stay."""
-        if self.kept:
-            model.load_state_dict(self.kept, strict=False)
-
-    def summary(self) -> str:
-        """Say in one line which weights were kept."""
-        if not self.best:
+    def restore_best(self, model: SegmentationModel) -> str:
+        """Put the best weights back, and say which they are."""
+        if not self.kept:
             return "Stopped before the first validation: the last weights are kept."
+        model.load_state_dict(self.kept, strict=False)
         score = f"{self.card.title} {self.best[self.card.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
 
@@ -147,15 +140,13 @@ def memory_now(device: torch.device) -> int:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning from printing about hardware and from advising on data workers."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
     with warnings.catch_warnings():
         for said in KNOWN:
             warnings.filterwarnings("ignore", said)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logger.setLevel(level)

@@ -15,9 +15,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
@@ -45,9 +45,8 @@ class Saver(Checkpoint):
         self.due = monotonic() + SECONDS
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule,
-        outputs: Any, batch: Any, index: int,  # noqa: ANN401 - Lightning's type
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, task: LightningModule, outputs: object, batch: object, index: int
+    ) -> None:
         """Write one if it is time, or if somebody stops here.
 
         Not while gradients add up, which are not kept, nor before the validation of an epoch.
@@ -60,26 +59,21 @@ class Saver(Checkpoint):
         elif trainer.world_size == 1 and monotonic() >= self.due:
             self.save(trainer)
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Write one of the epoch that is over."""
         self.save(trainer)
 
-    def on_train_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Write the last one."""
         self.save(trainer, ended=True)
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        task: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what the run was told, and whether it was cut off."""
         checkpoint |= {"about": self.about, "ended": self.ended}
 
-    def save(self, trainer: lightning.Trainer, ended: bool = False) -> None:
+    def save(self, trainer: Trainer, ended: bool = False) -> None:
         """Write a checkpoint under another name, and rename it when it is whole."""
         if self.ended:
             return

@@ -97,8 +97,7 @@ class WatchedChips:
 
 def telling(part: ChipDataset, count: int) -> list[Sample]:
     """Take, of some evenly spread chips, those with the widest spread of labels or values."""
-    places = np.linspace(0, len(part) - 1, min(LOOKED_AT, len(part))).round().astype(int)
-    looked = [part[int(place)] for place in places]
+    looked = list(part.spread(LOOKED_AT))
     if "mask" not in looked[0]:
         return looked[:: -(-len(looked) // count)]
 

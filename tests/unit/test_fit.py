@@ -169,7 +169,7 @@ def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     ("image", "message"),
     [
         (np.zeros((5, 16, 16), np.float32), r"'odd' is \(5, 16, 16\) instead of \(6, 16, 16\)"),
-        (np.full((6, 16, 16), np.nan, np.float32), "Chip 'odd' has 1536 NaN"),
+        (np.full((6, 16, 16), np.nan, np.float32), "Chip 'odd' has NaN"),
     ],
 )
 def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
@@ -274,12 +274,6 @@ def test_further_callbacks_and_loggers_of_lightning_are_told(data: GeoData, tmp_
     assert count.steps == 9
     logged = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
     assert logged.val_miou.dropna().tolist() == run.history.val_miou.dropna().tolist()
-
-
-def test_training_ends_when_patience_does(data: GeoData, monkeypatch: pytest.MonkeyPatch) -> None:
-    worse = replace(TASKS["segmentation"], loss=lambda output, *_: output.mean() * 0 + 3)
-    monkeypatch.setitem(TASKS, "segmentation", worse)
-    assert train(data, epochs=9, patience=2).history.epoch.max() == 3
 
 
 def test_chips_stay_as_they_are_without_augmentation(data: GeoData, run: Run) -> None:

@@ -32,8 +32,3 @@ def test_a_range_test_suggests_a_rate_and_leaves_the_model_as_it_was(data: GeoDa
     assert 2e-5 < found.suggestion(skip_begin=30) < 1e-3
     assert found.results["loss"][-1] > 1.1 * min(found.results["loss"])
     assert found.plot(suggest=True).axes[0].get_xscale() == "log"
-
-
-def test_it_refuses_what_fit_refuses(data: GeoData) -> None:
-    with pytest.raises(gp.GeopeftError, match="Nothing is attached"):
-        gp.find_lr(gp.build_model(gp.load_backbone("geopeft_tiny"), data), data)

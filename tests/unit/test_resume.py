@@ -171,21 +171,6 @@ def test_a_checkpoint_holds_what_is_trained_and_no_more(data: GeoData, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.ckpt"]
 
 
-def test_the_best_weights_survive_a_break_after_them(
-    data: GeoData, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cut_off(monkeypatch, data, tmp_path / "run", 8)
-    found = load(tmp_path / "run")
-    assert found["global_step"] == 7 and found["callbacks"]["Order"] == {"epoch": 2, "batch": 1}
-    best = kept(found)
-    # From here on nothing is better: what comes back is what was kept before the break.
-    monkeypatch.setattr("geopeft_nb.tasks.TaskCard.score", lambda self, counts: -1.0)
-    again = train(data, out=tmp_path / "run", resume=True)
-    assert again.best["epoch"] <= 2
-    state = again.model.state_dict()
-    assert all(torch.equal(state[name], value) for name, value in best.items())
-
-
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
