@@ -13,14 +13,11 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import check_space
 
 
-def extract(
-    archives: Path | Sequence[Path], folder: Path, wanted: Callable[[str], bool] = bool
-) -> Path:
+def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] = bool) -> Path:
     """Extract an archive into a new folder, all of it or nothing.
 
     Args:
-        archives: A tar (also compressed) or zip file; or its parts, in order, of one that was cut
-            into several files.
+        parts: A tar (also compressed) or zip file; or several, in order, that one was cut into.
         folder: Where its content shall lie. If it exists it is complete, and nothing is done.
         wanted: Says by its name, with forward slashes, whether a member is extracted.
 
@@ -34,7 +31,6 @@ def extract(
     """
     from filelock import FileLock
 
-    parts = [archives] if isinstance(archives, Path) else list(archives)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.partial")
     with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -48,9 +44,7 @@ def extract(
             else:
                 _untar(parts, partial, wanted)
             return partial.rename(folder)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise GeopeftError(
                 f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Delete it, so "
                 "that it is fetched again."

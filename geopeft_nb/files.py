@@ -154,15 +154,16 @@ def find_file(entry: FileEntry) -> Path | None:
     mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
     places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
     found = next((place for place in places if place.is_file()), None)
-    if found or not entry.hub:
-        return found
+    return found or (_in_cache_of_hub(entry) if entry.hub else None)
+
+
+def _in_cache_of_hub(entry: FileEntry) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(**entry.hub)
-    if not isinstance(cached, str) or not Path(cached).is_file():
-        return None
-    # Of another size, it is an older version: the hub has the one that is meant.
-    return Path(cached) if entry.size in (None, Path(cached).stat().st_size) else None
+    if isinstance(cached, str) and entry.size in (None, Path(cached).stat().st_size):
+        return Path(cached)
+    return None  # not there, or an older version, of another size
 
 
 def fetch(entry: FileEntry, download: bool = True) -> Path:
@@ -323,19 +324,20 @@ def check_file(path: Path, entry: FileEntry) -> Path:
     Raises:
         GeopeftError: Size or checksum differ; the message states both values.
     """
-    found = path.stat().st_size
-    if entry.size is not None and found != entry.size:
-        raise GeopeftError(
-            f"{path} is corrupt or incomplete: {found} bytes instead of {entry.size}. Delete it "
-            "and fetch it again."
-        )
+    size = path.stat().st_size
+    if entry.size not in (None, size):
+        raise _damaged(path, "size in bytes", size, entry.size)
     for kind, expected in (("sha256", entry.sha256), ("md5", entry.md5)):
-        if expected is not None and not (actual := checksum_of(path, kind)).startswith(expected):
-            raise GeopeftError(
-                f"{path} is corrupt: its {kind} is {actual[:16]}… instead of {expected[:16]}…. "
-                "Delete it and fetch it again."
-            )
+        if expected and not (found := checksum_of(path, kind)).startswith(expected):
+            raise _damaged(path, kind, found, expected)
     return path
+
+
+def _damaged(path: Path, what: str, found: object, expected: object) -> GeopeftError:
+    return GeopeftError(
+        f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. Delete it, "
+        "so that it is fetched again."
+    )
 
 
 def checksum_of(path: Path, kind: str = "sha256") -> str:

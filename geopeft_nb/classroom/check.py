@@ -11,15 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.machinery import SourceFileLoader
 from numbers import Real
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from geopeft_nb.errors import check_name
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
+#: State of an answer -> sign and colour; the colour only repeats what sign and words say.
+_LOOKS = {
+    "passed": ("✓", "#009E73"), "not yet": ("✗", "#D55E00"), "not answered": ("…", "#9A9A9A"),
+}  # fmt: skip
 
 
 class Slip(Exception):
@@ -64,15 +69,13 @@ class Result:
         return self.state == "passed"
 
     def __repr__(self) -> str:
-        sign = {"passed": "✓", "not yet": "✗"}.get(self.state, "…")
-        return f"{sign} {self.name}: {self.message}"
+        return f"{_LOOKS[self.state][0]} {self.name}: {self.message}"
 
     def _repr_html_(self) -> str:
-        """Show the finding in a notebook; colour only repeats what the sign and the words say."""
-        colour = {"passed": "#009E73", "not yet": "#D55E00"}.get(self.state, "#9A9A9A")
-        style = f"border-left:4px solid {colour};padding:.4em .8em"
-        root = f'class="gp-check" data-state="{self.state}" style="{style}"'
-        return f"<div {root}>{escape(repr(self))}</div>"
+        """Show the finding in a notebook."""
+        style = f"border-left:4px solid {_LOOKS[self.state][1]};padding:.4em .8em"
+        start = f'<div class="gp-check" data-state="{self.state}" style="{style}">'
+        return f"{start}{escape(repr(self))}</div>"
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,11 @@ class Exercise:
     def check(self, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
         """Check an answer; `check` of this module says how."""
         if not _answered(answer):
-            message = f"not answered yet. It wants {self.wants}."
-            return Result(self.name, "not answered", message)
-        if not isinstance(answer, self.types):
-            kind = type(answer).__name__
-            return Result(
-                self.name, "not yet", f"It wants {self.wants}, and this is of type {kind}."
-            )
+            return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
         try:
-            off = self.find(answer, **given)
+            kind = type(answer).__name__
+            fits = isinstance(answer, self.types)
+            off = self.find(answer, **given) if fits else f"It wants {self.wants}, not a {kind}."
         except Slip as slip:
             off = str(slip)
         return Result(self.name, *(("not yet", off) if off else ("passed", "that's right.")))
@@ -132,10 +131,8 @@ def lesson_folders() -> dict[str, Path]:
 @cache
 def load_checks(folder: Path) -> dict[str, Exercise]:
     """Run `checks.py` of a lesson's folder, and return its exercises by name."""
-    spec = spec_from_file_location(f"checks_of_{folder.name}", folder / "checks.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType(f"checks_of_{folder.name}")
+    SourceFileLoader(module.__name__, str(folder / "checks.py")).exec_module(module)
     return {task.name: task for task in vars(module).values() if isinstance(task, Exercise)}
 
 

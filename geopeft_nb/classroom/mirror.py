@@ -89,12 +89,9 @@ def _find(name: str, lessons: tuple[str, ...], dest: Path) -> Item:
     """Find out which files a backbone or data set has, and which the mirror lacks."""
     item, card = Item(name, lessons), CARDS.get(name)
     entry = card.weights if card else None
-    shipped = data_folder() / (entry.path if entry else name)
-    if name in NO_FILES or (card and not entry):
-        item.state = "has no files"
-        return item
-    if shipped.exists():
-        item.state, item.files = "ships, no copy", [entry] if entry else _listing(shipped)
+    ships = (data_folder() / (entry.path if entry else name)).exists()
+    if ships or name in NO_FILES or (card and not entry):
+        item.state = "ships, or has no files"
         return item
     if files := [entry] if entry else published_files(name):
         item.files = [replace(entry, size=entry.size or _size(entry)) for entry in files]

@@ -35,7 +35,7 @@ def main(what: str, *arguments: str) -> None:
         from geopeft_nb import archives
 
         print("started", flush=True)
-        archives.extract(Path(arguments[0]), Path(arguments[1]))
+        archives.extract([Path(arguments[0])], Path(arguments[1]))
     elif what == "chips":
         from geopeft_nb.datasets.chip_cache import ChipCache
 

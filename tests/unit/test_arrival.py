@@ -51,13 +51,13 @@ def entry(server: Trickle, **changes: object) -> FileEntry:
 
 
 def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: Path) -> None:
-    with pytest.raises(ValueError, match=f"its sha256 is {DIGEST[:16]}… instead of {'0' * 16}…"):
+    with pytest.raises(ValueError, match=f"its sha256 is {DIGEST} instead of {'0' * 64}"):
         fetch(entry(server, sha256="0" * 64))
     with pytest.raises(ValueError, match=r"its md5 is .* instead of 0000"):
         fetch(entry(server, sha256=None, md5="0" * 32))
-    with pytest.raises(ValueError, match=r"its sha256 is .* instead of 00000000…"):
+    with pytest.raises(ValueError, match=r"its sha256 is .* instead of 00000000\."):
         fetch(entry(server, sha256="0" * 8))  # only the first digits are known
-    with pytest.raises(ValueError, match="3000000 bytes instead of 3000001"):
+    with pytest.raises(ValueError, match="size in bytes is 3000000 instead of 3000001"):
         fetch(entry(server, size=3_000_001))
     assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
     assert fetch(entry(server, sha256=DIGEST[:8])).read_bytes() == CONTENT
@@ -177,25 +177,25 @@ def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name:
     pack(tmp_path / "bad.tar", name)
     for archive in ("bad.tar", "bad.zip"):
         with pytest.raises(ValueError, match=r"cannot be extracted .*outside"):
-            extract(tmp_path / archive, tmp_path / "out")
+            extract([tmp_path / archive], tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", "out.lock"}
 
 
 def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
-    extract(pack(tmp_path / "odd.tar", "/tmp/chip.txt"), tmp_path / "out")
+    extract([pack(tmp_path / "odd.tar", "/tmp/chip.txt")], tmp_path / "out")
     assert (tmp_path / "out/tmp/chip.txt").read_bytes() == b"right"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(ValueError, match="SpecialFileError"):
-        extract(pack(tmp_path / "bad.tar", "link", kind), tmp_path / "out")
+        extract([pack(tmp_path / "bad.tar", "link", kind)], tmp_path / "out")
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
         packed.writestr(link, "/etc/passwd")
     with pytest.raises(ValueError, match="is a link"):
-        extract(tmp_path / "bad.zip", tmp_path / "out")
+        extract([tmp_path / "bad.zip"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -207,7 +207,7 @@ def test_an_archive_that_swells_beyond_the_disk_is_refused(
     usage = SimpleNamespace(total=0, used=0, free=200_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"bomb\.zip takes 300 MB .* where 200 MB are free"):
-        extract(tmp_path / "bomb.zip", tmp_path / "out")
+        extract([tmp_path / "bomb.zip"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path, length:
         packed.addfile(member, io.BytesIO(CONTENT))
     (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:length])
     with pytest.raises(ValueError, match=r"cut\.tar\.gz cannot be extracted"):
-        extract(tmp_path / "cut.tar.gz", tmp_path / "out")
+        extract([tmp_path / "cut.tar.gz"], tmp_path / "out")
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 

@@ -71,22 +71,16 @@ def read(path: Path) -> list[nbformat.NotebookNode]:
 def test_exercise_loses_its_solution_and_keeps_a_prompt(checkout: Path) -> None:
     build.main(["--root", str(checkout)])
     sources = [cell.source for cell in read(checkout / "notebooks/01_tiny.ipynb")]
-    assert "share = None\n# Write your code here." in sources
+    assert "share = None\n# Write your code here." in sources and len(sources) == 4
     assert not any("0.1" in source or "Why it is so" in source for source in sources)
-    assert len(sources) == 4
 
 
-def test_solution_keeps_everything(checkout: Path) -> None:
+def test_solution_keeps_everything_and_its_badges_point_to_the_one_address(checkout: Path) -> None:
     build.main(["--root", str(checkout)])
     sources = [cell.source for cell in read(checkout / "notebooks/solutions/01_tiny.ipynb")]
+    assert "Why it is so." in sources and len(sources) == 6
     assert any("share = 0.1" in source for source in sources)
-    assert "Why it is so." in sources
-    assert len(sources) == 6
-
-
-def test_badges_point_to_the_one_address_of_the_repository(checkout: Path) -> None:
-    build.main(["--root", str(checkout)])
-    head = read(checkout / "notebooks/solutions/01_tiny.ipynb")[0].source
+    head = sources[0]
     assert "someone/somewhere/blob/main/notebooks/solutions/01_tiny.ipynb" in head
     assert "gh/someone/somewhere/main?urlpath=lab/tree/notebooks/solutions/01_tiny.ipynb" in head
 
@@ -145,23 +139,26 @@ def half(answer: float, scale: float) -> str:
     return "" if answer == 0.5 * scale else "Not half."
 
 
-def test_right_answer_passes_and_wrong_one_is_explained() -> None:
-    assert half.check(0.5, scale=1).passed
-    wrong = half.check(0.4, scale=1)
-    assert (wrong.state, wrong.message) == ("not yet", "Not half.")
-
-
-@pytest.mark.parametrize("blank", [None, ..., (1, None), [], {"a": ...}])
-def test_blank_answer_is_not_answered_yet_and_raises_nothing(blank: object) -> None:
-    result = half.check(blank, scale=1)
-    assert result.state == "not answered" and not result.passed
-    assert "not answered yet" in repr(result) and "one half, as a number" in repr(result)
-
-
-def test_answer_of_the_wrong_type_is_told_what_is_wanted() -> None:
-    result = half.check("a half", scale=1)
-    assert result.state == "not yet"
-    assert "one half, as a number" in result.message and "str" in result.message
+@pytest.mark.parametrize(
+    ("answer", "state", "words"),
+    [
+        (0.5, "passed", ""),
+        (0.4, "not yet", "Not half."),
+        ("<b>", "not yet", "It wants one half, as a number, not a str."),
+        *((blank, "not answered", "not answered yet. It wants one half, as a number.")
+          for blank in (None, ..., (1, None), [], {"a": ...})),
+    ],
+)  # fmt: skip
+def test_an_answer_is_judged_and_what_is_off_explained(
+    answer: Any,  # noqa: ANN401
+    state: str,
+    words: str,
+) -> None:
+    result = half.check(answer, scale=1)
+    assert (result.state, result.passed) == (state, state == "passed")
+    assert words in result.message and result.message in repr(result)
+    shown = result._repr_html_()
+    assert f'class="gp-check" data-state="{state}"' in shown and "<b>" not in shown
 
 
 @pytest.mark.parametrize(
@@ -176,29 +173,17 @@ def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:
         check(name, 1)
 
 
-def test_result_escapes_what_it_shows() -> None:
-    shown = half.check("<b>", scale=1)._repr_html_()
-    assert 'class="gp-check" data-state="not yet"' in shown and "✗" in shown
-
-
 # Quizzes
 
 
-def test_a_quiz_shows_a_line_that_opens_for_each_choice() -> None:
-    shown = quiz("01")._repr_html_()
-    count = sum(len(question["choice"]) for question in quiz("01").questions)
-    assert shown.count("<details") == shown.count("<summary") == count
-    assert shown.count("✓ Right.") == len(quiz("01").questions)
-
-
-def test_plain_text_of_a_quiz_does_not_give_the_answers_away() -> None:
-    text = repr(quiz("01"))
-    assert not any(c["why"] in text for q in quiz("01").questions for c in q["choice"])
-
-
-def test_quiz_escapes_its_text() -> None:
-    own = {"ask": "1 < 2?", "choice": [{"text": "yes", "why": "<i>", "correct": True}]}
-    assert "<i>" not in Quiz("own", [own])._repr_html_()
+def test_a_quiz_explains_each_choice_when_it_is_opened_and_not_before() -> None:
+    own = quiz("01")
+    shown, choices = own._repr_html_(), [c for q in own.questions for c in q["choice"]]
+    assert shown.count("<details") == shown.count("<summary") == len(choices)
+    assert shown.count("✓ Right.") == len(own.questions)
+    assert not any(choice["why"] in repr(own) for choice in choices)
+    odd = {"ask": "1 < 2?", "choice": [{"text": "yes", "why": "<i>", "correct": True}]}
+    assert "<i>" not in Quiz("own", [odd])._repr_html_()
 
 
 def test_unknown_quiz_suggests_the_nearest() -> None:

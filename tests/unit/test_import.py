@@ -30,18 +30,6 @@ def test_load_backbone_imports_no_heavy_library() -> None:
     assert run(code) == "[]"
 
 
-def test_lists_can_be_called_in_any_order() -> None:
-    code = (
-        "import geopeft_nb as gp; gp.load_backbone('geopeft_tiny', weights=None); "
-        "import geopeft_nb.datasets.load; "
-        "print(gp.list_backbones().index[0], *gp.list_datasets().index, gp.list_methods().index[0])"
-    )
-    assert run(code) == (
-        "geopeft_tiny scenes sandbox folder eurosat hls_water sen1floods11 burn_scars reben_7k "
-        "m_cashew_plantation m_sa_crop_type linear_probe"
-    )
-
-
 def test_every_public_name_can_be_imported() -> None:
     import geopeft_nb as gp
 

@@ -104,7 +104,7 @@ def test_what_was_copied_is_a_mirror_of_its_own(
     assert shown.startswith(f"3 MB to copy to {dest}\n")
     assert re.search(r"toy +01 +1 +0\.5 +copied\n", shown)
     assert re.search(r"chips +01 +120 +2\.4 +copied", shown)
-    assert re.search(r"geopeft_tiny +01 +1 +6\.5 +ships, no copy", shown)
+    assert re.search(r"geopeft_tiny +01 +0 +0\.0 +ships", shown)
     assert f"Set the environment variable GEOPEFT_MIRROR to {dest}" in shown
 
 
@@ -122,18 +122,31 @@ def test_a_list_copies_nothing_and_a_second_time_changes_nothing(
     assert shown.startswith("0 MB to copy") and shown.count("there already") == 2
 
 
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (False, r"'toy/encoder\.pt' \(500,000 bytes.*\) is not on .*ConnectionError: no network"),
+        (True, r"\S+source/toy/encoder\.pt is corrupt"),
+    ],
+)
 def test_what_cannot_be_had_is_named_and_the_rest_copied(
-    dest: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    dest: Path,
+    source: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: bool,
+    said: str,
 ) -> None:
     (source / "toy/encoder.pt").unlink()
+    if damaged:
+        (source / "toy/encoder.pt").write_bytes(bytes(len(WEIGHTS)))
     monkeypatch.setitem(LOADERS, "absent", LOADERS["hls_water"])
     assert copy(dest, "--also", "absent") == 1
-    assert (dest / "chips").is_dir()
+    assert (dest / "chips").is_dir() and not (dest / "toy").exists()
     shown = capsys.readouterr()
     assert re.search(r"toy .* missing", shown.out) and "Set the environment" not in shown.out
     first, second = shown.err.splitlines()
-    assert first.startswith("geopeft_nb: toy is missing: 'toy/encoder.pt' (500,000 bytes) is not")
-    assert "ConnectionError: no network" in first
+    assert re.match(f"geopeft_nb: toy is missing: {said}", first)
     assert second.startswith("geopeft_nb: absent is missing: no folder 'absent' on this machine")
 
 
@@ -148,15 +161,6 @@ def test_a_damaged_copy_is_replaced(
         monkeypatch.setenv("GEOPEFT_MIRROR", os.pathsep.join([str(dest), str(source)]))
     assert copy(dest) == 0
     assert holds_all(dest)
-
-
-def test_a_damaged_source_is_named_and_not_copied(
-    dest: Path, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (source / "toy/encoder.pt").write_bytes(bytes(len(WEIGHTS)))
-    assert copy(dest) == 1
-    assert not (dest / "toy").exists() and (dest / "chips").is_dir()
-    assert f"toy is missing: {source}/toy/encoder.pt is corrupt" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_seen_before_anything_is_copied(
@@ -197,35 +201,26 @@ def test_a_disk_that_fills_up_leaves_no_piece(
     assert {path.name for path in dest.iterdir()} == {"chips", "toy"}
 
 
-def test_weights_come_from_the_hub_where_there_is_a_network(
+@pytest.mark.parametrize("online", [True, False])
+def test_the_hub_is_asked_for_a_size_that_the_card_lacks(
     dest: Path,
     source: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    online: bool,
 ) -> None:
-    on_hub = (source / "toy/encoder.pt").rename(tmp_path / "blob")
-    unknown = replace(CARDS["toy"], weights=replace(ENTRY, size=None))
-    monkeypatch.setitem(CARDS, "toy", unknown)
-    facts = SimpleNamespace(size=len(WEIGHTS))
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: facts)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(on_hub))
-    assert copy(dest) == 0
-    assert holds_all(dest)
-    shown = capsys.readouterr().out  # the hub was asked for the size beforehand
-    assert "at least" not in shown and re.search(r"toy +01 +1 +0\.5 +copied", shown)
-
-
-def test_a_size_that_nobody_knows_is_said_to_be_unknown(
-    dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (source / "toy/encoder.pt").unlink()
+    on_hub = (source / "toy/encoder.pt").rename(source / "blob")
     monkeypatch.setitem(CARDS, "toy", replace(CARDS["toy"], weights=replace(ENTRY, size=None)))
+    if online:
+        facts = SimpleNamespace(size=len(WEIGHTS))
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: facts)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(on_hub))
     assert copy(dest, "--list") == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("at least 2 MB") and re.search(
-        r"toy +01 +1 +unknown +to download", shown
-    )
+    assert shown.startswith("3 MB" if online else "at least 2 MB")
+    assert re.search(rf"toy +01 +1 +{'0.5' if online else 'unknown'} +to download", shown)
+    assert copy(dest) == (not online)
+    assert (dest / "toy/encoder.pt").is_file() == online
 
 
 def test_a_data_set_that_comes_file_by_file_is_downloaded(
@@ -259,13 +254,6 @@ def test_mistakes_are_told_in_one_line(
     assert main(["mirror", str(dest), *arguments]) == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert said in error and not dest.exists()
-
-
-def test_a_file_is_no_place_for_a_mirror(dest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dest.write_bytes(b"")
-    assert copy(dest) == copy(dest / "below") == 1
-    first, second = capsys.readouterr().err.splitlines()
-    assert "File exists" in first and "Not a directory" in second
 
 
 @pytest.mark.mirror
