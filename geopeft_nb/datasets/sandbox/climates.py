@@ -23,6 +23,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 #: Material -> reflectance 0-1 in BLUE, GREEN, RED, NIR_NARROW, SWIR_1, SWIR_2.
 SPECTRA: dict[str, tuple[float, ...]] = {
@@ -59,7 +62,8 @@ SPECTRA: dict[str, tuple[float, ...]] = {
     "tile": (0.080, 0.120, 0.230, 0.300, 0.360, 0.330),
 }
 
-_NAMES = ("temperate", "boreal", "mediterranean", "savanna", "monsoon", "desert")
+#: Names of the regions, home first.
+REGIONS = ("temperate", "boreal", "mediterranean", "savanna", "monsoon", "desert")
 #: What climates differ in, a column each; shares and covers are 0-1, days are days of year.
 _TABLE: dict[str, tuple[float, ...]] = {
     # Degrees north, middle of the belt.
@@ -131,38 +135,31 @@ _TABLE: dict[str, tuple[float, ...]] = {
 class Climate(SimpleNamespace):
     """A climate: an attribute for each row of the table above, all of them floats."""
 
+    def greenness(self, day: float) -> float:
+        """Return the green share of natural vegetation on a day of year, 0-1."""
+        season = 0.5 * (1 + np.cos(2 * np.pi * (day - self.peak_day) / 365))
+        return float(self.low_green + (self.high_green - self.low_green) * season)
+
+    def snow_cover(self, day: float) -> float:
+        """Return the share of land under snow on a day of year, 0-1: most in early February.
+
+        A climate with little snow has none: the mean of six climates, one of them white, is not
+        white.
+        """
+        season = 0.5 + np.cos(2 * np.pi * (day - 35) / 365)
+        return float(np.clip(1.4 * self.snow - 0.28, 0, 1) * np.clip(season, 0, 1))
+
 
 def climate_of(region: str, shift: float) -> Climate:
     """Return a climate between the mean of all six and the region's own.
 
     Args:
-        region: A key of `CLIMATES`.
+        region: One of `REGIONS`.
         shift: 0 for the mean, the same for every region; 1 for the region's own.
     """
-    column, numbers = _NAMES.index(region), {}
-    for name, values in _TABLE.items():
-        mean = float(np.mean(values))
-        numbers[name] = mean + shift * (values[column] - mean)
-    return Climate(**numbers)
-
-
-#: Names of the regions, home first, and what is grown, wet and burnt there.
-CLIMATES = {name: climate_of(name, 1.0) for name in _NAMES}
-
-
-def greenness(climate: Climate, day: float) -> float:
-    """Return the green share of natural vegetation on a day of year, 0-1."""
-    season = 0.5 * (1 + np.cos(2 * np.pi * (day - climate.peak_day) / 365))
-    return float(climate.low_green + (climate.high_green - climate.low_green) * season)
-
-
-def snow_cover(climate: Climate, day: float) -> float:
-    """Return the share of land under snow on a day of year, 0-1: all of `snow` in early February.
-
-    A climate with little snow has none: the mean of six climates, one of them white, is not white.
-    """
-    season = 0.5 + np.cos(2 * np.pi * (day - 35) / 365)
-    return float(np.clip(1.4 * climate.snow - 0.28, 0, 1) * np.clip(season, 0, 1))
+    column = REGIONS.index(region)
+    means = {name: float(np.mean(values)) for name, values in _TABLE.items()}
+    return Climate(**{name: m + shift * (_TABLE[name][column] - m) for name, m in means.items()})
 
 
 def sun_elevation(latitude: float, day: float) -> float:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.datasets.sandbox.climates import Climate
-
-Array = NDArray[np.float64]
+from geopeft_nb.datasets.sandbox.climates import Array, Climate
 
 #: What can cover a pixel; the crops come last, and all of them are cropland.
 COVERS = (
@@ -73,9 +71,8 @@ def make_ground(rng: np.random.Generator, climate: Climate, side: int, farmed: b
     slopes *= climate.relief / slopes.std()
     drainage = _rank(valley + 0.25 * hills)
     fields, crop = _fields(rng, side, climate)
-    if farmed:
-        cover = crop
-    else:
+    cover = crop
+    if not farmed:
         flat = 1 - np.hypot(*slopes) / (0.05 + 1.5 * climate.relief)
         scores = smooth_noise(rng, side, 3.6, 5)
         scores += 0.7 * rng.standard_normal((5, 1, 1))

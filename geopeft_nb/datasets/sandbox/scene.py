@@ -8,25 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.sandbox.climates import (
-    SPECTRA,
-    Climate,
-    greenness,
-    snow_cover,
-    sun_elevation,
-)
-from geopeft_nb.datasets.sandbox.ground import (
-    COVERS,
-    FIRST_CROP,
-    Array,
-    Ground,
-    make_ground,
-    smooth_noise,
-)
+from geopeft_nb.datasets.sandbox.climates import SPECTRA, Array, Climate, sun_elevation
+from geopeft_nb.datasets.sandbox.ground import COVERS, FIRST_CROP, Ground, make_ground, smooth_noise
 
 #: What pixels are mixed from; what is missing to 1 is shade.
 MATERIALS = ("green", "needles", "dry", "soil", "water", "burnt", "snow", "built")
 GREEN, NEEDLES, DRY, SOIL, WATER, BURNT, SNOW, BUILT = range(len(MATERIALS))
+PLANTS = [GREEN, NEEDLES, DRY]
 #: Smallest and largest share of a place that is under water (flood) or burnt (burn).
 FLOODED, BURNED = (0.20, 0.60), (0.25, 0.65)
 #: Chips that lie side by side in a place, along each axis.
@@ -55,8 +43,8 @@ def make_place(
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     side = WINDOWS * size
-    middle = {"flood": climate.flood_day, "burn": climate.fire_day}.get(task, climate.map_day)
-    day = (middle + rng.uniform(-20, 20)) % 365
+    season = {"flood": climate.flood_day, "burn": climate.fire_day}.get(task, climate.map_day)
+    day = (season + rng.uniform(-20, 20)) % 365
     date = datetime.date(int(rng.integers(2017, 2024)), 1, 1) + datetime.timedelta(int(day))
     latitude = climate.latitude + rng.uniform(-3, 3)
     longitude += rng.uniform(-0.05, 0.05)
@@ -96,9 +84,8 @@ def _spectra(rng: np.random.Generator, climate: Climate) -> Array:
     soils = np.array([climate.dark, climate.brown, climate.red, climate.sand])
     soils = soils * rng.uniform(0.4, 1.6, 4) + 0.02
     names = ("dark soil", "brown soil", "red soil", "sand")
-    soil = sum(
-        weight * library[name] for weight, name in zip(soils / soils.sum(), names, strict=True)
-    )
+    shares = dict(zip(names, soils / soils.sum(), strict=True))
+    soil = sum(share * library[name] for name, share in shares.items())
     soil = soil * climate.soil_brightness * rng.uniform(0.85, 1.15)
     humus, turbidity = near(climate.humus, 0.1), near(climate.turbidity, 0.15)
     clear = humus * library["black water"] + (1 - humus) * library["clear water"]
@@ -122,60 +109,62 @@ def _spectra(rng: np.random.Generator, climate: Climate) -> Array:
 
 def _parts(rng: np.random.Generator, climate: Climate, ground: Ground, day: float) -> Array:
     """Return the share of each material in each pixel, (8, side, side), before fire and flood."""
-    green = np.clip(greenness(climate, day) + rng.uniform(-0.08, 0.08), 0.03, 0.97)
+    green = np.clip(climate.greenness(day) + rng.uniform(-0.08, 0.08), 0.03, 0.97)
     grass = np.clip(climate.cover + rng.uniform(-0.1, 0.1), 0.05, 0.97)
-    stage = climate.crop_stage + rng.uniform(-0.06, 0.06)
-    table = np.zeros((len(MATERIALS), len(COVERS)))
-
-    def put(cover: str, **shares: float) -> None:
-        for name, share in shares.items():
-            table[MATERIALS.index(name), COVERS.index(cover)] = share
-
-    trees, lit = 0.5 + 0.5 * grass, 1 - climate.shade
-    leaves = trees * lit * (1 - climate.needles)
-    put("water", water=1)
-    put("forest", needles=trees * lit * climate.needles, green=leaves * green**0.5,
-        dry=leaves * (1 - green**0.5), soil=1 - trees)  # fmt: skip
-    put("grassland", green=grass * green, dry=grass * (1 - green), soil=1 - grass)
-    put(
-        "bare ground",
-        green=0.1 * grass * green,
-        dry=0.1 * grass * (1 - green),
-        soil=1 - 0.1 * grass,
-    )
-    put("built-up", built=0.65, green=0.2 * green, soil=0.1)
-    put("pasture", green=0.9 * green, dry=0.9 * (1 - green), soil=0.1)
-    put("fallow", dry=0.15, soil=0.85)
-    ripe = 0.85 / (1 + np.exp((0.45 - stage) / 0.05))
-    cereal = 0.9 * np.exp(-(((stage - 0.25) / 0.18) ** 2))
-    put("cereal", green=cereal, dry=(1 - cereal) * ripe, soil=(1 - cereal) * (1 - ripe))
-    maize = 0.95 * np.exp(-(((stage - 0.62) / 0.2) ** 2))
-    put("maize", green=maize, soil=1 - maize)
-    rice, wet = (
-        0.8 * np.exp(-(((stage - 0.7) / 0.25) ** 2)),
-        1 / (1 + np.exp((stage - 0.75) / 0.05)),
-    )
-    put("rice", green=rice, water=(1 - rice) * wet, dry=(1 - rice) * (1 - wet))
-    parts = table[:, ground.cover]
+    parts = _cover_table(climate, green, grass, climate.crop_stage + rng.uniform(-0.06, 0.06))
+    parts = parts[:, ground.cover]
     # Growth varies within and between fields; where plants thin out, soil shows.
     uneven = 0.16 * smooth_noise(rng, ground.cover.shape[0], 1.5)[0]
     uneven += rng.uniform(-0.15, 0.15, 1024)[ground.fields]
-    thinner = parts[[GREEN, NEEDLES, DRY]] * np.clip(uneven, -0.2, 0.6)
-    parts[[GREEN, NEEDLES, DRY]] -= thinner
+    thinner = parts[PLANTS] * np.clip(uneven, -0.2, 0.6)
+    parts[PLANTS] -= thinner
     parts[SOIL] = np.clip(parts[SOIL] + thinner.sum(axis=0), 0, 1)
     parts[BUILT] *= rng.uniform(0.4, 1.6, ground.cover.shape)
     # Wet soil is about half as bright as dry soil (Lobell & Asner 2002).
     parts[SOIL] *= 1 - 0.55 * climate.moisture * (1 - ground.drainage)
     # The noise is drawn with or without snow, so that chance goes on in the same way.
     patches = smooth_noise(rng, ground.cover.shape[0], 2.5)[0]
-    if snow := snow_cover(climate, day):
+    if snow := climate.snow_cover(day):
         white = np.clip(snow + 0.3 * patches, 0, 1)
-        seen = np.full(len(COVERS), 0.9)
-        seen[[COVERS.index("water"), COVERS.index("forest")]] = 0.3
-        white *= seen[ground.cover]
+        white *= np.where(ground.cover < 2, 0.3, 0.9)  # little shows on water and in forests
         parts *= 1 - white
         parts[SNOW] += white
     return parts
+
+
+def _cover_table(climate: Climate, green: float, grass: float, stage: float) -> Array:
+    """Return the share of each material in each of `COVERS`, (8, 10).
+
+    Args:
+        climate: With its forests.
+        green: Green share of natural vegetation.
+        grass: Share of grassland that plants cover.
+        stage: How far crops are: 0 sown, 1 harvested.
+    """
+    trees, lit = 0.5 + 0.5 * grass, 1 - climate.shade
+    needles, leaves = trees * lit * climate.needles, trees * lit * (1 - climate.needles)
+    cereal = 0.9 * np.exp(-(((stage - 0.25) / 0.18) ** 2))
+    ripe = 0.85 / (1 + np.exp((0.45 - stage) / 0.05))
+    maize = 0.95 * np.exp(-(((stage - 0.62) / 0.2) ** 2))
+    rice = 0.8 * np.exp(-(((stage - 0.7) / 0.25) ** 2))
+    wet = 1 / (1 + np.exp((stage - 0.75) / 0.05))
+    rows = [
+        # green, needles, dry, soil, water; what is missing to 1 is shade
+        (0, 0, 0, 0, 1),
+        (leaves * green**0.5, needles, leaves * (1 - green**0.5), 1 - trees, 0),
+        (grass * green, 0, grass * (1 - green), 1 - grass, 0),
+        (0.1 * grass * green, 0, 0.1 * grass * (1 - green), 1 - 0.1 * grass, 0),
+        (0.2 * green, 0, 0, 0.1, 0),
+        (cereal, 0, (1 - cereal) * ripe, (1 - cereal) * (1 - ripe), 0),
+        (maize, 0, 0, 1 - maize, 0),
+        (rice, 0, (1 - rice) * (1 - wet), 0, (1 - rice) * wet),
+        (0.9 * green, 0, 0.9 * (1 - green), 0.1, 0),
+        (0, 0, 0.15, 0.85, 0),
+    ]
+    table = np.zeros((len(MATERIALS), len(COVERS)))
+    table[:5] = np.transpose(rows)
+    table[BUILT, COVERS.index("built-up")] = 0.65
+    return table
 
 
 def _flood(
@@ -212,7 +201,7 @@ def _burn(
     severity = climate.severity + 0.12 * smooth_noise(rng, side, 2.0)[0] + rng.uniform(-0.08, 0.08)
     severity = np.clip(severity, 0.15, 0.97) * np.clip((spread - edge) / 0.08, 0.5, 1)
     gone = np.where(burnt, severity, 0)
-    plants = parts[[GREEN, NEEDLES, DRY]]
+    plants = parts[PLANTS]
     left = plants * (1 - gone)
     # What fire leaves standing is scorched: dry, not green; some green has come back since.
     scorched = 0.8 * np.where(burnt, left[:2].sum(axis=0), 0)
@@ -237,10 +226,9 @@ def _light(ground: Ground, elevation: float, azimuth: float) -> Array:
     """
     south, east = ground.slopes
     # The normal of a surface that rises to the south leans to the north.
-    direct = np.sin(elevation) + np.cos(elevation) * (
-        south * np.cos(azimuth) - east * np.sin(azimuth)
-    )
-    direct /= np.sqrt(1 + south**2 + east**2) * np.sin(elevation)
+    level, tilt = np.sin(elevation), south * np.cos(azimuth) - east * np.sin(azimuth)
+    direct = level + np.cos(elevation) * tilt
+    direct /= np.sqrt(1 + south**2 + east**2) * level
     return np.asarray(0.25 + 0.75 * np.clip(direct, 0, 2.2))
 
 
