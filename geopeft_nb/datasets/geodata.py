@@ -67,6 +67,12 @@ class GeoData(Facts):
         return {"train": self.train, "val": self.val, "test": self.test, **away}
 
     @property
+    def judged(self) -> dict[str, ChipDataset]:
+        """Region -> its chips that are scored and shown: of the test at home, or held out."""
+        sides = {**dict.fromkeys(self.regions, self.test), **self.holdout}
+        return {region: side.in_region(region) for region, side in sides.items()}
+
+    @property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation per band, each (C,), in the image's units.
 

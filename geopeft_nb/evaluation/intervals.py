@@ -37,8 +37,7 @@ def bootstrap_scores(
     names, group = np.unique(np.asarray(places, dtype=str), return_inverse=True)
     if len(names) < 2:
         return np.full(repeats, np.nan)
-    by_place = np.zeros((len(names), *counts.shape[1:]), dtype=counts.dtype)
-    np.add.at(by_place, group, counts)
+    by_place = np.stack([counts[group == place].sum(axis=0) for place in range(len(names))])
     drawn = np.random.default_rng(seed).integers(len(names), size=(repeats, len(names)))
     times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
     scores = parts(np.tensordot(times, by_place, axes=1))  # (R, J)

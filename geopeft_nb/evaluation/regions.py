@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from geopeft_nb.training.run import Run
 
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 #: Chips that are read and predicted at once.
 AT_ONCE = 8
 
@@ -116,13 +115,11 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
     expect(run, "history", "the run that fit returned")
-    expect(data, "holdout", "the data that load_data returned")
     check_same(run.model, data)
-    sides = {**dict.fromkeys(data.regions, data.test), **data.holdout}
-    parts = {region: side.in_region(region) for region, side in sides.items()}
+    parts = data.judged
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
-    if empty := [region for region in names if not names[region]]:
-        raise GeopeftError(f"Region {empty[0]!r} has no chips to score.")
+    if not all(names.values()):
+        raise GeopeftError(f"A region has no chips to score, of {', '.join(names)}.")
     if known := run.seen & {name for chips in names.values() for name in chips}:
         raise GeopeftError(
             f"{len(known)} of these chips, {min(known)!r} among them, were trained on. Evaluate "
@@ -181,7 +178,7 @@ def plot_reports(reports: list[Report]) -> Figure:
         ends = [table[score] - table["low"], table["high"] - table[score]]
         axes.errorbar(
             table[score], rows, xerr=np.clip(ends, 0, None), fmt="o", capsize=3,
-            color=COLOURS[number % len(COLOURS)], label=table["method"].iloc[0],
+            label=table["method"].iloc[0],
         )  # fmt: skip
     names = [f"{name} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)

@@ -45,7 +45,7 @@ def map_regions(
         ValueError: Data for another task than segmentation, no run, a run for other classes or
             bands than the data's, an unknown region, or a region without chips.
     """
-    runs, known = _name_runs(run_or_runs), (*data.regions, *data.holdout)
+    runs, known = _name_runs(run_or_runs), data.judged
     if not runs or data.task != "segmentation":
         raise GeopeftError(
             f"A map shows a class for each pixel, of at least one run; {data.card.title} is for "

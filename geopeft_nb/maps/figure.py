@@ -70,14 +70,14 @@ def draw_land(axes: Axes) -> None:
     """Draw land and borders in degrees, without names."""
     from matplotlib.collections import LineCollection
 
-    depth = {"LineString": 0, "MultiLineString": 1, "Polygon": 1, "MultiPolygon": 2}
-    lines: list[Any] = []
-    for feature in land_outlines()["features"]:
-        parts: list[Any] = [feature["geometry"]["coordinates"]]
-        for _ in range(depth[feature["geometry"]["type"]]):
-            parts = [part for group in parts for part in group]
-        lines += [np.asarray(part, float)[:, :2] for part in parts]
-    axes.add_collection(LineCollection(lines, colors="#9A9A9A", linewidths=0.5))
+    def lines(part: Any) -> list[Any]:  # noqa: ANN401 (points, or lists of points of any depth)
+        if np.ndim(part[0]) == 1:
+            return [np.asarray(part, float)[:, :2]]
+        return [line for inner in part for line in lines(inner)]
+
+    features = land_outlines()["features"]
+    outlines = [line for feature in features for line in lines(feature["geometry"]["coordinates"])]
+    axes.add_collection(LineCollection(outlines, colors="#9A9A9A", linewidths=0.5))
 
 
 def _panels(view: RegionView, regions: Regions) -> list[Panel]:

@@ -88,15 +88,10 @@ def _region(
         under += [land, ipyleaflet.CircleMarker(location=centre, pane="land", **dot)]
     sides = {}
     for side, choice in choices.items():
-        overlay = ipyleaflet.ImageOverlay(
-            url=addresses[choice.value], bounds=bounds, pane=side, opacity=opacity.value
-        )
+        overlay = ipyleaflet.ImageOverlay(bounds=bounds, pane=side, opacity=opacity.value)
+        widgets.dlink((choice, "value"), (overlay, "url"), addresses.__getitem__)
         # Linked in the browser: the slider works without the kernel, even while it trains.
         widgets.jslink((opacity, "value"), (overlay, "opacity"))
-        choice.observe(
-            lambda change, overlay=overlay: setattr(overlay, "url", addresses[change["new"]]),
-            names="value",
-        )
         sides[f"{side}_layer"] = overlay
     projections = ipyleaflet.projections
     world = ipyleaflet.Map(
@@ -130,14 +125,11 @@ def _legend(regions: Regions) -> Any:  # noqa: ANN401
     """Make the legend; the full-screen symbol is black and would vanish on a dark button."""
     import ipywidgets as widgets
 
-    entries = "".join(
-        '<span style="margin-right:18px;white-space:nowrap"><span style="display:inline-block;'
-        "width:14px;height:14px;margin-right:5px;vertical-align:-2px;border:1px solid #777;"
-        f'background:{colour}"></span>{html.escape(meaning)}</span>'
-        for meaning, colour in regions.legend.items()
+    entries = "&emsp; ".join(
+        f'<span style="background:{colour};border:1px solid #777">&emsp;</span> {html.escape(name)}'
+        for name, colour in regions.legend.items()
     )
     return widgets.HTML(
         "<style>.leaflet-control-fullscreen a{background-color:#fff !important}</style>"
-        '<div role="note" aria-label="Legend" style="line-height:1.7;'
-        f'color:var(--jp-ui-font-color1, inherit)">{entries}</div>'
+        f'<div role="note" aria-label="Legend">{entries}</div>'
     )

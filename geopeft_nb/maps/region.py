@@ -123,8 +123,7 @@ def region_view(region: str, runs: Mapping[str, Run], data: GeoData) -> RegionVi
     Raises:
         ValueError: The region has no chips.
     """
-    home = region in data.regions
-    part = (data.test if home else data.holdout[region]).in_region(region)
+    home, part = region in data.regions, data.judged[region]
     if not len(part):
         raise GeopeftError(f"Region {region!r} has no chips to show. Leave it out of regions.")
     samples, around = list(part.spread(len(part))), []

@@ -76,6 +76,7 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
     Raises:
         ValueError: They differ; the message says in what.
     """
+    expect(data, "holdout", "the data that load_data returned")
     for kind in ("task", "classes", "bands"):
         ours, theirs = getattr(model, kind), getattr(data, kind)
         if ours != theirs:
