@@ -50,19 +50,16 @@ def hold(model: SegmentationModel, kind: str, park: str = "disk") -> Iterator[st
             originals.clear()
         try:
             for layer in layers:
-                scale = None
-                if kind == "8bit":
-                    layer.weight.data, scale = quantise(layer.weight.data)
-                else:
-                    layer.weight.data = layer.weight.data.to(torch.bfloat16)
+                weight = layer.weight.data
+                held = quantise(weight) if kind == "8bit" else (weight.to(torch.bfloat16), None)
+                layer.weight.data, scale = held
                 layer.register_buffer("weight_scale", scale, persistent=False)
                 layer.forward = partial(_forward, layer)
             yield f"holds {len(layers)} frozen layers as {kind}"
         finally:
             file.seek(0)
-            for layer, weight in zip(
-                layers, originals or torch.load(file, weights_only=True), strict=True
-            ):
+            exact = originals or torch.load(file, weights_only=True)
+            for layer, weight in zip(layers, exact, strict=True):
                 layer.weight.data = weight.to(layer.weight.device)
                 layer._buffers.pop("weight_scale", None)
                 vars(layer).pop("forward", None)
@@ -86,12 +83,8 @@ def why_not_hold(model: SegmentationModel, kind: str) -> str:
     """Say why the frozen weights of a model cannot be held in fewer bytes; empty if they can."""
     if model.method == "dora" and kind == "8bit":
         return "DoRA computes with the frozen weights themselves, so take 'bf16' instead of '8bit'."
-    if not frozen_layers(model):
-        return (
-            f"{kind!r} holds frozen linear layers of blocks in fewer bytes, and with "
-            f"{model.method} on {model.plain_backbone.card.name} there are none."
-        )
-    return ""
+    none = f"{kind!r} holds frozen linear layers of blocks, and with {model.method} there are none."
+    return "" if frozen_layers(model) else none
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:

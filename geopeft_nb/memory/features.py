@@ -113,26 +113,21 @@ def first_trained(model: SegmentationModel) -> int | None:
 def why_not_split(model: SegmentationModel) -> str:
     """Say why features cannot be cached; empty if they can."""
     first = first_trained(model)
-    if first == 0:
-        return (
-            f"'cached' keeps what comes before the first trained weight, and {model.method} trains "
-            "from the first block (or before it). Take frugal=['late', 'cached'], or attach "
-            "'linear_probe', or 'lora' with preset='late'."
-        )
     if first is None:
         return ""  # a backbone that is frozen as a whole is in evaluation mode
+    if first == 0:
+        return (
+            f"{model.method} trains from the first block (or before it), and 'cached' keeps what "
+            "comes before that. Take frugal=['late', 'cached'], or attach 'linear_probe'."
+        )
     plain: Any = model.plain_backbone
+    rates = [0.0]  # frozen dropout still draws at random in training
     for part in plain.blocks[:first].modules():
-        # Frozen dropout still draws at random in training.
         configs = getattr(part, "configs", {}).values()
-        rates = [getattr(config, "dropout", 0.0) for config in configs]
+        rates += [getattr(config, "dropout", 0.0) for config in configs]
         rates += [part.p if isinstance(part, nn.Dropout) else getattr(part, "drop_prob", 0.0)]
-        if any(rates):
-            return (
-                "'cached' needs features that are the same in every epoch, and in the frozen part "
-                f"a dropout of {max(rates):g} is active. Attach {model.method} with dropout=0."
-            )
-    return ""
+    reason = f"a dropout of {max(rates):g} is active in the frozen part: attach it with dropout=0."
+    return f"'cached' needs the same features in every epoch, and {reason}" if any(rates) else ""
 
 
 class CachedFeatures(Dataset[dict[str, Any]]):
@@ -154,12 +149,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        model: SegmentationModel,
-        chips: ChipDataset,
-        augment: bool = True,
+        self, model: SegmentationModel, chips: ChipDataset, augment: bool = True,
         folder: Path | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.split, self.chips, self.augment, self.folder = Split(model), chips, augment, folder
         self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
         self.square = self.size[0] == self.size[1]
@@ -218,17 +210,15 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         return self.split.suffix(state, self.size), target.to(device)
 
     def _check_room(self) -> None:
-        if self.folder is None:
-            free, where = psutil.virtual_memory().available, "memory"
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free, where = shutil.disk_usage(self.folder).free, f"the disk of {self.folder}"
+        if folder := self.folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free if folder else psutil.virtual_memory().available
         if self.nbytes > SHARE * free:
             raise GeopeftError(
                 f"The features of {len(self)} chips in {len(self.views)} views take "
-                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of {where} are free. Take "
-                "fewer or smaller chips, 'cached_on_disk', a GEOPEFT_CACHE on a larger disk, or "
-                "leave the recipe out."
+                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of {folder or 'memory'} are "
+                "free. Take fewer or smaller chips, 'cached_on_disk', a GEOPEFT_CACHE on a larger "
+                "disk, or leave the recipe out."
             )
 
     def _room(self, part: Tensor) -> Tensor:

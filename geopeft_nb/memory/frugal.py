@@ -43,18 +43,14 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
     Source: Yosinski et al., How transferable are features in deep neural networks?, arXiv
     1411.1792.
     """
-    blocks, late, plain = running_blocks(model), _late_blocks(model), model.plain_backbone
-    first = len(blocks) - len(late)
+    late, plain = _late_blocks(model), model.plain_backbone
     stays = {id(p) for part in (*late, plain.norm) for p in part.parameters()}  # type: ignore[union-attr]
     early = [p for p in model.backbone.parameters() if p.requires_grad and id(p) not in stays]
     try:
         for parameter in early:
             parameter.requires_grad_(False)
         count = sum(parameter.numel() for parameter in early)
-        yield (
-            f"trains blocks {first + 1} to {len(blocks)} of {len(blocks)}; {count:,} weights "
-            "before them stay as they are"
-        )
+        yield f"trains the last {len(late)} blocks; {count:,} weights before them stay as they are"
     finally:
         for parameter in early:
             parameter.requires_grad_(True)
@@ -63,8 +59,7 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
 def why_not_late(model: SegmentationModel) -> str:
     """Say why a model cannot be trained late; empty if it can."""
     if not isinstance(model.plain_backbone, Transformer):
-        name = model.plain_backbone.card.name
-        return f"{name} has no transformer blocks, of which 'late' trains the last quarter."
+        return "'late' trains the last quarter of a transformer's blocks, and here are none."
     if model.method in ("vpt", "vit_adapter"):
         return (
             f"What {model.method} adds before and in the early blocks starts at random values, not "
@@ -72,10 +67,7 @@ def why_not_late(model: SegmentationModel) -> str:
         )
     if any(p.requires_grad for block in _late_blocks(model) for p in block.parameters()):
         return ""
-    return (
-        f"{model.method} trains nothing in the last quarter of the blocks, so 'late' would train "
-        "the decoder alone. Attach a method that trains blocks, such as 'lora'."
-    )
+    return f"{model.method} trains no blocks: 'late' would train the decoder alone. Take 'lora'."
 
 
 def _late_blocks(model: SegmentationModel) -> list[nn.Module]:
@@ -170,41 +162,36 @@ RECIPES = {
     recipe.name: recipe
     for recipe in [
         Recipe(
-            "late", "Train late", "trains only the last quarter of the blocks; those before run "
-            "without a graph", "the early blocks do not learn", False, True, train_late,
-            why_not_late,
+            "late", "Train late", "trains only the last quarter of the blocks, the rest runs "
+            "without a graph", "early blocks do not learn", False, True, train_late, why_not_late,
         ),
         Recipe(
-            "bf16", "Frozen weights in two bytes", "holds frozen linear layers of the blocks in "
-            "bfloat16", "weights rounded to eight significant bits", False, True,
+            "bf16", "Frozen weights in two bytes", "holds frozen linear layers of blocks as "
+            "bfloat16", "rounds weights to eight significant bits", False, True,
             lambda model, park: hold(model, "bf16", park), partial(why_not_hold, kind="bf16"),
         ),
         Recipe(
-            "8bit", "Frozen weights in one byte", "holds frozen linear layers of the blocks as "
-            "whole numbers and a factor per row", "weights rounded to 1/254 of the row's range; "
-            "writing them out takes time", False, False,
+            "8bit", "Frozen weights in one byte", "holds them as whole numbers and a factor per "
+            "row", "rounds them to 1/254 of the row's range; takes time", False, False,
             lambda model, park: hold(model, "8bit", park), partial(why_not_hold, kind="8bit"),
         ),
         Recipe(
             "recompute", "Recompute what is cheap", "computes layer norms and GELUs again in the "
-            "backward pass instead of keeping what they gave", "they are computed twice",
-            True, False, recompute_cheap,
+            "backward pass", "they are computed twice", True, False, recompute_cheap,
         ),
         Recipe(
             "checkpoint", "Checkpoint blocks", "keeps only the input of each block, and runs it "
-            "again in the backward pass", "a quarter to nearly half more time on one CPU core",
-            True, True, checkpoint_blocks,
+            "again", "a quarter to half more time on a CPU core", True, True, checkpoint_blocks,
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
-            "once per chip and view", "memory for eight views of each chip; the first epoch "
-            "computes all eight", True, True,
+            "once per chip and view", "memory for eight views of each chip", True, True,
             lambda model, park: nullcontext("keeps features of the frozen part in memory"),
             why_not_split,
         ),
         Recipe(
             "cached_on_disk", "Cached features in a file", "as 'cached', but not in memory",
-            "disk for eight views of each chip; the first epoch computes all eight", True, False,
+            "disk for eight views of each chip", True, False,
             lambda model, park: nullcontext("keeps features of the frozen part in a file"),
             why_not_split,
         ),

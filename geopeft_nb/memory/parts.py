@@ -14,7 +14,7 @@ from geopeft_nb.models import SegmentationModel
 
 #: What runs in no module of its own: resizing the logits, and the loss.
 LOSS = "loss"
-#: What a method adds outside the backbone that it wraps.
+#: What a method adds around the backbone, such as the branch of ViT-Adapter.
 ADAPTER = "adapter"
 
 
@@ -37,11 +37,10 @@ class Parts:
         self.labels: dict[nn.Module, str] = {}
         if isinstance(plain, Transformer):
             self.labels[plain] = "patch embedding"
-            blocks = {block: f"block {number}" for number, block in enumerate(plain.blocks, 1)}
-            self.labels |= _with_interactions(model.backbone, blocks)
+            self.labels |= {block: f"block {i}" for i, block in enumerate(plain.blocks, 1)}
             self.labels[plain.norm] = "final norm"
         else:
-            self.labels = {plain: "stem"} | dict(_stages(plain.network))
+            self.labels = {plain: "stem"} | _stages(plain.network)
         if plain is not model.backbone:
             self.labels[model.backbone] = ADAPTER
         if isinstance(pyramid := getattr(model.decoder, "pyramid", None), nn.Module):
@@ -92,31 +91,13 @@ def running_blocks(model: SegmentationModel) -> list[nn.Module]:
     plain: Any = model.plain_backbone
     if isinstance(plain, Transformer):
         return list(plain.blocks[: None if model.method == "vit_adapter" else plain.layers[-1] + 1])
-    stages = [getattr(stage, "blocks", stage) for stage, _ in _stages(plain.network)]
+    stages = [getattr(stage, "blocks", stage) for stage in _stages(plain.network)]
     return [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
 
 
-def _with_interactions(
-    backbone: Any,  # noqa: ANN401 - ViT-Adapter or any other
-    blocks: dict[nn.Module, str],
-) -> dict[nn.Module, str]:
-    """Put ViT-Adapter's convolutions before, and its interactions between the blocks."""
-    if not hasattr(backbone, "interactions"):
-        return blocks
-    ordered, inner = {backbone.spm: "spatial prior"}, list(blocks.items())
-    for number, interaction in enumerate(backbone.interactions):
-        exchanges = interaction.injector, interaction.extractor, *interaction.extra_extractors
-        ordered |= dict.fromkeys(exchanges, f"interaction {number + 1}")
-        ordered |= inner[backbone.bounds[number] : backbone.bounds[number + 1]]
-    return ordered
-
-
-def _stages(network: Any) -> Iterator[tuple[nn.Module, str]]:  # noqa: ANN401
-    """Yield the stages of a timm network, else the children of a network."""
-    info = getattr(network, "feature_info", None)
-    if info is None:
-        yield from ((child, name) for name, child in network.named_children())
-        return
-    stages = [entry["module"] for entry in info if entry["reduction"] >= 4]
-    for number, name in enumerate(stages, 1):
-        yield network.get_submodule(name), f"stage {number}"
+def _stages(network: Any) -> dict[nn.Module, str]:  # noqa: ANN401
+    """Return the stages of a timm network, else the children of a network, with their names."""
+    if not hasattr(network, "feature_info"):
+        return {child: name for name, child in network.named_children()}
+    names = [entry["module"] for entry in network.feature_info if entry["reduction"] >= 4]
+    return {network.get_submodule(name): f"stage {i}" for i, name in enumerate(names, 1)}

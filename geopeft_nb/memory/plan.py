@@ -8,7 +8,6 @@ numbers: nothing is computed, and a network of any size is planned in about a se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -31,11 +30,10 @@ COLUMNS = tuple(PALETTE)
 PLACES = ("auto", "cpu", "cuda")
 
 
-@dataclass(repr=False)
 class MemoryPlan:
     """What one training step keeps in memory, in bytes.
 
-    Attributes:
+    Args:
         table: One row per part of the model, in the order in which they compute; columns weights,
             gradients, optimiser, activations and total. With bf16 or fp16 the activations include
             the copies of the weights in that precision that the backward pass needs.
@@ -44,6 +42,8 @@ class MemoryPlan:
             workspace inside single operations, what an allocator adds by rounding, and what torch
             and CUDA take for themselves.
         title: Model, method, decoder, settings, recipes and how the numbers came about.
+
+    Attributes:
         weights: Parameters and buffers.
         gradients: One per trainable weight.
         optimiser: AdamW's two moments per trainable weight.
@@ -51,18 +51,10 @@ class MemoryPlan:
         total: Their sum.
     """
 
-    table: pd.DataFrame
-    peak: int
-    title: str
-    weights: int = field(init=False)
-    gradients: int = field(init=False)
-    optimiser: int = field(init=False)
-    activations: int = field(init=False)
-    total: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        for name in (*COLUMNS, "total"):
-            setattr(self, name, int(self.table[name].sum()))
+    def __init__(self, table: pd.DataFrame, peak: int, title: str) -> None:
+        self.table, self.peak, self.title = table, peak, title
+        sums = (int(table[name].sum()) for name in (*COLUMNS, "total"))
+        self.weights, self.gradients, self.optimiser, self.activations, self.total = sums
 
     def fits(self, limit_bytes: float) -> bool:
         """Say whether the peak is within a limit; see `peak` for what it leaves out."""
@@ -191,7 +183,8 @@ def measure_memory(
             step = Step(model, batch_size, shape, precision)
             step()
             plan = _plan(step, "measured", recipes, gpu)
-            return replace(plan, peak=_allocated(step)) if gpu else plan
+            plan.peak = _allocated(step) if gpu else plan.peak
+            return plan
     finally:
         model.zero_grad(set_to_none=True)
         model.to(home)

@@ -55,11 +55,8 @@ def legend_of(
 ) -> list[tuple[str, str]]:
     """Return name and colour of what class maps show; a few classes are all named."""
     present = {int(value) for mask in masks for value in np.unique(mask)}
-    entries = [
-        entry
-        for index, entry in enumerate(classes.items())
-        if index in present or len(classes) <= 4
-    ]
+    few, named = len(classes) <= 4, enumerate(classes.items())
+    entries = [entry for index, entry in named if few or index in present]
     return entries + [("no label", _IGNORED)] * (ignore_index in present)
 
 
@@ -81,30 +78,25 @@ def plot_chip(
         ignore_index: What in a map is no label.
         title: Words above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    panels = 1 + len(maps)
-    figure = Figure(figsize=(3.3 * panels + 2.2, 3.9), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
     picture, caption = picture_of(image, bands)
-    pictures = {caption: picture} | {
-        name: coloured(mask, list(classes.values()), ignore_index) for name, mask in maps.items()
-    }
-    for panel, (name, shown) in zip(axes, pictures.items(), strict=True):
-        panel.imshow(shown, interpolation="nearest")
+    colours = list(classes.values())
+    shown = {name: coloured(mask, colours, ignore_index) for name, mask in maps.items()}
+    shown = {caption: picture} | shown
+    figure = Figure(figsize=(3.3 * len(shown) + 2.2, 3.9), layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", wrap=True)
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    for panel, (name, drawn) in zip(axes, shown.items(), strict=True):
+        panel.imshow(drawn, interpolation="nearest")
         panel.set_title(name, fontsize=10, loc="left")
         panel.set(xticks=[], yticks=[])
-    letters = int(10 * figure.get_figwidth())
-    title = "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     if maps:
+        legend = legend_of(maps.values(), classes, ignore_index)
         patches = [
-            Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(label, 30))
-            for label, colour in legend_of(maps.values(), classes, ignore_index)
+            Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(name, 30))
+            for name, colour in legend
         ]
-        place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-        axes[-1].legend(handles=patches, **place, frameon=False, fontsize=9)
+        figure.legend(handles=patches, loc="outside right center", frameon=False, fontsize=9)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geopeft_nb.pictures.show import PALETTE, in_bytes
 
@@ -31,13 +31,11 @@ def memory_figure(
     Returns:
         A figure that belongs to no pyplot state, so a notebook shows it only when asked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = folded(table)
     tall = 0.7 + 0.26 * len(rows)
-    figure = Figure(figsize=(10, 1.9 + tall), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(10, 1.9 + tall), layout="constrained")
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     ruler, bars = figure.subplots(2, 1, height_ratios=(0.7, tall))
     _ruler(ruler, peak, devices)
@@ -59,11 +57,9 @@ def folded(table: pd.DataFrame) -> list[tuple[str, Mapping[str, float], int]]:
     found = []
     for _, group in groupby(rows, lambda row: (re.sub(r"\d+$", "", row[0]), row[1])):
         names, sizes = zip(*group, strict=True)
-        name = names[0]
-        if len(names) > 1:
-            kind, first = name.rsplit(" ", 1)
-            name = f"{kind}s {first}–{names[-1].rsplit(' ', 1)[1]}"
-        found.append((name, sizes[0], len(names)))
+        kind, _, first = names[0].rpartition(" ")
+        several = f"{kind}s {first}–{names[-1].rpartition(' ')[2]}"
+        found.append((several if len(names) > 1 else names[0], sizes[0], len(names)))
     return found
 
 
@@ -74,16 +70,12 @@ def _ruler(axes: Axes, peak: float, devices: Mapping[str, float]) -> None:
         fits = peak <= limit
         words = f"{'✓' if fits else '✗'} {name}\n{limit / 1e9:g} GB"
         axes.plot([limit, limit], [0, 0.3], color="black", lw=1)
-        axes.text(
-            limit, 0.34, words, ha="center", va="bottom", fontsize=8, alpha=1 if fits else 0.6
-        )
+        axes.text(limit, 0.34, words, ha="center", fontsize=8, alpha=1 if fits else 0.6)
     axes.plot(peak, 0.13, "v", color=PALETTE["activations"], ms=9)
     axes.set_xticks([1e8, 1e9, 1e10, 1e11], ["0.1 GB", "1 GB", "10 GB", "100 GB"], fontsize=8)
     axes.minorticks_off()
-    label = (
-        f"▼ at most {in_bytes(peak)} at once (logarithmic scale: each mark is ten times the last)"
-    )
-    axes.set_xlabel(label, fontsize=9)
+    scale = "logarithmic scale: each mark is ten times the last"
+    axes.set_xlabel(f"▼ at most {in_bytes(peak)} at once ({scale})", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
@@ -92,7 +84,6 @@ def _bars(
 ) -> None:
     most = max(sizes["total"] for _, sizes, _ in rows)
     name, unit = ("GiB", 2**30) if most >= 2**30 else ("MiB", 2**20)
-    at: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
     for row, (_, sizes, count) in enumerate(rows):
         left = 0.0
         for part, colour in PALETTE.items():
@@ -100,7 +91,7 @@ def _bars(
             axes.barh(row, sizes[part] / unit, left=left, color=colour, label=label, height=0.7)
             left += sizes[part] / unit
         words = in_bytes(sizes["total"]) + (" each" if count > 1 else "")
-        axes.annotate(words, (left, row), size=8, **at)
+        axes.text(left, row, f" {words}", size=8, va="center")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.02)

@@ -7,7 +7,6 @@ exercise needs more than the answer, `CONTEXT` makes it; rows of `MADE` are func
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +23,7 @@ from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import check, lesson_folders, load_checks
 from geopeft_nb.memory.eight_bit import quantise
 from geopeft_nb.memory.measure import training_bytes
+from geopeft_nb.memory.plan import MemoryPlan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import mean_iou
 
@@ -99,7 +99,7 @@ def plans() -> dict[str, Any]:
     full, lora = (gp.memory_plan(network(name), 1, 64) for name in ("full", "lora"))
     table = lora.table.assign(activations=full.table["activations"])  # as plain LoRA keeps them
     table["total"] = table.drop(columns="total").sum(axis=1)
-    return {"full": full, "lora": replace(lora, table=table)}
+    return {"full": full, "lora": MemoryPlan(table, lora.peak, lora.title)}
 
 
 @cache

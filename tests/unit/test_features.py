@@ -160,7 +160,7 @@ def test_features_too_large_for_memory_or_disk_are_refused(
 ) -> None:
     monkeypatch.setattr(features, "SHARE", 1e-9)
     model = build(data, "linear_probe")
-    for folder, advice in [(None, "of memory are free"), (tmp_path, f"disk of {tmp_path} are")]:
+    for folder, advice in [(None, "of memory are free"), (tmp_path, f"of {tmp_path} are free")]:
         with pytest.raises(ValueError, match=advice):
             CachedFeatures(model, data.val, folder=folder).fill()
 

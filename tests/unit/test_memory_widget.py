@@ -33,7 +33,7 @@ def test_equal_blocks_fold_into_one_row_drawn_to_one_scale() -> None:
     plan = a_plan(8, 224, trained=True)
     ruler, bars = memory_figure(plan.table, plan.peak, "title", DEVICES).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == ["blocks 1–2", "decoder"]
-    assert [text.get_text() for text in bars.texts] == ["512 MiB each", "80.0 MiB"]
+    assert [text.get_text().strip() for text in bars.texts] == ["512 MiB each", "80.0 MiB"]
     widths = [bar.get_width() for bar in bars.patches]
     assert widths == [100, 100, 200, 112, 20, 20, 40, 0]
     colours = [bar.get_facecolor() for bar in bars.patches]
