@@ -51,6 +51,7 @@ class Backbone(Facts, nn.Module):
         bands: Input bands, in order.
         patch_size: Pixels per cell of the deepest map that is returned.
         strides: Pixels per cell of each returned map, shallow to deep.
+        reach: Pixels that images are padded to a multiple of; 0 means the patch.
         layers: Indices of the blocks whose output is returned, ascending; `choose` sets them.
         frames: Time steps of an image.
         channels: Features D of each returned map.
@@ -65,6 +66,7 @@ class Backbone(Facts, nn.Module):
 
     patch_size: int
     strides: tuple[int, ...]
+    reach: int = 0
     layers: tuple[int, ...]
     channels: tuple[int, ...]
     attached: str | None = None
@@ -165,11 +167,7 @@ class Backbone(Facts, nn.Module):
         return image
 
     def prepare(
-        self,
-        image: Tensor,
-        temporal: Tensor | None,
-        location: Tensor | None,
-        multiple: int | None = None,
+        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Check an image and its metadata, see `forward`, and fill the image's last patches.
 
@@ -177,7 +175,6 @@ class Backbone(Facts, nn.Module):
             image: (B, C, H, W) or (B, C, T, H, W).
             temporal: (B, T, 2) year and day of year, or None.
             location: (B, 2) latitude and longitude in degrees, or None.
-            multiple: What height and width are padded to a multiple of; None means the patch.
 
         Returns:
             The image (B, C, T, H', W'), and time and location as float32 on its device.
@@ -187,7 +184,7 @@ class Backbone(Facts, nn.Module):
             temporal = check_metadata(self.card, "time", temporal, image)
         if location is not None:
             location = check_metadata(self.card, "location", location, image)
-        return pad_to_patches(image, multiple or self.patch_size), temporal, location
+        return pad_to_patches(image, self.reach or self.patch_size), temporal, location
 
     def own_time(self, temporal: Tensor) -> Tensor:
         """Turn times as samples have them, days from 1, into those that `forward` takes.

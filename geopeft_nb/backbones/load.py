@@ -160,9 +160,7 @@ def weights_file(card: BackboneCard, weights: str | os.PathLike[str]) -> Path:
         return fetch(card.weights)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"weights={str(weights)!r} is no file: give a path, 'pretrained', or None for random."
-        )
+        raise FileNotFoundError(f"weights={str(weights)!r} is no file, nor 'pretrained' or None.")
     return path
 
 

@@ -29,6 +29,7 @@ class OwnBackbone(Backbone):
             maps = self.network(torch.zeros(1, len(self.bands), size, size))
         self.all_channels = tuple(one.shape[1] for one in maps)
         self.all_strides = tuple(size // one.shape[-1] for one in maps)
+        self.reach = self.all_strides[-1]
         self.choose(request.layers)
         self.train()
 
@@ -48,7 +49,7 @@ class OwnBackbone(Backbone):
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
         """Compute the chosen maps; see `Backbone.forward`."""
-        image, _, _ = self.prepare(image, temporal, location, self.all_strides[-1])
+        image, _, _ = self.prepare(image, temporal, location)
         maps = self.network(image[:, :, 0])
         return [maps[layer] for layer in self.layers]
 
@@ -64,8 +65,7 @@ class UNet(Backbone):
     strides = (1,)
     layers = (0,)
     channels = (16,)
-    #: Pixels per cell of the encoder's deepest map; images are padded to a multiple of it.
-    reach = 32
+    reach = 32  # pixels per cell of the encoder's deepest map
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
         super().__init__(card, request)
@@ -90,6 +90,6 @@ class UNet(Backbone):
     ) -> list[Tensor]:
         """Compute one (B, 16, H, W) map; see `Backbone.forward`."""
         height, width = image.shape[-2:]
-        image, _, _ = self.prepare(image, temporal, location, self.reach)
+        image, _, _ = self.prepare(image, temporal, location)
         features = self.network(image[:, :, 0])
         return [features[..., :height, :width]]

@@ -71,6 +71,7 @@ class TimmStages(TimmBackbone):
             for index, info in enumerate(self.network.feature_info)
             if info["reduction"] >= 4
         ]
+        self.reach = self.stages[-1][2]
         self.choose(request.layers)
 
     def choose(self, layers: Sequence[int] | None) -> None:
@@ -86,7 +87,7 @@ class TimmStages(TimmBackbone):
     ) -> list[Tensor]:
         """Compute one map per chosen stage; see `Backbone.forward`."""
         height, width = image.shape[-2:]
-        image, _, _ = self.prepare(image, temporal, location, self.stages[-1][2])
+        image, _, _ = self.prepare(image, temporal, location)
         maps = self.network.forward_intermediates(
             image[:, :, 0], [*self.taken], norm=True, stop_early=True, intermediates_only=True
         )
@@ -215,10 +216,8 @@ def _timm_card(name: str, model: str) -> BackboneCard:
 
 
 def _torchgeo_card(name: str, model: str) -> BackboneCard:
-    try:
-        from torchgeo import models
-    except ImportError as error:
-        raise ImportError(f"{name} needs torchgeo: pip install torchgeo") from error
+    from torchgeo import models  # an extra; Python says so where it is missing
+
     kinds = [kind for kind in vars(models) if kind.endswith("_Weights")]
     known = {str(weight): weight for kind in kinds for weight in getattr(models, kind)}
     if model not in known:

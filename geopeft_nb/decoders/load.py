@@ -174,18 +174,15 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     return MapDecoder(pyramid, body, outputs)
 
 
-def check_option(option: str, value: Any, usual: int | tuple[int, ...]) -> None:  # noqa: ANN401
+def check_option(option: str, value: Any, usual: Any) -> None:  # noqa: ANN401
     """Refuse other than whole numbers above 0, as many as usual."""
-    if isinstance(usual, int):
-        whole(option, value)
-    elif isinstance(value, Sequence) and len(value) == len(usual):
-        for number in value:
-            whole(option, number)
-    else:
+    several = isinstance(usual, tuple)
+    if several and not (isinstance(value, Sequence) and len(value) == len(usual)):
         raise GeopeftError(
-            f"{option} must be {len(usual)} numbers, coarse to fine, for example {usual}; "
-            f"got {value!r}."
+            f"{option} must be {len(usual)} numbers, coarse to fine, as {usual}; got {value!r}."
         )
+    for number in value if several else [value]:
+        whole(option, number)
 
 
 def list_decoders() -> pd.DataFrame:
