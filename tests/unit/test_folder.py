@@ -71,14 +71,24 @@ def two_classes(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def write_pairs(
-    root: Path, count: int = 8, side: int = 32, bands: int = 4, names: tuple[str, ...] = RGB_NIR
-) -> Path:
-    """Write images/ and masks/ of chips far from each other."""
+    root: Path, count: int = 8, side: int = 32, bands: int = 4,
+    names: tuple[str, ...] = RGB_NIR, apart: float = 20_000.0, word: str = "chip",
+    origin: tuple[float, float] = (500_000.0, 5_000_000.0), **where: Any,  # noqa: ANN401
+) -> Path:  # fmt: skip
+    """Write images/ and masks/ of chips, each so far east of the one before."""
     for number in range(count):
-        origin = (500_000.0 + 20_000 * number, 5_000_000.0)
-        image = reflectance((bands, side, side), number)
-        write(root / "images" / f"chip{number}.tif", image, origin=origin, names=names)
-        write(root / "masks" / f"chip{number}.tif", two_classes(side, side, number), origin=origin)
+        where["origin"] = origin[0] + apart * number, origin[1]
+        image, mask = reflectance((bands, side, side), number), two_classes(side, side, number)
+        write(root / "images" / f"{word}{number}.tif", image, names=names, **where)
+        write(root / "masks" / f"{word}{number}.tif", mask, **where)
+    return root
+
+
+def write_scene(root: Path, side: int, mask: bool = True) -> Path:
+    """Write a scene of 10-metre pixels, and its mask."""
+    write(root / "s.tif", reflectance((4, side, side)), names=RGB_NIR)
+    if mask:
+        write(root / "s_mask.tif", two_classes(side, side))
     return root
 
 
@@ -88,11 +98,8 @@ def load(root: Path, **options: Any) -> GeoData:  # noqa: ANN401 - of load_data
 
 def chips_of(data: GeoData) -> dict[str, Any]:
     """All samples by name."""
-    return {
-        part.chips[index].name: part[index]
-        for part in data.parts.values()
-        for index in range(len(part))
-    }
+    parts = data.parts.values()
+    return {sample["name"]: sample for part in parts for sample in part.spread(len(part))}
 
 
 def places_of(data: GeoData) -> dict[str, set[str]]:
@@ -202,18 +209,8 @@ def test_a_side_of_the_scene_can_be_held_out(tmp_path: Path) -> None:
 
 def uneven_chips(root: Path) -> Path:
     """Float chips beside their masks; a corner of one, and the whole of another, has no data."""
-    sides = [
-        (40, 56),
-        (64, 64),
-        (100, 30),
-        (64, 64),
-        (20, 20),
-        (70, 70),
-        (64, 48),
-        (33, 64),
-        (64, 64),
-    ]
-    for number, (height, width) in enumerate(sides):
+    heights, widths = [40, 64, 100, 64, 20, 70, 64, 33, 64], [56, 64, 30, 64, 20, 70, 48, 64, 64]
+    for number, (height, width) in enumerate(zip(heights, widths, strict=True)):
         image = reflectance((6, height, width), number).astype(np.float32) / 10_000
         if number == 3:
             image[2, :10, :20] = -9999
@@ -271,9 +268,7 @@ def test_sentinel2_chips_without_statistics_train_and_are_judged(tmp_path: Path)
     assert data.bands == L2A and data.size == 32 and not data.card.mean
     assert noted(data, "GUESSED") and noted(data, "Sentinel-2 L2A") and noted(data, "offset=-1000")
     mean, std = data.statistics
-    pixels = torch.cat(
-        [data.train[index]["image"].flatten(1) for index in range(len(data.train))], 1
-    )
+    pixels = torch.cat([sample["image"].flatten(1) for sample in data.train.spread(10)], 1)
     assert torch.allclose(mean, pixels.mean(dim=1), atol=1e-5)
     assert torch.allclose(std, pixels.std(dim=1), atol=1e-5)
     with pytest.warns(UserWarning, match="never saw COASTAL_AEROSOL"):
@@ -293,8 +288,7 @@ def test_thirteen_bands_are_those_of_l1c_and_an_offset_is_taken_off(tmp_path: Pa
 def test_opening_a_scene_reads_a_few_chips_of_the_image_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "scene.tif", reflectance((4, 960, 960)), names=RGB_NIR)
-    write(tmp_path / "scene_mask.tif", two_classes(960, 960))
+    write_scene(tmp_path, 960)
     read, original = [], rasterio.io.DatasetReader.read
 
     def count(raster: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -305,8 +299,8 @@ def test_opening_a_scene_reads_a_few_chips_of_the_image_only(
     data = load(tmp_path, size=32)
     assert len(chips_of(data)) == 900
     opening = read[: len(read) - 2 * 900]  # each sample read its image and its mask
-    assert sum(name.endswith("scene.tif") for name in opening) <= 49 < 900
-    assert sum(name.endswith("scene_mask.tif") for name in opening) == 900
+    assert sum(name.endswith("s.tif") for name in opening) <= 49 < 900
+    assert sum(name.endswith("s_mask.tif") for name in opening) == 900
     assert noted(data, "Chips, and the places")
 
 
@@ -314,13 +308,12 @@ def test_of_many_masks_a_sample_is_looked_at_and_the_rest_is_checked_when_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geopeft_nb.datasets.folder_labels.AT_MOST", 4)
-    mask = two_classes(256, 256)
-    mask[70:90, 140:160] = 9  # in a chip that is not among the four
-    write(tmp_path / "scene.tif", reflectance((4, 256, 256)), names=RGB_NIR)
-    write(tmp_path / "scene_mask.tif", mask)
+    far = np.zeros((256, 256), bool)
+    far[70:90, 140:160] = True  # in a chip that is not among the four
+    edit(write_scene(tmp_path, 256) / "s_mask.tif", lambda mask: np.where(far, np.uint8(9), mask))
     data = load(tmp_path, size=64, block=1)
     assert noted(data, "Only 4 of 16 masks were looked at")
-    with pytest.raises(ValueError, match=r"scene_mask\.tif has values 9"):
+    with pytest.raises(ValueError, match=r"s_mask\.tif has values 9"):
         chips_of(data)
 
 
@@ -328,42 +321,27 @@ def test_of_many_masks_a_sample_is_looked_at_and_the_rest_is_checked_when_read(
 
 
 def test_no_ground_is_on_two_sides_even_if_files_overlap(tmp_path: Path) -> None:
-    pixels, mask = reflectance((4, 600, 64)), two_classes(600, 64)
-    for number in range(17):  # chips of 64 px, each half over the next
-        top = 32 * number
-        origin = (500_000.0, 5_000_000.0 - 10 * top)
-        image = np.ascontiguousarray(pixels[:, top : top + 64])
-        write(tmp_path / "images" / f"{number:02d}.tif", image, origin=origin, names=RGB_NIR)
-        write(tmp_path / "masks" / f"{number:02d}.tif", mask[top : top + 64], origin=origin)
-    data = load(tmp_path)
+    # 17 chips, each half over the next
+    data = load(write_pairs(tmp_path, 17, 64, apart=320.0))
     assert noted(data, "overlap with a chip of another side")
     sides = {
-        name: [(chip.bounds[1], chip.bounds[3]) for chip in part.chips if chip.bounds]
+        name: [(chip.bounds[0], chip.bounds[2]) for chip in part.chips if chip.bounds]
         for name, part in data.parts.items()
     }
-    pairs = (("train", "val"), ("train", "test"), ("val", "test"))
-    shared = [
-        (low, high)
-        for one, two in pairs
-        for low, high in sides[one]
-        if any(low < top and high > bottom for bottom, top in sides[two])
-    ]
-    assert not shared and all(sides.values())
+    assert all(sides.values())
+    for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
+        for low, high in sides[one]:
+            assert not any(low < end and high > start for start, end in sides[two])
 
 
 def test_overlap_is_noticed_across_reference_systems(tmp_path: Path) -> None:
-    write_pairs(tmp_path, 6)
-    for number in range(6):  # the same ground once more, in degrees
-        with rasterio.open(tmp_path / "images" / f"chip{number}.tif") as raster:
-            west, _, east, north = rasterio.warp.transform_bounds(
-                raster.crs, "EPSG:4326", *raster.bounds
-            )
-            image = raster.read()
-        step = (east - west) / 32
-        for folder, pixels in (("images", image), ("masks", two_classes(32, 32))):
-            path = tmp_path / folder / f"degrees{number}.tif"
-            names = RGB_NIR if folder == "images" else ()
-            write(path, pixels, "EPSG:4326", (west, north), step, names)
+    write_pairs(tmp_path, 6, apart=2_000.0)
+    east, north = rasterio.warp.transform(UTM, "EPSG:4326", [5e5, 5.02e5], [5e6, 5e6])
+    apart = east[1] - east[0]  # the same ground once more, in degrees
+    write_pairs(
+        tmp_path, 6, apart=apart, word="degrees", origin=(east[0], north[0]), crs="EPSG:4326",
+        step=apart / 200,
+    )  # fmt: skip
     data = load(tmp_path, resolution=10)
     sides = {name: {c.name[-1] for c in part.chips} for name, part in data.parts.items()}
     assert not sides["train"] & sides["test"] and not sides["train"] & sides["val"]
@@ -371,8 +349,7 @@ def test_overlap_is_noticed_across_reference_systems(tmp_path: Path) -> None:
 
 
 def test_places_are_squares_and_larger_blocks_make_fewer(tmp_path: Path) -> None:
-    write(tmp_path / "scene.tif", reflectance((4, 512, 512)), names=RGB_NIR)
-    write(tmp_path / "scene_mask.tif", two_classes(512, 512))
+    write_scene(tmp_path, 512)
     counts = {}
     for block in (1, 2, 4):
         places = places_of(load(tmp_path, size=32, block=block))
@@ -385,10 +362,7 @@ def test_places_are_squares_and_larger_blocks_make_fewer(tmp_path: Path) -> None
 
 def test_subfolders_are_regions(tmp_path: Path) -> None:
     for number, region in enumerate(("kenya", "peru")):
-        write_pairs(tmp_path / region, 5)
-        for path in (tmp_path / region).rglob("*.tif"):  # other ground than the other region's
-            left = 500_000 + 20_000 * int(path.stem[-1])
-            edit(path, transform=from_origin(left, 5_000_000 + 1_000_000 * number, 10, 10))
+        write_pairs(tmp_path / region, 5, origin=(500_000.0, 5_000_000.0 + 1_000_000 * number))
     data = load(tmp_path)
     assert data.regions == ("kenya", "peru") and noted(data, "holdout_regions=['peru']")
     away = load(tmp_path, train_regions=["kenya"])
@@ -397,11 +371,7 @@ def test_subfolders_are_regions(tmp_path: Path) -> None:
 
 
 def test_files_without_coordinates_are_places_themselves(tmp_path: Path) -> None:
-    for number in range(5):
-        image = reflectance((4, 128, 128), number)
-        write(tmp_path / f"{number}.tif", image, crs=None, names=RGB_NIR)
-        write(tmp_path / f"{number}_mask.tif", two_classes(128, 128, number), crs=None)
-    data = load(tmp_path, size=64)
+    data = load(write_pairs(tmp_path, 5, 128, crs=None), size=64)
     assert noted(data, "5 images have no coordinates")
     sample = data.train[0]
     assert sample["crs"] is None and sample["bounds"] is None and "location" not in sample
@@ -414,28 +384,21 @@ def test_files_without_coordinates_are_places_themselves(tmp_path: Path) -> None
 
 
 def test_a_mask_in_another_reference_system_is_laid_onto_its_image(tmp_path: Path) -> None:
-    size, origin = 256, (500_000.0, 5_000_000.0)
-    write(tmp_path / "scene.tif", reflectance((4, size, size)), origin=origin, names=RGB_NIR)
+    write_scene(tmp_path, 256, mask=False)
     left, bottom, right, top = rasterio.warp.transform_bounds(
-        UTM, "EPSG:4326", origin[0], origin[1] - 10 * size, origin[0] + 10 * size, origin[1]
+        UTM, "EPSG:4326", 500_000, 4_997_440, 502_560, 5_000_000
     )
     step = (right - left) / 1000
     mask = np.zeros((int((top - bottom) / step) + 1, 900), np.uint8)
     mask[:, 500:] = 1  # the east; the last tenth is not covered
-    write(tmp_path / "scene_mask.tif", mask, "EPSG:4326", (left, top), step)
+    write(tmp_path / "s_mask.tif", mask, "EPSG:4326", (left, top), step)
     data = load(tmp_path, size=64, block=1)
     assert noted(data, "1 masks lie on another grid")
-    found = np.block(
-        [
-            [chips_of(data)[f"scene-{row:03d}-{column:03d}"]["mask"].numpy() for column in range(4)]
-            for row in range(4)
-        ]
-    )
-    longitude = np.empty((size, size))
-    for row in range(size):
-        x = origin[0] + 10 * (np.arange(size) + 0.5)
-        y = np.full(size, origin[1] - 10 * (row + 0.5))
-        longitude[row] = rasterio.warp.transform(UTM, "EPSG:4326", x, y)[0]
+    masks = {name: sample["mask"].numpy() for name, sample in chips_of(data).items()}
+    found = np.block([[masks[f"s-00{row}-00{column}"] for column in range(4)] for row in range(4)])
+    x, y = np.meshgrid(500_005 + 10 * np.arange(256), 4_999_995 - 10 * np.arange(256))
+    flat, _ = rasterio.warp.transform(UTM, "EPSG:4326", x.ravel(), y.ravel())
+    longitude = np.reshape(flat, x.shape)
     truth = np.select([longitude < left + 500 * step, longitude < left + 900 * step], [0, 1], -1)
     assert (found != truth).mean() < 0.002  # GDAL's reprojection is exact to an eighth of a pixel
 
@@ -467,11 +430,12 @@ def test_chips_without_labels_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_raster_or_a_folder_of_labels_can_be_named(tmp_path: Path) -> None:
-    write(tmp_path / "a.tif", reflectance((4, 256, 256)), names=RGB_NIR)
-    write(tmp_path / "cover.tif", two_classes(256, 256))
-    by_folder = load(tmp_path, labels="cover.tif", block=1)
-    by_file = gp.load_data("folder", root=tmp_path / "a.tif", labels="cover.tif", block=1)
-    assert set(chips_of(by_folder)) == set(chips_of(by_file)) and len(chips_of(by_file)) == 1 * 16
+    mask = write_scene(tmp_path, 256) / "s_mask.tif"
+    mask.rename(tmp_path / "cover.tif")
+    by_folder, by_file = (
+        chips_of(load(root, labels="cover.tif", block=1)) for root in (tmp_path, tmp_path / "s.tif")
+    )
+    assert set(by_folder) == set(by_file) and len(by_file) == 16
     root = write_pairs(tmp_path / "other")
     (root / "masks").rename(root / "drawn")
     assert len(chips_of(load(root, labels="drawn"))) == 8
@@ -504,16 +468,8 @@ def polygons(root: Path, shapes: list[Any], names: list[Any]) -> Path:
     return root
 
 
-def small_scene(root: Path) -> Path:
-    """A scene of 256 x 256 pixels of 10 m whose lower left corner is (0, 0) plus its origin."""
-    write(
-        root / "s.tif", reflectance((4, 256, 256)), origin=(500_000.0, 5_000_000.0), names=RGB_NIR
-    )
-    return root
-
-
 def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shapely has no types
-    """A square in pixels of the small scene."""
+    """A square in pixels of a scene."""
     from shapely.geometry import box
 
     x, y = 500_000 + 10 * left, 5_000_000 - 10 * top
@@ -522,7 +478,9 @@ def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shape
 
 def test_ground_outside_polygons_is_unlabelled_or_a_class(tmp_path: Path) -> None:
     shapes = [square(column, row, 20) for row in (10, 140) for column in (10, 140)]
-    root = polygons(small_scene(tmp_path), shapes, ["lake", "wood", "wood", "lake"])
+    root = polygons(
+        write_scene(tmp_path, 256, mask=False), shapes, ["lake", "wood", "wood", "lake"]
+    )
     inside = load(root, block=1)
     assert inside.classes == ("lake", "wood") and noted(inside, "12 chips that no polygon touches")
     mask = chips_of(inside)["s-000-000"]["mask"]
@@ -537,7 +495,7 @@ def test_crossed_and_overlapping_polygons_are_mended_and_counted(tmp_path: Path)
     x, y = 500_000, 5_000_000
     bow = polygon([(x, y), (x + 640, y - 640), (x + 640, y), (x, y - 640)])
     shapes = [square(64, 64, 192), square(100, 100, 20), bow, square(0, 70, 20)]
-    root = polygons(small_scene(tmp_path), shapes, ["wood", "lake", "lake", None])
+    root = polygons(write_scene(tmp_path, 256, mask=False), shapes, ["wood", "lake", "lake", None])
     data = load(root, block=1)
     assert noted(data, "1 polygons crossed themselves") and noted(data, "400 pixels lie in")
     assert noted(data, "1 polygons without a class")
@@ -564,12 +522,19 @@ def test_polygons_that_cannot_be_used_are_refused(
 ) -> None:
     shapes = [square(left, top, 100) for left, top in places]
     with pytest.raises(ValueError, match=message):
-        load(polygons(small_scene(tmp_path), shapes, list(names)), block=1, **options)
+        load(
+            polygons(write_scene(tmp_path, 256, mask=False), shapes, list(names)),
+            block=1,
+            **options,
+        )
 
 
 def test_polygons_need_shapes_a_class_and_a_reference_system(tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
-    root, shapes = small_scene(tmp_path), [square(10, 10, 100), square(120, 120, 100)]
+    root, shapes = (
+        write_scene(tmp_path, 256, mask=False),
+        [square(10, 10, 100), square(120, 120, 100)],
+    )
     names = {"one": [1, 2], "two": [3, 3]}
     frame = geopandas.GeoDataFrame(names, geometry=shapes, crs=UTM)
 
@@ -733,12 +698,8 @@ def test_images_of_other_pixels_are_resampled_if_asked(tmp_path: Path) -> None:
 
 
 def test_pixels_in_degrees_are_told_in_metres(tmp_path: Path) -> None:
-    for number in range(4):
-        origin = (10.0 + number, 60.0)
-        image = reflectance((4, 32, 32), number)
-        write(tmp_path / f"{number}.tif", image, "EPSG:4326", origin, 0.0001, RGB_NIR)
-        write(tmp_path / f"{number}_mask.tif", two_classes(32, 32), "EPSG:4326", origin, 0.0001)
-    data = load(tmp_path)
+    degrees = {"crs": "EPSG:4326", "origin": (10.0, 60.0), "step": 0.0001, "apart": 1.0}
+    data = load(write_pairs(tmp_path, 4, **degrees))
     # 11.13 m from south to north, 5.57 m from west to east: as large as 7.87 m squared.
     assert data.card.resolution == pytest.approx(7.87, abs=0.01)
     assert noted(data, "pixels of about 7.87")
@@ -794,7 +755,7 @@ def test_own_files_have_a_card_a_map_and_a_picture(tmp_path: Path) -> None:
 def test_polygons_without_geopandas_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (small_scene(tmp_path) / "p.geojson").write_text("{}")
+    (write_scene(tmp_path, 256, mask=False) / "p.geojson").write_text("{}")
     monkeypatch.setitem(sys.modules, "geopandas", None)
     with pytest.raises(ImportError, match="pip install geopandas"):
         load(tmp_path)
