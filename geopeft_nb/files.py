@@ -64,19 +64,6 @@ class FileEntry:
             "repo_type": "dataset" if kind else "model",
         }  # fmt: skip
 
-    @property
-    def layouts(self) -> list[str]:
-        """Where a mirror folder may hold it, first choice first.
-
-        That is `path`; and of a file of the hub also ``<repository>/<file>`` and
-        ``<owner>/<repository>/<path in it>``.
-        """
-        if not self.hub:
-            return [self.path]
-        repository, file = self.hub["repo_id"], self.hub["filename"]
-        short = f"{repository.rpartition('/')[2]}/{file.rpartition('/')[2]}"
-        return list(dict.fromkeys([self.path, short, f"{repository}/{file}"]))
-
 
 def hub_file(path: str, repository: str, file: str = "", **facts: str | int | None) -> FileEntry:
     """Describe a file of the hub: its path here, and in which repository it has which name."""
@@ -122,7 +109,7 @@ def find_dataset(name: str, root: str | None = None) -> Path | None:
         if not folder.is_dir():
             raise FileNotFoundError(f"root={root!r} is no folder. Give the folder of the files.")
         return folder
-    places = [folder / name for folder in [*mirror_folders(), cache_folder()]]
+    places = (folder / name for folder in _places())
     return next((place for place in places if place.is_dir()), None)
 
 
@@ -135,15 +122,18 @@ def find_folder(name: str, what: str) -> Path:
     if found := find_dataset(name):
         return found
     raise FileNotFoundError(
-        f"{what} is not on this machine (looked in {_places()}). It cannot be downloaded: "
-        f"set the environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass "
-        "root=."
+        f"{what} is not on this machine and cannot be downloaded. {_looked()} Set the "
+        f"environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass root=."
     )
 
 
-def _places() -> str:
-    """Say where data are looked for."""
-    return ", ".join(map(str, [data_folder(), *mirror_folders(), cache_folder()]))
+def _places() -> list[Path]:
+    """Return the folders where files are looked for, in order."""
+    return [data_folder(), *mirror_folders(), cache_folder()]
+
+
+def _looked() -> str:
+    return f"Looked in {', '.join(map(str, _places()))}."
 
 
 def find_file(entry: FileEntry) -> Path | None:
@@ -151,8 +141,7 @@ def find_file(entry: FileEntry) -> Path | None:
 
     What ships comes first, then mirrors, then the cache, then the cache of the hub's own tools.
     """
-    mirrored = [folder / layout for folder in mirror_folders() for layout in entry.layouts]
-    places = [data_folder() / entry.path, *mirrored, cache_folder() / entry.path]
+    places = (folder / entry.path for folder in _places())
     found = next((place for place in places if place.is_file()), None)
     return found or (_in_cache_of_hub(entry) if entry.hub else None)
 
@@ -169,7 +158,7 @@ def _in_cache_of_hub(entry: FileEntry) -> Path | None:
 def fetch(entry: FileEntry, download: bool = True) -> Path:
     """Return a local, checked copy of a file, downloading it if it has an address.
 
-    What ships comes first, then mirrors (see `FileEntry.layouts`), then the cache, then a download:
+    What ships comes first, then mirrors, then the cache, then a download:
     from the hub by its own client, which resumes what was interrupted, from elsewhere by pooch. One
     process downloads while others that want the same file wait. Downloading weights that are not
     for commercial use gives a warning.
@@ -239,7 +228,7 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     if missing and not download:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(entries)} files of {what} are not on this machine, "
-            f"{missing[0].path!r} among them, and download=False. Looked in {_places()}."
+            f"{missing[0].path!r} among them, and download=False. {_looked()}"
         )
     if missing:
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
@@ -311,10 +300,10 @@ def _missing(entry: FileEntry, reason: str) -> str:
     facts = [f"{entry.size:,} bytes" if entry.size else "", entry.licence]
     about = f" ({', '.join(filter(None, facts))})" if any(facts) else ""
     return (
-        f"{entry.path!r}{about} is not on this machine, and {reason}. Looked in {_places()}. "
-        "Set the environment variable GEOPEFT_MIRROR to a folder that has it as "
-        f"{' or '.join(entry.layouts)}. For weights you can also give a path with weights=..., or "
-        "weights=None for a random initialisation; for data a folder with root=..."
+        f"{entry.path!r}{about} is not on this machine, and {reason}. {_looked()} "
+        "Set the environment variable GEOPEFT_MIRROR to a folder that has it. For weights you can "
+        "also give a path with weights=..., or weights=None for a random initialisation; for data "
+        "a folder with root=..."
     )
 
 

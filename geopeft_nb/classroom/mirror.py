@@ -67,6 +67,8 @@ def fill(
         OSError: `dest` is no folder, cannot be written to, or has too little room for all; then
             nothing was copied.
     """
+    from filelock import FileLock
+
     dest = dest.expanduser().resolve()
     items = [_find(name, lessons, dest) for name, lessons in wanted.items()]
     todo = [entry.size for item in items for entry in item.todo]
@@ -77,7 +79,8 @@ def fill(
     print(_ROW.format("name", "lessons", "files", "MB", "state"))
     for item in items:
         if item.todo and not only_list:
-            _bring(item, dest)
+            with FileLock(dest / ".mirror.lock"):
+                _bring(item, dest)
         print(item, flush=True)
     missing = {item.name: " ".join(item.problem.split()) for item in items if item.problem}
     if not (missing or only_list):
@@ -104,7 +107,7 @@ def _find(name: str, lessons: tuple[str, ...], dest: Path) -> Item:
         item.state, item.problem = "missing", (
             f"no folder {name!r} on this machine. Set GEOPEFT_MIRROR to a folder that contains it"
         )  # fmt: skip
-    item.todo = [e for e in item.files if not any(_is_whole(dest / at, e) for at in e.layouts)]
+    item.todo = [e for e in item.files if not _is_whole(dest / e.path, e)]
     if item.todo:
         item.state = "to copy" if find_file(item.todo[0]) else "to download"
     return item

@@ -71,9 +71,7 @@ def quiz(number: str) -> Quiz:
 
 def load_questions(folder: Path) -> list[dict[str, Any]]:
     """Return the questions in `quiz.toml` of a lesson's folder."""
-    content = tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))
-    questions: list[dict[str, Any]] = content["question"]
-    return questions
+    return tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))["question"]
 
 
 def _lettered(question: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

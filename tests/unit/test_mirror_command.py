@@ -94,7 +94,7 @@ def test_what_was_copied_is_a_mirror_of_its_own(
     dest: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert copy(dest) == 0
-    assert listing(dest).keys() == listing(source).keys()
+    assert listing(dest).keys() == {*listing(source), ".mirror.lock"}
     shutil.rmtree(source)
     monkeypatch.setenv("GEOPEFT_MIRROR", str(dest))
     assert fetch(ENTRY, download=False) == dest / "toy/encoder.pt"
@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_leaves_no_piece(
     monkeypatch.setattr(shutil, "copyfile", go_on)
     assert copy(dest) == 0
     assert holds_all(dest) and "chip50.bin" in copied and len(copied) < len(CHIPS)
-    assert {path.name for path in dest.iterdir()} == {"chips", "toy"}
+    assert {path.name for path in dest.iterdir()} == {".mirror.lock", "chips", "toy"}
 
 
 @pytest.mark.parametrize("online", [True, False])
