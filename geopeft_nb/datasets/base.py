@@ -129,14 +129,13 @@ class ChipDataset:
         task = TASKS[self.kind]
         if not np.isfinite(image.numpy()).all():  # faster than torch's
             raise GeopeftError(
-                f"Chip {name!r} has NaN or infinite values. Fill them, or leave the chip out and "
-                f"set the mask there to {self.ignore_index}."
+                f"Chip {name!r} has NaN or infinite values: fill them, or leave it out."
             )
         shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
         if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
             raise GeopeftError(
-                f"Chip {name!r} has a {task.target} of {tuple(target.shape)} instead of "
-                f"{tuple(shape)}, or not the types {types}: {image.dtype}, {target.dtype}."
+                f"Chip {name!r} has an image and a {task.target} of {tuple(target.shape)}, "
+                f"{image.dtype} and {target.dtype}, instead of {tuple(shape)}, {types}."
             )
         if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
             return
@@ -145,8 +144,7 @@ class ChipDataset:
         if not np.isin(target.numpy(), [*allowed]).all():
             unknown = sorted(set(target.unique().tolist()) - allowed.keys())
             raise GeopeftError(
-                f"The {task.target} of chip {name!r} has unknown values {unknown}. Allowed: "
-                f"{allowed}."
+                f"The {task.target} of chip {name!r} has unknown values {unknown}, not {allowed}."
             )
 
     def spread(self, at_most: int) -> Iterator[Sample]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import shutil
+import tempfile
 import warnings
 import zipfile
 import zlib
@@ -15,10 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.files import cache_folder
-
-#: Bytes that stay free on the disk: with less, nothing more is kept.
-RESERVE = 1_000_000_000
+from geopeft_nb.files import cache_folder, check_space
 
 
 class ChipCache:
@@ -64,26 +60,22 @@ class ChipCache:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # not there yet, or damaged
         reading = decode()
-        self._keep(file, reading)
-        return reading
-
-    def _keep(self, file: Path, chip: Reading) -> None:
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self.folder).free < RESERVE + chip.image.nbytes:
-                raise OSError(errno.ENOSPC, f"less than {RESERVE / 1e9:g} GB are free")
-            with temporary.open("wb") as opened:
-                np.savez(
-                    opened, image=chip.image, target=chip.target, crs=chip.crs or "",
-                    bounds=chip.bounds or (),
-                )  # fmt: skip
-            os.replace(temporary, file)
+            self._keep(file, reading)
         except OSError as error:
             self.enabled = False
-            temporary.unlink(missing_ok=True)
             warnings.warn(
                 f"Decoded chips are not kept in {self.folder} ({error}): every epoch decodes them "
                 "again. Set GEOPEFT_CACHE to another folder, or load_data(cache=False).",
                 stacklevel=2,
             )
+        return reading
+
+    def _keep(self, file: Path, chip: Reading) -> None:
+        """Write a file whole or not at all."""
+        check_space(self.folder, chip.image.nbytes, "A decoded chip")
+        crs, bounds = chip.crs or "", chip.bounds or ()
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            written = Path(folder) / "chip.npz"
+            np.savez(written, image=chip.image, target=chip.target, crs=crs, bounds=bounds)
+            os.replace(written, file)

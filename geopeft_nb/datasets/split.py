@@ -41,8 +41,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     names, place_of, counts = np.unique(places, return_inverse=True, return_counts=True)
     if len(names) < len(SIDES):
         raise GeopeftError(
-            f"{len(places)} chips lie in {len(names)} place(s); at least {len(SIDES)} places are "
-            "needed to split into train, validation and test without sharing ground."
+            f"{len(places)} chips in {len(names)} place(s): a split needs at least 3 places."
         )
     shuffled = np.random.default_rng(seed).permutation(len(names))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
@@ -142,8 +141,8 @@ def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], t
         check_name(f"region of {card.name}", region, card.regions)
     if not home or len({*home, *away}) < len(home) + len(away):
         raise GeopeftError(
-            "No region can be trained on and held out, or be named twice, and one has to be home: "
-            f"got train_regions={list(home)}, holdout_regions={list(away)}."
+            f"train_regions={list(home)}, holdout_regions={list(away)}: no region can be trained "
+            "on and held out, or be named twice, and one has to be home."
         )
     return home, away
 

@@ -20,8 +20,8 @@ import pytest
 from arrive import CHIPS, chip
 from trickling_server import Trickle, trickling
 
+from geopeft_nb import files
 from geopeft_nb.archives import extract
-from geopeft_nb.datasets import chip_cache
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
@@ -262,7 +262,7 @@ def test_decoded_chips_come_back_from_disk_until_their_source_changes(
 def test_a_full_disk_turns_the_cache_off_with_one_warning(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chip_cache, "RESERVE", 10**18)
+    monkeypatch.setattr(files, "SPARE", 10**18)
     kept = ChipCache("toy", "key")
     with pytest.warns(UserWarning, match=r"Decoded chips are not kept .* GEOPEFT_CACHE"):
         kept.read("chip", lambda: chip(7))
