@@ -179,7 +179,7 @@ class MaskedAutoencoder(nn.Module):
         """Hide patches and fill the gaps with what the model makes of the rest.
 
         Args:
-            image: (B, C, T, H, W), normalised; any number of frames, any size.
+            image: (B, C, H, W) or (B, C, T, H, W), normalised; any number of frames, any size.
             mask_ratio: Share of patches to hide, 0-1. At least one patch is always seen.
             generator: Source of the random choice of patches.
 
@@ -187,6 +187,8 @@ class MaskedAutoencoder(nn.Module):
             The image (B, C, T, H, W), normalised, with visible patches as they were, and the mask
             (B, T, H, W) with 1 where a pixel was hidden.
         """
+        if image.ndim == 4:
+            image = image[:, :, None]
         height, columns = image.shape[3:]
         rebuilt, mask, grid = self.rebuild(image, mask_ratio, generator)
         hidden = mask[..., None].expand_as(rebuilt)

@@ -127,6 +127,7 @@ def test_the_same_files_load_as_autoencoders_and_rebuild_any_image(
     assert torch.equal(model.decoder.decoder_pred.bias, bias)
     image = torch.randn(2, 6, 2, 40, 70, generator=torch.Generator().manual_seed(0))
     rebuilt, hidden = model.reconstruct(image, 0.5, torch.Generator().manual_seed(0))
+    assert model.reconstruct(image[:, :, 0])[0].shape == (2, 6, 1, 40, 70)
     assert rebuilt.shape == image.shape and hidden.shape == (2, 2, 40, 70)
     hidden = hidden[:, None].expand_as(image) == 1
     assert torch.equal(rebuilt[~hidden], image[~hidden])
