@@ -170,22 +170,20 @@ def plot_reports(reports: list[Report]) -> Figure:
             f"One figure shows one score, and these have {', '.join(sorted(scores))}."
         )
     score, first = reports[0].score, reports[0].table
-    figure = Figure(figsize=(7, 0.9 + 0.55 * len(first) * max(2, len(reports)) ** 0.5))
+    height = 0.9 + 0.55 * len(first) * max(2, len(reports)) ** 0.5
+    figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
     for number, report in enumerate(reports):
         table = report.table.loc[first.index]
         rows = np.arange(len(table)) + (number - (len(reports) - 1) / 2) * 0.22
         ends = [table[score] - table["low"], table["high"] - table[score]]
-        axes.errorbar(
-            table[score], rows, xerr=np.clip(ends, 0, None), fmt="o", capsize=3,
-            label=table["method"].iloc[0],
-        )  # fmt: skip
+        method, ends = table["method"].iloc[0], np.clip(ends, 0, None)
+        axes.errorbar(table[score], rows, xerr=ends, fmt="o", capsize=3, label=method)
     names = [f"{name} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{score} ({reports[0].limits}), bars: 95 % interval over places")
+    label = f"{score} ({reports[0].limits}), bars: 95 % interval over places"
+    axes.set(xlabel=label, title="Scores region by region")
     axes.grid(axis="x", alpha=0.3)
-    axes.set_title("Scores region by region")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.set_layout_engine("constrained")
     return figure

@@ -58,8 +58,8 @@ class DataSheet:
             where = chips["longitude"], chips["latitude"]
             axes.plot(*where, MARKS[side], mec="white", ms=5, label=label)
         (west, south), (east, north) = known[["longitude", "latitude"]].agg(["min", "max"]).values
-        axes.set(xlim=(west - 8, east + 8), ylim=(south - 8, north + 8), aspect="equal")
-        axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
+        axes.set(xlim=(west - 8, east + 8), ylim=(south - 8, north + 8), aspect="equal",
+                 xlabel="longitude (degrees)", ylabel="latitude (degrees)")  # fmt: skip
         invented = ", SYNTHETIC: these places are invented" if self.card.synthetic else ""
         axes.set_title(f"{self.card.title}: where the chips lie{invented}", fontsize=11, loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="chips")

@@ -149,11 +149,8 @@ def _scale_bar(axes: Axes, view: RegionView) -> None:
     limit = view.grid.width * across / 3
     power = 10 ** math.floor(math.log10(limit))
     metres = max(step * power for step in (1, 2, 5) if step * power <= limit)
-    name = f"{metres / 1000:g} km, N ↑" if metres >= 1000 else f"{metres:g} m, N ↑"
-    corner = AnchoredSizeBar(
-        axes.transData, metres / across, name, "lower left", 0.3, 0.4, label_top=True
-    )
-    corner.size_bar.get_children()[0].set_linewidth(2)
+    length, name = metres / across, f"{metres / 1000:g} km, N ↑"
+    corner = AnchoredSizeBar(axes.transData, length, name, "lower left", 0.3, 0.4, label_top=True)
     corner.patch.set(alpha=0.8, edgecolor="none")
     axes.add_artist(corner)
 

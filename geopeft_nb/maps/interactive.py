@@ -37,10 +37,9 @@ def build(regions: Regions) -> Any:  # noqa: ANN401 (ipywidgets is imported only
     import ipyleaflet
     import ipywidgets as widgets
 
-    addresses = [_addresses(view, regions) for view in regions.views]
-    names = list(addresses[0])
+    names = [NOTHING, *regions.painted(regions.views[0])]
+    last = [name for name in names if name.startswith("Prediction")][-1]
     short = {"description_width": "initial"}
-    last = f"Prediction: {list(regions.views[0].predictions)[-1]}"
     left, right = (
         widgets.Dropdown(options=names, value=value, description=f"{side}:", style=short)
         for side, value in (("Left", NOTHING), ("Right", last))
@@ -50,10 +49,8 @@ def build(regions: Regions) -> Any:  # noqa: ANN401 (ipywidgets is imported only
     )
     style = {"color": "#8a8a8a", "weight": 1, "fillColor": "#f4f1ea", "fillOpacity": 1}
     land = ipyleaflet.GeoJSON(data=land_outlines(), style=style, pane="land")
-    maps = [
-        _region(view, choices, {"left": left, "right": right}, opacity, land)
-        for view, choices in zip(regions.views, addresses, strict=True)
-    ]
+    sides = {"left": left, "right": right}
+    maps = [_region(view, regions, sides, opacity, land) for view in regions.views]
     wrap = widgets.Layout(flex_flow="row wrap")
     controls = widgets.HBox([left, right, opacity], layout=wrap)
     return widgets.VBox([controls, _legend(regions), widgets.HBox(maps, layout=wrap)])
@@ -69,7 +66,7 @@ def _addresses(view: RegionView, regions: Regions) -> dict[str, str]:
 
 def _region(
     view: RegionView,
-    addresses: dict[str, str],
+    regions: Regions,
     choices: dict[str, Any],
     opacity: Any,  # noqa: ANN401
     land: Any,  # noqa: ANN401
@@ -78,6 +75,7 @@ def _region(
     import ipyleaflet
     import ipywidgets as widgets
 
+    addresses = _addresses(view, regions)
     picture, bounds = warp(view.picture, view.grid)
     url = address(picture, quality=85)
     under = [ipyleaflet.ImageOverlay(url=url, bounds=bounds, pane="image")]
