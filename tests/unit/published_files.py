@@ -238,8 +238,3 @@ CASES = [
     ),
     Case(eurosat.CARD, make_eurosat, {}, [eurosat_file("AnnualCrop_1")]),
 ]  # fmt: skip
-
-
-def modules() -> list[object]:
-    """What asks for the published lists."""
-    return [sen1floods11, burn_scars, reben]

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from published_files import EUROSAT, make_eurosat, write_eurosat
+from published_files import EUROSAT, eurosat_file, make_eurosat, write_eurosat
 
 import geopeft_nb as gp
 from geopeft_nb.bands import SENTINEL2_BANDS
-from geopeft_nb.datasets.base import Reading, centre
 from geopeft_nb.datasets.geodata import band_statistics
 from geopeft_nb.datasets.published import common, eurosat
 from geopeft_nb.datasets.split import shared_places
@@ -78,18 +77,6 @@ def test_all_thirteen_bands_can_be_asked_for_in_the_order_of_the_products(root: 
     assert mean[[0, 8, 10]].tolist() == pytest.approx([0.1354405, 0.2594141, 0.0012113])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"subset": "50"}, "subset of eurosat '50'.*Known: 100, full, sample"),
-        ({"size": 32}, "size of eurosat must be 64, got 32"),
-    ],
-)
-def test_bad_options_are_refused(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        gp.load_data("eurosat", **arguments)
-
-
 def test_two_copies_of_a_chip_are_refused(root: Path) -> None:
     write_eurosat(root / "copy/Forest/Forest_1.tif", "west", 47, -4)
     with pytest.raises(ValueError, match="lists 1 chips twice, 'Forest_1'"):
@@ -97,13 +84,11 @@ def test_two_copies_of_a_chip_are_refused(root: Path) -> None:
 
 
 def test_a_chip_that_does_not_say_where_it_lies_is_named(root: Path) -> None:
-    path = root / "River/River_6.tif"
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
-        profile = {"driver": "GTiff", "count": 13, "width": 64, "height": 64, "dtype": "uint16"}
-        path.parent.mkdir()
-        with rasterio.open(path, "w", **profile, crs="EPSG:32632"):
-            pass
-    with pytest.raises(ValueError, match=r"River_6.tif does not say where it lies"):
+    path = root / eurosat_file("Forest_1")
+    with rasterio.open(path) as raster:
+        profile = raster.profile | {"crs": None}
+    rasterio.open(path, "w", **profile).close()
+    with pytest.raises(ValueError, match=r"Forest_1.tif does not say where it lies"):
         gp.load_data("eurosat", root=root)
 
 
@@ -122,19 +107,6 @@ def test_a_subset_is_downloaded_from_its_pinned_address(
 def test_the_sample_cannot_be_downloaded_and_says_so() -> None:
     with pytest.raises(FileNotFoundError, match=r"cannot be downloaded.*contains 'eurosat_ms'"):
         gp.load_data("eurosat", subset="sample")
-
-
-def test_a_mirror_needs_the_small_subset() -> None:
-    (entry,) = eurosat.mirror_files()
-    assert entry.name == "EuroSAT100.zip" and entry.sha256 and entry.url
-
-
-@pytest.mark.mirror
-def test_tags_and_gdal_agree_on_where_a_chip_lies() -> None:
-    data = gp.load_data("eurosat", subset="sample")
-    for chip in data.val.chips:
-        found = Reading(*chip.read())
-        assert chip.location == pytest.approx(centre(found.crs, found.bounds), abs=1e-7)
 
 
 @pytest.mark.mirror

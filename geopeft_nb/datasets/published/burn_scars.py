@@ -12,14 +12,7 @@ from typing import Any
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.published.common import (
-    Found,
-    list_entry,
-    load_published,
-    read_pair,
-    split_list,
-    unpack,
-)
+from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry
@@ -94,36 +87,30 @@ def load_burn_scars(request: Request, *, split: str = "published") -> GeoData:
     Source: Phillips, Roy et al., https://huggingface.co/datasets/ibm-nasa-geospatial/hls_burn_scars
     """
     check_name("split of burn_scars", split, SPLITS)
-    card = SPLITS[split]
     find = partial(_find, by_tile=split == "by_tile")
-    return load_published(request, card, find, _describe, partial(read_pair, card))
+    return common.load_published(request, SPLITS[split], find, _describe, common.read_pair)
 
 
 def mirror_files() -> list[FileEntry]:
     """Return the files that a mirror needs: the archive and the lists of the split."""
-    return [ARCHIVE, *map(list_entry, LISTS.values())]
+    return [ARCHIVE, *map(common.list_entry, LISTS.values())]
 
 
-def _find(request: Request, by_tile: bool) -> Found:
-    folder, notes = unpack(CARD.name, [ARCHIVE], request)
-    found = {path.name: path for path in folder.rglob("subsetted_512x512_HLS.S30.*.tif")}
-    if not found:
-        raise FileNotFoundError(
-            f"{folder} has no file of {CARD.title}, neither itself nor in the folders below. "
-            "Expected are names such as subsetted_512x512_HLS.S30.T10SEJ.2018185.v1.4_merged.tif "
-            f"and ….v1.4.mask.tif: extract {ARCHIVE.name} there, or give another root=..."
-        )
+def _find(request: Request, by_tile: bool) -> common.Found:
+    folder = common.unpack(CARD.name, [ARCHIVE], request)
+    paths = common.files_in(folder, "**/subsetted_512x512_HLS.S30.*.tif", CARD)
+    found = {path.name: path for path in paths}
 
     def files(chip: str) -> list[Path]:
         names = [f"subsetted_512x512_HLS.S30.{chip}.4{ending}" for ending in ENDINGS]
         return [found.get(name, folder / name) for name in names]
 
-    sides = {side: split_list(name, request.download) for side, name in LISTS.items()}
+    sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
     everything = [chip for chips in sides.values() for chip in chips]
-    return Found({"all": everything} if by_tile else sides, files, notes=notes)
+    return common.Found({"all": everything} if by_tile else sides, files)
 
 
-def _describe(name: str, found: Found) -> Mapping[str, Any]:
+def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     tile, day, _ = name.split(".")  # T10SEJ, 2018185: the 185th day of 2018
     return {
         "region": next(region for region, zones in ZONES.items() if int(tile[1:3]) in zones),

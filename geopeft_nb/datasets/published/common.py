@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -19,7 +19,7 @@ from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
+from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_folder
 
 #: Stands for no data in some files, beside NaN and what their header names.
 NO_DATA = -9999.0
@@ -27,42 +27,26 @@ NO_DATA = -9999.0
 _COMMIT = "5fe258d428d2a8500dcfc376ba1b72051a509160"
 _SOURCE = f"https://raw.githubusercontent.com/IBM/peft-geofm/{_COMMIT}/datasets_splits"
 
-#: List, named as in the authors' repository -> sha256 and number of chips.
-LISTS: dict[str, tuple[str, int]] = {
-    "sen1floods11/train_data": (
-        "899ee084e400fefdbe139a52aa3d292072edea4c3695afcc5a5a0383af5ff69d", 252),
-    "sen1floods11/valid_data": (
-        "45eca7a5b701ac3e8f8b2fd5a52ab443cf6be0d3649116a867fc2c1fdbad1541", 89),
-    "sen1floods11/test_data": (
-        "b707770200485f909f8e0afcfb06b43cf9137ebca7b09460797a828effb9b42e", 90),
-    "sen1floods11/bolivia_data": (
-        "6b8239d95214af1c9ecfb70dec058872e7dcf831591bff80ff4d61a643e06434", 15),
-    "burn_scars/train_data": (
-        "f1dca5c488c7a7451f3aa82f20677c18b3b22a2d96b59d68215494e3dba6f393", 524),
-    "burn_scars/val_data": (
-        "50a98be7974a2fec73af62b5f54063d938bcfe93cd9802b90eb33eb78f4d7f3e", 160),
-    "burn_scars/test_data": (
-        "c61ddcb5a434da3f5e63edd7c87549af104c6cc69345876a8ed770844bab1788", 120),
-    "reBEN/reBEN_7k/train": (
-        "74a32f633a67e33688d89c2b2518f1c3c483f32b891325d905cac69246da83d7", 4690),
-    "reBEN/reBEN_7k/val": (
-        "9aaf30c26a8df5b7705199739294f0ceedd1a073db2dbed0070715be9f974fe5", 946),
-    "reBEN/reBEN_7k/test": (
-        "c0460af179f8ceb77a5ccf78d49fe0dd63d80d41197d1b40cdd99a70fc2f69fc", 945),
-    "reBEN/reBEN_7k/ood": (
-        "c9964324e839eb4a1f89e86fecd59958d3490e2a15686b73966a423c47bc51cf", 807),
-}  # fmt: skip
+#: List, named as in the authors' repository -> its sha256.
+LISTS = {
+    "sen1floods11/train_data": "899ee084e400fefdbe139a52aa3d292072edea4c3695afcc5a5a0383af5ff69d",
+    "sen1floods11/valid_data": "45eca7a5b701ac3e8f8b2fd5a52ab443cf6be0d3649116a867fc2c1fdbad1541",
+    "sen1floods11/test_data": "b707770200485f909f8e0afcfb06b43cf9137ebca7b09460797a828effb9b42e",
+    "sen1floods11/bolivia_data": "6b8239d95214af1c9ecfb70dec058872e7dcf831591bff80ff4d61a643e06434",
+    "burn_scars/train_data": "f1dca5c488c7a7451f3aa82f20677c18b3b22a2d96b59d68215494e3dba6f393",
+    "burn_scars/val_data": "50a98be7974a2fec73af62b5f54063d938bcfe93cd9802b90eb33eb78f4d7f3e",
+    "burn_scars/test_data": "c61ddcb5a434da3f5e63edd7c87549af104c6cc69345876a8ed770844bab1788",
+    "reBEN/reBEN_7k/train": "74a32f633a67e33688d89c2b2518f1c3c483f32b891325d905cac69246da83d7",
+    "reBEN/reBEN_7k/val": "9aaf30c26a8df5b7705199739294f0ceedd1a073db2dbed0070715be9f974fe5",
+    "reBEN/reBEN_7k/test": "c0460af179f8ceb77a5ccf78d49fe0dd63d80d41197d1b40cdd99a70fc2f69fc",
+    "reBEN/reBEN_7k/ood": "c9964324e839eb4a1f89e86fecd59958d3490e2a15686b73966a423c47bc51cf",
+}
 
 
 def list_entry(name: str) -> FileEntry:
     """Describe the file of a list; mirrors have it below ``peft_geofm_splits/``."""
-    digest, _ = LISTS[name]
-    return FileEntry(
-        f"peft_geofm_splits/{name}.txt",
-        sha256=digest,
-        url=f"{_SOURCE}/{name}.txt",
-        licence="Apache-2.0",
-    )
+    path, url = f"peft_geofm_splits/{name}.txt", f"{_SOURCE}/{name}.txt"
+    return FileEntry(path, sha256=LISTS[name], url=url, licence="Apache-2.0")
 
 
 def split_list(name: str, download: bool = True) -> list[str]:
@@ -81,8 +65,7 @@ def split_list(name: str, download: bool = True) -> list[str]:
 
     Source: https://github.com/IBM/peft-geofm (Apache-2.0), its folder datasets_splits.
     """
-    text = fetch(list_entry(name), download=download).read_text(encoding="utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return fetch(list_entry(name), download).read_text(encoding="utf-8").split()
 
 
 class Found(NamedTuple):
@@ -137,23 +120,27 @@ def load_published(
     cache = ChipCache(card.name, repr((card.kind, bands, size)), request.cache and card.compressed)
 
     def reading(name: str, cut: Cut) -> Reading:
-        raw = cache.read(
-            name + cut.suffix, partial(read, name, found, indices, cut), found.files(name)
-        )
-        if raw.target.dtype.kind == "f" and (raw.target % 1).any():
-            raise GeopeftError(f"The label of {name!r} has other than whole numbers.")
+        decode = partial(read, name, found, indices, cut)
+        raw = cache.read(name + cut.suffix, decode, found.files(name))
+        if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():
+            raise GeopeftError(
+                f"The files of {name!r} are not the published ones: their pixels are "
+                f"{raw.image.shape} instead of {(len(bands), size, size)}, or their labels are not "
+                "whole numbers. Restore them."
+            )
         image = raw.image.astype(np.float32) / np.float32(card.scale)
         return raw._replace(image=image, target=raw.target.astype(np.int64))
 
-    def chips(names: Iterable[str]) -> list[Chip]:
-        about = {name: describe(name, found) for name in names}
+    def chips(name: str) -> list[Chip]:
+        facts = describe(name, found)
         return [
-            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts)
-            for name, facts in about.items()
-            for cut in windows
+            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts) for cut in windows
         ]
 
-    sides = {side: chips(names) for side, names in found.sides.items()}
+    sides = {
+        side: [chip for name in names for chip in chips(name)]
+        for side, names in found.sides.items()
+    }
     if "all" in sides:
         data = split_regions(sides["all"], request, card, bands, size)
     else:
@@ -172,15 +159,13 @@ def check_complete(card: DataCard, found: Found) -> None:
             f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them: a score on "
             "chips that were trained on says nothing. Restore the published files, each once."
         )
-    files = {name: found.files(name) for name in names}
-    folders = {path.parent for path in chain(*files.values())}
+    files = {path for name in names for path in found.files(name)}
+    folders = {path.parent for path in files}
     there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
-    absent = [[path for path in paths if path not in there] for paths in files.values()]
-    lacking = [paths[0] for paths in absent if paths]
-    if lacking:
+    if absent := files - there:
         raise FileNotFoundError(
-            f"{card.title} lists {len(names):,} chips, and the files of {len(lacking):,} of them "
-            f"are not there, for example {lacking[0]}. Complete the folder."
+            f"{card.title} lists {len(names):,} chips, and {len(absent):,} of their files are not "
+            f"there, for example {min(absent)}. Complete the folder."
         )
 
 
@@ -189,27 +174,39 @@ def unpack(
     archives: Sequence[FileEntry],
     request: Request,
     wanted: Callable[[str], bool] = bool,
-) -> tuple[Path, tuple[str, ...]]:
+) -> Path:
     """Find a folder, or fetch its archive and extract it into the cache.
 
     Args:
         name: Folder below a mirror or the cache.
-        archives: The archive, or its parts.
+        archives: The archive, or its parts; none of what only mirrors have.
         request: With the user's own root, which goes before.
         wanted: Says which files are extracted, see `extract`.
-
-    Returns:
-        The folder, and a note if archives were extracted just now.
     """
     if folder := find_dataset(name, request.root):
-        return folder, ()
+        return folder
+    if not archives:
+        return find_folder(name, name)
     parts = [fetch(entry, request.download) for entry in archives]
-    folder = extract(parts, cache_folder() / name, wanted)
-    return folder, tuple(f"{part} was extracted into {folder}." for part in parts)
+    return extract(parts, cache_folder() / name, wanted)
+
+
+def files_in(folder: Path, pattern: str, card: DataCard) -> list[Path]:
+    """List the files by which a data set's folder is told from another one, in order.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    if found := sorted(folder.glob(pattern)):
+        return found
+    raise FileNotFoundError(
+        f"{folder} is not {card.title}: it has no {pattern}. Extract what {card.homepage} has "
+        "there, or give another root=..."
+    )
 
 
 def read_raster(
-    path: Path, indices: Sequence[int], cut: Cut, shape: tuple[int, int, int]
+    path: Path, indices: Sequence[int], cut: Cut
 ) -> tuple[np.ndarray, str | None, Bounds | None]:
     """Read a square of some bands of a GeoTIFF.
 
@@ -217,25 +214,16 @@ def read_raster(
         path: The file.
         indices: Bands to read, from 0.
         cut: The square.
-        shape: Bands, rows and columns that the published file has.
 
     Returns:
         The pixels (bands, rows, columns), where those of floats that are not known are 0; the
         coordinate reference system; and the bounds of the square.
-
-    Raises:
-        ValueError: It is not the published file.
     """
     import rasterio
     from rasterio.windows import Window
 
     window = Window(cut.left, cut.top, cut.side, cut.side)
     with rasterio.open(path) as raster:
-        if (raster.count, *raster.shape) != shape:
-            raise GeopeftError(
-                f"{path} has (bands, rows, columns) {(raster.count, *raster.shape)} instead of "
-                f"{shape}. Restore the published file."
-            )
         image = raster.read([index + 1 for index in indices], window=window)
         if image.dtype.kind == "f":
             image[np.isnan(image) | np.isin(image, [NO_DATA, raster.nodata or 0])] = 0
@@ -244,11 +232,9 @@ def read_raster(
         return image, raster.crs.to_string(), raster.window_bounds(window)
 
 
-def read_pair(card: DataCard, name: str, found: Found, indices: Sequence[int], cut: Cut) -> Reading:
+def read_pair(name: str, found: Found, indices: Sequence[int], cut: Cut) -> Reading:
     """Read a square of a chip whose files are an image and a mask."""
     image_file, mask_file = found.files(name)
-    image, crs, bounds = read_raster(
-        image_file, indices, cut, (len(card.bands), card.size, card.size)
-    )
-    mask, *_ = read_raster(mask_file, [0], cut, (1, card.size, card.size))
+    image, crs, bounds = read_raster(image_file, indices, cut)
+    mask, *_ = read_raster(mask_file, [0], cut)
     return Reading(image, mask[0], crs, bounds)

@@ -11,10 +11,10 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,26 +22,19 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.published.common import Found, load_published, unpack
+from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import Cut
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry
 
-#: Number at the beginning of a band's key -> the band. "Cloud Probability" is left out.
-NUMBERS = dict(
-    zip(
-        ("01", "02", "03", "04", "05", "06", "07", "08", "08A", "09", "11", "12"),
-        (band for band in SENTINEL2_BANDS if band != "CIRRUS"),
-        strict=True,
-    )
-)
+#: Numbers at the beginning of the bands' keys. 10 is in no chip, "Cloud Probability" is left out.
+NUMBERS = ("01", "02", "03", "04", "05", "06", "07", "08", "08A", "09", "11", "12")
 _KEY = re.compile(r"(\d\dA?) - [^_]+(?:_(\d{4}-\d\d-\d\d).*)?")
 #: Side in the partition file -> ours.
 SIDES = {"train": "train", "valid": "val", "test": "test"}
-_PARTITION = "default_partition.json"
 _HUB = "recursix/geo-bench-1.0"
 _CITE = "Lacoste et al. (2023), GEO-Bench, arXiv 2306.03831"
-
+_ALL_COUNT = "all classes count in scores, 'no data' too, as in arXiv 2504.17397"
 
 CASHEW = DataCard(
     name="m_cashew_plantation",
@@ -52,13 +45,14 @@ CASHEW = DataCard(
         "residential", "background", "uncertain",
     ),
     colours=("#FFFFFF", "#117733", "#B5BD4C", "#D9CFB8", "#CC3311", "#88AACC", "#AA4499"),
-    bands=tuple(NUMBERS.values()),
+    bands=tuple(band for band in SENTINEL2_BANDS if band != "CIRRUS"),
     default_bands=HLS_BANDS,
     regions=("benin",),
     home=("benin",),
     size=256,
     resolution=10.0,
-    labels="polygons from the ground with GPS, corrected on Airbus Pleiades imagery by TechnoServe",
+    labels="polygons from the ground with GPS, corrected on Airbus Pleiades imagery by "
+    f"TechnoServe; {_ALL_COUNT}",
     licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of TechnoServe)",
     citation=f"{_CITE}; TechnoServe, Cashew Plantations in Benin, doi 10.34911/rdnt.hfv20i",
     homepage=f"https://huggingface.co/datasets/{_HUB}",
@@ -83,7 +77,8 @@ CASHEW = DataCard(
     "no checksum is published",
 )  # fmt: skip
 
-SA_CROP = DataCard(
+SA_CROP = replace(
+    CASHEW,
     name="m_sa_crop_type",
     title="GEO-Bench m-SA-crop-type",
     task="crop type, per pixel",
@@ -95,18 +90,14 @@ SA_CROP = DataCard(
         "#FFFFFF", "#117733", "#B5BD4C", "#A08060", "#882255", "#CC3311", "#44AA99", "#E6C229",
         "#EE9A3A", "#0072B2",
     ),
-    bands=tuple(NUMBERS.values()),
-    default_bands=HLS_BANDS,
     regions=("western_cape",),
     home=("western_cape",),
-    size=256,
-    resolution=10.0,
     labels="fields surveyed from the air and by car, 2017-2018, Western Cape Department of "
-    "Agriculture",
+    f"Agriculture; {_ALL_COUNT}",
     licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of Radiant Earth)",
     citation=f"{_CITE}; Western Cape Department of Agriculture and Radiant Earth Foundation "
     "(2021), doi 10.34911/rdnt.j0co8q",
-    homepage=f"https://huggingface.co/datasets/{_HUB}",
+    scale=1,
     mean=(
         12.739611, 16.526744, 26.636417, 36.696639, 46.388679, 58.281453, 63.575819, 68.1836,
         69.142591, 69.904566, 83.626811, 65.767679,
@@ -118,7 +109,6 @@ SA_CROP = DataCard(
     statistics_source="GEO-Bench, as arXiv 2504.17397 uses them",
     reflectance=False,
     split="GEO-Bench's default partition (3,000 / 1,000 / 1,000 chips)",
-    claims=(),
     leaks="By its published converter, GEO-Bench took a tile on up to 5 days, all on one side. "
     "Whether neighbouring tiles are on two sides cannot be checked: the chips carry no coordinates "
     "that tell them apart.",
@@ -200,60 +190,36 @@ def mirror_files(name: str) -> list[FileEntry]:
 
 
 def _load(request: Request, source: _Source) -> GeoData:
-    try:
-        import h5py  # noqa: F401 - now, and not only when the first chip is read
-    except ImportError as error:
-        raise ImportError(
-            "The chips of GEO-Bench are HDF5 files, and h5py is not installed: pip install h5py"
-        ) from error
-    return load_published(
+    import h5py  # refused here, and not when the first chip is read, where it is not installed
+
+    where = {"region": source.card.home[0]}
+    return common.load_published(
         request, source.card, partial(_find, source=source),
-        lambda name, _: {"region": source.card.home[0], "place": source.place(name)}, _read,
+        lambda name, _: {**where, "place": source.place(name)}, partial(_read, h5py.File),
     )  # fmt: skip
 
 
-def _find(request: Request, source: _Source) -> Found:
-    folder, notes = _folder(request, source)
-    file = folder / _PARTITION
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        sides = {ours: [str(chip) for chip in content[side]] for side, ours in SIDES.items()}
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, no such side, no list
-        raise GeopeftError(
-            f"{file} is not a partition of GEO-Bench ({type(error).__name__}: {error}). Expected "
-            'is {"train": [...], "valid": [...], "test": [...]} with names of chips.'
-        ) from error
+def _find(request: Request, source: _Source) -> common.Found:
+    folder = common.unpack(source.card.name, [source.archive], request)
+    partitions = common.files_in(folder, "**/default_partition.json", source.card)
+    file = min(partitions, key=lambda path: path.parent.name != source.folder)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    sides = {ours: content[side] for side, ours in SIDES.items()}
     for chip in chain(*sides.values()):
         if not re.fullmatch(source.names, chip):
             raise GeopeftError(
                 f"{file} lists {chip!r}, and chips of {source.card.name} are {source.names}. Is "
                 "this the folder of another data set?"
             )
-    notes += (
-        f"All {len(source.card.classes)} classes count in scores, 'no data' too, as in arXiv "
-        "2504.17397: no pixel is ignored. The chips do not say where they were taken.",
-    )
+    notes: tuple[str, ...] = ()
     if source.card is CASHEW:
         shared = overlapping(sides)
-        notes += (
+        notes = (
             f"By the numbers in their names, {shared['val']:,} of {len(sides['val']):,} validation "
             f"and {shared['test']:,} of {len(sides['test']):,} test chips share ground with "
             "training.",
         )
-    return Found(sides, lambda chip: [folder / f"{chip}.hdf5"], notes=notes)
-
-
-def _folder(request: Request, source: _Source) -> tuple[Path, tuple[str, ...]]:
-    """Find the folder with the partition file, or download and extract the archive."""
-    found, notes = unpack(source.card.name, [source.archive], request)
-    for inside in ("", source.folder, f"segmentation_v1.0/{source.folder}"):
-        if (found / inside / _PARTITION).is_file():
-            return found / inside, notes
-    raise FileNotFoundError(
-        f"{found} is not {source.card.title}: it has no {_PARTITION}, and neither has "
-        f"{source.folder} in it. Expected are that file and one <chip>.hdf5 per chip: extract "
-        f"{source.folder}.zip there, or give another root=..."
-    )
+    return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")], notes=notes)
 
 
 def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -265,26 +231,13 @@ def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
     }
 
 
-def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
-    import h5py
-
-    (path,) = found.files(name)
+def _read(
+    opened: Callable[..., Any], name: str, found: common.Found, indices: list[int], cut: Cut
+) -> Reading:
     window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
-    with h5py.File(path, "r") as file:
-        keys = {match[1]: match for key in file if (match := _KEY.fullmatch(key))}
-        numbers = [list(NUMBERS)[index] for index in indices]
-        if lacking := [number for number in numbers if number not in keys]:
-            raise GeopeftError(
-                f"{path} lacks band {', '.join(lacking)}. It has {', '.join(file) or 'nothing'}. "
-                "Restore the published file."
-            )
-        bands = [file[keys[number][0]] for number in numbers]
-        for array in (*bands, file["label"]):
-            if array.shape != (CASHEW.size, CASHEW.size):
-                raise GeopeftError(
-                    f"Array {array.name!r} of {path} is {array.shape} instead of "
-                    f"{(CASHEW.size, CASHEW.size)}. Restore the published file."
-                )
-        image, label = np.stack([band[window] for band in bands]), file["label"][window]
-    day = keys[numbers[0]][2]
+    with opened(*found.files(name), "r") as file:
+        keys = {f"band {match[1]}": match for key in file if (match := _KEY.fullmatch(key))}
+        bands = [keys[f"band {NUMBERS[index]}"] for index in indices]
+        image = np.stack([file[band[0]][window] for band in bands])
+        label, day = file["label"][window], bands[0][2]
     return Reading(image, label, date=datetime.date.fromisoformat(day) if day else None)

@@ -8,10 +8,11 @@ The patches are those that arXiv 2504.17397 chose, about 1.3 % of BigEarthNet v2
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from glob import escape
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,16 +22,9 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.published.common import (
-    Found,
-    list_entry,
-    load_published,
-    read_raster,
-    split_list,
-    unpack,
-)
+from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES, Cut
-from geopeft_nb.errors import GeopeftError, check_name, unknown_name
+from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 
 #: Class -> its colour, and the codes of CORINE Land Cover that belong to it.
@@ -112,7 +106,7 @@ CARD = DataCard(
     "(549,488 patches, tens of GB), reference maps and the table; only what is used is unpacked",
 )  # fmt: skip
 
-#: Code of CORINE Land Cover -> class; -2 where there is no such code.
+#: Code of CORINE Land Cover -> class; -2, which no mask may have, where there is no such code.
 _CLASS_OF = np.full(1 << 16, -2, np.int8)
 _CLASS_OF[list(UNLABELLED)] = -1
 for _index, (_, _codes) in enumerate(CLASSES.values()):
@@ -133,29 +127,26 @@ _URL = (
 )
 
 
-def _entry(name: str, md5: str | None = None, sha256: str | None = None) -> FileEntry:
-    url, licence = f"{_URL}/{name}", "CDLA-Permissive-1.0"
-    return FileEntry(f"reben_7k/{name}", url=url, licence=licence, md5=md5, sha256=sha256)
-
-
-TABLE = _entry("metadata.parquet", md5="55687065e77b6d0b0f1ff604a6e7b49c")
-#: Folder -> its archive, or the parts of it.
-ARCHIVES = {
-    "Reference_Maps": [_entry("Reference_Maps.tar.gzaa", md5="b0cd1f0a31b49fcbfd61d80f963e759d")],
-    "BigEarthNet-S2": [
-        _entry(f"BigEarthNet-S2.tar.gz{part}", sha256=digest)
-        for part, digest in (
-            ("aa", "a44e4c9d8dde1affd7107640dd0070b811ca848205363f8dd8f75bebccea0ed3"),
-            ("ab", "e0bfe57038e07ff09add42e5bff108d221da10a6e45533fd2eb4ac05e6d90dc2"),
-        )
-    ],
-}
+#: Files of the mirror, by name.
+FILES = {
+    name: FileEntry(
+        f"reben_7k/{name}", url=f"{_URL}/{name}", licence="CDLA-Permissive-1.0", md5=md5, sha256=sha
+    )
+    for name, md5, sha in (
+        ("metadata.parquet", "55687065e77b6d0b0f1ff604a6e7b49c", None),
+        ("Reference_Maps.tar.gzaa", "b0cd1f0a31b49fcbfd61d80f963e759d", None),
+        ("BigEarthNet-S2.tar.gzaa", None,
+         "a44e4c9d8dde1affd7107640dd0070b811ca848205363f8dd8f75bebccea0ed3"),
+        ("BigEarthNet-S2.tar.gzab", None,
+         "e0bfe57038e07ff09add42e5bff108d221da10a6e45533fd2eb4ac05e6d90dc2"),
+    )
+}  # fmt: skip
+TABLE = "metadata.parquet"
 
 
 def mirror_files() -> list[FileEntry]:
     """List what a mirror has to hold: the split lists, the table and the archives."""
-    lists = [list_entry(name) for name in LISTS.values()]
-    return [*lists, TABLE, *(part for parts in ARCHIVES.values() for part in parts)]
+    return [*map(common.list_entry, LISTS.values()), *FILES.values()]
 
 
 def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
@@ -181,104 +172,80 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
     Source: arXiv 2407.03653 (data), arXiv 2504.17397 (subset, padding and statistics).
     """
     check_name("task of reben_7k", task, TASKS)
-    card = TASKS[task]
-    return load_published(request, card, partial(_find, maps=card is CARD), _describe, _read)
+    find = partial(_find, maps=task == "segmentation")
+    return common.load_published(request, TASKS[task], find, _describe, _read)
 
 
-def _find(request: Request, maps: bool) -> Found:
-    sides = {side: split_list(name, request.download) for side, name in LISTS.items()}
-    patches = {patch for side in sides.values() for patch in side}
+def _find(request: Request, maps: bool) -> common.Found:
+    sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
+    patches = [*chain(*sides.values())]
     root = find_dataset(CARD.name, request.root) if request.root else None
-    table = root / TABLE.name if root else fetch(TABLE, request.download)
-    if not table.is_file():
-        raise FileNotFoundError(
-            f"{root} is not BigEarthNet v2: it has no {TABLE.name}. Its folder holds "
-            "BigEarthNet-S2/, Reference_Maps/ and metadata.parquet, unpacked."
-        )
-    facts = _table(table, list(patches))
-    if absent := patches - facts.keys():
-        raise FileNotFoundError(
-            f"{table} lacks {len(absent):,} of {len(patches):,} listed chips, for example "
-            f"{min(absent)}. Fetch the table again."
-        )
-    images, notes = _folder("BigEarthNet-S2", request, patches)
-    labels, more = _folder("Reference_Maps", request, patches) if maps else (None, ())
+    table = common.files_in(root, TABLE, CARD)[0] if root else fetch(FILES[TABLE], request.download)
+    facts = _table(table, patches)
+    images = _folder("BigEarthNet-S2", request, patches)
+    labels = _folder("Reference_Maps", request, patches) if maps else None
 
     def files(patch: str) -> list[Path]:
         inside = f"{patch.rsplit('_', 2)[0]}/{patch}/{patch}"
         bands = [images / f"{inside}_{number}.tif" for number in _BANDS]
-        return bands if labels is None else [*bands, labels / f"{inside}_reference_map.tif"]
+        return [*bands, labels / f"{inside}_reference_map.tif"] if labels else bands
 
-    return Found(sides, files, facts, notes + more)
+    return common.Found(sides, files, facts)
 
 
-def _folder(name: str, request: Request, patches: Collection[str]) -> tuple[Path, tuple[str, ...]]:
+def _folder(name: str, request: Request, patches: Sequence[str]) -> Path:
     """Find a folder of the data set, or unpack of its archive what is listed: 1.3 % of it."""
-    own = replace(request, root=f"{request.root}/{name}" if request.root else None)
-    folder, notes = unpack(
-        f"{CARD.name}/{name}", ARCHIVES[name], own,
-        lambda file: PurePosixPath(file).parent.name in patches,  # <folder>/<product>/<patch>/…
+    own = replace(request, root=request.root and f"{request.root}/{name}")
+    parts, listed = [entry for file, entry in FILES.items() if file.startswith(name)], {*patches}
+    folder = common.unpack(
+        f"{CARD.name}/{name}", parts, own,
+        lambda file: PurePosixPath(file).parent.name in listed,  # <folder>/<product>/<patch>/…
     )  # fmt: skip
     inside = folder / name  # unpacked, a folder lies in a folder
-    return inside if inside.is_dir() else folder, notes
+    return inside if inside.is_dir() else folder
 
 
 def _table(path: Path, patches: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
     """Return country and labels of each of those patches that the table has."""
-    try:
-        import duckdb
-    except ImportError as error:
-        raise ImportError(
-            "The table of BigEarthNet's patches needs duckdb: pip install duckdb"
-        ) from error
+    import duckdb
+
     query = (
         "select patch_id, country, labels from read_parquet(?) where patch_id in (select unnest(?))"
     )
-    try:
-        with duckdb.connect() as database:
-            rows = database.execute(query, [escape(str(path)), patches]).fetchall()
-    except duckdb.Error as error:
-        raise GeopeftError(
-            f"{path} cannot be read ({str(error).partition(chr(10))[0]}). It should be BigEarthNet "
-            "v2's table with columns patch_id, country and labels: fetch it again."
-        ) from error
-    for label in {label for _, _, labels in rows for label in labels} - CLASSES.keys():
-        raise unknown_name(f"label in {path}", label, CLASSES)
+    with duckdb.connect() as database:
+        rows = database.execute(query, [escape(str(path)), patches]).fetchall()
+    for label in {label for _, _, labels in rows for label in labels}:
+        check_name(f"label in {path}", label, CLASSES)
     return {patch: (country.lower(), labels) for patch, country, labels in rows}
 
 
-def _describe(name: str, found: Found) -> Mapping[str, Any]:
+def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     *_, day, _, _, tile, column, row = name.split("_")
-    country = _ZONES.get(tile[1:3]) if name in found.sides["holdout"] else found.facts[name][0]
-    if country not in CARD.regions:
-        raise unknown_name(f"country of chip {name!r}", country, CARD.regions)
+    country, _ = found.facts.get(name, (None, ()))  # of a patch that the table lacks
+    country = _ZONES[tile[1:3]] if name in found.sides["holdout"] else country
+    check_name(f"country of chip {name!r}", country, CARD.regions)
     return {
         "region": country, "place": f"{tile}_{column}_{row}",
         "date": datetime.datetime.strptime(day[:8], "%Y%m%d").date(),
     }  # fmt: skip
 
 
-def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
+def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
     """Read a patch, repeat the pixels of coarser bands, and pad it."""
     files, extra = found.files(name), cut.side - SIDE
     squares = []
     for index in indices:
         times = list(_BANDS.values())[index][2] // 10
-        side = SIDE // times
-        pixels, crs, bounds = read_raster(files[index], [0], Cut("", 0, 0, side), (1, side, side))
+        pixels, crs, bounds = common.read_raster(files[index], [0], Cut("", 0, 0, SIDE // times))
         pixels = pixels[0].repeat(times, axis=0).repeat(times, axis=1)
         squares.append(np.pad(pixels, (0, extra), mode="reflect"))
     if bounds:
         left, bottom, right, top = bounds
         bounds = (left, bottom - 10 * extra, right + 10 * extra, top)
     if len(files) == len(_BANDS):
-        there = np.array([label in found.facts[name][1] for label in CLASSES])
-        return Reading(np.stack(squares), there, crs, bounds)
-    codes, *_ = read_raster(files[-1], [0], Cut("", 0, 0, SIDE), (1, SIDE, SIDE))
-    mask = _CLASS_OF[codes[0].astype(np.uint16)]
-    if (mask == -2).any():
-        raise GeopeftError(
-            f"{files[-1]} has {np.unique(codes[0][mask == -2])}, which is no code of CORINE Land "
-            "Cover. Restore the file."
-        )
-    return Reading(np.stack(squares), np.pad(mask, (0, extra), constant_values=-1), crs, bounds)
+        target = np.isin(list(CLASSES), found.facts[name][1])
+    else:
+        codes, *_ = common.read_raster(files[-1], [0], Cut("", 0, 0, SIDE))
+        mask = _CLASS_OF[codes[0].astype(np.uint16)]
+        target = np.pad(mask, (0, extra), constant_values=-1)
+    return Reading(np.stack(squares), target, crs, bounds)

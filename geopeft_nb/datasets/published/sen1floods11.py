@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.cards import DataCard, Request
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.published.common import (
-    Found,
-    list_entry,
-    load_published,
-    read_pair,
-    split_list,
-)
+from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
 from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
@@ -95,18 +91,10 @@ SUBSETS = {"full": (CARD, dict.fromkeys(LISTS, 446)), "mini": (_MINI, MINI_CHIPS
 _HAND = "v1.1/data/flood_events/HandLabeled"
 
 
-def _entry(path: str) -> FileEntry:
-    url = f"https://storage.googleapis.com/sen1floods11/{path}"
-    return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
-
-
 #: Says for each event when Sentinel-2 passed.
-METADATA = _entry("v1.1/Sen1Floods11_Metadata.geojson")
-
-
-def _entries(chip: str) -> list[FileEntry]:
-    """Describe image and label of a chip."""
-    return [_entry(f"{_HAND}/{part}/{chip}_{part}.tif") for part in ("S2Hand", "LabelHand")]
+METADATA = "v1.1/Sen1Floods11_Metadata.geojson"
+#: Bands and label of a chip.
+PARTS = ("S2Hand", "LabelHand")
 
 
 def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
@@ -122,66 +110,62 @@ def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
     check_name("subset of sen1floods11", subset, SUBSETS)
     card, at_most = SUBSETS[subset]
     find = partial(_find, card=card, at_most=at_most)
-    return load_published(request, card, find, _describe, partial(read_pair, card))
+    return common.load_published(request, card, find, _describe, common.read_pair)
 
 
 def mirror_files() -> list[FileEntry]:
     """Describe all files that a mirror needs: the lists, the days and 446 pairs of files."""
-    chips = [chip for name in LISTS.values() for chip in split_list(name)]
-    lists = [list_entry(name) for name in LISTS.values()]
-    return [*lists, METADATA, *(entry for chip in chips for entry in _entries(chip))]
+    chips = [chip for name in LISTS.values() for chip in common.split_list(name)]
+    return [*map(common.list_entry, LISTS.values()), *map(_entry, [METADATA, *_paths(chips)])]
 
 
-def _find(request: Request, card: DataCard, at_most: Mapping[str, int]) -> Found:
+def _paths(chips: Sequence[str]) -> list[str]:
+    return [f"{_HAND}/{part}/{chip}_{part}.tif" for chip in chips for part in PARTS]
+
+
+def _entry(path: str) -> FileEntry:
+    url = f"https://storage.googleapis.com/sen1floods11/{path}"
+    return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
+
+
+def _find(request: Request, card: DataCard, at_most: Mapping[str, int]) -> common.Found:
     root = find_dataset(CARD.name, request.root) if request.root else None
-    if root and not (root / _HAND).is_dir():
-        raise FileNotFoundError(
-            f"root={request.root!r} is not the folder of Sen1Floods11, which has "
-            f"{_HAND}/S2Hand/<chip>_S2Hand.tif and {_HAND}/LabelHand/<chip>_LabelHand.tif. Give "
-            "the folder that contains v1.1, or leave root out to have the chips downloaded."
-        )
     home, away = choose_regions(card, request)
-    sides: dict[str, list[str]] = {}
+    sides = {}
     for side, name in LISTS.items():
-        taken = dict.fromkeys((*home, *away), 0)  # of no other event anything is downloaded
-        sides[side] = []
-        for chip in split_list(name, request.download):
-            if taken.get(_event(chip), at_most[side]) < at_most[side]:
-                taken[_event(chip)] += 1
-                sides[side].append(chip)
-    chips = [chip for names in sides.values() for chip in names]
-    entries = [entry for chip in chips for entry in _entries(chip)]
+        chips = pd.Series(common.split_list(name, request.download))
+        events = chips.map(_event)
+        taken = events.isin([*home, *away]) & (events.groupby(events).cumcount() < at_most[side])
+        sides[side] = chips[taken].tolist()  # of no other event anything is downloaded
+    names = _paths([chip for chips in sides.values() for chip in chips])
     if root:
-        paths = [_below(root, entry) for entry in entries]
+        common.files_in(root, _HAND, CARD)
+        paths = [root / name for name in names]
     else:
-        paths = fetch_many(entries, f"{len(chips)} chips of {CARD.title}", request.download)
-    files = {chip: paths[2 * index : 2 * index + 2] for index, chip in enumerate(chips)}
+        paths = fetch_many([*map(_entry, names)], f"the chips of {card.title}", request.download)
+    where = dict(zip(names, paths, strict=True))
     try:
-        days = _days(_below(root, METADATA) if root else fetch(METADATA, request.download))
+        days = _days(root / METADATA if root else fetch(_entry(METADATA), request.download))
     except FileNotFoundError:
-        note = f"days of acquisition are not known, because {METADATA.name} is not there."
-        return Found(sides, files.__getitem__, notes=(note,))
-    unknown = ", ".join(event for event in EVENTS if event not in days)
+        days = {}
+    unknown = ", ".join(event for event in card.regions if event not in days)
     notes = (f"days of acquisition are not known of {unknown}.",) if unknown else ()
-    return Found(sides, files.__getitem__, days, notes)
-
-
-def _below(root: Path, entry: FileEntry) -> Path:
-    return root / entry.path.removeprefix(f"{CARD.name}/")
+    return common.Found(sides, lambda chip: [where[name] for name in _paths([chip])], days, notes)
 
 
 def _days(path: Path) -> dict[str, datetime.date]:
-    """Return the day of each event."""
+    """Return the day of each event; Mekong is in Cambodia."""
     facts = [feature["properties"] for feature in json.loads(path.read_bytes())["features"]]
-    days = {
-        fact["location"]: datetime.date.fromisoformat(fact["s2_date"][:10].replace("/", "-"))
+    return {
+        fact["location"].replace("Cambodia", "Mekong"): datetime.date.fromisoformat(
+            fact["s2_date"][:10].replace("/", "-")
+        )
         for fact in facts
         if fact["s2_date"]
     }
-    return days | ({"Mekong": days["Cambodia"]} if "Cambodia" in days else {})
 
 
-def _describe(name: str, found: Found) -> Mapping[str, Any]:
+def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     event = _event(name)
     return {"region": event, "place": name, "date": found.facts.get(event)}
 
