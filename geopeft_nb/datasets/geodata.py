@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +47,8 @@ class GeoData(Facts):
     test: ChipDataset
     holdout: Mapping[str, ChipDataset]
     card: DataCard
-    bands: tuple[str, ...]
-    regions: tuple[str, ...]
+    bands: Names
+    regions: Names
     size: int
     ignore_index: int = -1
     notes: tuple[str, ...] = ()
@@ -136,22 +137,20 @@ class GeoData(Facts):
             size: Chip side in pixels.
 
         Raises:
-            ValueError: A place is on two sides that the card claims to keep apart.
+            ValueError: See `check_sides`.
         """
-        train, val, test, *away = (
-            ChipDataset(chips, card.classes, kind=card.kind)
-            for chips in (sides["train"], sides["val"], sides["test"], *holdout.values())
-        )
-        held_out = dict(zip(holdout, away, strict=True))
-        data = cls(train, val, test, held_out, card, bands, regions, size)
-        data.check_apart()
+        part = partial(ChipDataset, classes=card.classes, kind=card.kind)
+        train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
+        away = {region: part(chips) for region, chips in holdout.items()}
+        data = cls(train, val, test, away, card, bands, regions, size)
+        data.check_sides()
         return data
 
-    def check_apart(self) -> None:
-        """Check that no place of training is on a side that the card claims to keep apart.
+    def check_sides(self) -> None:
+        """Check that each side has chips, and no place of training if the card claims so.
 
         Raises:
-            ValueError: Some are; the message names one.
+            ValueError: A side is empty, or some places are on two; the message names one.
         """
         trained = {chip.place for chip in self.train.chips}
         for side, part in self.parts.items():
@@ -161,6 +160,8 @@ class GeoData(Facts):
                     f"{len(both)} places of {self.card.name} are in training and in {side}, "
                     f"{min(both)!r} among them. Give each place to one side only."
                 )
+            if not part.chips:
+                raise GeopeftError(f"{self.card.name} has no chips of {self.size} px for {side}.")
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say in a few lines what is where; see `Facts`."""

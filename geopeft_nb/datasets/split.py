@@ -7,7 +7,7 @@ held out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import Chips, GeoData, Names
 from geopeft_nb.errors import GeopeftError, check_name
 
 SIDES = ("train", "val", "test")
@@ -41,7 +41,8 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     names, place_of, counts = np.unique(places, return_inverse=True, return_counts=True)
     if len(names) < len(SIDES):
         raise GeopeftError(
-            f"{len(places)} chips in {len(names)} place(s): a split needs at least 3 places."
+            f"{len(places)} chips in {len(names)} place(s), and a split needs at least 3 places. "
+            "Take smaller chips, or other regions."
         )
     shuffled = np.random.default_rng(seed).permutation(len(names))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
@@ -56,7 +57,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
 
 
 def split_regions(
-    chips: Sequence[Chip], request: Request, card: DataCard, bands: tuple[str, ...], size: int
+    chips: Sequence[Chip], request: Request, card: DataCard, bands: Names, size: int
 ) -> GeoData:
     """Split the chips of the home regions by place, and hold the other regions out.
 
@@ -71,26 +72,22 @@ def split_regions(
         The split data. A chip of a held-out region that shares its place with home is left out.
 
     Raises:
-        ValueError: Unknown region, a region on both sides, or one without chips.
+        ValueError: Unknown region, a region on both sides, or too few places.
     """
     home, away = choose_regions(card, request)
-    inside = _by_region(chips, (*home, *away), card, size)
     sides: dict[str, list[Chip]] = {side: [] for side in SIDES}
     for name in home:  # region by region, so that each is in train, validation and test
-        assigned = split_places([chip.place for chip in inside[name]], request.seed)
-        for chip, side in zip(inside[name], assigned, strict=True):
+        inside = [chip for chip in chips if chip.region == name]
+        assigned = split_places([chip.place for chip in inside], request.seed)
+        for chip, side in zip(inside, assigned, strict=True):
             sides[SIDES[side]].append(chip)
-    at_home = {chip.place for name in home for chip in inside[name]}
-    holdout = {name: [c for c in inside[name] if c.place not in at_home] for name in away}
-    return GeoData.of(sides, holdout, card, bands, home, size)
+    at_home = {chip.place for chip in chips if chip.region in home}
+    elsewhere = [chip for chip in chips if chip.place not in at_home]
+    return GeoData.of(sides, _by_region(elsewhere, away), card, bands, home, size)
 
 
 def published_split(
-    sides: Mapping[str, Sequence[Chip]],
-    request: Request,
-    card: DataCard,
-    bands: tuple[str, ...],
-    size: int,
+    sides: Chips, request: Request, card: DataCard, bands: Names, size: int
 ) -> GeoData:
     """Keep the sides that a data set was published with, within the home regions.
 
@@ -115,16 +112,11 @@ def published_split(
         published = {chip.region for chip in sides.get("holdout", ())}
         away = tuple(region for region in away if region in published)
     chosen = {side: [chip for chip in sides[side] if chip.region in home] for side in SIDES}
-    if empty := [side for side, chips in chosen.items() if not chips]:
-        raise GeopeftError(
-            f"The published split of {card.name} has no {' and no '.join(empty)} chips of region "
-            f"{', '.join(home)}. Add another region to train_regions."
-        )
     everything = [chip for side in (*SIDES, "holdout") for chip in sides.get(side, ())]
-    return GeoData.of(chosen, _by_region(everything, away, card, size), card, bands, home, size)
+    return GeoData.of(chosen, _by_region(everything, away), card, bands, home, size)
 
 
-def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def choose_regions(card: DataCard, request: Request) -> tuple[Names, Names]:
     """Return the home regions and those that are held out.
 
     Args:
@@ -147,13 +139,8 @@ def choose_regions(card: DataCard, request: Request) -> tuple[tuple[str, ...], t
     return home, away
 
 
-def _by_region(
-    chips: Sequence[Chip], regions: Sequence[str], card: DataCard, size: int
-) -> dict[str, list[Chip]]:
-    inside = {name: [chip for chip in chips if chip.region == name] for name in regions}
-    if empty := [name for name, chips in inside.items() if not chips]:
-        raise GeopeftError(f"Region {', '.join(empty)} of {card.name} has no chips of {size} px.")
-    return inside
+def _by_region(chips: Sequence[Chip], regions: Names) -> dict[str, list[Chip]]:
+    return {name: [chip for chip in chips if chip.region == name] for name in regions}
 
 
 class Cut(NamedTuple):

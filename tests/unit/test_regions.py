@@ -54,7 +54,7 @@ def test_a_published_split_can_hold_out_a_region_of_its_own() -> None:
 
 
 def test_a_region_without_published_chips_for_training_is_no_home() -> None:
-    with pytest.raises(ValueError, match="no train and no val and no test chips of region far"):
+    with pytest.raises(ValueError, match="toy has no chips of 8 px for train"):
         published_split(SIDES, Request(train_regions=["far"]), CARD, HLS_BANDS, 8)
 
 

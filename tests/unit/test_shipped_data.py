@@ -59,39 +59,26 @@ def test_checksums_are_those_of_scenes_json(
 
 
 @every_region
-def test_image_has_six_named_bands_at_20_metres(scenes: Path, region: str) -> None:
-    code, shape = REGIONS[region]
-    with rasterio.open(scenes / f"{region}.tif") as image:
-        assert image.crs == CRS.from_string(code)
-        assert image.shape == shape
-        assert image.res == (20.0, 20.0)
-        assert image.descriptions == BANDS
-        assert set(image.dtypes) == {"uint16"}
-        # Sentinel-2 tiles start at multiples of 20 m: no half-pixel shift crept in.
-        assert image.bounds.left % 20 == 0 and image.bounds.top % 20 == 0
-
-
-@every_region
-def test_files_are_cloud_optimised(scenes: Path, region: str) -> None:
-    for name in (f"{region}.tif", f"{region}_water.tif"):
-        with rasterio.open(scenes / name) as file:
-            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG", name
-            assert file.block_shapes[0] == (256, 256), name
-            assert file.overviews(1), name
-
-
-@every_region
-def test_files_say_where_they_come_from(
+def test_image_and_mask_share_a_grid_and_say_where_they_come_from(
     scenes: Path, described: dict[str, Any], region: str
 ) -> None:
-    scene = described["scenes"][region]
-    for name in scene["files"].values():
-        with rasterio.open(scenes / name) as file:
+    scene, (code, shape) = described["scenes"][region], REGIONS[region]
+    image, mask = (rasterio.open(scenes / f"{region}{end}.tif") for end in ("", "_water"))
+    with image, mask:
+        assert image.crs == CRS.from_string(code) and image.shape == shape
+        assert image.descriptions == BANDS and set(image.dtypes) == {"uint16"}
+        # Sentinel-2 tiles start at multiples of 20 m: no half-pixel shift crept in.
+        assert image.res == (20.0, 20.0)
+        assert image.bounds.left % 20 == 0 and image.bounds.top % 20 == 0
+        assert (mask.crs, mask.transform, mask.shape) == (image.crs, image.transform, image.shape)
+        assert mask.dtypes == ("uint8",) and mask.nodata == 255
+        assert mask.colormap(1)[1] == (0, 114, 178, 255)
+        for file in (image, mask):
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and file.overviews(1)
             tags = file.tags()
-        assert tags["LICENCE"] == scene["licence"]
-        assert tags["DATE"] == scene["date"]
-        assert scene["source"]["package"] in tags["SOURCE"]
-        assert "Copernicus Sentinel data" in tags["ATTRIBUTION"]
+            assert (tags["LICENCE"], tags["DATE"]) == (scene["licence"], scene["date"])
+            assert scene["source"]["package"] in tags["SOURCE"]
+            assert "Copernicus Sentinel data" in tags["ATTRIBUTION"]
 
 
 @every_region
@@ -106,28 +93,12 @@ def test_reflectance_is_that_of_the_top_of_the_atmosphere(scenes: Path, region: 
 
 
 @every_region
-def test_mask_lies_on_the_grid_of_its_image(scenes: Path, region: str) -> None:
-    with rasterio.open(scenes / f"{region}.tif") as image:
-        grid = (image.crs, image.transform, image.shape)
-    with rasterio.open(scenes / f"{region}_water.tif") as mask:
-        assert (mask.crs, mask.transform, mask.shape) == grid
-        assert mask.count == 1 and mask.dtypes == ("uint8",)
-        assert mask.nodata == 255
-        assert set(np.unique(mask.read())) == {0, 1, 255}
-        assert mask.colormap(1)[1] == (0, 114, 178, 255)
-
-
-@every_region
-def test_fractions_are_plausible_and_as_described(
-    scenes: Path, described: dict[str, Any], region: str
-) -> None:
+def test_fractions_are_as_described(scenes: Path, described: dict[str, Any], region: str) -> None:
     mask, scene = read(scenes / f"{region}_water.tif"), described["scenes"][region]
+    assert set(np.unique(mask)) == {0, 1, 255}
     water, ignored = (mask == 1).mean(), (mask == 255).mean()
     assert water == pytest.approx(scene["water_fraction"], abs=1e-4)
     assert ignored == pytest.approx(scene["ignored_fraction"], abs=1e-4)
-    low, high = {"virginia": (0.45, 0.58), "brandenburg": (0.05, 0.09)}[region]
-    assert low < water < high
-    assert ignored < 0.10
 
 
 @every_region
@@ -174,16 +145,10 @@ def test_masks_match_one_threshold_as_well_as_the_card_says(scenes: Path) -> Non
         mask = read(scenes / f"{region}_water.tif")[0]
         index = (green - shortwave) / (green + shortwave)
         for threshold in (0.00, 0.34):
-            predicted, counted = index > threshold, mask != 255
-            water = mask == 1
-            both = (predicted & water)[counted].sum()
-            either = (predicted | water)[counted].sum()
-            (line,) = [
-                line
-                for line in card.splitlines()
-                if line.startswith(f"| `{region}`, {threshold:.2f}")
-            ]
-            assert f"| {both / either:.3f} |" in line
+            water, over = mask == 1, (index > threshold) & (mask != 255)
+            share = (over & water).sum() / (over | water).sum()
+            rows = [row for row in card.splitlines() if f"`{region}`, {threshold:.2f}" in row]
+            assert len(rows) == 1 and f"| {share:.3f} |" in rows[0]
 
 
 def rings(collection: dict[str, Any]) -> Iterator[np.ndarray]:
