@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, nearest_band
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, nearest_band
 from geopeft_nb.files import FileEntry, hub_file
 
 if TYPE_CHECKING:
@@ -83,11 +83,6 @@ class BackboneCard:
     def licence(self) -> str:
         """SPDX name of the licence of the weights."""
         return self.weights.licence if self.weights else "none: untrained"
-
-    @property
-    def wavelengths(self) -> tuple[float, ...]:
-        """Central wavelengths of the bands in micrometres."""
-        return tuple(WAVELENGTHS[band] for band in self.bands)
 
     def statistics(self, bands: Sequence[str]) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation for bands; an unseen one takes its nearest band's."""

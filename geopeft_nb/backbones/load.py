@@ -19,7 +19,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone, Request, choose_layers
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
-from geopeft_nb.bands import band_names, nearest_band
+from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.files import checksum_of, fetch
 
@@ -250,7 +250,8 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
         if full:
             row |= {key: getattr(card, key) for key in ("heads", "frames", "citation", "note")}
             row |= {
-                "wavelengths (µm)": card.wavelengths, "mean (reflectance)": card.mean,
+                "wavelengths (µm)": tuple(WAVELENGTHS[band] for band in card.bands),
+                "mean (reflectance)": card.mean,
                 "std (reflectance)": card.std, "image (px)": card.img_size,
                 "time": card.takes_time, "location": card.takes_location, "gsd": card.takes_gsd,
                 "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",

@@ -77,17 +77,6 @@ def test_base_has_the_published_layout(published_layout: Callable) -> None:
     assert all(shape == (768,) for shape in missing.values())
 
 
-def test_parts_of_pretraining_and_fine_tuning_are_dropped() -> None:
-    model = small()
-    extra = [
-        "mask_token", "decoder_embed.weight", "decoder_pos_embed", "decoder_blocks.0.norm1.bias",
-        "decoder_pred.2.bias", "head.weight", "fc_norm.bias",
-    ]  # fmt: skip
-    state = model.state_dict() | dict.fromkeys(extra, torch.zeros(1))
-    assert set(model.translate(state)) == set(model.state_dict())
-    assert "surprise" in model.translate({"surprise": torch.zeros(1)})
-
-
 def test_bands_join_the_group_of_the_band_nearest_in_wavelength() -> None:
     assert group_bands(CARD, CARD.bands) == [[0, 1, 2, 6], [3, 4, 5, 7], [8, 9]]
     # Coastal aerosol is nearest to blue, water vapour to the narrow near infrared.
