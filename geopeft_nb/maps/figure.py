@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geopeft_nb.datasets.base import centre
 from geopeft_nb.files import data_folder
 from geopeft_nb.maps.layers import GAP
 
@@ -163,13 +164,14 @@ def _foot(foot: SubFigure, regions: Regions) -> None:
     foot.legend(
         handles=patches, loc="upper left", ncols=1 + (len(patches) > 5), fontsize=10, frameon=False
     )
-    places = [view for view in regions.views if view.grid.crs]
+    where = ((view, centre(view.grid.crs, view.grid.bounds)) for view in regions.views)
+    places = [(view, place[::-1]) for view, place in where if place]
     if not places:
         return
     axes = foot.add_axes((0.68, 0.02, 0.31, 0.96))
     draw_land(axes)
-    for view in places:
-        home, place = view.role == "home", view.grid.centre
+    for view, place in places:
+        home = view.role == "home"
         axes.plot(*place, "o" if home else "^", color=_INK, markersize=5)
         # Home names stand below their mark and away names above, so that neighbours both read.
         axes.annotate(

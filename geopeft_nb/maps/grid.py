@@ -57,16 +57,6 @@ class Grid:
         return self.pixel[0] * factor, self.pixel[1] * factor
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """Longitude and latitude of the middle in degrees; only with a CRS."""
-        from rasterio.warp import transform
-
-        left, bottom, right, top = self.bounds
-        middle = [(left + right) / 2], [(bottom + top) / 2]
-        longitudes, latitudes = transform(self.crs, "EPSG:4326", *middle)
-        return longitudes[0], latitudes[0]
-
-    @property
     def extent(self) -> str:
         """Size of the raster and of its pixels on the ground, in words."""
         if self.metres is None:
