@@ -41,7 +41,6 @@ class TaskCard:
         title: What the score is called, and its column in a table.
         column: Its name in a history.
         limits: Its range, in words.
-        unlabelled: What stands for an unknown target, in words; empty if that is `ignore`.
     """
 
     target: str
@@ -56,7 +55,6 @@ class TaskCard:
     title: str
     column: str
     limits: str = "0-1"
-    unlabelled: str = ""
 
     def score(self, counts: np.ndarray) -> float:
         """Return the mean of the parts that occur; NaN if there is nothing to score."""
@@ -217,6 +215,6 @@ TASKS = {
         loss=_squared_error,
         predict=lambda output: output.float(),
         count=_sums, parts=_r2, columns=_number_columns,
-        title="R²", column="val_r2", limits="1 at best", unlabelled="NaN",
+        title="R²", column="val_r2", limits="1 at best",
     ),
 }  # fmt: skip

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from geopeft_nb.backbones.catalog import CARDS
@@ -29,25 +30,6 @@ from geopeft_nb.files import (
 )
 
 _ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {}"
-
-
-@dataclass
-class Item:
-    """One backbone or data set: its files, those that the mirror lacks, and what happens to it."""
-
-    name: str
-    lessons: tuple[str, ...]
-    files: list[FileEntry] = field(default_factory=list)
-    todo: list[FileEntry] = field(default_factory=list)
-    state: str = "there already"
-    problem: str = ""
-
-    def __str__(self) -> str:
-        sizes = [entry.size for entry in self.files]
-        size = "unknown" if None in sizes else f"{sum(size or 0 for size in sizes) / 1e6:,.1f}"
-        return _ROW.format(
-            self.name, " ".join(self.lessons) or "–", len(self.files), size, self.state
-        )
 
 
 def fill(
@@ -70,47 +52,53 @@ def fill(
     from filelock import FileLock
 
     dest = dest.expanduser().resolve()
-    items = [_find(name, lessons, dest) for name, lessons in wanted.items()]
-    todo = [entry.size for item in items for entry in item.todo]
-    needed, least = sum(size or 0 for size in todo), "at least " if None in todo else ""
+    files = {name: _files_of(name, dest) for name in wanted}
+    todo = {
+        name: [entry for entry in entries if not _is_whole(dest / entry.path, entry)]
+        for name, entries in files.items()
+    }
+    needed, known = _bytes([entry for entries in todo.values() for entry in entries])
     if not only_list:
         check_space(dest, needed, "The mirror", "choose a folder on a larger disk")
-    print(f"{least}{needed / 1e6:,.0f} MB to copy to {dest}\n")
+    print(f"{'' if known else 'at least '}{needed / 1e6:,.0f} MB to copy to {dest}\n")
     print(_ROW.format("name", "lessons", "files", "MB", "state"))
-    for item in items:
-        if item.todo and not only_list:
-            with FileLock(dest / ".mirror.lock"):
-                _bring(item, dest)
-        print(item, flush=True)
-    missing = {item.name: " ".join(item.problem.split()) for item in items if item.problem}
+    missing = {}
+    for name, lessons in wanted.items():
+        here = "there already" if files[name] else "ships, or has no files"
+        state = "to copy" if todo[name] else here
+        if todo[name] and not only_list:
+            try:
+                with FileLock(dest / ".mirror.lock"):
+                    _bring(name, todo[name], dest)
+                state = "copied"
+            except (OSError, GeopeftError) as error:
+                state, missing[name] = "missing", " ".join(str(error).split())
+        size, known = _bytes(files[name])
+        megabytes = f"{size / 1e6:,.1f}" if known else "unknown"
+        count = len(files[name])
+        print(_ROW.format(name, " ".join(lessons) or "–", count, megabytes, state), flush=True)
     if not (missing or only_list):
         print(f"\nSet the environment variable GEOPEFT_MIRROR to {dest} on each machine.")
     return missing
 
 
-def _find(name: str, lessons: tuple[str, ...], dest: Path) -> Item:
-    """Find out which files a backbone or data set has, and which the mirror lacks."""
-    item, card = Item(name, lessons), CARDS.get(name)
+def _files_of(name: str, dest: Path) -> list[FileEntry]:
+    """Return the files of a backbone or data set; none of what ships or has none."""
+    card = CARDS.get(name)
     entry = card.weights if card else None
     ships = (data_folder() / (entry.path if entry else name)).exists()
     if ships or name in NO_FILES or (card and not entry):
-        item.state = "ships, or has no files"
-        return item
+        return []
     if files := [entry] if entry else published_files(name):
-        item.files = [replace(entry, size=entry.size or _size(entry)) for entry in files]
-    else:
-        # The mirror itself comes last: what is damaged there is to be seen.
-        folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda f: f == dest)
-        places = [folder / name for folder in folders if (folder / name).is_dir()]
-        item.files = _listing(places[0]) if places else []
-    if not item.files:
-        item.state, item.problem = "missing", (
-            f"no folder {name!r} on this machine. Set GEOPEFT_MIRROR to a folder that contains it"
-        )  # fmt: skip
-    item.todo = [e for e in item.files if not _is_whole(dest / e.path, e)]
-    if item.todo:
-        item.state = "to copy" if find_file(item.todo[0]) else "to download"
-    return item
+        return [replace(entry, size=entry.size or _size(entry)) for entry in files]
+    # A folder as it is on this machine; as it is in the mirror comes last, to see what is damaged.
+    folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda folder: folder == dest)
+    folder = next((f for f in folders if (f / name).is_dir()), dest)
+    return [
+        FileEntry(path.relative_to(folder).as_posix(), size=path.stat().st_size)
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    ] or [FileEntry(name)]
 
 
 def _size(entry: FileEntry) -> int | None:
@@ -123,13 +111,9 @@ def _size(entry: FileEntry) -> int | None:
         return None
 
 
-def _listing(folder: Path) -> list[FileEntry]:
-    """Describe the files of a data set's folder by their sizes."""
-    return [
-        FileEntry(path.relative_to(folder.parent).as_posix(), size=path.stat().st_size)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    ]
+def _bytes(files: Sequence[FileEntry]) -> tuple[int, bool]:
+    """Return the known bytes of files, and whether that is all."""
+    return sum(entry.size or 0 for entry in files), None not in [entry.size for entry in files]
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:
@@ -139,24 +123,20 @@ def _is_whole(path: Path, entry: FileEntry) -> bool:
         return False
 
 
-def _bring(item: Item, dest: Path) -> None:
-    """Copy what the mirror lacks of an item; what goes wrong is noted there.
+def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
+    """Copy files, and move them to their places when all of them have come.
 
-    It is moved to its place when all of it has come: a folder that is there is taken for whole.
+    A folder that is there is taken for whole.
     """
-    coming = dest / f".{item.name}"
-    try:
-        for entry in item.todo:
-            (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
-        for entry, source in zip(item.todo, fetch_many(item.todo, item.name), strict=True):
-            copy = coming / entry.path
-            if not _is_whole(copy, entry):
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                check_file(Path(shutil.copyfile(source, copy)), entry)
-        for entry in item.todo:
-            (dest / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(coming / entry.path, dest / entry.path)
-        shutil.rmtree(coming)
-        item.state = "copied"
-    except (OSError, GeopeftError) as error:
-        item.state, item.problem = "missing", str(error)
+    coming = dest / f".{name}"
+    for entry in files:
+        (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
+    for entry, source in zip(files, fetch_many(files, name), strict=True):
+        copy = coming / entry.path
+        if not _is_whole(copy, entry):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            check_file(Path(shutil.copyfile(source, copy)), entry)
+    for entry in files:
+        (dest / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(coming / entry.path, dest / entry.path)
+    shutil.rmtree(coming)

@@ -147,7 +147,7 @@ def test_what_cannot_be_had_is_named_and_the_rest_copied(
     assert re.search(r"toy .* missing", shown.out) and "Set the environment" not in shown.out
     first, second = shown.err.splitlines()
     assert re.match(f"geopeft_nb: toy is missing: {said}", first)
-    assert second.startswith("geopeft_nb: absent is missing: no folder 'absent' on this machine")
+    assert second.startswith("geopeft_nb: absent is missing: 'absent' is not on this machine")
 
 
 @pytest.mark.parametrize("also_a_source", [False, True])
@@ -218,7 +218,7 @@ def test_the_hub_is_asked_for_a_size_that_the_card_lacks(
     assert copy(dest, "--list") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("3 MB" if online else "at least 2 MB")
-    assert re.search(rf"toy +01 +1 +{'0.5' if online else 'unknown'} +to download", shown)
+    assert re.search(rf"toy +01 +1 +{'0.5' if online else 'unknown'} +to copy", shown)
     assert copy(dest) == (not online)
     assert (dest / "toy/encoder.pt").is_file() == online
 
