@@ -141,18 +141,6 @@ class MaskedAutoencoder(nn.Module):
             seen = block(seen)
         return self.encoder.norm(seen), order.argsort(dim=1), grid
 
-    def rebuild(
-        self, image: Tensor, mask_ratio: float, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
-        """Hide patches, encode the rest, rebuild all; see `forward` for the arguments.
-
-        Returns:
-            The rebuilt patches (B, N, p * p * C), the mask (B, N) with 1 where a patch was hidden,
-            and the grid (T, h, w).
-        """
-        seen, restore, grid = self.encode(image, mask_ratio, generator)
-        return self.decoder(seen, restore, grid), (restore >= seen.shape[1] - 1).float(), grid
-
     def forward(
         self, image: Tensor, mask_ratio: float = 0.75, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +156,8 @@ class MaskedAutoencoder(nn.Module):
             standard deviation squared; 0 if none is hidden), the rebuilt patches
             (B, N, p * p * C) and the mask (B, N) with 1 where a patch was hidden.
         """
-        rebuilt, mask, _ = self.rebuild(image, mask_ratio, generator)
+        seen, restore, grid = self.encode(image, mask_ratio, generator)
+        rebuilt, mask = self.decoder(seen, restore, grid), (restore >= seen.shape[1] - 1).float()
         error = (rebuilt - self.patches(image)).square().mean(dim=-1)
         return (error * mask).sum() / mask.sum().clamp(min=1), rebuilt, mask
 
@@ -190,7 +179,8 @@ class MaskedAutoencoder(nn.Module):
         if image.ndim == 4:
             image = image[:, :, None]
         height, columns = image.shape[3:]
-        rebuilt, mask, grid = self.rebuild(image, mask_ratio, generator)
+        _, rebuilt, mask = self(image, mask_ratio, generator)
+        grid = (image.shape[2], *self.encoder.grid(height, columns))
         hidden = mask[..., None].expand_as(rebuilt)
         filled, hidden = (
             self.image(part, grid)[..., :height, :columns] for part in (rebuilt, hidden)
