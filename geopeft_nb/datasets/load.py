@@ -73,10 +73,8 @@ def load_data(
     check_name("data set", name, LOADERS)
     if size is not None:
         whole("size", size)
-    lists = {"bands": bands, "train_regions": train_regions, "holdout_regions": holdout_regions}
-    for argument, names in lists.items():
-        if isinstance(names, str):
-            raise GeopeftError(f"{argument} must be a list of names, for example [{names!r}].")
+    if any(isinstance(names, str) for names in (bands, train_regions, holdout_regions)):
+        raise GeopeftError("bands and regions must be lists of names, for example bands=['RED'].")
     _, loader = LOADERS[name]
     if options:
         _check_options(name, options, loader)

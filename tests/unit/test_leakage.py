@@ -10,17 +10,15 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from published_files import HAND, burn_files, make_table, write_raster
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS
-from geopeft_nb.datasets.published import burn_scars, common, geobench, sen1floods11
+from geopeft_nb.datasets.published import burn_scars, common, geobench, reben, sen1floods11
 from geopeft_nb.datasets.published.common import split_list
 from geopeft_nb.datasets.sandbox.load import TASKS
 from geopeft_nb.datasets.split import shared_places
@@ -36,27 +34,23 @@ def listed(lists: Iterable[str]) -> list[str]:
 
 
 def flood_files(folder: Path) -> None:
-    for part in ("S2Hand", "LabelHand"):
-        files = folder / sen1floods11._HAND / part
-        files.mkdir(parents=True)
-        for chip in listed(sen1floods11.LISTS.values()):
-            (files / f"{chip}_{part}.tif").touch()
+    for chip in listed(sen1floods11.LISTS.values()):
+        for part in ("S2Hand", "LabelHand"):
+            file = folder / HAND / part / f"{chip}_{part}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
 
 
-def burn_files(folder: Path) -> None:
+def empty_burns(folder: Path) -> None:
     for chip in listed(burn_scars.LISTS.values()):
-        for ending in ("_merged.tif", ".mask.tif"):
-            (folder / f"subsetted_512x512_HLS.S30.{chip}.4{ending}").touch()
+        for name in burn_files(chip):
+            (folder / name).touch()
 
 
 def reben_files(folder: Path) -> None:
-    chips = listed(f"reBEN/reBEN_7k/{side}" for side in ("train", "val", "test", "ood"))
     for name in ("BigEarthNet-S2", "Reference_Maps"):
         (folder / name).mkdir()
-    with duckdb.connect() as database:
-        file = folder / "metadata.parquet"
-        rows = "select unnest(?) patch_id, 'Finland' country, []::varchar[] labels"
-        database.execute(f"copy ({rows}) to '{file}' (format parquet)", [chips])
+    make_table(folder, dict.fromkeys(listed(reben.LISTS.values()), "Finland"), [])
 
 
 def geobench_files(folder: Path, names: dict[str, list[str]]) -> None:
@@ -86,20 +80,15 @@ def crop_files(folder: Path) -> None:
 
 def own_files(folder: Path) -> None:
     for number in range(12):
-        corner = from_origin(500_000 + 5_000 * number, 5_000_000, 10, 10)
-        for name, bands, value in (("image", 6, 1000), ("mask", 1, number % 2)):
-            path = folder / f"{name}s" / f"chip_{number}.tif"
-            path.parent.mkdir(exist_ok=True)
-            with rasterio.open(
-                path, "w", driver="GTiff", count=bands, height=16, width=16, dtype="uint16",
-                crs="EPSG:32632", transform=corner,
-            ) as raster:  # fmt: skip
-                raster.write(np.full((bands, 16, 16), value, np.uint16))
+        where = 32632, (500_000 + 5_000 * number, 5_000_000), 10
+        for name, bands, value in (("images", 6, 1000), ("masks", 1, number % 2)):
+            pixels = np.full((bands, 16, 16), value, np.uint16)
+            write_raster(folder / name / f"chip_{number}.tif", pixels, *where)
 
 
 #: What makes the files of a data set that is not on every machine.
 FILES: dict[str, Callable[[Path], None]] = {
-    "folder": own_files, "sen1floods11": flood_files, "burn_scars": burn_files,
+    "folder": own_files, "sen1floods11": flood_files, "burn_scars": empty_burns,
     "reben_7k": reben_files, "m_cashew_plantation": cashew_files, "m_sa_crop_type": crop_files,
 }  # fmt: skip
 #: A data set's own tasks and splits; what is not here is loaded as it comes.
@@ -168,7 +157,7 @@ def test_how_far_a_split_of_cashew_as_it_was_cut_leaks(tmp_path: Path) -> None:
 
 @pytest.mark.mirror
 def test_a_region_that_is_held_out_shares_no_tile_with_the_others(tmp_path: Path) -> None:
-    burn_files(tmp_path)
+    empty_burns(tmp_path)
     for away, data in gp.leave_one_region_out("burn_scars", root=tmp_path):
         table = shared_places(data)
         assert table.loc[f"holdout:{away}", "shared_places"] == 0

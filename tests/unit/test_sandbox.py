@@ -33,14 +33,14 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order(task: str) -> None:
     assert not set(everything(other).values()) & set(everything(first).values())
 
 
-def test_a_chip_is_computed_once_and_not_changed_by_who_reads_it() -> None:
+def test_a_chip_is_not_changed_by_who_reads_it() -> None:
     data = gp.load_data("sandbox", chips=12, size=32)
     sample = data.train[0]
     kept = sample["image"].clone()
     sample["image"] += 1
     sample["mask"] += 1
-    assert torch.equal(data.train[0]["image"], kept)
-    assert set(data.train[0]["mask"].unique().tolist()) <= {0, 1}
+    again = data.train[0]
+    assert torch.equal(again["image"], kept) and again["mask"].max() <= 1
 
 
 def test_it_says_everywhere_that_it_is_synthetic() -> None:
@@ -71,12 +71,12 @@ def test_a_sample_looks_like_one_of_a_real_sensor() -> None:
 
 def test_neighbours_share_a_place_and_look_alike() -> None:
     data = gp.load_data("sandbox", task="landcover", chips=80)
-    chips = [(s["place"], s["image"].mean((1, 2)).numpy())
-             for part in (data.train, data.val, data.test) for s in part]  # fmt: skip
-    places = sorted({place for place, _ in chips})
-    means = np.stack([[m for place, m in chips if place == name] for name in places])
-    assert means.shape == (20, CHIPS_PER_PLACE, 6)
-    within, between = means.var(axis=1).mean(axis=0), means.mean(axis=1).var(axis=0)
+    means: dict[str, list[np.ndarray]] = {}
+    for sample in (s for part in (data.train, data.val, data.test) for s in part):
+        means.setdefault(sample["place"], []).append(sample["image"].mean((1, 2)).numpy())
+    chips = np.array(list(means.values()))
+    assert chips.shape == (20, CHIPS_PER_PLACE, 6)
+    within, between = chips.var(axis=1).mean(axis=0), chips.mean(axis=1).var(axis=0)
     assert (within < between).all()
 
 
@@ -119,21 +119,26 @@ BOUNDS = {
 }
 
 
+def made(task: str, region: str, shift: float, places: range) -> tuple[np.ndarray, np.ndarray]:
+    """Reflectance (N, 6, 64, 64) and classes (N, 64, 64) of the chips of some places."""
+    climate, number = climate_of(region, shift), REGIONS.index(region)
+    chips = [c for place in places for c in make_place(task, climate, 64, 0, [0, number, place])]
+    return np.stack([c.image for c in chips]) / 10_000, np.stack([c.target for c in chips])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 @pytest.mark.parametrize("task", BOUNDS)
 def test_classes_have_their_stated_shares_in_every_region(task: str, shift: float) -> None:
-    bounds = np.array(BOUNDS[task])
-    for number, region in enumerate(REGIONS):
-        climate = climate_of(region, shift)
-        scenes = [s for p in range(20) for s in make_place(task, climate, 64, 0, [0, number, p])]
-        masks = np.stack([scene.target for scene in scenes])
-        shares = np.bincount(masks.ravel(), minlength=len(bounds)) / masks.size
-        assert len(shares) == len(bounds) == len(TASKS[task][2])
-        assert ((bounds[:, 0] <= shares) & (shares <= bounds[:, 1])).all(), (region, shares)
+    low, high = np.array(BOUNDS[task]).T
+    for region in REGIONS:
+        _, masks = made(task, region, shift, range(20))
+        shares = np.bincount(masks.ravel(), minlength=len(low)) / masks.size
+        assert len(shares) == len(low) == len(TASKS[task][2])
+        assert ((low <= shares) & (shares <= high)).all(), (region, shares)
         if task == "landcover":
-            there = np.stack([(masks == k).mean(axis=(1, 2)) >= PRESENT for k in range(6)])
-            assert (0.10 <= there.mean(axis=1)).all() and (there.mean(axis=1) <= 0.95).all(), region
+            there = [((masks == k).mean(axis=(1, 2)) >= PRESENT).mean() for k in range(6)]
+            assert 0.10 <= min(there) and max(there) <= 0.95, region
 
 
 def test_labels_of_a_chip_are_the_land_covers_that_are_there() -> None:
@@ -148,14 +153,8 @@ def test_labels_of_a_chip_are_the_land_covers_that_are_there() -> None:
 
 def pixels(task: str, region: str, shift: float, places: range) -> tuple[np.ndarray, np.ndarray]:
     """Every 13th pixel of the chips of some places: reflectance (N, 6) and class (N,)."""
-    number = REGIONS.index(region)
-    scenes = [
-        scene
-        for place in places
-        for scene in make_place(task, climate_of(region, shift), 64, 0, [0, number, place])
-    ]
-    images = [scene.image.reshape(6, -1).T[::13] / 10_000 for scene in scenes]
-    return np.concatenate(images), np.concatenate([s.target.ravel()[::13] for s in scenes])
+    images, masks = made(task, region, shift, places)
+    return np.moveaxis(images, 1, -1).reshape(-1, 6)[::13], masks.ravel()[::13]
 
 
 def test_water_is_dark_forest_green_and_a_burn_scar_neither() -> None:
