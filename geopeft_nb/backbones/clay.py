@@ -182,12 +182,7 @@ class ClayViT(CardTransformer):
         return kept
 
     def embed(
-        self,
-        image: Tensor,
-        waves: Tensor,
-        gsd: float = 1.0,
-        time: Tensor | None = None,
-        place: Tensor | None = None,
+        self, image: Tensor, waves: Tensor, gsd: float, time: Tensor | None, place: Tensor | None
     ) -> tuple[Tensor, tuple[int, int]]:
         """Turn images into patch tokens to which position, date and place are added.
 
@@ -205,11 +200,9 @@ class ClayViT(CardTransformer):
         grid = (patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)
         position = position_code(*grid, self.width - TIME_FEATURES - PLACE_FEATURES, gsd)
-        none = torch.zeros(image.shape[0], 4)
-        codes = [position.expand(image.shape[0], -1, -1)]
-        for code in (time, place):
-            code = none if code is None else code.cpu()
-            codes.append(code[:, None].expand(-1, tokens.shape[1], -1))
+        batch, none = image.shape[0], torch.zeros(image.shape[0], 4)
+        more = torch.cat([none if code is None else code.cpu() for code in (time, place)], dim=1)
+        codes = [position.expand(batch, -1, -1), more[:, None].expand(-1, len(position), -1)]
         return tokens + torch.cat(codes, dim=2).to(tokens), grid
 
     def add_class_token(self, patches: Tensor) -> Tensor:

@@ -61,11 +61,11 @@ class GalileoViT(CardTransformer):
         super().__init__(card, request)
         width = self.width
         self.members = group_members(self.bands)
-        channels = {name: len(bands) for name, bands in self.members.items()}
-        if "NDVI" in channels:
-            channels["NDVI"] = 1
         self.patch_embed = nn.ModuleDict(
-            {group: nn.Conv2d(count, width, KERNEL, KERNEL) for group, count in channels.items()}
+            {
+                group: nn.Conv2d(1 if group == "NDVI" else len(bands), width, KERNEL, KERNEL)
+                for group, bands in self.members.items()
+            }
         )
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUP_CODE), width // 4))
         self.location_embed = nn.Linear(3, width)
