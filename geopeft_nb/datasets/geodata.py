@@ -102,11 +102,6 @@ class GeoData(Facts):
             maps = {"label": sample["mask"].numpy()}
             if prediction is not None:
                 maps["prediction"] = np.asarray(prediction)
-                if maps["prediction"].shape != maps["label"].shape:
-                    raise GeopeftError(
-                        f"The prediction is {maps['prediction'].shape} and the label "
-                        f"{maps['label'].shape}. Give the map that run.predict([sample])[0] is."
-                    )
         else:
             title += f"\n{self.words(sample)}"
         colours = dict(zip(self.classes, self.colours, strict=True))
