@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.vit import run_blocks
@@ -167,8 +167,6 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return `index` and `target` of a chip."""
         return {"index": index, "target": self.targets[index]}
-
-    collate = staticmethod(default_collate)
 
     def fill(self) -> None:
         """Compute the features of all chips in all views.

@@ -138,11 +138,8 @@ class KeptTensors:
             self._first.setdefault(key, (self._part(), detached))
             return detached, tensor.requires_grad
 
-        def give_back(kept: tuple[Tensor, bool]) -> Tensor:
-            # Checkpointing computes again from what it saved, with the same gradients wanted.
-            return kept[0].requires_grad_(kept[1])
-
-        return torch.autograd.graph.saved_tensors_hooks(keep, give_back)
+        # Checkpointing computes again from what it saved, with the same gradients wanted.
+        return torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x[0].requires_grad_(x[1]))
 
     def count(self) -> dict[str, int]:
         """Return the bytes kept, by part, and hold on to nothing from then on."""

@@ -344,7 +344,7 @@ def _loaders(
     together: Any = collate
     if {"cached", "cached_on_disk"} & {*frugal}:
         parts = task.features = _features(task, data, "cached_on_disk" in frugal)
-        together = CachedFeatures.collate
+        together = None
     return [
         DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
         DataLoader(parts[1], order.size, collate_fn=together),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.augment import all_views, draw_views, seen, turn_and_mirror
@@ -94,7 +95,7 @@ def test_the_frozen_part_runs_once_per_chip(data: GeoData) -> None:
     model.backbone.register_forward_hook(lambda *given: calls.append(len(given[1][0])))
     cached = CachedFeatures(model, data.train)
     cached.fill()
-    batch = cached.collate([cached[index] for index in (3, 1)])
+    batch = default_collate([cached[index] for index in (3, 1)])
     logits, target = cached.look(batch)
     assert calls == [8] * len(data.train)
     assert logits.shape == (2, 2, data.size, data.size) and target.dtype == torch.int64
@@ -109,7 +110,7 @@ def test_cached_views_are_those_of_the_augmentation(data: GeoData) -> None:
     cached.fill()
     torch.manual_seed(5)
     with torch.no_grad():
-        logits, target = cached.look(cached.collate([cached[index] for index in mixed]))
+        logits, target = cached.look(default_collate([cached[index] for index in mixed]))
     torch.manual_seed(5)
     turned, truth = turn_and_mirror(image, mask)
     assert torch.equal(target, truth) and not torch.equal(truth, mask)
@@ -126,7 +127,7 @@ def test_a_file_gives_the_same_and_leaves_nothing_behind(data: GeoData, tmp_path
         cached.fill()
         assert list(tmp_path.iterdir()) == []
         assert cached.nbytes == sum(store.nbytes for store in cached.store)
-        batch = cached.collate([cached[index] for index in range(4)])
+        batch = default_collate([cached[index] for index in range(4)])
         outputs.append(cached.look(batch)[0].detach())
     assert torch.equal(*outputs)
 
