@@ -7,7 +7,7 @@ exercise needs more than the answer, `CONTEXT` makes it; rows of `MADE` are func
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,13 +155,6 @@ def ridge(X: Tensor, T: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(X.T @ X + penalty * eye(X), X.T @ T)
 
 
-def more_rows(X: Tensor, T: Tensor, penalty: float) -> Tensor:
-    """Another road: rows that pull the weights towards zero."""
-    pull = penalty**0.5 * eye(X)
-    zeros = T.new_zeros(len(pull), T.shape[1])
-    return torch.linalg.lstsq(torch.cat([X, pull]), torch.cat([T, zeros])).solution
-
-
 def ridge_in_place(X: Tensor, T: Tensor, penalty: float) -> Tensor:
     W = ridge(X, T, penalty)
     X -= X.mean(dim=0)
@@ -252,44 +245,20 @@ def merged(method: Callable[[Any], object] | None) -> type[nn.Module]:
     return type("Changed", (Lora,), {"merged_weight": method})
 
 
-def again(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
+def again(
+    block: nn.Module, x: Tensor, gradient: Tensor, leaf: bool = True, watch: bool = True
+) -> Tensor | None:
+    x = x.detach().requires_grad_() if leaf else x
+    with torch.set_grad_enabled(watch):
         y = block(x)
     torch.autograd.backward(y, gradient)
     return x.grad
-
-
-def again_by_grad(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
-    """Another road: ask for all gradients, and hand the weights theirs."""
-    x = x.detach().requires_grad_()
-    weights = list(block.parameters())
-    with torch.enable_grad():
-        y = block(x)
-    first, *others = torch.autograd.grad(y, [x, *weights], gradient)
-    for weight, grad in zip(weights, others, strict=True):
-        weight.grad = grad
-    return first
 
 
 def only_x(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        y = block(x)
-    return torch.autograd.grad(y, x, gradient)[0]
-
-
-def unwatched(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
-    x = x.detach().requires_grad_()
-    torch.autograd.backward(block(x), gradient)
-    return x.grad
-
-
-def attached(block: nn.Module, x: Tensor, gradient: Tensor) -> Tensor | None:
-    with torch.enable_grad():
-        y = block(x)
-    torch.autograd.backward(y, gradient)
-    return x.grad
+        return torch.autograd.grad(block(x), x, gradient)[0]
 
 
 def by_row(weight: Tensor, largest: float = 127) -> tuple[Tensor, Tensor]:
@@ -387,7 +356,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     ],
     "03/solve": [
         (ridge, RIGHT),
-        (more_rows, RIGHT),
         (lambda X, T, p: torch.linalg.inv(X.T @ X + p * eye(X)) @ X.T @ T, RIGHT),
         (lambda X, T, p: torch.linalg.lstsq(X, T).solution, "changes nothing"),
         (lambda X, T, p: 2 * ridge(X, T, p), "Compare each factor"),
@@ -493,12 +461,11 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     ],
     "07/again": [
         (again, RIGHT),
-        (again_by_grad, RIGHT),
         (only_x, "own weights got none"),
-        (unwatched, "does not watch"),
+        (partial(again, watch=False), "does not watch"),
         (lambda block, x, gradient: [again(block, x, gradient), None][1], "is there a return"),
         (lambda block, x, gradient: [again(block, x, gradient) for _ in "12"][1], "run once"),
-        (attached, "x.detach()"),
+        (partial(again, leaf=False), "x.detach()"),
     ],
     "07/to_8bit": [
         (by_row, RIGHT),
