@@ -465,7 +465,7 @@ def polygons(root: Path, shapes: list[Any], names: list[Any]) -> Path:
     geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
     frame = geopandas.GeoDataFrame({"label": names}, geometry=shapes, crs=UTM)
     frame.to_file(root / "p.geojson")
-    return root
+    return write_scene(root, 256, mask=False)
 
 
 def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shapely has no types
@@ -478,9 +478,7 @@ def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shape
 
 def test_ground_outside_polygons_is_unlabelled_or_a_class(tmp_path: Path) -> None:
     shapes = [square(column, row, 20) for row in (10, 140) for column in (10, 140)]
-    root = polygons(
-        write_scene(tmp_path, 256, mask=False), shapes, ["lake", "wood", "wood", "lake"]
-    )
+    root = polygons(tmp_path, shapes, ["lake", "wood", "wood", "lake"])
     inside = load(root, block=1)
     assert inside.classes == ("lake", "wood") and noted(inside, "12 chips that no polygon touches")
     mask = chips_of(inside)["s-000-000"]["mask"]
@@ -495,7 +493,7 @@ def test_crossed_and_overlapping_polygons_are_mended_and_counted(tmp_path: Path)
     x, y = 500_000, 5_000_000
     bow = polygon([(x, y), (x + 640, y - 640), (x + 640, y), (x, y - 640)])
     shapes = [square(64, 64, 192), square(100, 100, 20), bow, square(0, 70, 20)]
-    root = polygons(write_scene(tmp_path, 256, mask=False), shapes, ["wood", "lake", "lake", None])
+    root = polygons(tmp_path, shapes, ["wood", "lake", "lake", None])
     data = load(root, block=1)
     assert noted(data, "1 polygons crossed themselves") and noted(data, "400 pixels lie in")
     assert noted(data, "1 polygons without a class")
@@ -508,35 +506,28 @@ def test_crossed_and_overlapping_polygons_are_mended_and_counted(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("places", "names", "message", "options"),
+    ("left", "names", "message", "options"),
     [
-        ([(5_000, 10)] * 2, "ab", "no polygon on any image: the polygons lie in", {}),
-        ([(10, 10)], "a", "one class only: a.*background=", {}),
-        ([(10, 10)] * 2, "ab", "label b, which the class list lacks", {"classes": ["a", "c"]}),
-        ([(10, 10)] * 2, "ab", "Did you mean 'label'", {"label_field": "labl"}),
-        ([(10, 10)] * 2, "ab", "unlabelled is for masks", {"unlabelled": 0}),
+        (5_000, "ab", "no polygon on any image: the polygons lie in", {}),
+        (10, "a", "one class only: a.*background=", {}),
+        (10, "ab", "label b, which the class list lacks", {"classes": ["a", "c"]}),
+        (10, "ab", "Did you mean 'label'", {"label_field": "labl"}),
+        (10, "ab", "unlabelled is for masks", {"unlabelled": 0}),
     ],
 )
 def test_polygons_that_cannot_be_used_are_refused(
-    tmp_path: Path, places: list[Any], names: str, message: str, options: dict[str, Any]
+    tmp_path: Path, left: int, names: str, message: str, options: dict[str, Any]
 ) -> None:
-    shapes = [square(left, top, 100) for left, top in places]
+    root = polygons(tmp_path, [square(left, 10, 100) for _ in names], list(names))
     with pytest.raises(ValueError, match=message):
-        load(
-            polygons(write_scene(tmp_path, 256, mask=False), shapes, list(names)),
-            block=1,
-            **options,
-        )
+        load(root, block=1, **options)
 
 
 def test_polygons_need_shapes_a_class_and_a_reference_system(tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
-    root, shapes = (
-        write_scene(tmp_path, 256, mask=False),
-        [square(10, 10, 100), square(120, 120, 100)],
-    )
-    names = {"one": [1, 2], "two": [3, 3]}
-    frame = geopandas.GeoDataFrame(names, geometry=shapes, crs=UTM)
+    root = write_scene(tmp_path, 256, mask=False)
+    shapes = [square(corner, corner, 100) for corner in (10, 120)]
+    frame = geopandas.GeoDataFrame({"one": [1, 2], "two": [3, 3]}, geometry=shapes, crs=UTM)
 
     def refused(message: str, **options: object) -> None:
         with pytest.raises(ValueError, match=message):
@@ -739,17 +730,6 @@ def test_folders_of_an_earlier_split_are_no_regions(tmp_path: Path) -> None:
     data = load(root)
     assert data.regions == ("all",) and noted(data, "Folders train, val were put together")
     assert len(chips_of(data)) == 8
-
-
-def test_own_files_have_a_card_a_map_and_a_picture(tmp_path: Path) -> None:
-    data = load(write_pairs(tmp_path), classes=["land", "water"])
-    sheet = gp.data_card(data)
-    assert "reflectance" in sheet.facts.loc["notes", ""] and sheet.map() is not None
-    assert sheet.balance is not None
-    assert np.allclose(sheet.balance[["land", "water"]], 0.5, atol=0.05)
-    assert len(data.plot(data.train[0]).axes) >= 2
-    where = data.train[0]["location"]  # UTM zone 33 north, just east of its middle meridian
-    assert 15 < where[1] < 17 and 45 < where[0] < 45.2
 
 
 def test_polygons_without_geopandas_say_what_to_install(
