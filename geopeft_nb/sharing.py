@@ -215,7 +215,7 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         ValueError: An adapter that should be merged first, a model that uses metadata, or another
             backbone, decoder or task.
     """
-    import yaml
+    from jinja2 import StrictUndefined, Template
 
     check_export(model, "TerraTorch")
     card = model.plain_backbone.card
@@ -227,56 +227,19 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
             f"{model.task}. export_onnx takes every model."
         )
     target = check_folder(folder, "state_dict.ckpt")
-    config = {
-        "bands": list(model.bands),
-        "means": model.mean.flatten().tolist(),
-        "stds": model.std.flatten().tolist(),
-        "classes": list(model.classes),
-        "model": {
-            "class_path": "terratorch.tasks.SemanticSegmentationTask",
-            "init_args": {
-                "model_factory": "EncoderDecoderFactory",
-                "model_args": _terratorch_arguments(model),
-            },
-        },
-    }
+    decoder, words = TERRATORCH[model.decoder_name]
+    template = Template(
+        Path(__file__).with_name("terratorch.jinja").read_text(), undefined=StrictUndefined
+    )
+    config = template.render(
+        model=model, decoder=decoder, words=words,
+        options=DECODERS[model.decoder_name].usual(model.plain_backbone) | model.decoder_options,
+        pyramid=getattr(model.decoder, "pyramid", None) is not None,
+    )  # fmt: skip
     with written_whole(target) as part:
-        (part / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        (part / "config.yaml").write_text(config)
         torch.save({"state_dict": _terratorch_state(model)}, part / "state_dict.ckpt")
     return target
-
-
-def _terratorch_arguments(model: SegmentationModel) -> dict[str, Any]:
-    backbone, card, name = model.plain_backbone, model.plain_backbone.card, model.decoder_name
-    decoder, words = TERRATORCH[name]
-    options = DECODERS[name].usual(backbone) | model.decoder_options
-    necks: list[dict[str, Any]] = [
-        {"name": "SelectIndices", "indices": list(backbone.layers)},
-        {"name": "ReshapeTokensToImage"},
-    ]
-    if getattr(model.decoder, "pyramid", None) is not None:
-        necks.append({"name": "LearnedInterpolateToPyramidal"})
-    if name == "linear":
-        options, words = (
-            options | {"classes": len(model.classes)},
-            words | {"classes": "num_classes"},
-        )
-    return {
-        # The small network has no name there: it is a larger one with other numbers.
-        "backbone": "prithvi_eo_tiny" if card.name == "geopeft_tiny" else card.name,
-        "backbone_pretrained": False,
-        "backbone_num_frames": 1,
-        "backbone_bands": list(model.bands),
-        "backbone_img_size": (backbone.trained_grid or 1) * backbone.patch_size,
-        "backbone_patch_size": [1, backbone.patch_size, backbone.patch_size],
-        "backbone_embed_dim": card.width,
-        "backbone_depth": card.depth,
-        "backbone_num_heads": card.heads,
-        "decoder": decoder,
-        "num_classes": len(model.classes),
-        "necks": necks,
-        **{f"decoder_{words[option]}": value for option, value in options.items()},
-    }
 
 
 def _terratorch_state(model: SegmentationModel) -> dict[str, Tensor]:

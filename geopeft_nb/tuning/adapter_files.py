@@ -58,14 +58,10 @@ def save(
             it is merged; or the folder holds something else.
     """
     expect(model, "method_options", "the model that build_model returned, or the run of fit")
-    if model.method is None:
-        raise GeopeftError(
-            "Nothing is attached yet: call attach(model, ...) and fit before saving."
-        )
     if model.method not in CARDS:
         raise GeopeftError(
-            "The adapter was merged into the backbone's weights, so it cannot be saved by itself. "
-            "Call save_adapter before merge, or write the whole model with export_onnx."
+            f"This model has {model.method or 'nothing'} attached. Call attach(model, ...) and fit "
+            "before saving, and save_adapter before merge; export_onnx writes a merged model."
         )
     data, backbone = model.built_for.get("data"), model.plain_backbone
     about = {
@@ -98,12 +94,10 @@ def check_folder(folder: str | os.PathLike[str], marker: str = "adapter.json") -
     """Return the absolute path of a folder that may be written: new, empty, or with the marker.
 
     Raises:
-        ValueError: It is a file, or a folder that holds something else.
+        ValueError: It is a folder that holds something else.
     """
     target = Path(folder).expanduser().resolve()
-    if target.exists() and not target.is_dir():
-        raise GeopeftError(f"{target} is a file. Name a folder.")
-    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+    if target.exists() and any(target.iterdir()) and not (target / marker).is_file():
         raise GeopeftError(
             f"{target} holds other files, which would be lost. Name a new folder, for example "
             f"{target / 'adapter'}."
@@ -220,7 +214,8 @@ def load_adapter(
         from peft import set_peft_model_state_dict
 
         tensors = files["adapter_model.safetensors"]
-        set_peft_model_state_dict(model.backbone, tensors, adapter_name=joins)
+        with quiet():
+            set_peft_model_state_dict(model.backbone, tensors, adapter_name=joins)
     model.backbone.load_state_dict(files.get("backbone.safetensors", {}), strict=False)
     return model
 
@@ -309,9 +304,6 @@ def _read_tensors(
     source: Path, wanted: dict[str, dict[str, Tensor]]
 ) -> dict[str, dict[str, Tensor]]:
     """Read the files that hold the wanted tensors, and refuse what does not fit."""
-    for name in wanted:
-        if not (source / name).is_file():
-            raise FileNotFoundError(f"{source} holds no {name}; save_adapter writes one.")
     found = {name: read_checkpoint(source / name) for name in wanted}
     there, needed = (
         {(key, *tensor.shape) for tensors in files.values() for key, tensor in tensors.items()}

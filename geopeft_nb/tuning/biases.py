@@ -59,7 +59,7 @@ class BitFitLayer(OwnLayer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - any layer's
         """Compute what the layer computes."""
         if self.disable_adapters and self.merged:
-            self.unmerge()
+            self.unmerge()  # which peft refuses: nobody kept the layer's own bias
         name = self.acting
         if name is None:
             return self.base_layer(x, *args, **kwargs)
@@ -67,19 +67,10 @@ class BitFitLayer(OwnLayer):
         return functional_call(self.base_layer, {"bias": bias}, (x, *args), kwargs)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Exchange the layer's bias for that of the active or named adapter."""
+        """Put the bias of the active or named adapter in place of the layer's."""
         for name in check_adapters_to_merge(self, adapter_names):
-            self._exchange(name)
+            self.base_layer.bias.data = self.bitfit_bias[name].data
             self.merged_adapters.append(name)
-
-    def unmerge(self) -> None:
-        """Give the layer its own bias back."""
-        while self.merged_adapters:
-            self._exchange(self.merged_adapters.pop())
-
-    def _exchange(self, name: str) -> None:
-        own, other = self.base_layer.bias, self.bitfit_bias[name]
-        own.data, other.data = other.data, own.data
 
 
 class BitFitModel(OwnModel):

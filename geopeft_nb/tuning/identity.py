@@ -62,8 +62,8 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
     differing = [key for key in REMEDIES if _rounded(about[key]) != _rounded(own[key])]
     said = [key for key in differing if key in FIRST] or differing
     sentences = [
-        f"It was saved for {key} {_words(about[key])}, but the model "
-        f"{_difference(key, about[key], own[key])}. {REMEDIES[key].format(about[key])}"
+        f"It was saved for {key} {_words(about[key])}, but the model has {_words(own[key])}. "
+        f"{REMEDIES[key].format(about[key])}"
         for key in said
     ]
     if sentences:
@@ -75,16 +75,6 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - any value of JSON
     if isinstance(value, list):
         return [_rounded(part) for part in value]
     return round(value, 6) if isinstance(value, float) else value
-
-
-def _difference(key: str, saved: Any, own: Any) -> str:  # noqa: ANN401 - any value of JSON
-    if key not in ("bands", "classes"):
-        return f"has {_words(own)}"
-    lacks, more = ([x for x in a if x not in b] for a, b in ((saved, own), (own, saved)))
-    if not lacks and not more:
-        return f"has them in another order: {_words(own)}"
-    said = [f"lacks {_words(lacks)}"] * bool(lacks) + [f"has {_words(more)} besides"] * bool(more)
-    return " and ".join(said)
 
 
 def _words(value: Any) -> str:  # noqa: ANN401

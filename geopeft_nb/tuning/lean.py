@@ -161,8 +161,7 @@ def _again(before: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Ten
     def through_norm(d_h: Tensor) -> Tensor:
         shape, weight, bias = values
         mask = [True, False, False]
-        return aten.native_layer_norm_backward(d_h, x, shape, mean, deviation, weight, bias, mask)[
-            0
-        ]
+        back = aten.native_layer_norm_backward
+        return back(d_h, x, shape, mean, deviation, weight, bias, mask)[0]
 
     return h, through_norm

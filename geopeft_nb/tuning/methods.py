@@ -18,7 +18,7 @@ from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, expect, whole
 from geopeft_nb.models import SegmentationModel, part_of
-from geopeft_nb.tuning.target_modules import check_same_layers, find_layers
+from geopeft_nb.tuning.target_modules import find_layers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -42,7 +42,6 @@ class MethodCard:
             ``"module:function"``; of a method that is not peft's it returns the new backbone.
         fixed: Arguments of that function that the method fixes.
         fields: Name of peft's config, all of whose fields are options.
-        same_layers: Whether all adapters of one model must adapt the same layers, as peft needs it.
     """
 
     name: str
@@ -55,7 +54,6 @@ class MethodCard:
     config: str | Callable[..., Any]
     fixed: dict[str, Any] = field(default_factory=dict)
     fields: str = ""
-    same_layers: bool = False
 
 
 def _kin(kind: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -98,7 +96,7 @@ CARDS = {card.name: card for card in (
     ),
     MethodCard(
         "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, "last=None",
-        True, "Zhao et al., arXiv 2312.11420", same_layers=True,
+        True, "Zhao et al., arXiv 2312.11420",
         **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
     ),
     MethodCard(
@@ -113,7 +111,7 @@ CARDS = {card.name: card for card in (
     MethodCard(
         "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
         f"r=256, vera_dropout=0, {_LAYERS}", True, "Kopiczko et al., arXiv 2310.11454",
-        same_layers=True, **_kin("VeraConfig", save_projection=False),
+        **_kin("VeraConfig", save_projection=False),
     ),
     MethodCard(
         "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=r, {_LAYERS}", True,
@@ -185,7 +183,7 @@ def attach(
         if isinstance(made, nn.Module):
             model.backbone = made
         elif model.adapters:
-            _add_adapter(model, card, made, name, seed, options)
+            _add_adapter(model, made, name, seed, options)
         else:
             from peft import get_peft_model
 
@@ -241,7 +239,7 @@ def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str
 def quiet() -> Iterator[None]:
     """Keep what peft warns of from the learner where it was chosen here."""
     with warnings.catch_warnings():
-        for said in ("Specified to not save vera_A", "Unsupported layer type .*LayerNorm"):
+        for said in ("Specified to not .* vera_A", "Unsupported layer type .*LayerNorm"):
             warnings.filterwarnings("ignore", said, UserWarning)
         yield
 
@@ -293,12 +291,9 @@ def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
 
 
 def _add_adapter(
-    model: SegmentationModel, card: MethodCard, config: PeftConfig, name: str, seed: int,
-    options: dict[str, Any],
-) -> None:  # fmt: skip
+    model: SegmentationModel, config: PeftConfig, name: str, seed: int, options: dict[str, Any]
+) -> None:
     """Add an adapter to a model that carries one, with a decoder of its own, and switch to it."""
-    if card.same_layers:
-        check_same_layers(model, config)
     model.backbone.add_adapter(name, config)
     model.shelf[name], model.options[name] = model.new_decoder(seed), options
     model.use_adapter(name)

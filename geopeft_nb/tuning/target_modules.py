@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from geopeft_nb.backbones.base import Backbone, Transformer
 from geopeft_nb.errors import GeopeftError, whole
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
-
-    from geopeft_nb.models import SegmentationModel
 
 
 def block_names(backbone: Backbone) -> list[str]:
@@ -77,18 +71,3 @@ def _no_such_layer(backbone: Backbone, ending: str, layers: Sequence[str]) -> Ge
         f"No layer of {backbone.card.name} ends in {ending!r}. target_modules is a list of names, "
         f"of: {', '.join(known)}."
     )
-
-
-def check_same_layers(model: SegmentationModel, config: PeftConfig) -> None:
-    """Refuse a further adapter of other layers or another r, where peft would mix the two up."""
-    from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
-
-    modules, first = dict(model.plain_backbone.named_modules()), model.adapters[0]
-    adapted = {name for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
-    wanted = {name for name in modules if check_target_module_exists(config, name)}
-    rank = getattr(model.backbone.peft_config[first], "r", None)
-    if wanted != adapted or getattr(config, "r", None) != rank:
-        raise GeopeftError(
-            f"All {model.method} adapters of one model have the same layers and the same r. Take "
-            f"the options of {first!r}, {model.options[first]}, or build a new model."
-        )

@@ -24,6 +24,8 @@ from geopeft_nb.tuning.target_modules import block_names
 
 STRIDES = (4, 8, 16, 32)
 INTERACTIONS = 4
+#: Points per head and map at which deformable attention looks.
+POINTS = 4
 
 #: Rows and columns of a map.
 Size = tuple[int, int]
@@ -36,20 +38,15 @@ class DeformableAttention(nn.Module):
         width: Features D of queries and maps.
         heads: Attention heads; each chooses points of its own.
         levels: Number of maps.
-        points: Points per head and map.
-        ratio: Features of the values, as a share of D.
     """
 
-    def __init__(
-        self, width: int, heads: int, levels: int, points: int = 4, ratio: float = 0.5
-    ) -> None:
+    def __init__(self, width: int, heads: int, levels: int) -> None:
         super().__init__()
-        self.heads, self.levels, self.points = heads, levels, points
-        inner = int(width * ratio)
-        self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(width, heads * levels * points)
-        self.value_proj = nn.Linear(width, inner)
-        self.output_proj = nn.Linear(inner, width)
+        self.heads, self.levels = heads, levels
+        self.sampling_offsets = nn.Linear(width, heads * levels * POINTS * 2)
+        self.attention_weights = nn.Linear(width, heads * levels * POINTS)
+        self.value_proj = nn.Linear(width, width // 2)
+        self.output_proj = nn.Linear(width // 2, width)
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
         for layer in (self.attention_weights, self.value_proj, self.output_proj):
@@ -60,7 +57,7 @@ class DeformableAttention(nn.Module):
         angle = torch.arange(heads) * (2 * math.pi / heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=1)  # (heads, 2)
         direction = direction / direction.abs().amax(dim=1, keepdim=True)
-        steps = torch.arange(1, points + 1)[:, None] * direction[:, None, None]
+        steps = torch.arange(1, POINTS + 1)[:, None] * direction[:, None, None]
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(steps.expand(-1, levels, -1, -1).flatten())
 
@@ -183,7 +180,7 @@ class VitAdapter(Backbone):
         stem: Features of the first layers of the spatial prior.
 
     Raises:
-        ValueError: A network without transformer blocks or with fewer than four, or several frames.
+        ValueError: A network without transformer blocks.
 
     Source: Chen et al., Vision Transformer Adapter for Dense Predictions, arXiv 2205.08534. Beyond
     it: patches of any size, and several tokens per patch, which all stand at their patch's place;
@@ -197,17 +194,7 @@ class VitAdapter(Backbone):
         super().__init__(vit.card, vit.request)
         block_names(vit)  # refuses a network without blocks
         assert isinstance(vit, Transformer)
-        depth, name = len(vit.blocks), vit.card.name  # it runs them all
-        if vit.frames != 1:
-            raise GeopeftError(
-                f"vit_adapter takes one frame, and {name} was loaded for {vit.frames}. Use "
-                "load_backbone(..., frames=1), or another method, such as 'lora'."
-            )
-        if depth < INTERACTIONS:
-            raise GeopeftError(
-                f"vit_adapter needs at least {INTERACTIONS} blocks, and {name} has {depth}. "
-                "Attach another method, such as 'lora'."
-            )
+        depth = len(vit.blocks)  # it runs them all
         self.patch_size, self.layers = vit.patch_size, vit.layers
         self.provenance, self.any_band = vit.provenance, vit.any_band
         width, heads = vit.width, vit.card.heads
@@ -230,9 +217,8 @@ class VitAdapter(Backbone):
                     nn.init.zeros_(module.bias)
 
     def choose(self, layers: Sequence[int] | None) -> None:
-        """Accept only all four maps; see `Backbone.choose`."""
-        if layers is not None and list(layers) != list(range(len(STRIDES))):
-            raise GeopeftError(f"vit_adapter always returns its four maps, not {layers!r}.")
+        """Refuse a choice of layers; see `Backbone.choose`."""
+        raise GeopeftError("vit_adapter always returns its four maps.")
 
     def grid(self, height: int, width: int) -> Size:
         """Return the rows and columns of the deepest map of an image of that size in pixels."""

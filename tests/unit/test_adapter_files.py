@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +20,7 @@ from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.evaluation.regions import Report
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.adapter_files import save, trained_tensors
-from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.tuning.adapter_files import save
 
 PEFT_FILES = ["adapter.json", "adapter_config.json", "adapter_model.safetensors"]
 
@@ -66,7 +64,6 @@ def test_lora_is_saved_in_pefts_own_format_with_decoder_and_card(
     folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
     names = sorted(path.name for path in folder.iterdir())
     assert names == [*PEFT_FILES, "decoder.safetensors", "model_card.md"]
-    assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
 
 
@@ -114,23 +111,10 @@ def test_a_folder_alone_gives_the_model_with_its_batch_statistics_and_facts(
     assert (again.classes, again.pad, again.built_for) == (data.classes, True, model.built_for)
 
 
-def test_lora_of_a_300m_backbone_stays_below_24_mb(data: GeoData) -> None:
-    with torch.device("meta"):
-        backbone = gp.load_backbone("prithvi_eo_v2_300", None)
-    data = replace(data, bands=backbone.bands)
-    with torch.device("cpu"):
-        model = gp.build_model(backbone, data, pad=True)
-    gp.attach(model, "lora")
-    tensors = trained_tensors(model)["adapter_model.safetensors"]
-    assert sum(tensor.numel() for tensor in tensors.values()) == 5_505_024
-    header = sum(len(key) + 100 for key in tensors)
-    assert sum(t.numel() * t.element_size() for t in tensors.values()) + header <= 24e6
-
-
 def test_saving_needs_something_attached_and_a_folder_of_its_own(
     data: GeoData, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="Nothing is attached yet"):
+    with pytest.raises(ValueError, match="has nothing attached"):
         gp.save_adapter(build(data), tmp_path / "adapter")
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="holds other files"):
@@ -214,14 +198,16 @@ def change(folder: Path, **facts: object) -> None:
     [
         ({"backbone": "prithvi_eo_v2_300"}, r"has geopeft_tiny\. Load it with load_backbone\('pri"),
         ({"weights": "0123"}, r"saved for weights 0123, but .* Give load_backbone\(\.\.\., weigh"),
-        ({"bands": ["RED", "BLUE"]}, "has GREEN, NIR_NARROW, SWIR_1, SWIR_2 besides"),
         (
             {"bands": ["GREEN", "BLUE", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]},
-            r"has them in another order: BLUE, GREEN, .*load_data\(\.\.\., bands=\['GREEN'",
+            r"has BLUE, GREEN, RED, .*load_data\(\.\.\., bands=\['GREEN', 'BLUE'",
         ),
-        ({"classes": ["land", "water", "cloud"]}, "but the model lacks cloud"),
-        ({"classes": ["water", "land"]}, "in another order: land, water"),
+        (
+            {"classes": ["land", "water", "cloud"]},
+            "land, water, cloud, but the model has land, wat",
+        ),
         ({"decoder": "unet"}, r"saved for decoder unet, .*build_model\(\.\.\., decoder='unet'\)"),
+        ({"gsd": 30.0}, r"gsd 30\.0, but the model has None\. Use load_backbone\(\.\.\., gsd=30"),
         ({"mean": [0.1] * 6}, "saved for mean .*normalise"),
         ({"method": "lorra"}, "Did you mean 'lora'"),
     ],
@@ -259,7 +245,7 @@ def test_a_damaged_file_leaves_the_model_as_it_was(data: GeoData, tmp_path: Path
     with pytest.raises(ValueError, match=r"lacks .*base_model\.model\.blocks\.0\.mlp\.fc1\.lora_A"):
         gp.load_adapter(model, folder)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors .*\(FileNotFoundError"):
         gp.load_adapter(model, folder)
     file.write_bytes(whole)
     (folder / "adapter.json").write_text("{")
@@ -284,7 +270,7 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
     assert torch.allclose(output(model, image), expected, atol=1e-5)  # float32 rounding
     assert not torch.allclose(output(plain, image), expected, atol=1e-2)
     assert not any(p.requires_grad for p in model.backbone.parameters())
-    with pytest.raises(ValueError, match="Call save_adapter before merge"):
+    with pytest.raises(ValueError, match="save_adapter before merge"):
         gp.save_adapter(model, tmp_path / "adapter")
     with pytest.raises(ValueError, match="has merged lora attached"):
         gp.merge(model)
@@ -296,9 +282,7 @@ def test_merging_keeps_the_output_and_leaves_a_plain_backbone(
         pass
 
 
-@pytest.mark.parametrize(
-    "method", [c.name for c in CARDS.values() if c.merges and c.name != "peft"]
-)
+@pytest.mark.parametrize("method", ["lora", "dora", "ln_tuning", "bitfit"])
 def test_an_adapter_that_is_disabled_at_the_moment_merges_too(
     data: GeoData, image: Tensor, method: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,7 +125,9 @@ def test_the_list_covers_every_method() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("choice", CHOICES)
-def test_method_keeps_its_promises(choice: str, family: str, data: GeoData, image: Tensor) -> None:
+def test_method_keeps_its_promises(
+    choice: str, family: str, data: GeoData, image: Tensor, tmp_path: Path
+) -> None:
     method, _, count = CHOICES[choice]
     plain, model = build(data, family), build(data, family, choice)
     base = features(plain, image)
@@ -164,6 +165,10 @@ def test_method_keeps_its_promises(choice: str, family: str, data: GeoData, imag
     if model.adapter is not None or method == "vit_adapter":
         assert torch.equal(features(model, image), trained)
 
+    # Saved and loaded, it gives the same, bit for bit.
+    again = gp.load_model(gp.save_adapter(model, tmp_path / "adapter"))
+    assert torch.equal(features(again, image), trained)
+
     # Merged, the output is the same, and nothing is left that would cost time.
     if CARDS[method].merges:
         merged = gp.merge(model)
@@ -179,25 +184,33 @@ def describe(network: nn.Module) -> list[tuple[str, type]]:
     return [(name, type(module)) for name, module in network.named_modules()]
 
 
-@pytest.mark.slow
+IN_A_NEW_PROCESS = """
+import sys, torch
+import geopeft_nb as gp
+
+image, expected = torch.load(sys.argv[1], weights_only=True)
+for folder, output in expected.items():
+    with torch.no_grad():
+        print(torch.equal(gp.load_model(folder)(image), output))
+"""
+
+
 def test_saved_adapters_give_the_same_output_in_a_new_process(
     data: GeoData, image: Tensor, tmp_path: Path
 ) -> None:
     expected = {}
-    for family in FAMILIES:
-        for choice in CHOICES:
-            model = build(data, family, choice)
-            train(model, image)
-            name = f"{family}-{choice.replace(' ', '_')}"
-            gp.save_adapter(model, tmp_path / name)
-            with torch.no_grad():
-                expected[name] = model(image)
+    for method in ("full", "vera", "vpt", "adapter", "bitfit", "vit_adapter"):
+        model = gp.build_model(gp.load_backbone("geopeft_tiny", bands=data.bands), data)
+        train(gp.attach(model, method), image)
+        folder = gp.save_adapter(model, tmp_path / method)
+        with torch.no_grad():
+            expected[str(folder)] = model(image)
     torch.save((image, expected), tmp_path / "expected.pt")
-    (tmp_path / "families.json").write_text(json.dumps(FAMILIES))
-    again = Path(__file__).with_name("load_adapters_again.py")
-    done = subprocess.run([sys.executable, again, tmp_path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == [str(len(FAMILIES) * len(CHOICES)), "equal"]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, tmp_path / "expected.pt"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True"] * len(expected), done.stderr[-3000:]
 
 
 def test_one_model_carries_several_adapters_and_their_decoders(
@@ -255,25 +268,6 @@ def test_bad_options_name_what_would_work(
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "message"),
-    [
-        ("vera", {"r": 8}, "vera adapters of one model have the same layers and the same r"),
-        ("vera", {"target_modules": ["proj"]}, "have the same layers"),
-        ("ln_tuning", {"last": 1}, "have the same layers"),
-    ],
-)
-def test_a_further_adapter_that_peft_would_mix_up_is_refused_before_anything_changes(
-    data: GeoData, image: Tensor, method: str, options: dict[str, object], message: str
-) -> None:
-    model = gp.attach(build(data, "prithvi_eo_v2_300"), method).eval()
-    before = features(model, image)
-    with pytest.raises(ValueError, match=message):
-        gp.attach(model, method, name="second", **options)
-    assert model.adapters == ("default",) and model.options == {"default": {}}
-    assert torch.equal(features(model, image), before)
-
-
-@pytest.mark.parametrize(
     ("method", "options"), [("lora", {"lora_dropout": 0.5}), ("vera", {"vera_dropout": 0.5})]
 )
 def test_what_is_attached_to_a_model_in_evaluation_does_not_drop_out(
@@ -301,7 +295,7 @@ def test_blocks_behind_the_last_chosen_layer_get_nothing_to_train(
     assert gradients and all(gradient is not None for gradient in gradients)
 
 
-@pytest.mark.parametrize("method", ["lora", "vpt", "adapter", "vit_adapter"])  # one of each kind
+@pytest.mark.parametrize("method", ["lora", "vpt", "vit_adapter"])  # one of each kind
 def test_a_convolutional_network_is_refused_before_anything_changes(
     data: GeoData, method: str
 ) -> None:
