@@ -173,11 +173,8 @@ def test_codes_colours_and_addresses_are_those_of_torchgeo() -> None:
         ours = {32: entries[name].md5, 64: entries[name].sha256}[len(published_sum)]
         assert ours in (published_sum, None)
         assert entries[name].md5 or entries[name].sha256
-    for name, entry in entries.items():  # hf.co is short for huggingface.co
-        assert (
-            entry.url.partition("/datasets/")[2]
-            == (published.url.format(name).partition("/datasets/")[2])
-        )
+        address, own = published.url.format(name), entries[name].url
+        assert address.split("/datasets/")[1] == own.split("/datasets/")[1]  # of hf.co and ours
 
 
 @pytest.mark.usefixtures("few")
@@ -191,8 +188,6 @@ def test_multilabel_takes_the_labels_of_the_table_and_needs_no_maps(
     assert there == ["Agro-forestry areas", "Pastures"] and "mask" not in sample
     assert sample["image"].shape == (6, 128, 128)
     assert "Pastures" in data.plot(sample).get_suptitle()
-    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="classify")
-    assert model(sample["image"][None]).shape == (1, 19)
 
 
 @pytest.mark.usefixtures("few")

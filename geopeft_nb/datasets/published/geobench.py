@@ -205,12 +205,12 @@ def _find(request: Request, source: _Source) -> common.Found:
     file = min(partitions, key=lambda path: path.parent.name != source.folder)
     content = json.loads(file.read_text(encoding="utf-8"))
     sides = {ours: content[side] for side, ours in SIDES.items()}
-    for chip in chain(*sides.values()):
-        if not re.fullmatch(source.names, chip):
-            raise GeopeftError(
-                f"{file} lists {chip!r}, and chips of {source.card.name} are {source.names}. Is "
-                "this the folder of another data set?"
-            )
+    names = chain(*sides.values())
+    if strange := [chip for chip in names if not re.fullmatch(source.names, chip)]:
+        raise GeopeftError(
+            f"{file} lists {strange[0]!r}, and chips of {source.card.name} are {source.names}. Is "
+            "this the folder of another data set?"
+        )
     notes: tuple[str, ...] = ()
     if source.card is CASHEW:
         shared = overlapping(sides)

@@ -89,12 +89,8 @@ _MINI = replace(
 SUBSETS = {"full": (CARD, dict.fromkeys(LISTS, 446)), "mini": (_MINI, MINI_CHIPS)}
 
 _HAND = "v1.1/data/flood_events/HandLabeled"
-
-
 #: Says for each event when Sentinel-2 passed.
 METADATA = "v1.1/Sen1Floods11_Metadata.geojson"
-#: Bands and label of a chip.
-PARTS = ("S2Hand", "LabelHand")
 
 
 def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
@@ -120,7 +116,9 @@ def mirror_files() -> list[FileEntry]:
 
 
 def _paths(chips: Sequence[str]) -> list[str]:
-    return [f"{_HAND}/{part}/{chip}_{part}.tif" for chip in chips for part in PARTS]
+    """Name image and label of each chip."""
+    parts = ("S2Hand", "LabelHand")
+    return [f"{_HAND}/{part}/{chip}_{part}.tif" for chip in chips for part in parts]
 
 
 def _entry(path: str) -> FileEntry:
@@ -157,9 +155,7 @@ def _days(path: Path) -> dict[str, datetime.date]:
     """Return the day of each event; Mekong is in Cambodia."""
     facts = [feature["properties"] for feature in json.loads(path.read_bytes())["features"]]
     return {
-        fact["location"].replace("Cambodia", "Mekong"): datetime.date.fromisoformat(
-            fact["s2_date"][:10].replace("/", "-")
-        )
+        fact["location"].replace("Cambodia", "Mekong"): pd.Timestamp(fact["s2_date"]).date()
         for fact in facts
         if fact["s2_date"]
     }
