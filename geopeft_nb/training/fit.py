@@ -34,7 +34,7 @@ from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
-from geopeft_nb.training.recorder import COLUMNS, Recorder, quiet
+from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet
 from geopeft_nb.training.resume import prepare
 from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
@@ -224,6 +224,7 @@ def fit(
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     chosen: dict[str, Any] = {
         "accelerator": device, "devices": devices, "strategy": strategy, "logger": logger or False,
+        "precision": LIGHTNING_NAMES[settings["precision"]], "accumulate_grad_batches": accumulate,
     }  # fmt: skip
     try:
         run = _train(model, data, settings, chosen, dashboard, callbacks, out, resume)
@@ -265,29 +266,22 @@ def _train(
     with quiet(), frugal as done:
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            precision=LIGHTNING_NAMES[settings["precision"]],  # type: ignore[arg-type]
-            accumulate_grad_batches=settings["accumulate"],
             callbacks=watching,
             enable_checkpointing=any(isinstance(each, Checkpoint) for each in watching),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
             **chosen,
+            **BARE,
         )
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         view.state["device"] = there = device_memory(place)
-        before = there.get("allocated", 0)  # what else is on a GPU
         try:
             train, val = _loaders(task, data, order, settings["frugal"])
             model.to(place)
             with trainer.precision_plugin.forward_context():
-                memory = _step_memory(task, data, order.size)
-            view.state["step_memory"] = dict(memory)
+                view.state["step_memory"] = memory = _step_memory(task, data, order.size)
             reset_peak(place)
-            if place.type != "cuda":
-                before = process_memory()
+            # what else is on a GPU; of a process what it holds before the first step
+            before = there["allocated"] if "allocated" in there else process_memory()
             view.start()
             trainer.fit(task, train, val, ckpt_path=source)
             state = "stopped" if view.should_stop else "finished"

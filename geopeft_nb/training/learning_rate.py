@@ -14,7 +14,7 @@ from geopeft_nb.inputs import collate
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.fit import Task
 from geopeft_nb.training.preflight import check_fit
-from geopeft_nb.training.recorder import quiet
+from geopeft_nb.training.recorder import BARE, quiet
 
 if TYPE_CHECKING:
     from lightning.pytorch.tuner.lr_finder import _LRFinder
@@ -55,7 +55,7 @@ def find_lr(
     with quiet(), TemporaryDirectory() as folder:  # for the weights, meanwhile
         trainer = lightning.Trainer(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
-            default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=folder, **BARE,
         )  # fmt: skip
         task = Task(model, data, 1e-3)
         found = Tuner(trainer).lr_find(task, chips, update_attr=False, **options)

@@ -21,6 +21,11 @@ from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
 from geopeft_nb.widgets.live import Dashboard
 
+#: What of Lightning's the live view takes the place of.
+BARE: dict[str, Any] = {
+    "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+}  # fmt: skip
 #: Warnings of Lightning's about what is so on purpose.
 KNOWN = (
     ".*does not have many workers.*",

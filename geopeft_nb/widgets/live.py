@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from geopeft_nb.widgets.chips import WatchedChips
     from geopeft_nb.widgets.controls import Panel
 
-SHARE, FASTEST, SLOWEST = 0.004, 0.2, 3.0  # of the time, to draw; seconds between two pictures
+PAUSE = 0.5  # seconds between two pictures, of which each takes some thousandths
 
 #: Data set and score -> the last runs that were watched in this kernel: curves, and no model.
 _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
@@ -25,9 +25,9 @@ _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
 class Dashboard:
     """Shows loss, validation score, speed and memory of a training run while it goes on.
 
-    In a notebook it is a widget of fixed height, redrawn at most five times a second and in 0.4 %
-    of the time; when the run ends, a figure takes its place. Elsewhere, or where `show` is
-    ``"text"``, it is one printed line an epoch.
+    In a notebook it is a widget of fixed height, redrawn at most twice a second; when the run ends,
+    a figure takes its place. Elsewhere, or where `show` is ``"text"``, it is one printed line an
+    epoch.
 
     Args:
         name: What is trained, such as "LoRA"; it names the curves, also beside a later run.
@@ -81,7 +81,6 @@ class Dashboard:
         self._handle: Any = None
         self._stop = False
         self._started = self._drawn = clock()
-        self._cost = 0.0  # seconds that the last picture took
 
     def start(self) -> None:
         """Show the view with its Stop button, and start the clock."""
@@ -114,12 +113,9 @@ class Dashboard:
 
     def update(self) -> None:
         """Redraw if the last picture is old enough; to be called after every step."""
-        now = self.clock()
-        pause = max(FASTEST, min(SLOWEST, self._cost / SHARE))
-        if self.panel is not None and now - self._drawn >= pause:
+        if self.panel is not None and self.clock() - self._drawn >= PAUSE:
             self._draw()
             self._drawn = self.clock()
-            self._cost = self._drawn - now
 
     def validation(self) -> None:
         """Show what the model now makes of the chips, or print a line; after every epoch."""

@@ -14,11 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from test_fit import chips
+from test_fit import few
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.training import resume
 from geopeft_nb.training.fit import fit
 from geopeft_nb.training.recorder import Recorder
@@ -38,7 +36,7 @@ def train(out: Path, tell: int | None, seconds: float) -> None:
     torch.set_num_threads(1)
     resume.SECONDS = seconds
     torch.optim.lr_scheduler.ReduceLROnPlateau = Impatient  # type: ignore[misc]
-    data = GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    data = few()
     # Dropout, and batch statistics of the decoder, which no gradient changes.
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="fcn")
     gp.attach(model, "lora", lora_dropout=0.2)

@@ -43,6 +43,12 @@ def chips(count: int, seed: int, region: str = "virginia") -> ChipDataset:
     return ChipDataset([chip(index) for index in range(count)], CARD.classes, -1)
 
 
+def few(seed: int = 0) -> GeoData:
+    """Make data of no held-out region."""
+    parts = chips(12, seed), chips(4, 1), chips(4, 2)
+    return GeoData(*parts, {}, CARD, CARD.bands, ("virginia",), 16)
+
+
 @pytest.fixture(scope="module")
 def data() -> GeoData:
     away = {"brandenburg": chips(6, 3, "brandenburg")}
@@ -75,7 +81,7 @@ def test_history_has_one_row_per_step_and_scores_at_each_epoch_end(run: Run) -> 
 
 
 def test_the_weights_that_are_kept_score_as_the_history_says(data: GeoData, run: Run) -> None:
-    scored = gp.evaluate(run, GeoData(data.train, data.val, data.val, {}, CARD, CARD.bands, ("virginia",), 16))  # fmt: skip  # noqa: E501
+    scored = gp.evaluate(run, replace(data, test=data.val, holdout={}))
     assert scored.table.loc["virginia", "mIoU"] == pytest.approx(run.best["val_miou"], abs=1e-6)
     assert run.best["val_miou"] == run.history.val_miou.max()
 
@@ -179,9 +185,8 @@ def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
         return image, np.zeros(image.shape[1:], np.int64)
 
     away = {"brandenburg": ChipDataset([Chip("odd", "brandenburg", "p", read)], CARD.classes, -1)}
-    bad = GeoData(data.train, data.val, data.test, away, CARD, CARD.bands, ("virginia",), 16)
     with pytest.raises(ValueError, match=message):
-        train(bad)
+        train(replace(data, holdout=away))
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_a_reason(data: GeoData) -> None:
@@ -202,15 +207,14 @@ def test_no_folder_with_other_files_is_overwritten(data: GeoData, tmp_path: Path
 
 
 def test_chips_that_were_trained_on_are_not_scored(data: GeoData, run: Run) -> None:
-    leaky = GeoData(data.train, data.val, data.train, {}, CARD, CARD.bands, ("virginia",), 16)
+    leaky = replace(data, test=data.train)
     with pytest.raises(ValueError, match="12 of these chips, 'virginia-0-0' among them"):
         gp.evaluate(run, leaky)
 
 
 def test_an_empty_part_is_refused(data: GeoData) -> None:
-    empty = GeoData(chips(0, 0), data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
     with pytest.raises(ValueError, match=r"data\.train has no chips"):
-        train(empty)
+        train(replace(data, train=chips(0, 0)))
 
 
 @pytest.mark.gpu

@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from test_fit import chips
+from test_fit import few
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.models import SegmentationModel
 
 
 @pytest.fixture(scope="module")
 def data() -> GeoData:
-    return GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    return few()
 
 
 def network(data: GeoData) -> SegmentationModel:

@@ -78,24 +78,15 @@ def lines(view: dict[str, Any], panel: int) -> dict[str, list[list[float]]]:
     return {line["name"]: line["points"] for line in view["panels"][panel]["lines"]}
 
 
-@pytest.mark.parametrize(("cost", "expected"), [(0.0, 50), (0.004, 10), (1.0, 3)])
-def test_it_draws_at_most_five_times_a_second_and_in_0_4_percent_of_the_time(
-    shown: Output, monkeypatch: pytest.MonkeyPatch, cost: float, expected: int
-) -> None:
+def test_it_draws_at_most_twice_a_second(shown: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, pictures = Clock(), []
-
-    def draw(self: Dashboard) -> None:
-        clock.now += cost
-        pictures.append(clock.now)
-
     view = Dashboard("LoRA", 1000, clock=clock)
     view.start()
-    monkeypatch.setattr(Dashboard, "_draw", draw)
-    end = clock.now + 10
-    while clock.now < end:
+    monkeypatch.setattr(Dashboard, "_draw", lambda self: pictures.append(clock.now))
+    for _ in range(1000):
         clock.now += 0.01
         view.update()
-    assert abs(len(pictures) - expected) <= 1
+    assert len(pictures) in (19, 20)
 
 
 def test_speed_and_time_left_follow_from_the_seconds_of_the_steps() -> None:

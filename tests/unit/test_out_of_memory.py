@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_fit import chips
+from test_fit import few
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.memory.shortage import explain, is_shortage, smaller
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training import fit as fit_module
@@ -58,7 +57,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def data() -> GeoData:
-    return GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    return few()
 
 
 def network(data: GeoData, method: str = "lora") -> SegmentationModel:

@@ -9,11 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from test_fit import chips, train
+from test_fit import few, train
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.resume import checkpoint_path
 from geopeft_nb.training.run import Run
@@ -22,7 +21,7 @@ from geopeft_nb.widgets.live import Dashboard
 
 @pytest.fixture(scope="module")
 def data() -> GeoData:
-    return GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    return few()
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +199,8 @@ def finished(data: GeoData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_not_gone_on_with_on_other_chips_or_another_model(
     data: GeoData, finished: Path
 ) -> None:
-    other = GeoData(chips(12, 5), data.val, data.test, {}, CARD, CARD.bands, ("virginia",), 16)
     with pytest.raises(ValueError, match="data was 'scenes, 16 px, 12 training and 4 validation"):
-        train(other, out=finished, resume=True)
+        train(few(5), out=finished, resume=True)
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder="fcn")
     with pytest.raises(ValueError, match="model decoder was 'linear' and is 'fcn'"):
         gp.fit(gp.attach(model, "lora"), data, batch_size=4, dashboard=False, resume=finished)

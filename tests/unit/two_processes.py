@@ -8,15 +8,13 @@ import os
 import sys
 
 import torch
-from test_fit import chips
+from test_fit import few
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.scenes import CARD
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    data = GeoData(chips(12, 0), chips(4, 1), chips(4, 2), {}, CARD, CARD.bands, ("virginia",), 16)
+    data = few()
     model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
     run = gp.fit(
         model, data, epochs=2, batch_size=2, device="cpu", strategy="ddp", devices=2,
