@@ -20,7 +20,7 @@ from geopeft_nb.datasets.split import shared_places
 
 SIDES = ("train", "val", "test", "ood")
 PATCHES = [patch for side in SIDES for patch in LISTS[f"reBEN/reBEN_7k/{side}"]]
-TRAIN, AUSTRIA, IRELAND = PATCHES[0], *PATCHES[-2:]
+TRAIN = PATCHES[0]
 
 
 @pytest.fixture(scope="module")

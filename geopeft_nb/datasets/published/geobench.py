@@ -132,11 +132,6 @@ def _square(name: str) -> str:
     return "square-{}-{}".format(*_corner(name))
 
 
-def _tile(name: str) -> str:
-    """Name the tile of a South African chip, ``<tile of four digits>_<number of the picture>``."""
-    return re.sub(r"(?<=_\d{4})_\d+$", "", name)
-
-
 class _Source(NamedTuple):
     """What sets the two apart: their folder in GEO-Bench, and what shares ground."""
 
@@ -154,7 +149,9 @@ class _Source(NamedTuple):
 
 _SOURCES = {
     CASHEW.name: _Source(CASHEW, "m-cashew-plant", r"sample_\d+", _square),
-    SA_CROP.name: _Source(SA_CROP, "m-SA-crop-type", r".*_\d{4}_\d+", _tile),
+    SA_CROP.name: _Source(  # <tile of four digits>_<number of the picture>
+        SA_CROP, "m-SA-crop-type", r".*_\d{4}_\d+", lambda name: name.rpartition("_")[0]
+    ),
 }
 
 
