@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from geopeft_nb.backbones.clay import place_code, time_code
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
-from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
 
 TL, CLAY, GALILEO = "prithvi_eo_v2_tiny_tl", "clay_v1_base", "galileo_nano"
@@ -184,25 +184,6 @@ def test_what_a_backbone_does_not_take_is_refused(name: str, wanted: object, mes
         build(make(), name, metadata=wanted)
 
 
-def test_choosing_reads_no_chips_that_state_their_metadata_and_one_of_those_that_do_not() -> None:
-    data, reads = make(), []
-
-    def counted(part: ChipDataset, stated: bool) -> ChipDataset:
-        def chip(chip: Chip) -> Chip:
-            def read() -> tuple[np.ndarray, np.ndarray]:
-                reads.append(chip.name)
-                return chip.read()
-
-            return replace(chip, read=read, location=chip.location if stated else None)
-
-        return ChipDataset([chip(c) for c in part.chips], CARD.classes, -1)
-
-    stated = replace(data, train=counted(data.train, True))
-    assert build(stated).metadata and reads == []
-    silent = replace(data, train=counted(data.train, False))
-    assert build(silent).metadata == () and reads == ["virginia-0-0"]
-
-
 def test_a_model_that_uses_metadata_refuses_to_go_without() -> None:
     data = make()
     call = given(data)
@@ -263,13 +244,6 @@ def test_one_chip_without_a_date_among_many_is_named_before_training() -> None:
         gp.fit(model, mixed, dashboard=False)
 
 
-def test_a_batch_has_only_what_all_of_its_samples_have() -> None:
-    samples = [chips(1, 0)[0], chips(1, 1, day=None)[0]]
-    assert {key: tuple(x.shape) for key, x in stack_metadata(samples).items()} == {
-        "location": (2, 2)
-    }
-
-
 def test_a_saved_adapter_knows_which_metadata_it_uses(tmp_path: Path) -> None:
     data = make()
     model = gp.attach(build(data), "lora")
@@ -309,13 +283,9 @@ def test_pixels_of_another_size_than_the_backbone_was_told_are_pointed_out() -> 
     data = gp.load_data("scenes")
     with pytest.warns(RuntimeWarning, match=r"told pixels of 10 m.*20 m\. Use load_.*gsd=20\)"):
         gp.build_model(gp.load_backbone(CLAY, None, bands=data.bands), data)
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_nothing_is_said_where_the_size_of_pixels_agrees_or_is_no_input() -> None:
-    data = gp.load_data("scenes")
-    gp.build_model(gp.load_backbone(CLAY, None, bands=data.bands, gsd=20), data)
-    gp.build_model(gp.load_backbone("geopeft_tiny", None, bands=data.bands), data)
+    with warnings.catch_warnings(action="error"):  # where it agrees, or is no input
+        gp.build_model(gp.load_backbone(CLAY, None, bands=data.bands, gsd=20), data)
+        gp.build_model(gp.load_backbone("geopeft_tiny", None, bands=data.bands), data)
 
 
 @pytest.mark.gpu
