@@ -88,9 +88,8 @@ def make_ground(rng: np.random.Generator, climate: Climate, side: int, farmed: b
 
 def _rank(values: Array) -> Array:
     """Replace each value by the share of values below it."""
-    order = np.empty(values.size)
-    order[np.argsort(values, axis=None, kind="stable")] = np.arange(values.size)
-    return order.reshape(values.shape) / values.size
+    ranks = np.argsort(np.argsort(values, axis=None, kind="stable"))
+    return np.asarray(ranks.reshape(values.shape) / values.size)
 
 
 def _fields(

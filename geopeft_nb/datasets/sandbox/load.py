@@ -2,8 +2,8 @@
 
 Nothing here was ever photographed. A place has terrain, rivers and fields, its climate says what
 grows there and when, each pixel mixes published reflectance spectra, and light, haze and a sensor
-add theirs: see `ground`, `climates` and `scene`. With `shift` all numbers
-of a climate move from the mean of the six, where all regions are alike, to the climate's own.
+add theirs: see `ground`, `climates` and `scene`. With `shift` all numbers of a climate move from
+the mean of the six, where all regions are alike, to the climate's own.
 
 Shares of the classes over the pixels of a region of 80 chips, in every climate at every shift
 (`tests/unit/test_sandbox.py`): flooded 30-50 %, burnt 17-35 %, each crop 12-25 % and the water
@@ -105,7 +105,7 @@ def load_sandbox(
     @cache
     def scenes(number: int, place: int) -> list[Reading]:
         """Make the chips of a place once: 53 kB for each of 64 x 64 pixels."""
-        climate = climate_of(CARD.regions[number], shift)
+        climate = climate_of(REGIONS[number], shift)
         # Each region has its own longitudes; steps of the golden ratio never meet again.
         longitude = (60 * number + 24 * (place * 0.618034 % 1) + 180) % 360 - 180
         return make_place(ground, climate, size, longitude, [request.seed, number, place])
@@ -119,11 +119,11 @@ def load_sandbox(
         return scene._replace(image=scene.image[indices].astype(np.float32) / SCALE, target=target)
 
     listed = []
-    for number, region in enumerate(CARD.regions):
-        for chip in range(chips):
-            place, window = divmod(chip, CHIPS_PER_PLACE)
-            label = f"{region}-{place:04d}"
-            # A chip of another shift is another chip: what trained on one may be tested on it.
-            name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}-{window}"
-            listed.append(Chip(name, region, label, partial(read, number, place, window)))
+    for number, chip in np.ndindex(len(REGIONS), chips):
+        place, window = divmod(chip, CHIPS_PER_PLACE)
+        label = f"{REGIONS[number]}-{place:04d}"
+        # A chip of another shift is another chip: what trained on one may be tested on it.
+        name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}-{window}"
+        reader = partial(read, number, place, window)
+        listed.append(Chip(name, REGIONS[number], label, reader))
     return split_regions(listed, request, card, names, size)

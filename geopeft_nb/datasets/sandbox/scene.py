@@ -63,12 +63,10 @@ def make_place(
     reflectance = np.tensordot(spectra.T, parts, axes=1)
     reflectance *= _light(ground, sun_elevation(latitude, day), rng.uniform(1.9, 2.7))
     reflectance = _blur(reflectance)
-    scenes = []
+    scenes, step = [], size * 30 / 111_000  # 30 m pixels; a degree of latitude is 111 km long
     for top, left in np.ndindex(WINDOWS, WINDOWS):
         window = np.s_[top * size : (top + 1) * size, left * size : (left + 1) * size]
         image = _sense(rng, climate, reflectance[(slice(None), *window)])
-        # 30 m pixels; a degree of latitude is 111 km long.
-        step = size * 30 / 111_000
         here = (latitude - top * step, longitude + left * step / np.cos(np.radians(latitude)))
         scenes.append(Reading(image, mask[window].astype(np.uint8), location=here, date=date))
     return scenes
@@ -81,11 +79,11 @@ def _spectra(rng: np.random.Generator, climate: Climate) -> Array:
     def near(value: float, spread: float) -> float:
         return float(np.clip(value + rng.uniform(-spread, spread), 0, 1))
 
-    soils = np.array([climate.dark, climate.brown, climate.red, climate.sand])
-    soils = soils * rng.uniform(0.4, 1.6, 4) + 0.02
+    shares = np.array([climate.dark, climate.brown, climate.red, climate.sand])
+    shares = shares * rng.uniform(0.4, 1.6, 4) + 0.02
     names = ("dark soil", "brown soil", "red soil", "sand")
-    shares = dict(zip(names, soils / soils.sum(), strict=True))
-    soil = sum(share * library[name] for name, share in shares.items())
+    pairs = zip(shares / shares.sum(), names, strict=True)
+    soil = sum(share * library[name] for share, name in pairs)
     soil = soil * climate.soil_brightness * rng.uniform(0.85, 1.15)
     humus, turbidity = near(climate.humus, 0.1), near(climate.turbidity, 0.15)
     clear = humus * library["black water"] + (1 - humus) * library["clear water"]
