@@ -78,16 +78,15 @@ class SatMAEViT(CardTransformer):
         everywhere, which adds a constant to the bias; embeddings of groups that the images lack
         altogether are dropped. Position codes are resized if another image size was asked for.
         """
-        dropped = ("decoder", "mask_token", "head.", "fc_norm.")
+        absent = [
+            f"patch_embed.{number}." for number, places in enumerate(self.groups) if not places
+        ]
+        dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
         kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
         for number, group in enumerate(self.card.extra["groups"]):
             known = [self.card.bands[index] for index in group]
             wanted = [self.bands[place] for place in self.groups[number]]
-            layer = f"patch_embed.{number}.proj"
-            if wanted:
-                adapt_group(kept, layer, known, wanted)
-            else:
-                kept = {key: v for key, v in kept.items() if not key.startswith(f"{layer}.")}
+            adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
         side = self.card.img_size // self.card.patch_size
         codes = kept.get("pos_embed")
         if codes is not None and codes.shape[:2] == (1, 1 + side**2):
