@@ -60,20 +60,23 @@ class MemoryPlan:
         """Say whether the peak is within a limit; see `peak` for what it leaves out."""
         return self.peak <= limit_bytes
 
-    def __repr__(self) -> str:
+    def words(self) -> str:
+        """Say what is kept, what is alive at most, and which of `DEVICES` have room for it."""
         parts = ", ".join(f"{name} {in_bytes(getattr(self, name))}" for name in COLUMNS)
-        return f"{self.title}: {in_bytes(self.total)} ({parts}); peak {in_bytes(self.peak)}"
+        fits = ", ".join(name for name, limit in DEVICES.items() if self.fits(limit))
+        kept = f"{in_bytes(self.total)} ({parts})"
+        return (
+            f"{kept}; peak {in_bytes(self.peak)}. Fits on {fits or 'none of ' + str([*DEVICES])}."
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title}: {self.words()}"
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook, with its sums and where it fits."""
         shown = self.table.copy()
         shown.loc["total"] = shown.sum()
-        marks = ", ".join(
-            f"{name} {limit / 1e9:g} GB: {'yes' if self.fits(limit) else 'no'}"
-            for name, limit in DEVICES.items()
-        )
-        caption = f"{self.title}. Peak {in_bytes(self.peak)}. Fits on {marks}."
-        return str(shown.style.format(in_bytes).set_caption(caption).to_html())
+        return str(shown.style.format(in_bytes).set_caption(repr(self)).to_html())
 
     def plot(self, title: str = "") -> Figure:
         """Draw where it fits, and each part as a bar of what it keeps.
@@ -131,7 +134,7 @@ def memory_plan(
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    shape = _check(model, batch_size, size, precision, device)
+    shape, gpu = _check(model, batch_size, size, precision, device)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with as_trained(model, frugal, park="memory") as recipes:
         step = Step(model, batch_size, shape, precision)
@@ -139,7 +142,7 @@ def memory_plan(
         state = {name: fake_like(mode, tensor) for name, tensor in own}
         with mode, torch.autograd.set_multithreading_enabled(False):
             torch.func.functional_call(step, state, ())
-        return _plan(step, "planned", recipes, _on_gpu(device))
+        return _plan(step, "planned", recipes, gpu)
 
 
 def measure_memory(
@@ -171,7 +174,7 @@ def measure_memory(
     Raises:
         ValueError: As `memory_plan`, or a model on the meta device.
     """
-    shape, gpu = _check(model, batch_size, size, precision, device), _on_gpu(device)
+    shape, gpu = _check(model, batch_size, size, precision, device)
     if any(tensor.is_meta for tensor in model.parameters()):
         raise GeopeftError("A model on the meta device cannot run. Use memory_plan for it.")
     home = next(model.parameters()).device
@@ -242,22 +245,16 @@ def _allocated(step: Step) -> int:
 def _check(
     model: SegmentationModel, batch_size: int, size: int | tuple[int, int] | None, precision: str,
     device: str,
-) -> tuple[int, int]:  # fmt: skip
-    """Refuse what cannot be planned; return height and width."""
+) -> tuple[tuple[int, int], bool]:  # fmt: skip
+    """Refuse what cannot be planned; return height and width, and whether it is for a GPU."""
     expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS:
-        raise GeopeftError(
-            "Nothing that trains is attached: call attach(model, method) first, with one of "
-            f"{', '.join(CARDS)}."
-        )
+        raise GeopeftError("Nothing that trains is attached: call attach(model, method) first.")
     check_name("precision", precision, AUTOCAST)
     check_name("device", device, PLACES)
     whole("batch_size", batch_size)
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
     height, width = size if isinstance(size, tuple | list) else (size, size)
-    return whole("size", height), whole("size", width)
-
-
-def _on_gpu(device: str) -> bool:
-    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return (whole("size", height), whole("size", width)), gpu

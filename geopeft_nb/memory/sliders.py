@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.frugal import RECIPES
-from geopeft_nb.memory.plan import DEVICES, memory_plan
+from geopeft_nb.memory.plan import memory_plan
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.pictures.show import PALETTE, in_bytes
+from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.pictures.sliders import sliders
 
 if TYPE_CHECKING:
@@ -64,11 +64,8 @@ def memory_widget(
             times = f"now {plan.total / before[0]:.2g} times as much"
             kept += f" (before: {in_bytes(before[0])}; {times})"
         before[0] = plan.total
-        fits = ", ".join(name for name, limit in DEVICES.items() if plan.fits(limit))
-        parts = ", ".join(f"{part} {in_bytes(getattr(plan, part))}" for part in PALETTE)
-        said = f"{kept}: {parts}; at most {in_bytes(plan.peak)} at once. Fits on {fits or 'none'}."
-        title = f"{plan.title}; {settings}\n"
-        return plan.plot(title + kept), title + said
+        title = f"{plan.title}; {settings}\n{kept}"
+        return plan.plot(title), f"{title}: {plan.words()}"
 
     sliders(
         draw,
