@@ -127,6 +127,16 @@ def test_what_cannot_be_is_refused_before_a_file_is_looked_for(
             gp.load_data(case.card.name, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("eurosat", "subset"), ("sen1floods11", "subset"), ("burn_scars", "split"),
+     ("reben_7k", "task")],
+)  # fmt: skip
+def test_a_variant_that_there_is_not_is_refused(name: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"Unknown {option} of {name} 'other'"):
+        gp.load_data(name, **{option: "other"})
+
+
 @pytest.mark.parametrize("case", MASKS, ids=str)
 @pytest.mark.parametrize("which", [0, -1])
 def test_files_that_are_not_there_are_named(
