@@ -48,9 +48,8 @@ def map_regions(
     runs, known = _name_runs(run_or_runs), data.judged
     if not runs or data.task != "segmentation":
         raise GeopeftError(
-            f"A map shows a class for each pixel, of at least one run; {data.card.title} is for "
-            f"{data.task}, and there are {len(runs)} runs. For other tasks there is "
-            "evaluate(run, data).plot()."
+            f"A map shows a class for each pixel, of at least one run. {data.card.title} is for "
+            f"{data.task}, and there are {len(runs)} runs; see evaluate(run, data).plot()."
         )
     for run in runs.values():
         expect(run, "history", "what fit returned, or a list or dictionary of such runs")

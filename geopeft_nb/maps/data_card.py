@@ -33,7 +33,7 @@ class DataSheet:
     Attributes:
         card: The facts that are known without the files.
         facts: The same as a table, one row per fact.
-        balance: Per side: chips that were read, and the share of each class in the labelled pixels,
+        balance: Per side the share of each class in the labelled pixels of chips that were read,
             0-1; for labels of whole images the share of the images. None without files.
         places: Per chip that was read: side, region, latitude and longitude in degrees, NaN where
             they are not known. None without files.
@@ -109,13 +109,11 @@ def data_card(data: str | GeoData) -> DataSheet:
             counts += _counts(sample, data)
             where = sample["location"].tolist() if "location" in sample else (np.nan, np.nan)
             places.append((sample["name"], side.partition(":")[0], sample["region"], *where))
-        shares = counts[1:] / (counts[0] or np.nan)
-        read = min(AT_MOST, len(chips))
-        balance[side] = {"read": read, **dict(zip(data.classes, shares, strict=True))}
+        balance[side] = counts[1:] / (counts[0] or np.nan)
     return DataSheet(
         data.card,
         _facts(data.card, " ".join(data.notes)),
-        pd.DataFrame(balance).T.rename_axis("side"),
+        pd.DataFrame(balance, data.classes).T.rename_axis("side"),
         pd.DataFrame(places, columns=["chip", "side", "region", "latitude", "longitude"]),
     )
 

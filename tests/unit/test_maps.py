@@ -269,7 +269,7 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
         ({"run_or_runs": "lora"}, "wants what fit returned.* got 'lora'"),
         ({"run_or_runs": Predicts(classes=3)}, "built for the classes .*'ice'"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
-        ({"data": make_data(away=[])}, "'lakes' has no chips to show"),
+        ({"data": replace(make_data(), regions=("coast", "cliffs"))}, "'cliffs' has no chips"),
         ({"data": make_data(bands=BANDS[:2])}, "built for the bands"),
     ],
 )
