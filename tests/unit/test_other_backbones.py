@@ -173,10 +173,10 @@ def test_lora_adapts_a_timm_vit_as_the_paper_adapts_one_of_this_size() -> None:
     assert gp.parameter_table(model).loc["adapter", "trainable"] == 2_064_384
 
 
-def test_weights_of_timm_come_from_a_mirror_in_the_layout_of_the_hub(
+def test_weights_of_timm_come_from_a_mirror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "timm/resnet18.a1_in1k/model.safetensors"
+    path = tmp_path / "resnet18.a1_in1k/model.safetensors"
     path.parent.mkdir(parents=True)
     save_file(random_state(timm.create_model("resnet18")), path)
     monkeypatch.setenv("GEOPEFT_MIRROR", str(tmp_path))
