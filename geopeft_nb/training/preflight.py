@@ -65,6 +65,11 @@ def check_fit(
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
     check_same(model, data)
+    if data.size % (patch := model.backbone.patch_size) and not model.pad:
+        raise GeopeftError(
+            f"Chips of {data.size} px are not divisible by the patch of {patch} px. Build the "
+            "model with these data."
+        )
     for name, part in data.parts.items():
         check_part(name, part, data, model.metadata)
     whole("devices", devices, 1, len(data.train))

@@ -217,6 +217,12 @@ def test_an_empty_part_is_refused(data: GeoData) -> None:
         train(replace(data, train=chips(0, 0)))
 
 
+def test_chips_of_another_size_are_not_padded_unasked(data: GeoData) -> None:
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
+    with pytest.raises(ValueError, match="Chips of 15 px are not divisible by the patch"):
+        gp.fit(model, replace(data, size=15), dashboard=False)
+
+
 @pytest.mark.gpu
 def test_training_on_a_gpu_counts_the_memory_of_the_gpu(data: GeoData) -> None:
     run = train(data, device="cuda")
