@@ -12,14 +12,6 @@ from geopeft_nb.datasets.split import split_places
 from geopeft_nb.files import mirror_folders
 
 
-def test_scenes_hold_a_region_out_and_split_home() -> None:
-    data = gp.load_data("scenes", train_regions=["virginia"], holdout_regions=["brandenburg"])
-    regions = {chip.region for part in (data.train, data.val, data.test) for chip in part.chips}
-    assert regions == {"virginia"}
-    assert {chip.region for chip in data.holdout["brandenburg"].chips} == {"brandenburg"}
-    assert len(data.train) > len(data.test) >= 30
-
-
 def test_chips_do_not_overlap_and_lie_where_the_scene_lies() -> None:
     data = gp.load_data("scenes")
     chips = [*data.train.chips, *data.val.chips, *data.test.chips]

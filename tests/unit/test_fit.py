@@ -201,7 +201,7 @@ def test_no_folder_with_other_files_is_overwritten(data: GeoData, tmp_path: Path
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files, which would be lost"):
         train(data, out=tmp_path)
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(NotADirectoryError, match=r"thesis\.txt"):
         train(data, out=tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

@@ -72,8 +72,12 @@ def test_leaving_one_region_out_goes_through_all_of_them() -> None:
     seen = dict(gp.leave_one_region_out("scenes"))
     assert list(seen) == ["virginia", "brandenburg"]
     assert seen["virginia"].regions == ("brandenburg",)
-    assert {chip.region for chip in seen["virginia"].train.chips} == {"brandenburg"}
-    assert len(seen["virginia"].holdout["virginia"]) == 225
+    for away, data in seen.items():
+        home = {chip.region for part in (data.train, data.val, data.test) for chip in part.chips}
+        assert home == set(seen) - {away}
+        assert {chip.region for chip in data.holdout[away].chips} == {away}
+    sizes = [(len(data.train), len(data.holdout[away])) for away, data in seen.items()]
+    assert sizes == [(44, 225), (136, 72)]
     with pytest.raises(ValueError, match="at least two"):
         next(gp.leave_one_region_out("scenes", regions=["virginia"]))
 
