@@ -134,8 +134,8 @@ class ChipDataset:
         shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
         if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
             raise GeopeftError(
-                f"Chip {name!r} has an image and a {task.target} of {tuple(target.shape)}, "
-                f"{image.dtype} and {target.dtype}, instead of {tuple(shape)}, {types}."
+                f"Chip {name!r} has a {task.target} of {tuple(target.shape)} instead of "
+                f"{tuple(shape)}, or {image.dtype} and {target.dtype} instead of {types}."
             )
         if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
             return

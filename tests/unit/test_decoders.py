@@ -332,10 +332,10 @@ def test_labels_stay_and_masks_of_numbers_turn_with_the_image() -> None:
     ("kind", "target", "message"),
     [
         ("classification", np.int64(7), r"label of chip 'odd' has unknown values \[7\]"),
-        ("classification", np.zeros(2, np.int64), r"a label of \(2,\), .* instead of \(\)"),
+        ("classification", np.zeros(2, np.int64), r"a label of \(2,\) instead of \(\)"),
         ("multilabel", np.array([0, 2]), r"has unknown values \[2\], not {0: 'absent'"),
-        ("multilabel", np.zeros(3, np.int64), r"a label of \(3,\), .* instead of \(2,\)"),
-        ("regression", np.zeros((3, 8, 8), np.float32), r"of \(3, 8, 8\), .* instead of \(2, 8"),
+        ("multilabel", np.zeros(3, np.int64), r"a label of \(3,\) instead of \(2,\)"),
+        ("regression", np.zeros((3, 8, 8), np.float32), r"of \(3, 8, 8\) instead of \(2, 8"),
     ],
 )
 def test_unfit_targets_are_named(kind: str, target: np.ndarray, message: str) -> None:
