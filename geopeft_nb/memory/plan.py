@@ -63,11 +63,9 @@ class MemoryPlan:
     def words(self) -> str:
         """Say what is kept, what is alive at most, and which of `DEVICES` have room for it."""
         parts = ", ".join(f"{name} {in_bytes(getattr(self, name))}" for name in COLUMNS)
-        fits = ", ".join(name for name, limit in DEVICES.items() if self.fits(limit))
-        kept = f"{in_bytes(self.total)} ({parts})"
-        return (
-            f"{kept}; peak {in_bytes(self.peak)}. Fits on {fits or 'none of ' + str([*DEVICES])}."
-        )
+        fits = [name for name, limit in DEVICES.items() if self.fits(limit)]
+        where = f"Fits on {', '.join(fits) or 'none of ' + ', '.join(DEVICES)}."
+        return f"{in_bytes(self.total)} ({parts}); peak {in_bytes(self.peak)}. {where}"
 
     def __repr__(self) -> str:
         return f"{self.title}: {self.words()}"
