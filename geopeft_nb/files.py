@@ -16,9 +16,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
+
+if TYPE_CHECKING:
+    from requests import Response
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
@@ -261,11 +264,22 @@ def _from_url(entry: FileEntry) -> Path:
     target = cache_folder() / entry.path
     target.parent.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # it prints each address and checksum
-    get = pooch.HTTPDownloader((entry.size or 0) > 10_000_000, timeout=(15, 60))
+    bar, hooks = (entry.size or 0) > 10_000_000, {"response": refuse_plain}
+    get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks=hooks)
     with FileLock(f"{target}.lock"):
         if not target.is_file():
             check_space(target.parent, entry.size or 0, entry.name)
         return Path(pooch.retrieve(entry.url, None, target.name, target.parent, downloader=get))
+
+
+def refuse_plain(response: Response, *_: object, **__: object) -> None:
+    """Refuse an answer that came over a connection without encryption.
+
+    Raises:
+        OSError: The address, or one that it led to, is not https.
+    """
+    if not response.url.startswith("https://"):
+        raise OSError(errno.EPROTO, f"{response.url} is not an https address")
 
 
 def check_space(

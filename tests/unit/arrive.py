@@ -28,6 +28,7 @@ def main(what: str, *arguments: str) -> None:
 
         from geopeft_nb import files
 
+        files.refuse_plain = lambda *_, **__: None  # the server of the test has no certificate
         url, digest, size = arguments
         print("started", flush=True)
         files.fetch(files.FileEntry("big.bin", url=url, sha256=digest, size=int(size)))

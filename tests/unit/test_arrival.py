@@ -26,7 +26,7 @@ from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
 
-HERE = Path(__file__).parent
+HERE, REFUSE_PLAIN = Path(__file__).parent, files.refuse_plain
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -40,7 +40,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server(cache: Path) -> Iterator[Trickle]:
+def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickle]:
+    # The server on this machine has no certificate; that https is asked for has its own test.
+    monkeypatch.setattr(files, "refuse_plain", lambda *_, **__: None)
     with trickling(CONTENT) as server:
         yield server
 
@@ -69,6 +71,15 @@ def test_a_broken_connection_or_no_file_is_explained_and_leaves_nothing(
 ) -> None:
     server.content, server.breaks_after = content, 200_000
     with pytest.raises(FileNotFoundError, match=r"did not give it: (ChunkedEnc|HTTP)"):
+        fetch(entry(server))
+    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+
+
+def test_an_answer_without_encryption_is_refused(
+    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "refuse_plain", REFUSE_PLAIN)
+    with pytest.raises(FileNotFoundError, match="not an https address"):
         fetch(entry(server))
     assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
 
