@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -192,7 +193,10 @@ def export_onnx(
     )  # fmt: skip
     target = Path(file).expanduser()
     target.parent.mkdir(parents=True, exist_ok=True)
-    program.save(target)
+    with TemporaryDirectory(dir=target.parent) as part:
+        program.save(Path(part) / target.name)
+        for written in sorted(Path(part).iterdir(), reverse=True):  # the second file first
+            written.replace(target.parent / written.name)
     return target
 
 

@@ -213,6 +213,39 @@ class Backbone(Facts, nn.Module):
         raise NotImplementedError
 
 
+class Stages(Backbone):
+    """A backbone of maps with growing stride, such as a ResNet: returns all of them, or some.
+
+    Attributes:
+        stages: Features and pixels per cell of each map that the network makes, fine to coarse.
+    """
+
+    stages: Sequence[tuple[int, int]]
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Choose which maps are returned, None all; see `Backbone.choose`."""
+        count = len(self.stages)
+        self.layers = choose_layers(range(count) if layers is None else layers, count)
+        taken = [self.stages[layer] for layer in self.layers]
+        self.channels, self.strides = zip(*taken, strict=True)
+        self.patch_size = self.strides[-1]
+
+    @abstractmethod
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Make the chosen maps (B, D, h, w) of images (B, C, H, W), which `reach` divides."""
+
+    def forward(
+        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+    ) -> list[Tensor]:
+        """Compute the chosen maps; see `Backbone.forward`."""
+        height, width = image.shape[-2:]
+        image, _, _ = self.prepare(image, temporal, location)
+        return [
+            features[..., : -(-height // stride), : -(-width // stride)]
+            for features, stride in zip(self.maps(image[:, :, 0]), self.strides, strict=True)
+        ]
+
+
 class Transformer(Backbone):
     """A backbone of equal blocks: an image becomes tokens, blocks change them, tokens become maps.
 

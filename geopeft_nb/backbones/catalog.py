@@ -50,7 +50,6 @@ class BackboneCard:
         first_day: Number of 1 January in the times that it takes.
         takes_gsd: Whether metres per pixel are an input.
         extra: What only this family needs.
-        note: What a user should know besides.
     """
 
     name: str
@@ -77,7 +76,6 @@ class BackboneCard:
     takes_gsd: bool = False
     first_day: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
 
     @property
     def licence(self) -> str:
@@ -195,6 +193,7 @@ _CLAY = BackboneCard(
     family="clay",
     sensor="Sentinel-2, Landsat, NAIP, LINZ and Sentinel-1, 1-30 m",
     bands=_TEN_BANDS,
+    # From the metadata file of Clay v1.5, for Sentinel-2.
     mean=_reflectance(1105, 1355, 1552, 1887, 2422, 2630, 2743, 2785, 2388, 1835),
     std=_reflectance(1809, 1757, 1888, 1870, 1732, 1697, 1742, 1648, 1470, 1379),
     patch_size=8, img_size=256, width=768, depth=12, heads=12, parameters=92_102_144,
@@ -204,7 +203,6 @@ _CLAY = BackboneCard(
     ),
     citation="Clay Foundation, clay-foundation.github.io/model",
     takes_time=True, takes_location=True, takes_gsd=True,
-    note="Statistics from the metadata file of Clay v1.5, for Sentinel-2.",
 )  # fmt: skip
 
 _SATMAE = BackboneCard(
@@ -229,7 +227,6 @@ _SATMAE = BackboneCard(
         licence="CC-BY-NC-4.0",
     ),
     citation="Cong et al., arXiv 2207.08051",
-    note="Weights not for commercial use.",
     extra={"groups": ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)), "group_code": 256},
 )  # fmt: skip
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -239,25 +238,23 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
     Besides these it takes ``"torchgeo:<Weights>"`` and ``"timm:<model>"``.
 
     Args:
-        full: Also show wavelengths, statistics, inputs, the weights' file, citation and note.
+        full: Also show wavelengths, statistics, inputs, the weights' file and citation.
     """
     rows = []
     for card in CARDS.values():
         file = card.weights
-        row: dict[str, Any] = {"name": card.name, "title": card.title, "sensor": card.sensor}
-        row |= {"bands": ", ".join(card.bands), "patch (px)": card.patch_size}
-        row |= {key: getattr(card, key) for key in ("width", "depth", "parameters", "licence")}
-        if full:
-            row |= {key: getattr(card, key) for key in ("heads", "frames", "citation", "note")}
-            row |= {
-                "wavelengths (µm)": tuple(WAVELENGTHS[band] for band in card.bands),
-                "mean (reflectance)": card.mean,
-                "std (reflectance)": card.std, "image (px)": card.img_size,
-                "time": card.takes_time, "location": card.takes_location, "gsd": card.takes_gsd,
-                "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",
-                "size (bytes)": file.size if file else None,
-                "sha256": file.sha256 if file else None,
-            }  # fmt: skip
-        rows.append(row)
-    table = pd.DataFrame(rows).set_index("name")
-    return table.astype({"size (bytes)": "Int64"}) if full else table
+        rows.append({
+            "name": card.name, "title": card.title, "sensor": card.sensor,
+            "bands": ", ".join(card.bands), "patch (px)": card.patch_size, "width": card.width,
+            "depth": card.depth, "parameters": card.parameters, "licence": card.licence,
+            "heads": card.heads, "frames": card.frames, "citation": card.citation,
+            "wavelengths (µm)": tuple(WAVELENGTHS[band] for band in card.bands),
+            "mean (reflectance)": card.mean, "std (reflectance)": card.std,
+            "image (px)": card.img_size,
+            "time": card.takes_time, "location": card.takes_location, "gsd": card.takes_gsd,
+            "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",
+            "size (bytes)": file.size if file else None,
+            "sha256": file.sha256 if file else None,
+        })  # fmt: skip
+    table = pd.DataFrame(rows).set_index("name").astype({"size (bytes)": "Int64"})
+    return table if full else table.loc[:, :"licence"]

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, choose_layers
+from geopeft_nb.backbones.base import Request, Stages
 from geopeft_nb.backbones.catalog import BackboneCard
 
 
-class OwnBackbone(Backbone):
+class OwnBackbone(Stages):
     """What a card of the family ``"own"`` describes; it is built by ``card.extra["build"]``.
 
     Args:
@@ -27,44 +27,29 @@ class OwnBackbone(Backbone):
         size = card.img_size
         with torch.no_grad():  # one image is tried, to learn the sizes of its maps
             maps = self.network(torch.zeros(1, len(self.bands), size, size))
-        self.all_channels = tuple(one.shape[1] for one in maps)
-        self.all_strides = tuple(size // one.shape[-1] for one in maps)
-        self.reach = self.all_strides[-1]
+        self.stages = [(one.shape[1], size // one.shape[-1]) for one in maps]
+        self.reach = self.stages[-1][1]
         self.choose(request.layers)
         self.train()
-
-    def choose(self, layers: Sequence[int] | None) -> None:
-        """Choose which maps are returned, None all; see `Backbone.choose`."""
-        count = len(self.all_channels)
-        self.layers = choose_layers(range(count) if layers is None else layers, count)
-        self.channels = tuple(self.all_channels[layer] for layer in self.layers)
-        self.strides = tuple(self.all_strides[layer] for layer in self.layers)
-        self.patch_size = self.strides[-1]
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the network's own `state_dict`."""
         return {f"network.{key}": value for key, value in state.items()}
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute the chosen maps; see `Backbone.forward`."""
-        image, _, _ = self.prepare(image, temporal, location)
-        maps = self.network(image[:, :, 0])
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute the chosen maps; see `Stages.maps`."""
+        maps = self.network(image)
         return [maps[layer] for layer in self.layers]
 
 
-class UNet(Backbone):
+class UNet(Stages):
     """segmentation-models-pytorch's UNet without its last layer, as one map at full resolution.
 
     Of the image it makes (B, 16, H, W), so that a linear decoder on it is a 1×1 convolution to the
     classes (the library's own last layer is 3×3). All weights are random.
     """
 
-    patch_size = 1
-    strides = (1,)
-    layers = (0,)
-    channels = (16,)
+    stages = ((16, 1),)
     reach = 32  # pixels per cell of the encoder's deepest map
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
@@ -76,20 +61,12 @@ class UNet(Backbone):
         self.network.segmentation_head = nn.Identity()
         # The library makes its first layer on the CPU, also under `torch.device("meta")`.
         self.network.to(torch.empty(0).device)
-
-    def choose(self, layers: Sequence[int] | None) -> None:
-        """Accept only the one map that there is; see `Backbone.choose`."""
-        choose_layers(layers, 1)
+        self.choose(request.layers)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors as they are: nothing is published, so files are this class's own."""
         return state
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute one (B, 16, H, W) map; see `Backbone.forward`."""
-        height, width = image.shape[-2:]
-        image, _, _ = self.prepare(image, temporal, location)
-        features = self.network(image[:, :, 0])
-        return [features[..., :height, :width]]
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute one (B, 16, H, W) map; see `Stages.maps`."""
+        return [self.network(image)]

@@ -17,7 +17,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, Transformer, adapt_kernel, choose_layers
+from geopeft_nb.backbones.base import Backbone, Request, Stages, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.torchgeo_weights import WHITE, bands_of, scaling_of
 from geopeft_nb.backbones.vit import SelfAttention, split_qkv
@@ -56,45 +56,29 @@ class TimmBackbone(Backbone):
         return {f"network.{key}": value for key, value in kept.items()}
 
 
-class TimmStages(TimmBackbone):
-    """A network with stages of growing stride, such as a ResNet: returns all stages, or some.
+class TimmStages(TimmBackbone, Stages):
+    """A network with stages, such as a ResNet: those of at least 4 pixels per cell.
 
     Where a network ends in a norm, the map of its last stage has passed it, and no other map.
-    Stages are those of timm's feature maps that have at least 4 pixels per cell.
     """
 
     def __init__(self, card: BackboneCard, request: Request) -> None:
         super().__init__(card, request)
-        #: Index of each stage among timm's feature maps, its features and its pixels per cell.
-        self.stages = [
-            (index, info["num_chs"], info["reduction"])
-            for index, info in enumerate(self.network.feature_info)
-            if info["reduction"] >= 4
-        ]
-        self.reach = self.stages[-1][2]
+        reductions = [info["reduction"] for info in self.network.feature_info]
+        #: Index of each stage among timm's feature maps.
+        self.indices = [index for index, stride in enumerate(reductions) if stride >= 4]
+        infos = [self.network.feature_info[index] for index in self.indices]
+        self.stages = [(info["num_chs"], info["reduction"]) for info in infos]
+        self.reach = reductions[-1]
         self.choose(request.layers)
 
-    def choose(self, layers: Sequence[int] | None) -> None:
-        """Choose which stages' outputs are returned; see `Backbone.choose`."""
-        count = len(self.stages)
-        self.layers = choose_layers(range(count) if layers is None else layers, count)
-        taken = [self.stages[layer] for layer in self.layers]
-        self.taken, self.channels, self.strides = zip(*taken, strict=True)
-        self.patch_size = self.strides[-1]
-
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
-        """Compute one map per chosen stage; see `Backbone.forward`."""
-        height, width = image.shape[-2:]
-        image, _, _ = self.prepare(image, temporal, location)
-        maps = self.network.forward_intermediates(
-            image[:, :, 0], [*self.taken], norm=True, stop_early=True, intermediates_only=True
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute one map per chosen stage; see `Stages.maps`."""
+        taken = [self.indices[layer] for layer in self.layers]
+        maps: list[Tensor] = self.network.forward_intermediates(
+            image, taken, norm=True, stop_early=True, intermediates_only=True
         )
-        return [
-            features[..., : -(-height // stride), : -(-width // stride)]
-            for features, stride in zip(maps, self.strides, strict=True)
-        ]
+        return maps
 
 
 class SplitAttention(SelfAttention):
