@@ -15,11 +15,8 @@ from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 
-#: Precision, Lightning's names included -> what most of the computing is done in.
-AUTOCAST = {
-    "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16,
-    "32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16,
-}  # fmt: skip
+#: Precision -> what most of the computing is done in.
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Step(nn.Module):

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -151,7 +152,7 @@ def fit(
     model: SegmentationModel, data: GeoData, epochs: int = 15, batch_size: int = 8,
     lr: float | None = None, precision: str = "auto", frugal: str | Sequence[str] | None = None,
     seed: int = 0, device: str = "auto", dashboard: bool | str = True,
-    resume: bool | str | os.PathLike[str] | None = None, out: str | os.PathLike[str] | None = None,
+    resume: bool = False, out: str | os.PathLike[str] | None = None,
     accumulate: int = 1, strategy: str = "auto", devices: int = 1, augment: bool = True,
     weight_decay: float = 0.01, patience: int = 15, callbacks: Sequence[Callback] = (),
     logger: Logger | Sequence[Logger] | None = None,
@@ -170,16 +171,15 @@ def fit(
         epochs: Passes over the training chips.
         batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, Lightning's names for them, or ``"auto"``:
-            bf16 on a GPU that has it.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 on a GPU that has it.
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
         dashboard: Show the live view; ``"text"`` prints one line an epoch instead.
-        resume: Go on with a run that was killed or stopped: its `out`; or True, which goes on if
-            there is something of `out` to go on with, and begins if not. More `epochs` prolong it.
-            On one CPU the weights become the very ones that a run without a break has.
+        resume: Go on with the run of this `out` that was killed or stopped, or begin if there is
+            none. More `epochs` prolong it. On one CPU the weights become the very ones that a run
+            without a break has.
         out: Folder to write the adapter and the history to when done. While it trains, checkpoints
             of what changes are written beside it, to `<out>.ckpt`, every minute and at the end of
             every epoch.
@@ -217,17 +217,13 @@ def fit(
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
     }  # fmt: skip
-    out = resume if out is None and not isinstance(resume, bool) else out
     if out is not None:
         check_folder(out)
     elif resume:
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
-    chosen: dict[str, Any] = {
-        "accelerator": device, "devices": devices, "strategy": strategy, "logger": logger or False,
-        "precision": LIGHTNING_NAMES[settings["precision"]], "accumulate_grad_batches": accumulate,
-    }  # fmt: skip
+    options = {"accelerator": device, "strategy": strategy, "logger": logger or False}
     try:
-        run = _train(model, data, settings, chosen, dashboard, callbacks, out, resume)
+        run = _train(model, data, settings, options, dashboard, callbacks, out, resume)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
@@ -240,9 +236,9 @@ def fit(
 
 
 def _train(
-    model: SegmentationModel, data: GeoData, settings: dict[str, Any], chosen: dict[str, Any],
+    model: SegmentationModel, data: GeoData, settings: dict[str, Any], options: dict[str, Any],
     dashboard: bool | str, callbacks: Sequence[Callback], out: str | os.PathLike[str] | None,
-    resume: bool | str | os.PathLike[str] | None,
+    resume: bool,
 ) -> Run:  # fmt: skip
     """Train what `fit` has checked: model on device · measure a step · train · keep the best.
 
@@ -251,66 +247,78 @@ def _train(
     """
     task = Task(model, data, *(settings[name] for name in ("lr", "weight_decay", "augment")))
     order = Order(len(data.train), settings["batch_size"], settings["seed"])
-    stopper = EarlyStopping("val_loss", patience=settings["patience"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
+    stopper = EarlyStopping("val_loss", patience=settings["patience"])
     watching, epochs, source = [recorder, order, stopper, *callbacks], settings["epochs"], None
     if out is not None:
         saver, source, epochs = prepare(model, data, settings, out, resume)
         watching.append(saver)
     lightning.seed_everything(settings["seed"], verbose=False)
-    interrupt, state = signal.getsignal(signal.SIGINT), "stopped"
     frugal: AbstractContextManager[dict[str, str]] = nullcontext({})
     if settings["frugal"]:
         frugal = applied(model, settings["frugal"])
+    state = "stopped"
     with quiet(), frugal as done:
-        trainer = lightning.Trainer(
-            max_epochs=epochs,
-            callbacks=watching,
-            enable_checkpointing=any(isinstance(each, Checkpoint) for each in watching),
-            **chosen,
-            **BARE,
-        )
+        trainer = _trainer(settings, options, watching, epochs)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         view.state["device"] = there = device_memory(place)
         try:
-            train, val = _loaders(task, data, order, settings["frugal"])
+            loaders = _loaders(task, data, order, settings["frugal"])
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 view.state["step_memory"] = memory = _step_memory(task, data, order.size)
             reset_peak(place)
             # what else is on a GPU; of a process what it holds before the first step
-            before = there["allocated"] if "allocated" in there else process_memory()
+            before = there.get("allocated", process_memory())
             view.start()
-            trainer.fit(task, train, val, ckpt_path=source)
+            _run(trainer, task, loaders, source, view)
             state = "stopped" if view.should_stop else "finished"
-        except SystemExit:
-            # Lightning turns an interrupt into this, and is deaf to further ones. Without an
-            # interrupt somebody wants the program to end, and it does.
-            if not view.should_stop:
-                raise
-            signal.signal(signal.SIGINT, interrupt)
         finally:
             peak = device_memory(place).get("peak", process_memory())
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
     run = Run(
-        model=model,
-        method=str(model.method),
-        data_name=data.card.name,
+        model=model, method=str(model.method), data_name=data.card.name,
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
-        memory={**memory, "peak": peak - before},
-        seconds=recorder.seconds,
-        best=recorder.best,
-        state=state,
-        settings={**settings, "frugal": done},
+        memory={**memory, "peak": peak - before}, seconds=recorder.seconds, best=recorder.best,
+        state=state, settings={**settings, "frugal": done},
         seen=frozenset(chip.name for chip in data.train.chips),
-    )
+    )  # fmt: skip
     if out is not None and trainer.is_global_zero:
         run.save(out)
     return run
+
+
+def _trainer(
+    settings: dict[str, Any], options: dict[str, Any], callbacks: list[Callback], epochs: int
+) -> lightning.Trainer:
+    """Return Lightning's trainer, which itself writes no checkpoints."""
+    precision: Any = LIGHTNING_NAMES[settings["precision"]]
+    return lightning.Trainer(
+        max_epochs=epochs, devices=settings["devices"], callbacks=callbacks, precision=precision,
+        accumulate_grad_batches=settings["accumulate"],
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
+        **options, **BARE,
+    )  # fmt: skip
+
+
+def _run(
+    trainer: lightning.Trainer, task: Task, loaders: Sequence[DataLoader[Any]], source: Path | None,
+    view: Dashboard,
+) -> None:  # fmt: skip
+    """Run Lightning's loop; an interrupt ends it as the stop button does."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, loaders[0], loaders[1], ckpt_path=source)
+    except SystemExit:
+        # Lightning turns an interrupt into this, and is deaf to further ones. Without an
+        # interrupt somebody wants the program to end, and it does.
+        if not view.should_stop:
+            raise
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool | str) -> Dashboard:
@@ -318,27 +326,22 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
     size, epochs = settings["batch_size"], settings["epochs"]
     batches = len(data.train) // (size * settings["devices"])
     return Dashboard(
-        total_steps=epochs * -(-batches // settings["accumulate"]),
-        total_epochs=epochs,
-        name=CARDS[str(task.model.method)].title,
-        data=data.card.title,
-        score=task.card.title,
-        column=task.card.column,
+        CARDS[str(task.model.method)].title, epochs * -(-batches // settings["accumulate"]), epochs,
+        data.card.title, score=task.card.title, column=task.card.column,
         images=size * settings["devices"] * settings["accumulate"],
         chips=lambda: WatchedChips(data, lambda chips: predict(task.model, chips, size)),
         show=dashboard,
-    )
+    )  # fmt: skip
 
 
 def _loaders(
     task: Task, data: GeoData, order: Order, frugal: Sequence[str]
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
-    parts: Sequence[Any] = [data.train, data.val]
-    together: Any = collate
+    parts: Any = (data.train, data.val)
     if {"cached", "cached_on_disk"} & {*frugal}:
         parts = task.features = _features(task, data, "cached_on_disk" in frugal)
-        together = None
+    together = None if task.features else collate
     return [
         DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
         DataLoader(parts[1], order.size, collate_fn=together),

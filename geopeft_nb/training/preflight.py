@@ -26,8 +26,6 @@ def choose_precision(precision: str, device: str) -> str:
     Raises:
         ValueError: Another name, or fp16 without a GPU.
     """
-    ours = {theirs: name for name, theirs in LIGHTNING_NAMES.items()}
-    precision = ours.get(precision, precision)
     check_name("precision", precision, (*LIGHTNING_NAMES, "auto"))
     cuda = torch.cuda.is_available() and device != "cpu"
     if precision == "fp16" and not cuda:
@@ -49,14 +47,11 @@ def check_fit(
             unfit chip among those that are read, or one without the metadata that the model uses.
     """
     expect(model, "method_options", "the model that build_model returned")
-    expect(data, "holdout", "the data that load_data returned")
-    if model.method is None:
-        raise GeopeftError(
-            "Nothing is attached: call attach(model, method) first, with one of "
-            f"{', '.join(CARDS)}."
-        )
     if model.method not in CARDS:
-        raise GeopeftError(f"This is a {model.method} model. Build a new one to train it.")
+        what = f"This is a {model.method} model" if model.method else "Nothing is attached"
+        raise GeopeftError(
+            f"{what}: build one and call attach(model, method) first, with one of {[*CARDS]}."
+        )
     for label, value in numbers.items():
         whole(label, value)
     whole("seed", seed, 0, 2**32 - 1)
@@ -65,13 +60,13 @@ def check_fit(
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
     check_same(model, data)
-    if data.size % (patch := model.backbone.patch_size) and not model.pad:
+    if data.size % model.backbone.patch_size and not model.pad:
         raise GeopeftError(
-            f"Chips of {data.size} px are not divisible by the patch of {patch} px. Build the "
-            "model with these data."
+            f"Chips of {data.size} px are not divisible by the patch of {model.backbone.patch_size}"
+            " px. Build the model with these data."
         )
     for name, part in data.parts.items():
-        check_part(name, part, data, model.metadata)
+        check_part(name, part, model, (len(data.bands), data.size, data.size))
     whole("devices", devices, 1, len(data.train))
 
 
@@ -91,7 +86,9 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
             )
 
 
-def check_part(name: str, part: ChipDataset, data: GeoData, used: tuple[str, ...]) -> None:
+def check_part(
+    name: str, part: ChipDataset, model: SegmentationModel, shape: tuple[int, ...]
+) -> None:
     """Read a few chips, so that unfit data are refused before training and not in its middle.
 
     What is not read now is checked when training comes to it, see
@@ -102,15 +99,12 @@ def check_part(name: str, part: ChipDataset, data: GeoData, used: tuple[str, ...
     """
     if not len(part):
         raise GeopeftError(f"data.{name} has no chips.")
-    for kind in used:
+    for kind in model.metadata:
         if (chip := without(part, kind)) is not None:
             raise GeopeftError(
                 f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known. "
                 "Use build_model(..., metadata=False), or leave such chips out."
             )
-    shape = (len(data.bands), data.size, data.size)
     for sample in part.spread(READ):
         if (given := tuple(sample["image"].shape)) != shape:
-            raise GeopeftError(
-                f"The image of chip {sample['name']!r} is {given} instead of {shape}."
-            )
+            raise GeopeftError(f"The image of {sample['name']!r} is {given} instead of {shape}.")

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -28,14 +28,12 @@ BARE: dict[str, Any] = {
 }  # fmt: skip
 #: Warnings of Lightning's about what is so on purpose.
 KNOWN = (
-    ".*does not have many workers.*",
+    ".*does not have many workers",
     ".*in eval mode at the start of training",  # what is frozen
-    ".*isinstance.treespec, LeafSpec.*",
+    ".*isinstance.treespec, LeafSpec",
     "You defined a `validation_step` but have no",
     ".*your dataloader is not resumable",  # its order is
 )
-
-
 #: Of a history; the last one is the validation score of the task, see `TaskCard.column`.
 COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss")
 
@@ -85,12 +83,11 @@ class Recorder(Callback):
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        step = trainer.global_step
-        if step == (self.rows[-1]["step"] if self.rows else 0):
+        if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
         row = {
-            "step": step,
+            "step": trainer.global_step,
             "epoch": trainer.current_epoch + 1,
             "seconds": self.seconds,
             "train_loss": sum(self.losses) / len(self.losses),
@@ -99,8 +96,8 @@ class Recorder(Callback):
         }
         if not math.isfinite(row["train_loss"]):
             raise Diverged(
-                f"The training loss became {row['train_loss']} in step {step}. Lower the learning "
-                f"rate (it was {row['lr']:g}) or take precision='fp32'."
+                "The training loss became {train_loss} in step {step}. Lower the learning rate (it "
+                "was {lr:g}) or take precision='fp32'.".format(**row)
             )
         self.rows.append(row)
         self.losses = []
@@ -146,12 +143,8 @@ def memory_now(device: torch.device) -> int:
 def quiet() -> Iterator[None]:
     """Keep Lightning from printing about hardware and from advising on data workers."""
     logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    with warnings.catch_warnings():
-        for said in KNOWN:
-            warnings.filterwarnings("ignore", said)
+    with warnings.catch_warnings(), ExitStack() as after:
+        warnings.filterwarnings("ignore", "|".join(KNOWN))
+        after.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield

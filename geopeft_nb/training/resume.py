@@ -93,7 +93,7 @@ def checkpoint_path(out: str | os.PathLike[str]) -> Path:
 
 def prepare(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any],
-    out: str | os.PathLike[str], resume: bool | str | os.PathLike[str] | None,
+    out: str | os.PathLike[str], resume: bool,
 ) -> tuple[Saver, Path | None, int]:  # fmt: skip
     """Find what there is to go on from, and prepare what writes checkpoints.
 
@@ -108,28 +108,21 @@ def prepare(
         The callback; the checkpoint to go on from, or None; and the epoch to end with.
 
     Raises:
-        ValueError: There is nothing to go on with, or what there is differs; or beginning anew
-            would lose a run that was cut off.
+        ValueError: What there is to go on with differs; or beginning anew would lose a run that
+            was cut off.
     """
-    about, target = describe(model, data, settings), checkpoint_path(out)
-    saver = Saver(target, about)
-    source = target if resume is True else checkpoint_path(resume or out)
-    if resume and source.is_file():
-        found = read(source)
-        check_same(source, found["about"], about)
-        return saver, source, last_epoch(found["callbacks"], settings)
-    if resume and resume is not True:
+    about, path = describe(model, data, settings), checkpoint_path(out)
+    found = read(path) if path.is_file() else {}
+    if resume and found:
+        check_same(path, found["about"], about)
+        return Saver(path, about), path, last_epoch(found["callbacks"], settings)
+    if found and not found["ended"]:
         raise GeopeftError(
-            f"{source} holds no checkpoint. resume is the out of an earlier run; resume=True, "
-            "with out, begins where there is none."
+            f"{path} holds a run that was cut off after {found['global_step']} steps, in epoch "
+            f"{found['epoch'] + 1}. Go on with fit(..., resume=True), or delete it to begin anew."
         )
-    if target.is_file() and not (left := read(target))["ended"]:
-        raise GeopeftError(
-            f"{target} holds a run that was cut off after {left['global_step']} steps, in epoch "
-            f"{left['epoch'] + 1}. Go on with fit(..., resume=True), or delete it to begin anew."
-        )
-    target.unlink(missing_ok=True)
-    return saver, None, settings["epochs"]
+    path.unlink(missing_ok=True)
+    return Saver(path, about), None, settings["epochs"]
 
 
 def last_epoch(callbacks: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:

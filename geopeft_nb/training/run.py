@@ -85,14 +85,12 @@ def predict(
     the values of K targets (K, H, W) float32. Time and location are taken from the samples if the
     model uses them; a sample without is an error.
     """
-    device = next(model.parameters()).device
     model.eval()
     maps: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, len(samples), batch_size):
             part = samples[start : start + batch_size]
-            image = torch.stack([sample["image"] for sample in part])
-            more = stack_metadata(part)
-            output = model(image.to(device), **{key: x.to(device) for key, x in more.items()})
+            batch = {"image": torch.stack([s["image"] for s in part]), **stack_metadata(part)}
+            output = model(**{name: x.to(model.mean.device) for name, x in batch.items()})
             maps.extend(TASKS[model.task].predict(output).cpu().numpy())
     return maps

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
@@ -39,7 +39,6 @@ class Dashboard:
         images: Images that a step sees.
         chips: Makes the chips whose predictions to show; called only where somebody can see them.
         show: True, ``"text"``, or False, which shows and prints nothing.
-        clock: Returns seconds; tests pass their own.
 
     Attributes:
         state: What `describe` draws. Who trains appends the rows of the history to `state["rows"]`,
@@ -64,11 +63,10 @@ class Dashboard:
         self, name: str, total_steps: int, total_epochs: int = 1, data: str = "",
         score: str = "mIoU", column: str = "val_miou", images: int = 1,
         chips: Callable[[], WatchedChips] | None = None, show: bool | str = True,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         if show not in (True, False, "text"):
             raise GeopeftError(f"dashboard is True, False or 'text', not {show!r}.")
-        self.show, self.clock, self._make_chips = show, clock, chips
+        self.show, self._make_chips = show, chips
         self.state: dict[str, Any] = {
             "title": f"{name} on {data}" if data else name, "name": name, "state": "running",
             "score": score, "column": column, "message": "", "images": images, "rows": [],
@@ -79,12 +77,11 @@ class Dashboard:
         self.chips: WatchedChips | None = None
         self.panel: Panel | None = None
         self._handle: Any = None
-        self._stop = False
-        self._started = self._drawn = clock()
+        self._stop, self._drawn = False, 0.0
 
     def start(self) -> None:
-        """Show the view with its Stop button, and start the clock."""
-        self._started = self._drawn = self.clock()
+        """Show the view with its Stop button."""
+        self._drawn = monotonic()
         if self.show is True and _in_notebook():
             from IPython.display import display
 
@@ -113,9 +110,9 @@ class Dashboard:
 
     def update(self) -> None:
         """Redraw if the last picture is old enough; to be called after every step."""
-        if self.panel is not None and self.clock() - self._drawn >= PAUSE:
+        if self.panel is not None and monotonic() - self._drawn >= PAUSE:
             self._draw()
-            self._drawn = self.clock()
+            self._drawn = monotonic()
 
     def validation(self) -> None:
         """Show what the model now makes of the chips, or print a line; after every epoch."""
@@ -136,8 +133,7 @@ class Dashboard:
         if self.state["state"] != "running":
             return
         self._stop = self.should_stop
-        seconds = self.clock() - self._started
-        self.state |= {"state": state, "message": message, "seconds": seconds}
+        self.state |= {"state": state, "message": message}
         if self._handle is not None:
             from geopeft_nb.widgets.finished import finished_figure
 
@@ -149,7 +145,6 @@ class Dashboard:
             root = f'class="gp-dashboard" data-step="{view["step"]}" data-state="{state}"'
             kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
             self._handle.update(kept, raw=True)
-            self._handle = None
         elif self.show:
             print(f"{state}: {message} {' · '.join(facts(self.state))}")
         if self.panel is not None:
@@ -173,12 +168,12 @@ class Dashboard:
 
     def _line(self) -> str:
         """Say an epoch in one line."""
-        last, total = self.state["rows"][-1], self.state["total_epochs"]
-        said = [f"epoch {last['epoch']} of {total}"]
-        said.append(f"training loss {number(last['train_loss'])}")
-        said.append(f"validation loss {number(last['val_loss'])}")
-        said.append(f"{self.state['score']} {number(last[self.state['column']])}")
-        return " · ".join([*said, f"{left(self.state)} left"])
+        state, last = self.state, self.state["rows"][-1]
+        names = {"training loss": "train_loss", "validation loss": "val_loss"}
+        names[state["score"]] = state["column"]
+        said = [f"{name} {number(last[column])}" for name, column in names.items()]
+        epoch = f"epoch {last['epoch']} of {state['total_epochs']}"
+        return " · ".join([epoch, *said, f"{left(state)} left"])
 
 
 def _in_notebook() -> bool:

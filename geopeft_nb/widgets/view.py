@@ -74,10 +74,8 @@ def facts(state: State) -> list[str]:
         pace = (len(recent) - 1) / elapsed
         said.append(f"{pace:.3g} steps/s" if pace >= 1 else f"{1 / pace:.3g} s a step")
         said.append(f"{pace * state['images']:.3g} images/s")
-    if state["state"] == "running":
-        said.append(f"{left(state)} left")
-    else:
-        said.append(f"took {duration(state['seconds'])}")
+    running = state["state"] == "running"
+    said.append(f"{left(state)} left" if running else f"took {duration(last['seconds'])}")
     said.append(f"learning rate {last['lr']:.2g}")
     return [*said, f"best validation {state['score']} {best_of(rows, state['column'])}"]
 

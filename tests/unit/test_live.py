@@ -80,7 +80,8 @@ def lines(view: dict[str, Any], panel: int) -> dict[str, list[list[float]]]:
 
 def test_it_draws_at_most_twice_a_second(shown: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, pictures = Clock(), []
-    view = Dashboard("LoRA", 1000, clock=clock)
+    monkeypatch.setattr(live, "monotonic", clock)
+    view = Dashboard("LoRA", 1000)
     view.start()
     monkeypatch.setattr(Dashboard, "_draw", lambda self: pictures.append(clock.now))
     for _ in range(1000):
@@ -98,9 +99,12 @@ def test_speed_and_time_left_follow_from_the_seconds_of_the_steps() -> None:
     ]  # fmt: skip
 
 
-def test_the_browser_is_told_curves_memory_and_progress(shown: Output) -> None:
+def test_the_browser_is_told_curves_memory_and_progress(
+    shown: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
-    view = Dashboard("LoRA", 40, total_epochs=4, data="scenes", clock=clock)
+    monkeypatch.setattr(live, "monotonic", clock)
+    view = Dashboard("LoRA", 40, total_epochs=4, data="scenes")
     view.state |= {"step_memory": STEP, "device": {"process": GIB, "limit": 16 * GIB}}
     view.start()
     for number in range(1, 31):
@@ -202,7 +206,7 @@ def test_the_axes_leave_a_short_run_room(done: int, end: int) -> None:
     view = Dashboard("LoRA", 1000, show=False)
     step(view, done)
     assert describe(view.state, [])["end"] == end
-    assert describe({**view.state, "state": "stopped", "seconds": 1}, [])["end"] == done
+    assert describe({**view.state, "state": "stopped"}, [])["end"] == done
 
 
 def test_long_curves_are_thinned_to_100_points_without_bending_them() -> None:
