@@ -8,71 +8,59 @@ The questions stand in `quiz.toml` of a lesson's folder, so that its cell does n
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.classroom.check import lesson_folders
 from geopeft_nb.errors import check_name
 
-
-@dataclass(frozen=True)
-class Quiz:
-    """Some questions, shown where a notebook displays the object.
-
-    Attributes:
-        number: Number of the lesson, for example ``"01"``.
-        questions: A table each, with `ask` and a list `choice` of tables with `text`, `why` and,
-            where it is the right one, `correct`.
-    """
-
-    number: str
-    questions: list[dict[str, Any]]
-
-    def __repr__(self) -> str:
-        lines = [f"Quiz {self.number}"]
-        for number, question in enumerate(self.questions, start=1):
-            lines.append(f"{number}. {question['ask']}")
-            lines += [f"   {letter}) {choice['text']}" for letter, choice in _lettered(question)]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        """Show each choice as a line that opens its explanation."""
-        parts = ['<div class="gp-quiz" role="group" aria-label="Quiz">']
-        for number, question in enumerate(self.questions, start=1):
-            parts.append(f"<p><b>{number}. {escape(question['ask'])}</b></p>")
-            for letter, choice in _lettered(question):
-                verdict = "✓ Right." if choice.get("correct") else "✗ Not this one."
-                # Elements of one name form a group in which opening one closes the others.
-                parts.append(
-                    f'<details name="gp-quiz-{self.number}-{number}"'
-                    ' style="margin:.2em 0 .2em 1.5em">'
-                    f'<summary style="cursor:pointer">{letter}) {escape(choice["text"])}</summary>'
-                    f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escape(choice["why"])}</p>'
-                    "</details>"
-                )
-        return "".join([*parts, "</div>"])
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
-def quiz(number: str) -> Quiz:
+def quiz(number: str) -> HTML:
     """Return a lesson's quiz for the notebook to show.
 
     Args:
         number: Number of the lesson, for example ``"01"``.
 
+    Returns:
+        What a notebook shows: each choice is a line that opens its explanation.
+
     Raises:
         GeopeftError: There is no such lesson.
     """
+    from IPython.display import HTML
+
     lessons = lesson_folders()
     check_name("quiz", number, lessons)
-    return Quiz(number, load_questions(lessons[number]))
+    return HTML(write(number, load_questions(lessons[number])))
+
+
+def write(quiz: str, questions: list[dict[str, Any]]) -> str:
+    """Write the questions of a quiz as HTML.
+
+    Args:
+        quiz: Number of the lesson, for example ``"01"``.
+        questions: A table each, with `ask` and a list `choice` of tables with `text`, `why` and,
+            where it is the right one, `correct`.
+    """
+    parts = ['<div class="gp-quiz" role="group" aria-label="Quiz">']
+    for number, question in enumerate(questions, start=1):
+        parts.append(f"<p><b>{number}. {escape(question['ask'])}</b></p>")
+        for letter, choice in zip("abcdefgh", question["choice"], strict=False):
+            verdict = "✓ Right." if choice.get("correct") else "✗ Not this one."
+            # Elements of one name form a group in which opening one closes the others.
+            parts.append(
+                f'<details name="gp-quiz-{quiz}-{number}" style="margin:.2em 0 .2em 1.5em">'
+                f'<summary style="cursor:pointer">{letter}) {escape(choice["text"])}</summary>'
+                f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escape(choice["why"])}</p>'
+                "</details>"
+            )
+    return "".join([*parts, "</div>"])
 
 
 def load_questions(folder: Path) -> list[dict[str, Any]]:
     """Return the questions in `quiz.toml` of a lesson's folder."""
     return tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))["question"]
-
-
-def _lettered(question: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(zip("abcdefgh", question["choice"], strict=False))

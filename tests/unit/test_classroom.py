@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from run import find_lesson, page
 
-from geopeft_nb.classroom.check import check, exercise
-from geopeft_nb.classroom.quiz import Quiz, quiz
+from geopeft_nb.classroom.check import check, exercise, lesson_folders
+from geopeft_nb.classroom.quiz import load_questions, quiz, write
 from geopeft_nb.pictures.sliders import sliders
 
 SOURCE = """\
@@ -177,13 +177,13 @@ def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:
 
 
 def test_a_quiz_explains_each_choice_when_it_is_opened_and_not_before() -> None:
-    own = quiz("01")
-    shown, choices = own._repr_html_(), [c for q in own.questions for c in q["choice"]]
+    own, questions = quiz("01"), load_questions(lesson_folders()["01"])
+    shown, choices = own.data, [c for q in questions for c in q["choice"]]
     assert shown.count("<details") == shown.count("<summary") == len(choices)
-    assert shown.count("✓ Right.") == len(own.questions)
+    assert shown.count("✓ Right.") == len(questions)
     assert not any(choice["why"] in repr(own) for choice in choices)
     odd = {"ask": "1 < 2?", "choice": [{"text": "yes", "why": "<i>", "correct": True}]}
-    assert "<i>" not in Quiz("own", [odd])._repr_html_()
+    assert "<i>" not in write("own", [odd])
 
 
 def test_unknown_quiz_suggests_the_nearest() -> None:

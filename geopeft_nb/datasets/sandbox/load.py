@@ -7,7 +7,7 @@ the mean of the six, where all regions are alike, to the climate's own.
 
 Shares of the classes over the pixels of a region of 80 chips, in every climate at every shift
 (`tests/unit/test_sandbox.py`): flooded 30-50 %, burnt 17-35 %, each crop 12-25 % and the water
-between the fields 4-12 %, each land cover 4-42 %. Of the chips, 10-95 % have a given label.
+between the fields 4-12 %, each land cover 4-42 %.
 """
 
 from __future__ import annotations
@@ -26,35 +26,28 @@ from geopeft_nb.datasets.sandbox.scene import SCALE, WINDOWS, make_place
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.errors import GeopeftError, check_name, whole
 
-_LAND = {
-    "water": "#0072B2", "forest": "#117733", "grassland": "#B5BD4C",
-    "bare ground": "#D9CFB8", "built-up": "#CC3311", "cropland": "#EE9A3A",
+#: Task -> what is predicted, and each class with its colour.
+TASKS: dict[str, tuple[str, dict[str, str]]] = {
+    "flood": ("water or land, per pixel", {"land": "#D9CFB8", "water": "#0072B2"}),
+    "burn": ("burn scar or not, per pixel", {"unburnt": "#B5BD4C", "burn scar": "#CC3311"}),
+    "crops": ("crop, per pixel", {
+        "cereal": "#E6C229", "maize": "#117733", "rice": "#44AA99",
+        "pasture": "#B5BD4C", "fallow": "#A08060", "water": "#0072B2",
+    }),
+    "landcover": ("land cover, per pixel", {
+        "water": "#0072B2", "forest": "#117733", "grassland": "#B5BD4C",
+        "bare ground": "#D9CFB8", "built-up": "#CC3311", "cropland": "#EE9A3A",
+    }),
 }  # fmt: skip
-_CROPS = {
-    "cereal": "#E6C229", "maize": "#117733", "rice": "#44AA99",
-    "pasture": "#B5BD4C", "fallow": "#A08060", "water": "#0072B2",
-}  # fmt: skip
-_FLOOD = {"land": "#D9CFB8", "water": "#0072B2"}
-_BURN = {"unburnt": "#B5BD4C", "burn scar": "#CC3311"}
-#: Task -> what is predicted, the kind of target, and each class with its colour.
-TASKS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "flood": ("water or land, per pixel", "segmentation", _FLOOD),
-    "burn": ("burn scar or not, per pixel", "segmentation", _BURN),
-    "crops": ("crop, per pixel", "segmentation", _CROPS),
-    "landcover": ("land cover, per pixel", "segmentation", _LAND),
-    "multilabel": ("which land covers are in the chip", "multilabel", _LAND),
-}
 #: Chips in a place: a square of neighbours, of one day.
 CHIPS_PER_PLACE = WINDOWS**2
-#: A land cover is there, for multi-label, if it has this share of the pixels.
-PRESENT = 0.1
 
 CARD = DataCard(
     name="sandbox",
     title="Sandbox planet (SYNTHETIC)",
     task="choose with task=: " + ", ".join(TASKS),
-    classes=tuple(TASKS["flood"][2]),
-    colours=tuple(TASKS["flood"][2].values()),
+    classes=tuple(TASKS["flood"][1]),
+    colours=tuple(TASKS["flood"][1].values()),
     bands=HLS_BANDS,
     regions=REGIONS,
     home=("temperate",),
@@ -95,12 +88,9 @@ def load_sandbox(
     if request.root is not None:
         raise GeopeftError("sandbox is computed and has no files; leave root out.")
     size = request.size or CARD.size
-    words, kind, colours = TASKS[task]
-    card = replace(
-        CARD, task=words, kind=kind, classes=tuple(colours), colours=tuple(colours.values())
-    )
+    words, colours = TASKS[task]
+    card = replace(CARD, task=words, classes=tuple(colours), colours=tuple(colours.values()))
     indices, names = choose_bands(request.bands, card)
-    ground = "landcover" if task == "multilabel" else task
 
     @cache
     def scenes(number: int, place: int) -> list[Reading]:
@@ -108,15 +98,12 @@ def load_sandbox(
         climate = climate_of(REGIONS[number], shift)
         # Each region has its own longitudes; steps of the golden ratio never meet again.
         longitude = (60 * number + 24 * (place * 0.618034 % 1) + 180) % 360 - 180
-        return make_place(ground, climate, size, longitude, [request.seed, number, place])
+        return make_place(task, climate, size, longitude, [request.seed, number, place])
 
     def read(number: int, place: int, window: int) -> Reading:
         scene = scenes(number, place)[window]
-        target = scene.target.astype(np.int64)
-        if card.kind == "multilabel":
-            shares = np.bincount(target.ravel(), minlength=len(_LAND)) / target.size
-            target = (shares >= PRESENT).astype(np.int64)
-        return scene._replace(image=scene.image[indices].astype(np.float32) / SCALE, target=target)
+        image = scene.image[indices].astype(np.float32) / SCALE
+        return scene._replace(image=image, target=scene.target.astype(np.int64))
 
     listed = []
     for number, chip in np.ndindex(len(REGIONS), chips):
