@@ -50,7 +50,7 @@ def release(error: BaseException) -> str:
 
 
 def explain(
-    said: str, model: SegmentationModel, size: int, settings: dict[str, Any], device: torch.device
+    said: str, model: SegmentationModel, size: int, settings: dict[str, Any], device: str
 ) -> OutOfMemory:
     """Make the error to raise: the memory plan, and the next smaller way to train.
 
@@ -59,19 +59,20 @@ def explain(
         model: The model, on the CPU.
         size: Chip side in pixels.
         settings: Those of the run: batch_size, accumulate, precision and frugal.
-        device: Where it was trained.
+        device: Where it was trained, as in `fit`.
 
     Returns:
         The error, which has no memory of what failed.
     """
     gc.collect()
-    if device.type == "cuda":
+    place = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
+    if place == "cuda":
         torch.cuda.empty_cache()
-    memory = device_memory(device)
+    memory = device_memory(place)
     limit = memory.get("total", memory["limit"])
 
     def plan(batch_size: int, precision: str, frugal: Sequence[str], **_: object) -> MemoryPlan:
-        return memory_plan(model, batch_size, size, precision, frugal, device.type)
+        return memory_plan(model, batch_size, size, precision, frugal, place)
 
     now = plan(**settings)
     kept = " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in COLUMNS)
@@ -86,7 +87,7 @@ def explain(
             advice = f"Try {_call(**choice)}: planned {in_bytes(planned.total)}."
             break
     return OutOfMemory(
-        f"Memory ran out on {device}, which has {in_bytes(limit)}: {said}\n"
+        f"Memory ran out on {place}, which has {in_bytes(limit)}: {said}\n"
         f"Planned for {_call(**settings)} at {size} px: {in_bytes(now.total)} = {kept}. Workspace "
         f"and other programs come on top.\n{advice}\n"
         "The model is on the CPU, the rest is freed: fit can be called again."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -231,8 +231,7 @@ def fit(
             raise
         said = release(error)
     # Only now: an error raised above would hold the one that it handles, and so the memory.
-    cuda = torch.cuda.is_available() and device != "cpu"
-    raise explain(said, model, data.size, settings, torch.device("cuda" if cuda else "cpu"))
+    raise explain(said, model, data.size, settings, device)
 
 
 def _train(
@@ -265,7 +264,7 @@ def _train(
         place = trainer.strategy.root_device
         view.state["device"] = there = device_memory(place)
         try:
-            loaders = _loaders(task, data, order, settings["frugal"])
+            train, val = _loaders(task, data, order, settings["frugal"])
             model.to(place)
             with trainer.precision_plugin.forward_context():
                 view.state["step_memory"] = memory = _step_memory(task, data, order.size)
@@ -273,8 +272,7 @@ def _train(
             # what else is on a GPU; of a process what it holds before the first step
             before = there.get("allocated", process_memory())
             view.start()
-            _run(trainer, task, loaders, source, view)
-            state = "stopped" if view.should_stop else "finished"
+            state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
         finally:
             peak = device_memory(place).get("peak", process_memory())
             message = recorder.restore_best(model)
@@ -305,20 +303,18 @@ def _trainer(
     )  # fmt: skip
 
 
-def _run(
-    trainer: lightning.Trainer, task: Task, loaders: Sequence[DataLoader[Any]], source: Path | None,
-    view: Dashboard,
-) -> None:  # fmt: skip
-    """Run Lightning's loop; an interrupt ends it as the stop button does."""
+def _until_stopped(train: Callable[[], None], view: Dashboard) -> str:
+    """Run Lightning's loop, and say how it ended; an interrupt ends it as the button does."""
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, loaders[0], loaders[1], ckpt_path=source)
+        train()
     except SystemExit:
         # Lightning turns an interrupt into this, and is deaf to further ones. Without an
         # interrupt somebody wants the program to end, and it does.
         if not view.should_stop:
             raise
         signal.signal(signal.SIGINT, interrupt)
+    return "stopped" if view.should_stop else "finished"
 
 
 def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool | str) -> Dashboard:

@@ -39,7 +39,13 @@ COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_
 
 
 class Diverged(GeopeftError):
-    """The training loss is no longer a number."""
+    """The training loss of a step, a row of the history, is no longer a number."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        super().__init__(
+            f"The training loss became {row['train_loss']} in step {row['step']}. Lower the "
+            f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
+        )
 
 
 class Recorder(Callback):
@@ -95,10 +101,7 @@ class Recorder(Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if not math.isfinite(row["train_loss"]):
-            raise Diverged(
-                "The training loss became {train_loss} in step {step}. Lower the learning rate (it "
-                "was {lr:g}) or take precision='fp32'.".format(**row)
-            )
+            raise Diverged(row)
         self.rows.append(row)
         self.losses = []
         self.view.update()

@@ -19,7 +19,8 @@ State = Mapping[str, Any]
 
 def describe(state: State, earlier: Sequence[State]) -> dict[str, Any]:
     """Describe a run beside earlier ones, for `live.js` and for the figure at the end."""
-    rows, column, step = state["rows"], state["column"], steps_of(state)
+    rows, column = state["rows"], state["column"]
+    step = int(rows[-1]["step"]) if rows else 0
     end = _axis_end(step, state["total_steps"]) if state["state"] == "running" else max(1, step)
     loss, score = [], []
     for colour, ghost in zip(GHOSTS, earlier, strict=False):
@@ -68,21 +69,16 @@ def facts(state: State) -> list[str]:
     if not rows:
         return [f"step 0 of {total:,}", f"epoch 0 of {state['total_epochs']}"]
     last, recent = rows[-1], rows[-50:]
-    said = [f"step {last['step']:,} of {total:,}"]
-    said.append(f"epoch {last['epoch']} of {state['total_epochs']}")
+    epoch = f"epoch {last['epoch']} of {state['total_epochs']}"
+    said = [f"step {last['step']:,} of {total:,}", epoch]
     if (elapsed := last["seconds"] - recent[0]["seconds"]) > 0:
         pace = (len(recent) - 1) / elapsed
         said.append(f"{pace:.3g} steps/s" if pace >= 1 else f"{1 / pace:.3g} s a step")
         said.append(f"{pace * state['images']:.3g} images/s")
     running = state["state"] == "running"
     said.append(f"{left(state)} left" if running else f"took {duration(last['seconds'])}")
-    said.append(f"learning rate {last['lr']:.2g}")
-    return [*said, f"best validation {state['score']} {best_of(rows, state['column'])}"]
-
-
-def steps_of(state: State) -> int:
-    """Return the number of steps done."""
-    return int(state["rows"][-1]["step"]) if state["rows"] else 0
+    best = f"best validation {state['score']} {best_of(rows, state['column'])}"
+    return [*said, f"learning rate {last['lr']:.2g}", best]
 
 
 def left(state: State) -> str:

@@ -146,7 +146,7 @@ def test_the_advice_is_the_next_that_fits(
     data: GeoData, monkeypatch: pytest.MonkeyPatch, method: str, gib: float, advice: str
 ) -> None:
     limit(monkeypatch, gib)
-    error = explain("no memory", network(data, method), 16, SETTINGS, torch.device("cpu"))
+    error = explain("no memory", network(data, method), 16, SETTINGS, "cpu")
     assert re.search(advice, str(error))
 
 
