@@ -61,8 +61,6 @@ def _spellings() -> dict[str, str]:
     for sensor, numbers in _SENSORS.items():
         for number, band in numbers.items():
             names[sensor + number] = names[f"{sensor}B{number[1:]:0>2}"] = band
-            if sensor.startswith("L"):  # as files of surface reflectance name them
-                names[f"{sensor}SR_{number}"] = band
     return names
 
 
@@ -78,7 +76,7 @@ def band_name(name: str) -> str:
     Args:
         name: A name of the table above; a number such as ``"B8A"``, ``"B2"`` or ``"B02"``; a
             number after ``S2:``, ``S30:`` (HLS), ``L8:``, ``L9:``, ``L30:`` (HLS), ``L4:``,
-            ``L5:`` or ``L7:``, such as ``"L30:B05"`` or ``"L8:SR_B5"``; or a common alias. Case
+            ``L5:`` or ``L7:``, such as ``"L30:B05"``; or a common alias. Case
             does not matter.
 
     Returns:

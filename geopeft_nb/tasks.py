@@ -31,7 +31,6 @@ class TaskCard:
         target: Key of the target in a sample: ``"mask"`` has pixels, ``"label"`` has none.
         dtype: Type of the target.
         shape: K, (H, W) -> shape of the target of one chip.
-        known: Target, ignore -> which of it count, bool of the target's shape.
         loss: Output (B, K, ...), target (B, ...), ignore -> the mean loss over what is known, a
             scalar; 0 if nothing is.
         predict: Output -> answer, as it is counted.
@@ -46,7 +45,6 @@ class TaskCard:
     target: str
     dtype: torch.dtype
     shape: Callable[[int, tuple[int, ...]], tuple[int, ...]]
-    known: Callable[[Tensor, int], Tensor]
     loss: Callable[[Tensor, Tensor, int], Tensor]
     predict: Callable[[Tensor], Tensor]
     count: Callable[[Tensor, Tensor, int, int], np.ndarray]
@@ -55,6 +53,10 @@ class TaskCard:
     title: str
     column: str
     limits: str = "0-1"
+
+    def known(self, target: Tensor, ignore: int) -> Tensor:
+        """Return which of a target count, bool of its shape; of numbers NaN is not known."""
+        return target.isfinite() if self.dtype.is_floating_point else target != ignore
 
     def score(self, counts: np.ndarray) -> float:
         """Return the mean of the parts that occur; NaN if there is nothing to score."""
@@ -185,7 +187,6 @@ def _number_columns(sums: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 TASKS = {
     "segmentation": TaskCard(
         "mask", torch.int64, lambda classes, size: size,
-        known=lambda target, ignore: target != ignore,
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
         count=confusion, parts=class_iou, columns=_class_columns,
@@ -193,7 +194,6 @@ TASKS = {
     ),
     "classification": TaskCard(
         "label", torch.int64, lambda classes, size: (),
-        known=lambda target, ignore: target != ignore,
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
         count=confusion, parts=_accuracy, columns=_image_columns,
@@ -201,7 +201,6 @@ TASKS = {
     ),
     "multilabel": TaskCard(
         "label", torch.int64, lambda labels, size: (labels,),
-        known=lambda target, ignore: target != ignore,
         loss=lambda output, target, ignore: functional.binary_cross_entropy_with_logits(
             output.float(), target.float()
         ),
@@ -211,7 +210,6 @@ TASKS = {
     ),
     "regression": TaskCard(
         "mask", torch.float32, lambda targets, size: (targets, *size),
-        known=lambda target, ignore: target.isfinite(),
         loss=_squared_error,
         predict=lambda output: output.float(),
         count=_sums, parts=_r2, columns=_number_columns,

@@ -26,9 +26,9 @@ from geopeft_nb.files import (
     ("names", "band"),
     [
         (["B5", "B05", "S2:B5", "S2:B05", "S30:B05"], "RED_EDGE_1"),
-        (["L4:B5", "L5:B5", "L7:B5", "L7:SR_B5"], "SWIR_1"),
-        (["L8:B5", "L9:B5", "l9:sr_b5", "L30:B5", "L30:B05", "S30:B8A"], "NIR_NARROW"),
-        (["L5:B4", "L7:SR_B4", "S2:B8"], "NIR_BROAD"),
+        (["L4:B5", "L5:B5", "L7:B5"], "SWIR_1"),
+        (["L8:B5", "L9:B5", "l9:b05", "L30:B5", "L30:B05", "S30:B8A"], "NIR_NARROW"),
+        (["L5:B4", "L7:B04", "S2:B8"], "NIR_BROAD"),
         (["B10", "S2:B10", "L8:B9", "L30:B09"], "CIRRUS"),
     ],
 )

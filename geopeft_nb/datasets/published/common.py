@@ -227,9 +227,7 @@ def read_raster(
         image = raster.read([index + 1 for index in indices], window=window)
         if image.dtype.kind == "f":
             image[np.isnan(image) | np.isin(image, [NO_DATA, raster.nodata or 0])] = 0
-        if raster.crs is None:
-            return image, None, None
-        return image, raster.crs.to_string(), raster.window_bounds(window)
+        return image, raster.crs and raster.crs.to_string(), raster.window_bounds(window)
 
 
 def read_pair(name: str, found: Found, indices: Sequence[int], cut: Cut) -> Reading:

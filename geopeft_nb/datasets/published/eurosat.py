@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from math import floor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,20 +77,24 @@ CARD = DataCard(
     download="EuroSAT100.zip, about 10 MB; with subset='full' EuroSATallBands.zip, about 2 GB",
 )  # fmt: skip
 
-#: Subset -> where its chips lie below a mirror or the cache, and the sha256 of its archive; the
-#: sample of 200 chips is in mirrors only.
-SUBSETS = {
-    "100": (
-        "eurosat/EuroSAT100", "2ed4bb4a6808004c98691f64b366827f7783c76a49151e7c2b70423eb77a5b76"),
-    "full": (
-        "eurosat/EuroSATallBands",
-        "751f070f9bffa2eed48b24ca2dd0b02959280c08837e8c9a5532a67ba611df59"),
-    "sample": ("eurosat_ms", ""),
+_COMMIT = "1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
+_SOURCE = f"https://huggingface.co/datasets/torchgeo/eurosat/resolve/{_COMMIT}"
+
+
+def _archive(name: str, digest: str) -> FileEntry:
+    url = f"{_SOURCE}/{name}.zip"
+    return FileEntry(f"eurosat/{name}.zip", url=url, licence="MIT", sha256=digest)
+
+
+#: Subset -> where its chips lie below a mirror or the cache, and its archive; the sample of 200
+#: chips is in mirrors only.
+SUBSETS: dict[str, tuple[str, list[FileEntry]]] = {
+    "100": ("eurosat/EuroSAT100", [_archive(
+        "EuroSAT100", "2ed4bb4a6808004c98691f64b366827f7783c76a49151e7c2b70423eb77a5b76")]),
+    "full": ("eurosat/EuroSATallBands", [_archive(
+        "EuroSATallBands", "751f070f9bffa2eed48b24ca2dd0b02959280c08837e8c9a5532a67ba611df59")]),
+    "sample": ("eurosat_ms", []),
 }  # fmt: skip
-_SOURCE = (
-    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
-    "1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
-)
 
 
 def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
@@ -115,20 +118,11 @@ def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
 
 def mirror_files() -> list[FileEntry]:
     """Return what a classroom's mirror needs: the subset of 100 chips."""
-    return _archives("100")
-
-
-def _archives(subset: str) -> list[FileEntry]:
-    folder, digest = SUBSETS[subset]
-    if not digest:
-        return []
-    path = f"{folder}.zip"
-    url = f"{_SOURCE}/{Path(path).name}"
-    return [FileEntry(path, url=url, licence="MIT", sha256=digest)]
+    return SUBSETS["100"][1]
 
 
 def _find(request: Request, subset: str) -> common.Found:
-    folder = common.unpack(SUBSETS[subset][0], _archives(subset), request)
+    folder = common.unpack(*SUBSETS[subset], request)
     everything = common.files_in(folder, "**/[!.]*.tif", CARD)
     paths = [path for path in everything if path.parent.name in CLASSES]
     files = {path.stem: [path] for path in paths}

@@ -192,8 +192,7 @@ def _burn(
     side = ground.drainage.shape[0]
     spread = smooth_noise(rng, side, 4.0)[0] + 0.8 * ground.drainage
     spread += 0.2 * smooth_noise(rng, side, 2.8)[0]
-    fuel = (ground.cover != 0) & (ground.cover != COVERS.index("built-up"))
-    fuel &= ground.cover != COVERS.index("bare ground")
+    fuel = ~np.isin(ground.cover, [COVERS.index(x) for x in ("water", "bare ground", "built-up")])
     edge = np.quantile(spread[fuel], 1 - rng.uniform(*BURNED))
     burnt = fuel & (spread > edge)
     severity = climate.severity + 0.12 * smooth_noise(rng, side, 2.0)[0] + rng.uniform(-0.08, 0.08)
