@@ -178,26 +178,25 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return in_float32(load_file(path))
-        # Masked autoencoders store their command line in a Namespace, which holds no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        else:
+            # Masked autoencoders store their command line in a Namespace, which holds no code.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has exceptions of its own for a damaged file
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
         raise GeopeftError(
             f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
             "code or other objects besides tensors. Fetch it again."
         ) from error
-    return in_float32(named_tensors(content, path))
-
-
-def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return real numbers of any precision in float32, and what is none as it is."""
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return named_tensors(content, path)
 
 
 def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`."""
+    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`.
+
+    Real numbers of any precision become float32; what is none stays as it is.
+    """
     for inner in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
             content = content[inner]
@@ -205,7 +204,7 @@ def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise GeopeftError(f"{path} holds no tensors by name, but {str(content)[:100]}.")
-    return tensors
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

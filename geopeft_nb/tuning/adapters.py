@@ -16,13 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import PeftConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.errors import check_name
-from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 #: Kind -> the parts of a block that get an adapter, and the factor on what it adds.
@@ -30,26 +29,20 @@ KINDS = {"serial": (("attn", "mlp"), 1.0), "parallel": (("mlp",), 0.1)}
 
 
 @dataclass
-class AdapterConfig(PeftConfig):
+class AdapterConfig(OwnConfig):
     """What defines bottleneck adapters, for peft.
 
     Args:
-        target_modules: Names of the attention and MLP modules, as a regular expression.
         kind: ``"serial"`` or ``"parallel"``.
         width: Features w of the bottleneck.
         scale: Factor on what the adapter adds.
         dropout: Share of the bottleneck's values that is set to zero in training.
     """
 
-    target_modules: str | None = field(default=None)
     kind: str = field(default="parallel")
     width: int = field(default=64)
     scale: float = field(default=0.1)
     dropout: float = field(default=0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = BOTTLENECK
 
 
 class AdapterLayer(OwnLayer):
@@ -90,7 +83,7 @@ class AdapterModel(OwnModel):
     tuner_layer_cls = AdapterLayer
 
 
-BOTTLENECK = register("bottleneck_adapter", AdapterConfig, AdapterModel, AdapterModel.prefix)
+register("bottleneck_adapter", AdapterConfig, AdapterModel)
 
 
 def adapter_config(

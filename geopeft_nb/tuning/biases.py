@@ -8,35 +8,22 @@ merging copies them into the layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Self
 
-from peft import PeftConfig
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 #: Layers whose bias is trained, where they have one.
 KINDS = (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d)
 
 
-@dataclass
-class BitFitConfig(PeftConfig):
-    """What defines BitFit, for peft.
-
-    Args:
-        target_modules: Names of the layers whose bias is trained, as a regular expression.
-    """
-
-    target_modules: str | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = BITFIT
+class BitFitConfig(OwnConfig):
+    """What defines BitFit, for peft: which layers' bias is trained."""
 
 
 class BitFitLayer(OwnLayer):
@@ -80,7 +67,7 @@ class BitFitModel(OwnModel):
     tuner_layer_cls = BitFitLayer
 
 
-BITFIT = register("bitfit", BitFitConfig, BitFitModel, BitFitModel.prefix)
+register("bitfit", BitFitConfig, BitFitModel)
 
 
 def bitfit_config(backbone: Backbone) -> BitFitConfig:

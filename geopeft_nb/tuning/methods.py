@@ -299,15 +299,11 @@ def _add_adapter(
     model.use_adapter(name)
 
 
-def list_methods(full: bool = False) -> pd.DataFrame:
-    """List the methods that `attach` knows, one row each.
-
-    Args:
-        full: Show all columns, not only those that help to choose.
-    """
+def list_methods() -> pd.DataFrame:
+    """List the methods that `attach` knows, one row each."""
     rows = [vars(card) for card in CARDS.values() if card.name != "peft"]
-    table = pd.DataFrame(rows).set_index("name")
-    return table if full else table[["title", "trains", "lr", "options", "merges", "citation"]]
+    shown = ["title", "trains", "lr", "options", "merges", "citation"]
+    return pd.DataFrame(rows).set_index("name")[shown]
 
 
 def parameter_table(model: SegmentationModel) -> pd.DataFrame:

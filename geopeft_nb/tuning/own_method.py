@@ -2,8 +2,8 @@
 
 A peft method has three parts: a config, which is saved as JSON; a layer, which stands in for a
 module of the backbone and holds what each named adapter adds to it; and a model, which puts the
-layers in place. `OwnLayer` and `OwnModel` are what our methods share, and `register` tells peft of
-them: from then on they attach, save, load, switch and disable by the same calls as LoRA.
+layers in place. `OwnConfig`, `OwnLayer` and `OwnModel` are what our methods share, and `register`
+tells peft of them: from then on they attach, save, load, switch and disable by the calls of LoRA.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -21,36 +22,28 @@ from torch import nn
 from geopeft_nb.errors import GeopeftError
 
 
-def register(name: str, config_cls: type[Any], model_cls: type[Any], prefix: str) -> PeftType:
-    """Make a method known to peft; doing it twice is harmless.
-
-    Args:
-        name: Lower case; in capitals it is the `peft_type` in a saved `adapter_config.json`.
-        config_cls: Its `PeftConfig`.
-        model_cls: Its `BaseTuner`.
-        prefix: What the names of all its parameters begin with, for example ``"lora_"``.
-
-    Returns:
-        Its member of `PeftType`.
-    """
-    value = name.upper()
-    if value not in PeftType.__members__:
-        # peft asks for a member of its enumeration, and Python has no public way to add one.
-        member = str.__new__(PeftType, value)
-        member._name_ = member._value_ = value
-        setattr(PeftType, value, member)
-        PeftType._member_names_.append(value)
-        PeftType._member_map_[value] = PeftType._value2member_map_[value] = member
-        register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls, prefix=prefix)
-    return PeftType[value]
-
-
 def one_of(names: Sequence[str]) -> str:
     """Return the regular expression for `target_modules` that matches exactly these names.
 
     peft matches a list of names by their endings: "norm" would also find "blocks.0.attn.norm".
     """
     return "|".join(re.escape(name) for name in names)
+
+
+@dataclass
+class OwnConfig(PeftConfig):
+    """What defines a method of ours, for peft.
+
+    Args:
+        target_modules: Names of the modules that get a layer, as a regular expression.
+    """
+
+    target_modules: str | None = field(default=None)
+    own_type: ClassVar[PeftType]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = self.own_type
 
 
 class OwnLayer(nn.Module, BaseTunerLayer):
@@ -119,3 +112,25 @@ class OwnModel(BaseTuner):
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
         setattr(parent, child_name, new_module)  # peft's also moves weights, which blocks have not
+
+
+def register(name: str, config_cls: type[OwnConfig], model_cls: type[OwnModel]) -> None:
+    """Make a method known to peft; doing it twice is harmless.
+
+    Args:
+        name: Lower case; in capitals it is the `peft_type` in a saved `adapter_config.json`.
+        config_cls: What defines it.
+        model_cls: What puts its layers in place; all names of its parameters begin with `prefix`.
+    """
+    value = name.upper()
+    if value not in PeftType.__members__:
+        # peft asks for a member of its enumeration, and Python has no public way to add one.
+        member = str.__new__(PeftType, value)
+        member._name_ = member._value_ = value
+        setattr(PeftType, value, member)
+        PeftType._member_names_.append(value)
+        PeftType._member_map_[value] = PeftType._value2member_map_[value] = member
+        register_peft_method(
+            name=name, config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix
+        )
+    config_cls.own_type = PeftType[value]

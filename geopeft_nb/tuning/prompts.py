@@ -18,36 +18,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.tuning.own_method import OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 
 @dataclass
-class VptConfig(PeftConfig):
+class VptConfig(OwnConfig):
     """What defines visual prompts, for peft.
 
     Args:
-        target_modules: Names of the blocks that get prompts, as a regular expression.
         prompts: Number of prompts n per block.
         deep: Whether prompts leave after their block; else they travel on.
         dropout: Share of the prompts' values that is set to zero in training.
         patch_size: Patch side in pixels, which the paper starts the prompts' size from.
     """
 
-    target_modules: str | None = field(default=None)
     prompts: int = field(default=100)
     deep: bool = field(default=True)
     dropout: float = field(default=0.1)
     patch_size: int = field(default=16)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = VPT
 
 
 class VptLayer(OwnLayer):
@@ -83,7 +76,7 @@ class VptModel(OwnModel):
     tuner_layer_cls = VptLayer
 
 
-VPT = register("visual_prompts", VptConfig, VptModel, VptModel.prefix)
+register("visual_prompts", VptConfig, VptModel)
 
 
 def vpt_config(

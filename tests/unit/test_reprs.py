@@ -51,7 +51,7 @@ def test_what_is_loaded_trained_or_scored_says_what_it_is(
         assert fact in text
 
 
-@pytest.mark.parametrize("name", ["backbones", "methods", "datasets"])
+@pytest.mark.parametrize("name", ["backbones", "datasets"])
 def test_lists_show_what_helps_to_choose_and_the_rest_if_asked(name: str) -> None:
     table, full = (getattr(gp, f"list_{name}")(full=full) for full in (False, True))
     assert 6 <= len(table.columns) <= 8 and len(table.columns) < len(full.columns)
