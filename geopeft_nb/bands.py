@@ -76,8 +76,8 @@ def band_name(name: str) -> str:
     Args:
         name: A name of the table above; a number such as ``"B8A"``, ``"B2"`` or ``"B02"``; a
             number after ``S2:``, ``S30:`` (HLS), ``L8:``, ``L9:``, ``L30:`` (HLS), ``L4:``,
-            ``L5:`` or ``L7:``, such as ``"L30:B05"``; or a common alias. Case
-            does not matter.
+            ``L5:`` or ``L7:``, such as ``"L30:B05"``; or a common alias. Case does
+            not matter.
 
     Returns:
         For example ``"NIR_NARROW"``.

@@ -55,7 +55,7 @@ CARD = DataCard(
     resolution=30.0,
     labels="known exactly: the generator drew them; days and places are invented",
     licence="CC0-1.0",
-    citation="made by this toolkit; the sources of the spectra are in datasets/sandbox/climates.py",
+    citation="made by this toolkit; sources of the spectra are in datasets/sandbox/climates.toml",
     synthetic=True,
     download="nothing: the chips are computed when they are first asked for",
 )

@@ -663,7 +663,7 @@ gp.quiz("10")
 # - Ploton et al., *Spatial validation reveals poor predictive performance of large-scale ecological mapping models*, Nature Communications 11 (2020), [doi 10.1038/s41467-020-18321-y](https://doi.org/10.1038/s41467-020-18321-y)
 # - Efron and Tibshirani, *An Introduction to the Bootstrap* (1993)
 # - Bonafilia et al., *Sen1Floods11: a georeferenced dataset to train and test deep learning flood algorithms for Sentinel-1* (CVPR workshops 2020)
-# - Sources of the sandbox's spectra: `geopeft_nb/datasets/sandbox/climates.py`
+# - Sources of the sandbox's spectra: `geopeft_nb/datasets/sandbox/climates.toml`
 #
 # ## Glossary
 # [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.
