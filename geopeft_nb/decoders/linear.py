@@ -1,4 +1,4 @@
-"""The plainest decoder: one linear map from each token to the classes of its patch's pixels."""
+"""The plainest decoders: one linear map from each token to its pixels, or from their average."""
 
 from __future__ import annotations
 
@@ -42,3 +42,25 @@ class PaintSquares(nn.ConvTranspose2d):
         squares = painted.unflatten(-1, self.weight.shape[1:])  # (B, h, w, K, k, k)
         image = squares.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         return image if self.bias is None else image + self.bias[:, None, None]
+
+
+class ClassificationHead(nn.Module):
+    """The average of the last map, a layer norm and a linear layer.
+
+    The same head serves one label per image and several: only the loss differs.
+
+    Args:
+        channels: Features of each map that the backbone returns; the last map is used.
+        classes: Number of classes K.
+
+    Source: fine-tuning with global pooling in He et al., arXiv 2111.06377.
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels[-1])
+        self.linear = nn.Linear(channels[-1], classes)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map a list of (B, D, h, w) to logits (B, K)."""
+        return self.linear(self.norm(features[-1].mean(dim=(2, 3))))

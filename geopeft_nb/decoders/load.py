@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor, nn
 
-from geopeft_nb.decoders.classify import ClassificationHead
 from geopeft_nb.decoders.fcn import FCNDecoder
-from geopeft_nb.decoders.linear import LinearDecoder
+from geopeft_nb.decoders.linear import ClassificationHead, LinearDecoder
 from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder

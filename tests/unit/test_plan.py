@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.decoders.classify import ClassificationHead
+from geopeft_nb.decoders.linear import ClassificationHead
 from geopeft_nb.memory import plan as planning
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.parts import Parts
