@@ -115,6 +115,10 @@ class ChipDataset:
             sample["location"] = torch.tensor(location, dtype=torch.float32)
         return sample
 
+    def __iter__(self) -> Iterator[Sample]:
+        """Read one chip after the other."""
+        return map(self.__getitem__, range(len(self)))
+
     def in_region(self, region: str) -> ChipDataset:
         """Return the chips that lie in a region."""
         return replace(self, chips=[chip for chip in self.chips if chip.region == region])

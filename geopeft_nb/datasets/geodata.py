@@ -69,9 +69,19 @@ class GeoData(Facts):
 
     @property
     def judged(self) -> dict[str, ChipDataset]:
-        """Region -> its chips that are scored and shown: of the test at home, or held out."""
+        """Region -> its chips that are scored and shown: of the test at home, or held out.
+
+        Raises:
+            ValueError: A region has none.
+        """
         sides = {**dict.fromkeys(self.regions, self.test), **self.holdout}
-        return {region: side.in_region(region) for region, side in sides.items()}
+        parts = {region: side.in_region(region) for region, side in sides.items()}
+        for region, part in parts.items():
+            if not part.chips:
+                raise GeopeftError(
+                    f"Region {region!r} has no chips to score or to show. Load the data without it."
+                )
+        return parts
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -149,14 +159,15 @@ class GeoData(Facts):
         """
         trained = {chip.place for chip in self.train.chips}
         for side, part in self.parts.items():
-            both = trained & {chip.place for chip in part.chips}
-            if both and side.partition(":")[0] in self.card.claims:
+            if not part.chips:
+                raise GeopeftError(f"{self.card.name} has no chips of {self.size} px for {side}.")
+            if side.partition(":")[0] not in self.card.claims:  # nor is training among them
+                continue
+            if both := trained & {chip.place for chip in part.chips}:
                 raise GeopeftError(
                     f"{len(both)} places of {self.card.name} are in training and in {side}, "
                     f"{min(both)!r} among them. Give each place to one side only."
                 )
-            if not part.chips:
-                raise GeopeftError(f"{self.card.name} has no chips of {self.size} px for {side}.")
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say in a few lines what is where; see `Facts`."""

@@ -111,15 +111,18 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
 
     Raises:
         ValueError: Another task, other classes or bands than the model's, chips that the run was
-            trained on, or nothing to score.
+            trained on, chips of the same data in another size, or nothing to score.
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
     expect(run, "history", "the run that fit returned")
     check_same(run.model, data)
     parts = data.judged
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
-    if not all(names.values()):
-        raise GeopeftError(f"A region has no chips to score, of {', '.join(names)}.")
+    if run.data_name == data.card.name and run.size != data.size:
+        raise GeopeftError(
+            f"Trained on chips of {run.size} px: chips of {data.size} px may lie on the same "
+            f"ground. Evaluate with data of size={run.size}."
+        )
     if known := run.seen & {name for chips in names.values() for name in chips}:
         raise GeopeftError(
             f"{len(known)} of these chips, {min(known)!r} among them, were trained on. Evaluate "

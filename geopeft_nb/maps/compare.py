@@ -30,7 +30,7 @@ def map_regions(
 
     Home regions show their test chips, away regions their hold-out chips. Chips that lie on one
     pixel grid are joined into one map. Of others at most twelve, evenly spread, are laid out side
-    by side.
+    by side. The map is drawn when it is displayed, or when `.figure` or `.widget` is asked for.
 
     Args:
         run_or_runs: A run of `fit`, a list of runs, or a dictionary name -> run.
@@ -45,18 +45,23 @@ def map_regions(
         ValueError: Data for another task than segmentation, no run, a run for other classes or
             bands than the data's, an unknown region, or a region without chips.
     """
-    runs, known = _name_runs(run_or_runs), data.judged
-    if not runs or data.task != "segmentation":
+    expect(data, "holdout", "the data that load_data returned")
+    if data.task != "segmentation":
         raise GeopeftError(
-            f"A map shows a class for each pixel, of at least one run. {data.card.title} is for "
-            f"{data.task}, and there are {len(runs)} runs; see evaluate(run, data).plot()."
+            f"A map shows a class for each pixel, and {data.card.title} is for {data.task}; see "
+            "evaluate(run, data).plot()."
         )
+    runs = _name_runs(run_or_runs)
+    if not runs:
+        raise GeopeftError("A map shows at least one run of fit, and got none.")
     for run in runs.values():
-        expect(run, "history", "what fit returned, or a list or dictionary of such runs")
         check_same(run.model, data)
+    if isinstance(regions, str):
+        raise GeopeftError(f"regions must be a list of names, for example [{regions!r}].")
+    parts = data.judged
     for region in regions:
-        check_name("region", region, known)
-    views = [region_view(region, runs, data) for region in regions or known]
+        check_name("region", region, parts)
+    views = [region_view(region, parts[region], runs, data) for region in regions or parts]
     return RegionMap(tuple(views), data)
 
 
@@ -113,8 +118,10 @@ class RegionMap(Regions):
 
 def _name_runs(run_or_runs: Any) -> dict[str, Run]:  # noqa: ANN401 (one, several or named)
     """Give every run a name: its method, and several in a list a number."""
-    if isinstance(run_or_runs, Mapping):
+    named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
+    runs = list(run_or_runs.values() if named else run_or_runs if listed else [run_or_runs])
+    for run in runs:
+        expect(run, "history", "what fit returned, or a list or dictionary of such runs")
+    if named:
         return dict(run_or_runs)
-    if isinstance(run_or_runs, list | tuple):
-        return {f"{run.method} {number}": run for number, run in enumerate(run_or_runs, 1)}
-    return {getattr(run_or_runs, "method", ""): run_or_runs}
+    return {f"{run.method} {i}" if listed else run.method: run for i, run in enumerate(runs, 1)}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.errors import GeopeftError
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, mosaic_grid, sheet_grid
 from geopeft_nb.pictures.chips import picture_of
@@ -19,6 +18,7 @@ from geopeft_nb.tasks import confusion, mean_iou
 if TYPE_CHECKING:
     import pandas as pd
 
+    from geopeft_nb.datasets.base import ChipDataset
     from geopeft_nb.datasets.geodata import GeoData
     from geopeft_nb.training.run import Run
 
@@ -109,33 +109,30 @@ class Regions:
         return painted
 
 
-def region_view(region: str, runs: Mapping[str, Run], data: GeoData) -> RegionView:
+def region_view(
+    region: str, part: ChipDataset, runs: Mapping[str, Run], data: GeoData
+) -> RegionView:
     """Collect the chips of one region, predict them and join them on one grid.
 
     Args:
         region: A home or hold-out region of the data.
+        part: Its chips, at least one.
         runs: Run name -> run.
         data: What `load_data` returned.
 
     Returns:
         The region's layers.
-
-    Raises:
-        ValueError: The region has no chips.
     """
-    home, part = region in data.regions, data.judged[region]
-    if not len(part):
-        raise GeopeftError(f"Region {region!r} has no chips to show. Leave it out of regions.")
-    samples, around = list(part.spread(len(part))), []
+    home, samples, around = region in data.regions, list(part), []
     grid = mosaic_grid(samples)
     if grid is None:  # nothing to join them on
         samples = list(part.spread(AT_MOST))
         grid = sheet_grid(samples)
     elif home:
         # Test chips are scattered over a home region: those between them show where they lie.
-        between = [side.in_region(region) for side in (data.train, data.val)]
-        around = [sample for side in between for sample in side.spread(len(side))]
-        grid = mosaic_grid([*samples, *around]) or grid
+        between = [*data.train.in_region(region), *data.val.in_region(region)]
+        if wider := mosaic_grid([*samples, *between]):
+            grid, around = wider, between
 
     images = [sample["image"].numpy() for sample in [*samples, *around]]
     picture, bands = picture_of(grid.paste(images, np.nan, np.float32), data.bands)

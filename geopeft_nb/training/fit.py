@@ -283,7 +283,7 @@ def _train(
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
         memory={**memory, "peak": peak - before}, seconds=recorder.seconds, best=recorder.best,
         state=state, settings={**settings, "frugal": done},
-        seen=frozenset(chip.name for chip in data.train.chips),
+        seen=frozenset(chip.name for chip in data.train.chips), size=data.size,
     )  # fmt: skip
     if out is not None and trainer.is_global_zero:
         run.save(out)

@@ -39,6 +39,7 @@ class Run(Facts):
         state: ``"finished"`` or ``"stopped"``.
         settings: What `fit` was told.
         seen: Names of the chips that it was trained on.
+        size: Side of these chips in pixels.
 
     A second `fit` of the same model goes on from its weights and changes them for both runs.
     """
@@ -53,6 +54,7 @@ class Run(Facts):
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
+    size: int = 0
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say how the run went; see `Facts`."""

@@ -210,6 +210,8 @@ def test_chips_that_were_trained_on_are_not_scored(data: GeoData, run: Run) -> N
     leaky = replace(data, test=data.train)
     with pytest.raises(ValueError, match="12 of these chips, 'virginia-0-0' among them"):
         gp.evaluate(run, leaky)
+    with pytest.raises(ValueError, match=r"chips of 128 px may lie on the same ground.*size=16"):
+        gp.evaluate(run, replace(data, size=128))  # their names say nothing of what they cover
 
 
 def test_an_empty_part_is_refused(data: GeoData) -> None:

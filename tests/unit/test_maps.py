@@ -265,7 +265,10 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"run_or_runs": []}, "there are 0 runs"),
+        ({"run_or_runs": []}, "at least one run of fit"),
+        ({"run_or_runs": ["lora"]}, "wants what fit returned.* got 'lora'"),
+        ({"data": "scenes"}, "wants the data that load_data returned.* got 'scenes'"),
+        ({"regions": "lakes"}, r"a list of names, for example \['lakes'\]"),
         ({"run_or_runs": "lora"}, "wants what fit returned.* got 'lora'"),
         ({"run_or_runs": Predicts(classes=3)}, "built for the classes .*'ice'"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
