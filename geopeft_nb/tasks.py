@@ -12,8 +12,8 @@ Counts of single chips add up: the score of many chips is that of the sum of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class TaskCard:
         title: What the score is called, and its column in a table.
         column: Its name in a history.
         limits: Its range, in words.
+        allowed: Values of a target and what they mean; none are the numbers of the classes.
     """
 
     target: str
@@ -53,6 +54,7 @@ class TaskCard:
     title: str
     column: str
     limits: str = "0-1"
+    allowed: Mapping[int, str] = field(default_factory=dict)
 
     def known(self, target: Tensor, ignore: int) -> Tensor:
         """Return which of a target count, bool of its shape; of numbers NaN is not known."""
@@ -142,8 +144,7 @@ def _accuracy(matrix: np.ndarray) -> np.ndarray:
 
 
 def _class_columns(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
-    return {"accuracy": accuracy, **_by_name("IoU", class_iou(matrix), names)}
+    return {"accuracy": _accuracy(matrix).item(), **_by_name("IoU", class_iou(matrix), names)}
 
 
 def _image_columns(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -206,7 +207,7 @@ TASKS = {
         ),
         predict=lambda output: output > 0,
         count=_hits, parts=_f1, columns=lambda hits, names: _by_name("F1", _f1(hits), names),
-        title="F1", column="val_f1",
+        title="F1", column="val_f1", allowed={0: "absent", 1: "there"},
     ),
     "regression": TaskCard(
         "mask", torch.float32, lambda targets, size: (targets, *size),

@@ -21,12 +21,13 @@ def draw_views(count: int, square: bool = True) -> list[View]:
     return [(turns[int(turn)], bool(mirror)) for turn, mirror in drawn]
 
 
-def seen(chip: Tensor, view: View) -> Tensor:
+def turned(chip: Tensor, view: View) -> Tensor:
     """Turn and mirror the last two axes of an image or a mask; a label stays as it is."""
     if chip.ndim < 2:
         return chip
-    turned = chip.rot90(view[0], dims=(-2, -1))
-    return turned.flip(-1) if view[1] else turned
+    turns, mirrored = view
+    found = chip.rot90(turns, dims=(-2, -1))
+    return found.flip(-1) if mirrored else found
 
 
 def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,4 +42,4 @@ def turn_and_mirror(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         Image and target.
     """
     views = draw_views(len(image), image.shape[-1] == image.shape[-2])
-    return torch.stack([*map(seen, image, views)]), torch.stack([*map(seen, target, views)])
+    return torch.stack([*map(turned, image, views)]), torch.stack([*map(turned, target, views)])

@@ -103,6 +103,7 @@ class ChipDataset:
             found = Reading(*chip.read())
         except (OSError, IndexError, KeyError, RuntimeError) as error:  # rasterio's and h5py's
             raise GeopeftError(f"Chip {chip.name!r} cannot be read ({error}).") from error
+        # what reading has found goes before what the chip states
         known = vars(chip) | {key: x for key, x in found._asdict().items() if x is not None}
         image, target = torch.from_numpy(found.image), torch.from_numpy(np.asarray(found.target))
         self.check(chip.name, image, target)
@@ -136,6 +137,7 @@ class ChipDataset:
                 f"Chip {name!r} has NaN or infinite values: fill them, or leave it out."
             )
         shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
+        # a map of one target may lack the axis of targets
         if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
             raise GeopeftError(
                 f"Chip {name!r} has a {task.target} of {tuple(target.shape)} instead of "
@@ -143,8 +145,7 @@ class ChipDataset:
             )
         if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
             return
-        named = {self.ignore_index: "no label"} | dict(enumerate(self.classes))
-        allowed = {0: "absent", 1: "there"} if self.kind == "multilabel" else named
+        allowed = task.allowed or {self.ignore_index: "no label"} | dict(enumerate(self.classes))
         if not np.isin(target.numpy(), [*allowed]).all():
             unknown = sorted(set(target.unique().tolist()) - allowed.keys())
             raise GeopeftError(

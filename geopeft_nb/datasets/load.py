@@ -76,10 +76,9 @@ def load_data(
     if any(isinstance(names, str) for names in (bands, train_regions, holdout_regions)):
         raise GeopeftError("bands and regions must be lists of names, for example bands=['RED'].")
     _, loader = LOADERS[name]
-    if options:
-        _check_options(name, options, loader)
-    folder = os.fspath(root) if root is not None else None
-    request = Request(folder, bands, size, train_regions, holdout_regions, download, seed, cache)
+    _check_options(name, options, loader)
+    where = os.fspath(root) if root is not None else None
+    request = Request(where, bands, size, train_regions, holdout_regions, download, seed, cache)
     return loader(request, **options)
 
 

@@ -46,11 +46,18 @@ BLOCK = 2
 
 
 def load_scenes(request: Request) -> GeoData:
-    """Load the shipped scenes; see `load_data`."""
+    """Load the shipped scenes; see `load_data`.
+
+    Raises:
+        FileNotFoundError: The folder lacks one of them.
+    """
     folder = Path(request.root) if request.root is not None else data_folder() / "scenes"
     indices, bands = choose_bands(request.bands, CARD)
     size = request.size or CARD.size
-    scenes = [scene_chips(folder / f"{name}.tif", size, indices) for name in CARD.regions]
+    files = [folder / f"{region}.tif" for region in CARD.regions]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"root={str(folder)!r} lacks {', '.join(missing)}.")
+    scenes = [scene_chips(file, size, indices) for file in files]
     return split_regions([*chain(*scenes)], request, CARD, bands, size)
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.vit import run_blocks
-from geopeft_nb.datasets.augment import all_views, draw_views, seen
+from geopeft_nb.datasets.augment import all_views, draw_views, turned
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
@@ -179,7 +179,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         for index in range(len(self)):
             sample = self.chips[index]
             self.targets.append(sample[TASKS[self.chips.kind].target])
-            image = torch.stack([seen(sample["image"], view) for view in self.views]).to(device)
+            image = torch.stack([turned(sample["image"], view) for view in self.views]).to(device)
             more = stack_metadata([sample] * len(image))
             state = self.split.prefix(image, **{name: x.to(device) for name, x in more.items()})
             if not self.store:
@@ -204,7 +204,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         device = next(self.split.model.parameters()).device
         state = [kept[indices, places].to(device, non_blocking=True) for kept in self.store]
         pairs = zip(batch["target"], drawn, strict=True)
-        target = torch.stack([seen(one, view) for one, view in pairs])
+        target = torch.stack([turned(one, view) for one, view in pairs])
         return self.split.suffix(state, self.size), target.to(device)
 
     def _check_room(self) -> None:

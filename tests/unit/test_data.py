@@ -91,6 +91,8 @@ def test_missing_data_say_where_they_were_looked_for(
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="GEOPEFT_MIRROR"):
         gp.load_data("hls_water")
+    with pytest.raises(FileNotFoundError, match=r"lacks virginia\.tif, brandenburg"):
+        gp.load_data("scenes", root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import default_collate
 
 import geopeft_nb as gp
-from geopeft_nb.datasets.augment import all_views, draw_views, seen, turn_and_mirror
+from geopeft_nb.datasets.augment import all_views, draw_views, turn_and_mirror, turned
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.memory import features
@@ -176,7 +176,7 @@ def test_dropout_does_harm_in_the_frozen_part_only(data: GeoData) -> None:
 def test_views_are_eight_and_differ() -> None:
     chip = torch.arange(9).reshape(1, 3, 3)
     views = all_views()
-    assert len({tuple(seen(chip, view).flatten().tolist()) for view in views}) == 8
+    assert len({tuple(turned(chip, view).flatten().tolist()) for view in views}) == 8
     torch.manual_seed(0)
     assert set(draw_views(200)) == set(views)
     assert set(draw_views(200, square=False)) == set(all_views(square=False))
