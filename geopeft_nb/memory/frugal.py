@@ -207,7 +207,7 @@ def list_recipes() -> pd.DataFrame:
     return pd.DataFrame(RECIPES.values())[shown].set_index("name")
 
 
-def normalise(frugal: str | Sequence[str] | None, model: SegmentationModel) -> tuple[str, ...]:
+def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel) -> tuple[str, ...]:
     """Return the recipes that are meant, in the order in which they are applied.
 
     Args:
@@ -252,15 +252,15 @@ def applied(
 
     Args:
         model: With a method attached. Its trained weights are trained as ever and stay.
-        frugal: See `normalise`.
+        frugal: See `chosen_recipes`.
         park: Where the exact weights are while others are held, see `hold`.
 
     Yields:
         Name -> sentence that says what was done to this model.
 
     Raises:
-        ValueError: See `normalise`; before anything is changed.
+        ValueError: See `chosen_recipes`; before anything is changed.
     """
-    names = normalise(frugal, model)
+    names = chosen_recipes(frugal, model)
     with ExitStack() as stack:
         yield {name: stack.enter_context(RECIPES[name].apply(model, park)) for name in names}

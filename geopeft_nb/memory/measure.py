@@ -26,8 +26,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from geopeft_nb.pictures.show import PALETTE
-
 GIB = 2**30  # bytes in one GiB, the unit in which memory is shown everywhere in this package
 
 
@@ -110,8 +108,13 @@ def training_bytes(model: nn.Module, compute_loss: Callable[[], Tensor]) -> dict
     del loss
     weights = sum(_storages(own).values())
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    bill = (weights, gradients, 2 * gradients, activations)  # AdamW has two moments
-    return {**dict(zip(PALETTE, bill, strict=True)), "total": sum(bill)}
+    bill = {
+        "weights": weights,
+        "gradients": gradients,
+        "optimiser": 2 * gradients,  # AdamW has two moments
+        "activations": activations,
+    }
+    return {**bill, "total": sum(bill.values())}
 
 
 class KeptTensors:
@@ -123,7 +126,7 @@ class KeptTensors:
             saved it first.
     """
 
-    def __init__(self, own: Iterable[Tensor], part: Callable[[], str] = str) -> None:
+    def __init__(self, own: Iterable[Tensor], part: Callable[[], str] = lambda: "") -> None:
         self._own, self._part = set(_storages(own)), part
         self._first: dict[int, tuple[str, Tensor]] = {}
 

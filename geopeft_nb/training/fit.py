@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
 from geopeft_nb.memory.features import CachedFeatures
-from geopeft_nb.memory.frugal import applied, normalise
+from geopeft_nb.memory.frugal import applied, chosen_recipes
 from geopeft_nb.memory.measure import (
     device_memory,
     hand_back,
@@ -171,7 +171,8 @@ def fit(
         epochs: Passes over the training chips.
         batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 on a GPU that has it.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or the same as Lightning calls them, such as
+            ``"bf16-mixed"``; ``"auto"`` is bf16 on a GPU that has it.
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
@@ -213,7 +214,7 @@ def fit(
         "batch_size": min(batch_size, len(data.train) // devices),
         "lr": CARDS[str(model.method)].lr if lr is None else lr,
         "precision": choose_precision(precision, device),
-        "frugal": normalise(frugal, model) if frugal else (),
+        "frugal": chosen_recipes(frugal, model) if frugal else (),
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
     }  # fmt: skip
@@ -244,21 +245,23 @@ def _train(
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    task = Task(model, data, *(settings[name] for name in ("lr", "weight_decay", "augment")))
+    moves = {name: settings[name] for name in ("lr", "weight_decay", "augment")}
+    task = Task(model, data, **moves)
     order = Order(len(data.train), settings["batch_size"], settings["seed"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
     stopper = EarlyStopping("val_loss", patience=settings["patience"])
-    watching, epochs, source = [recorder, order, stopper, *callbacks], settings["epochs"], None
-    if out is not None:
+    watching = [recorder, order, stopper, *callbacks]
+    epochs = settings["epochs"]
+    source = None
+    if out is not None:  # a run that goes on has fewer epochs to come, and begins at a checkpoint
         saver, source, epochs = prepare(model, data, settings, out, resume)
         watching.append(saver)
+    # For what is drawn before the first batch; from then on `order` seeds each.
     lightning.seed_everything(settings["seed"], verbose=False)
-    frugal: AbstractContextManager[dict[str, str]] = nullcontext({})
-    if settings["frugal"]:
-        frugal = applied(model, settings["frugal"])
-    state = "stopped"
-    with quiet(), frugal as done:
+    recipes = applied(model, settings["frugal"]) if settings["frugal"] else nullcontext({})
+    state = "stopped"  # unless the loop comes to its end
+    with quiet(), recipes as done:
         trainer = _trainer(settings, options, watching, epochs)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
@@ -352,7 +355,7 @@ def _features(task: Task, data: GeoData, on_disk: bool) -> tuple[CachedFeatures,
 
 
 def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
-    """Measure the bytes of one training step in float32, by part, where the model is."""
+    """Measure the bytes of one training step in the run's precision, by part."""
     batch = collate([data.train[index] for index in range(size)])
     batch = {key: tensor.to(task.model.mean.device) for key, tensor in batch.items()}
     task.model.train()

@@ -19,6 +19,8 @@ from torch.utils.data import Sampler
 class Order(Callback, Sampler[int]):
     """Yields the chips of an epoch that are still to come, and seeds the numbers of each batch.
 
+    Sampler and callback in one, so that what Lightning saves of callbacks is where the sampler is.
+
     Args:
         count: Number of chips.
         size: Chips per batch; chips that do not fill a batch wait for another epoch.

@@ -62,7 +62,7 @@ class Recorder(Callback):
 
     def __init__(self, view: Dashboard, card: TaskCard) -> None:
         self.view, self.card = view, card
-        self.rows: list[dict[str, float]] = view.state["rows"]
+        self.rows: list[dict[str, float]] = view.state["rows"]  # one list: the view draws it
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
         self.start = self.seconds = 0.0
@@ -121,7 +121,8 @@ class Recorder(Callback):
         scores = {name: float(trainer.callback_metrics[name]) for name in names}
         self.rows[-1].update(scores)
         self.seconds = time.perf_counter() - self.start
-        if not self.best or scores[self.card.column] > self.best[self.card.column]:
+        best = self.best.get(self.card.column, math.nan)
+        if math.isnan(best) or scores[self.card.column] > best:
             self.best = {"epoch": trainer.current_epoch + 1, **scores}
             # On the CPU, so that the copy does not count as memory of the GPU.
             moving = moving_state(task.model)  # type: ignore[arg-type]

@@ -1,12 +1,14 @@
 """Training: it learns, repeats itself, can be stopped, and refuses what cannot work."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
+from geopeft_nb.training.recorder import Recorder
 from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.live import Dashboard
 
@@ -290,7 +293,7 @@ def test_further_callbacks_and_loggers_of_lightning_are_told(data: GeoData, tmp_
 
 def test_chips_stay_as_they_are_without_augmentation(data: GeoData, run: Run) -> None:
     torch.manual_seed(0)
-    plain = train(data, augment=False, epochs=1, batch_size=12, precision="fp32")
+    plain = train(data, augment=False, epochs=1, batch_size=12, precision="32-true")
     turned = train(data, epochs=1, batch_size=12)
     assert plain.history.train_loss[0] != turned.history.train_loss[0]
     chips = [data.train[index] for index in range(12)]
@@ -313,3 +316,14 @@ def test_two_processes_train_together(data: GeoData, tmp_path: Path) -> None:
     assert ends[0]["weights"] == ends[1]["weights"]
     assert {end["steps"] for end in ends} == {6}  # 12 chips, two for each of two, two epochs
     assert (tmp_path / "run" / "adapter.json").is_file()
+
+
+def test_a_score_that_is_known_is_better_than_one_that_is_not(data: GeoData) -> None:
+    recorder = Recorder(Dashboard("LoRA", 2, show=False), TASKS["segmentation"])
+    task = SimpleNamespace(model=gp.build_model(gp.load_backbone("geopeft_tiny"), data))
+    for epoch, score in enumerate((math.nan, 0.2, math.nan)):
+        recorder.rows.append({})
+        metrics = {"val_loss": torch.tensor(1.0), "val_miou": torch.tensor(score)}
+        trainer = SimpleNamespace(callback_metrics=metrics, current_epoch=epoch)
+        recorder.on_validation_end(trainer, task)  # type: ignore[arg-type]
+    assert recorder.best["epoch"] == 2

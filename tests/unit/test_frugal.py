@@ -7,7 +7,7 @@ from torch.nn import functional
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.memory.eight_bit import quantise
-from geopeft_nb.memory.frugal import RECIPES, applied, normalise
+from geopeft_nb.memory.frugal import RECIPES, applied, chosen_recipes
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel
 
@@ -189,12 +189,12 @@ def test_quantised_rows_are_within_half_a_step() -> None:
 
 
 def test_all_takes_what_suits_the_method(data: GeoData) -> None:
-    assert normalise("all", build(data, "lora")) == ("late", "bf16", "checkpoint", "cached")
-    assert normalise("all", build(data, "vpt")) == ("bf16", "checkpoint")
-    assert normalise("all", build(data, "linear_probe")) == ("bf16", "checkpoint", "cached")
-    assert normalise("all", build(data, "full", "unet")) == ("checkpoint",)
-    assert normalise(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
-    on_disk = normalise(["cached_on_disk", "all"], build(data, "linear_probe"))
+    assert chosen_recipes("all", build(data, "lora")) == ("late", "bf16", "checkpoint", "cached")
+    assert chosen_recipes("all", build(data, "vpt")) == ("bf16", "checkpoint")
+    assert chosen_recipes("all", build(data, "linear_probe")) == ("bf16", "checkpoint", "cached")
+    assert chosen_recipes("all", build(data, "full", "unet")) == ("checkpoint",)
+    assert chosen_recipes(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
+    on_disk = chosen_recipes(["cached_on_disk", "all"], build(data, "linear_probe"))
     assert on_disk == ("bf16", "checkpoint", "cached_on_disk")
 
 
@@ -211,13 +211,13 @@ def test_all_recipes_together_keep_less_than_each_alone(data: GeoData, batch: tu
 
 def test_names_are_checked(data: GeoData) -> None:
     model = build(data, "lora")
-    assert normalise(None, model) == () and normalise("late", model) == ("late",)
-    assert normalise(["checkpoint", "late"], model) == ("late", "checkpoint")
+    assert chosen_recipes(None, model) == () and chosen_recipes("late", model) == ("late",)
+    assert chosen_recipes(["checkpoint", "late"], model) == ("late", "checkpoint")
     with pytest.raises(ValueError, match="Did you mean 'checkpoint'"):
-        normalise("checkpiont", model)
+        chosen_recipes("checkpiont", model)
     for rivals in (["bf16", "8bit"], ["late", "cached", "cached_on_disk"]):
         with pytest.raises(ValueError, match="choose one"):
-            normalise(rivals, model)
+            chosen_recipes(rivals, model)
 
 
 def test_the_table_lists_every_recipe() -> None:
