@@ -190,7 +190,7 @@ def _download(entry: FileEntry, download: bool) -> Path:
         raise FileNotFoundError(_missing(entry, why))
     if "-NC" in entry.licence.upper():
         message = f"{entry.name} is not for commercial use: {entry.licence}."
-        warnings.warn(message, stacklevel=6)  # the line that asked for the backbone
+        warnings.warn(message, stacklevel=7)  # the line that calls gp.load_backbone
     try:
         path = _from_hub(entry) if entry.hub else _from_url(entry)
     except Exception as error:  # offline, no such file, no access: each library has its own kinds

@@ -36,8 +36,8 @@ class SegmentationModel(Facts, nn.Module):
         backbone: Computes the feature maps.
         decoder: Name of the decoder that turns them into logits.
         options: Options of the decoder that were given.
-        mean: Mean per band, reflectance 0-1, shape (C,).
-        std: Standard deviation per band, reflectance 0-1, shape (C,).
+        mean: What is taken off each band, shape (C,): its mean, or the offset of its range.
+        std: What is divided by then, shape (C,): its standard deviation, or its range's width.
         classes: Class names; for regression the names of the targets.
         pad: Whether images that patches do not fill are allowed for.
         task: ``"segmentation"``, ``"classification"``, ``"multilabel"`` or ``"regression"``.
@@ -188,10 +188,12 @@ class SegmentationModel(Facts, nn.Module):
             Logits (B, K, H, W), or values of K targets; (B, K) of a decoder for whole images.
 
         Raises:
-            ValueError: An image of other bands, or metadata that the model uses are not given.
+            ValueError: An image of another shape or bands, or metadata that it uses are not given.
                 What it does not use may be given and changes nothing.
         """
-        self.plain_backbone.check_input(image)
+        if image.ndim != 4:  # before scaling, which would broadcast
+            raise GeopeftError(f"A model takes images (B, C, H, W); got {tuple(image.shape)}.")
+        self.plain_backbone.check_input(image)  # other bands would broadcast as well
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 

@@ -9,7 +9,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import without
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.tuning.methods import CARDS, NAMES
 
 DEVICES = ("auto", "cpu", "cuda")
 #: Lightning's other strategies split the weights, or train in processes that give no history back.
@@ -49,10 +49,10 @@ def check_fit(
             unfit chip among those that are read, or one without the metadata that the model uses.
     """
     expect(model, "method_options", "the model that build_model returned")
-    if model.method not in CARDS:
+    if model.method not in CARDS:  # None, or such as "merged lora"
         what = f"This is a {model.method} model" if model.method else "Nothing is attached"
         raise GeopeftError(
-            f"{what}: build one and call attach(model, method) first, with one of {[*CARDS]}."
+            f"{what}: build one and call attach(model, method) first, with one of {NAMES}."
         )
     for label, value in numbers.items():
         whole(label, value)

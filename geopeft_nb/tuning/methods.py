@@ -136,6 +136,8 @@ CARDS = {card.name: card for card in (
     ),
 )}  # fmt: skip
 
+#: Methods that `attach` takes by name; of peft's others it takes a config.
+NAMES = tuple(name for name in CARDS if name != "peft")
 #: Options that are whole numbers above 0.
 WHOLE = ("r", "prompts", "width", "stem", "oft_block_size")
 
@@ -198,7 +200,7 @@ def attach(
 def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
     if not isinstance(method, str):
         return _card_of_config(method)
-    check_name("method", method, [name for name in CARDS if name != "peft"])
+    check_name("method", method, NAMES)
     return CARDS[method]
 
 
@@ -225,11 +227,12 @@ def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str
     known = set(inspect.signature(make).parameters)
     if card.fields:
         known |= {entry.name for entry in fields(getattr(import_module("peft"), card.fields))}
+    known -= {"backbone", "options", *card.fixed}  # what attach and the card give
     for name, value in options.items():
-        if name not in known - set(card.fixed):
+        if name not in known:
+            hint = did_you_mean(name, known | {"name", "seed"})
             raise GeopeftError(
-                f"Unknown option of {card.name} {name!r}.{did_you_mean(name, known)} "
-                f"Options: {card.options}."
+                f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
             )
         if name in WHOLE:
             whole(name, value)

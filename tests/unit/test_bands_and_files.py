@@ -4,6 +4,7 @@ import errno
 import hashlib
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import huggingface_hub
 import pooch
 import pytest
 
+import geopeft_nb as gp
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.bands import HLS_BANDS, band_indices, band_name
 from geopeft_nb.errors import GeopeftError, unknown_name, whole
 from geopeft_nb.files import (
@@ -205,7 +208,8 @@ def test_without_a_network_a_missing_file_is_told_after_one_question(
     assert asked.count("huggingface.co") <= 2 and len(asked) <= 3 and not caplog.records
 
 
-def test_downloading_weights_that_are_not_for_commercial_use_warns(
+@pytest.mark.filterwarnings("ignore:.*not for commercial use:UserWarning")
+def test_what_is_downloaded_from_an_address_is_returned(
     mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def retrieve(*_: object, **__: object) -> Path:
@@ -213,5 +217,18 @@ def test_downloading_weights_that_are_not_for_commercial_use_warns(
         return mirror / "arrived"
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    with pytest.warns(UserWarning, match=r"not for commercial use: CC-BY-NC-4\.0"):
-        assert fetch(URL) == mirror / "arrived"
+    assert fetch(URL) == mirror / "arrived"
+
+
+def test_downloading_weights_that_are_not_for_commercial_use_warns_the_line_that_asked(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def retrieve(*_: object, **__: object) -> Path:
+        raise OSError("offline")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    monkeypatch.setitem(CARDS, "geopeft_tiny", replace(CARDS["geopeft_tiny"], weights=URL))
+    message = r"not for commercial use: CC-BY-NC-4\.0"
+    with pytest.warns(UserWarning, match=message) as warned, pytest.raises(FileNotFoundError):
+        gp.load_backbone("geopeft_tiny")
+    assert [warning.filename for warning in warned] == [__file__]

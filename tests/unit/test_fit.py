@@ -170,8 +170,10 @@ def test_bad_settings_are_refused_before_training(
 
 def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
-    with pytest.raises(ValueError, match=r"Nothing is attached: .* call attach\(model, "):
+    with pytest.raises(ValueError, match=r"Nothing is attached: .* call attach\(model, ") as caught:
         gp.fit(model, data)
+    assert all(f"'{name}'" in str(caught.value) for name in gp.list_methods().index)
+    assert "'peft'" not in str(caught.value)  # which attach refuses
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Building a model, attaching a method, and saving only what was trained."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,12 @@ def test_chips_that_patches_do_not_fill_are_refused_unless_padded() -> None:
 def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
     with pytest.raises(ValueError, match=r"load_backbone\(\.\.\., bands=data\.bands"):
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 1, 16, 16), (6, 16, 16)])
+def test_a_model_refuses_what_is_no_batch_of_images(data: GeoData, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"(B, C, H, W); got {shape}")):
+        build(data)(torch.zeros(shape))
 
 
 def test_one_backbone_serves_one_model(data: GeoData) -> None:
