@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +259,9 @@ def _train(
         watching.append(saver)
     # For what is drawn before the first batch; from then on `order` seeds each.
     lightning.seed_everything(settings["seed"], verbose=False)
-    recipes = applied(model, settings["frugal"]) if settings["frugal"] else nullcontext({})
+    recipes: AbstractContextManager[dict[str, str]] = nullcontext({})
+    if settings["frugal"]:
+        recipes = applied(model, settings["frugal"])
     state = "stopped"  # unless the loop comes to its end
     with quiet(), recipes as done:
         trainer = _trainer(settings, options, watching, epochs)
