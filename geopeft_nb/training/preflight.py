@@ -9,7 +9,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import without
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.methods import CARDS, NAMES
+from geopeft_nb.tuning.methods import CARDS, names
 
 DEVICES = ("auto", "cpu", "cuda")
 #: Lightning's other strategies split the weights, or train in processes that give no history back.
@@ -52,7 +52,7 @@ def check_fit(
     if model.method not in CARDS:  # None, or such as "merged lora"
         what = f"This is a {model.method} model" if model.method else "Nothing is attached"
         raise GeopeftError(
-            f"{what}: build one and call attach(model, method) first, with one of {NAMES}."
+            f"{what}: build one and call attach(model, method) first, with one of {names()}."
         )
     for label, value in numbers.items():
         whole(label, value)

@@ -136,10 +136,13 @@ CARDS = {card.name: card for card in (
     ),
 )}  # fmt: skip
 
-#: Methods that `attach` takes by name; of peft's others it takes a config.
-NAMES = tuple(name for name in CARDS if name != "peft")
 #: Options that are whole numbers above 0.
 WHOLE = ("r", "prompts", "width", "stem", "oft_block_size")
+
+
+def names() -> list[str]:
+    """Return the methods that `attach` takes by name, your own too; others it takes as a config."""
+    return [name for name in CARDS if name != "peft"]
 
 
 def attach(
@@ -200,7 +203,7 @@ def attach(
 def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
     if not isinstance(method, str):
         return _card_of_config(method)
-    check_name("method", method, NAMES)
+    check_name("method", method, names())
     return CARDS[method]
 
 
