@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,20 +110,27 @@ def test_run_is_saved_with_its_history(data: GeoData, tmp_path: Path) -> None:
     assert gp.load_model(tmp_path / "run").method == "linear_probe"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[object]:
+    """Python's handler of interrupts, which a program that runs in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_keeps_the_best_weights_and_the_history(
-    data: GeoData, monkeypatch: pytest.MonkeyPatch
+    data: GeoData, interruptible: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(self: Dashboard) -> None:
         if len(self.state["rows"]) == 8:  # in the middle of the third epoch
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Dashboard, "update", interrupt)
-    before = signal.getsignal(signal.SIGINT)
     run = train(data, epochs=50)
     assert run.state == "stopped"
     assert len(run.history) == 8
     assert run.best["val_miou"] == run.history.val_miou.max()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is interruptible
     assert run.predict([data.test[0]])[0].shape == (16, 16)
 
 
