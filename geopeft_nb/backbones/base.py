@@ -155,16 +155,14 @@ class Backbone(Facts, nn.Module):
         Raises:
             ValueError: Another number of dimensions, bands or frames.
         """
-        given = tuple(image.shape)
-        if image.ndim == 4:
-            image = image[:, :, None]
-        if image.ndim != 5 or image.shape[1:3] != (len(self.bands), self.frames):
+        series = image[:, :, None] if image.ndim == 4 else image
+        if series.ndim != 5 or series.shape[1:3] != (len(self.bands), self.frames):
             raise GeopeftError(
                 f"{self.card.name} was loaded for (B, C, H, W) or (B, C, T, H, W) with "
                 f"C={len(self.bands)} bands, {', '.join(self.bands)}, and T={self.frames} frames; "
-                f"got shape {given}. Use load_backbone(..., bands=[...], frames=...)."
+                f"got shape {(*image.shape,)}. Use load_backbone(..., bands=[...], frames=...)."
             )
-        return image
+        return series
 
     def prepare(
         self, image: Tensor, temporal: Tensor | None, location: Tensor | None
@@ -224,8 +222,8 @@ class Stages(Backbone):
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which maps are returned, None all; see `Backbone.choose`."""
-        count = len(self.stages)
-        self.layers = choose_layers(range(count) if layers is None else layers, count)
+        depth = len(self.stages)
+        self.layers = (*range(depth),) if layers is None else choose_layers(layers, depth)
         taken = [self.stages[layer] for layer in self.layers]
         self.channels, self.strides = zip(*taken, strict=True)
         self.patch_size = self.strides[-1]
@@ -266,7 +264,8 @@ class Transformer(Backbone):
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which blocks' outputs are returned; see `Backbone.choose`."""
-        self.layers = choose_layers(layers, len(self.blocks))
+        depth = len(self.blocks)
+        self.layers = (depth - 1,) if layers is None else choose_layers(layers, depth)
         self.strides = (self.patch_size,) * len(self.layers)
         self.channels = (self.width,) * len(self.layers)
 
@@ -322,18 +321,18 @@ class CardTransformer(Transformer):
         self.choose(self.request.layers)
 
 
-def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Return the chosen blocks as ascending indices from 0.
 
     Args:
-        layers: Indices, negative ones count from the end; None means the last block.
-        depth: Number of blocks.
+        layers: Indices, negative ones count from the end.
+        depth: Number of blocks, or of stages.
 
     Raises:
         ValueError: An index is outside the network, or given twice.
     """
     try:
-        chosen = [range(depth)[index] for index in ([-1] if layers is None else layers)]
+        chosen = [range(depth)[index] for index in layers]
     except (TypeError, IndexError):
         chosen = []
     if not chosen or len(set(chosen)) < len(chosen):

@@ -7,31 +7,32 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geopeft_nb.backbones.base import Backbone, Request, choose_layers
+from geopeft_nb.backbones.base import Backbone, Request
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.files import checksum_of, fetch
 
-#: Family of a card -> module and class that build it.
+#: Family of a card -> module and class that build it; imported when asked for.
 FAMILIES = {
-    "prithvi": ("prithvi", "PrithviViT"),
-    "clay": ("clay", "ClayViT"),
-    "satmae": ("satmae", "SatMAEViT"),
-    "galileo": ("galileo", "GalileoViT"),
-    "resnet": ("timm_models", "TimmStages"),
-    "vit": ("timm_models", "TimmViT"),
-    "unet": ("own", "UNet"),
-    "own": ("own", "OwnBackbone"),
+    "prithvi": "prithvi:PrithviViT",
+    "clay": "clay:ClayViT",
+    "satmae": "satmae:SatMAEViT",
+    "galileo": "galileo:GalileoViT",
+    "resnet": "timm_models:TimmStages",
+    "vit": "timm_models:TimmViT",
+    "unet": "own:UNet",
+    "own": "own:OwnBackbone",
 }
 
 
@@ -76,17 +77,15 @@ def load_backbone(
     side = card.img_size if img_size is None else img_size
     request = Request(chosen, side, frames, layers, gsd)
     check_request(card, request)
-    module, network = FAMILIES[card.family]
-    build = getattr(import_module(f"geopeft_nb.backbones.{module}"), network)
+    build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     with seeded(seed):
         backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
         weights = None
     if chosen != card.bands:
         announce_bands(backbone, shares=weights is not None and not backbone.any_band)
-    if weights is None:
-        backbone.provenance = {"weights": f"random initialisation, seed {seed}"}
-    else:
+    backbone.provenance = {"weights": f"random initialisation, seed {seed}"}
+    if weights is not None:
         load_weights(backbone, weights)
     return backbone
 
@@ -115,7 +114,6 @@ def check_request(card: BackboneCard, request: Request) -> None:
         )
     if not request.gsd > 0:
         raise GeopeftError(f"gsd must be metres per pixel above 0, got {request.gsd!r}.")
-    choose_layers(request.layers, card.depth)  # to build a large network first takes seconds
 
 
 def announce_bands(backbone: Backbone, shares: bool) -> None:
@@ -176,27 +174,27 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: The file is corrupt, or holds no tensors.
     """
+    plain = path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            # Masked autoencoders store their command line in a Namespace, which holds no code.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if plain else unpickled(path)
     except Exception as error:  # every reader has exceptions of its own for a damaged file
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"
         raise GeopeftError(
-            f"{path} cannot be read as a checkpoint ({reason}). It may be truncated, or hold "
+            f"{path} cannot be read as a checkpoint ({error!r:.150}). It may be truncated, or hold "
             "code or other objects besides tensors. Fetch it again."
         ) from error
-    return named_tensors(content, path)
+    tensors = content if plain else named_tensors(content, path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def unpickled(path: Path) -> Any:  # noqa: ANN401 - whatever a PyTorch file holds
+    """Read a PyTorch file without running any code that it may contain."""
+    # Masked autoencoders store their command line in a Namespace, which holds no code.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`.
-
-    Real numbers of any precision become float32; what is none stays as it is.
-    """
+    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`."""
     for inner in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
             content = content[inner]
@@ -204,7 +202,7 @@ def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise GeopeftError(f"{path} holds no tensors by name, but {str(content)[:100]}.")
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    return tensors
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

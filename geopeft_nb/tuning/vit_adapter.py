@@ -196,7 +196,7 @@ class VitAdapter(Backbone):
         assert isinstance(vit, Transformer)
         depth = len(vit.blocks)  # it runs them all
         self.patch_size, self.layers = vit.patch_size, vit.layers
-        self.provenance, self.any_band = vit.provenance, vit.any_band
+        self.provenance = vit.provenance
         width, heads = vit.width, vit.card.heads
         self.channels = (width,) * len(STRIDES)
         self.vit = vit.requires_grad_(False)
