@@ -80,13 +80,13 @@ class ChipDataset:
         chips: What it holds.
         classes: Class names, to check the masks against.
         ignore_index: Mask value of pixels that count for nothing.
-        kind: What a target is, see `DataCard`.
+        task: What a target is, see `DataCard`.
     """
 
     chips: Sequence[Chip]
     classes: Sequence[str]
     ignore_index: int = -1
-    kind: str = "segmentation"
+    task: str = "segmentation"
 
     def __len__(self) -> int:
         """Return the number of chips."""
@@ -108,7 +108,7 @@ class ChipDataset:
         image, target = torch.from_numpy(found.image), torch.from_numpy(np.asarray(found.target))
         self.check(chip.name, image, target)
         sample = {key: known[key] for key in ("name", "region", "place", "crs", "bounds")}
-        sample |= {"image": image, TASKS[self.kind].target: target}
+        sample |= {"image": image, TASKS[self.task].target: target}
         if date := known["date"]:
             day = date.timetuple().tm_yday
             sample["temporal"] = torch.tensor([[float(date.year), float(day)]])
@@ -131,7 +131,7 @@ class ChipDataset:
             ValueError: NaN or infinite pixels, a target of another shape or type, or unknown
                 classes.
         """
-        task = TASKS[self.kind]
+        task = TASKS[self.task]
         if not np.isfinite(image.numpy()).all():  # faster than torch's
             raise GeopeftError(
                 f"Chip {name!r} has NaN or infinite values: fill them, or leave it out."

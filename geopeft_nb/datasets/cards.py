@@ -15,7 +15,7 @@ class DataCard:
     Attributes:
         name: What `load_data` takes.
         title: Full name.
-        task: What is predicted, in words.
+        predicts: What is predicted, in words.
         classes: Class names; the index is the value in the mask.
         colours: One #rrggbb colour per class, the same in figures and maps.
         bands: All bands of the files, in their order.
@@ -27,7 +27,7 @@ class DataCard:
         licence: Licence of imagery and labels.
         citation: What to cite.
         synthetic: True if the pixels are simulated.
-        kind: What a target is: ``"segmentation"`` (a class per pixel), ``"regression"`` (numbers
+        task: What a target is: ``"segmentation"`` (a class per pixel), ``"regression"`` (numbers
             per pixel; `classes` name them), ``"classification"`` (a class per image) or
             ``"multilabel"`` (any number of labels per image).
         homepage: Where the data set is described.
@@ -48,7 +48,7 @@ class DataCard:
 
     name: str
     title: str
-    task: str
+    predicts: str
     classes: tuple[str, ...]
     colours: tuple[str, ...]
     bands: tuple[str, ...]
@@ -60,7 +60,7 @@ class DataCard:
     licence: str
     citation: str
     synthetic: bool = False
-    kind: str = "segmentation"
+    task: str = "segmentation"
     homepage: str = ""
     default_bands: tuple[str, ...] | None = None
     mean: tuple[float, ...] = ()

@@ -44,7 +44,7 @@ from geopeft_nb.errors import GeopeftError
 CARD = DataCard(
     name="folder",
     title="Your own files",
-    task="what your masks or polygons say, per pixel",
+    predicts="what your masks or polygons say, per pixel",
     classes=(),
     colours=(),
     bands=(),

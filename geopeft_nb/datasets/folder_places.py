@@ -167,7 +167,7 @@ def keep_apart(data: GeoData, tiles: Mapping[str, Tile]) -> tuple[GeoData, int]:
                 "that is judged. Take a larger block=, or files that overlap less."
             )
         left_out += len(part) - len(chips)
-        kept[side] = ChipDataset(chips, part.classes, part.ignore_index, part.kind)
+        kept[side] = ChipDataset(chips, part.classes, part.ignore_index, part.task)
         judged += [tiles[chip.name] for chip in chips]
     return replace(data, train=kept["train"], val=kept["val"]), left_out
 

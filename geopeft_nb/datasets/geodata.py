@@ -37,7 +37,7 @@ class GeoData(Facts):
         regions: The home regions.
         size: Chip side in pixels.
         ignore_index: Mask value that counts for nothing.
-        task: The kind of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
+        task: That of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
             ``"multilabel"``.
         notes: What the loader has to say about these files.
     """
@@ -59,7 +59,7 @@ class GeoData(Facts):
     def __post_init__(self) -> None:
         """Take task, class names and colours from the card."""
         card = self.card
-        vars(self).update(task=card.kind, classes=card.classes, colours=card.colours)
+        vars(self).update(task=card.task, classes=card.classes, colours=card.colours)
 
     @property
     def parts(self) -> dict[str, ChipDataset]:
@@ -144,7 +144,7 @@ class GeoData(Facts):
         Raises:
             ValueError: See `check_sides`.
         """
-        part = partial(ChipDataset, classes=card.classes, kind=card.kind)
+        part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
         data = cls(train, val, test, away, card, bands, regions, size)

@@ -19,7 +19,7 @@ from geopeft_nb.files import find_dataset, find_folder
 CARD = DataCard(
     name="hls_water",
     title="HLS water chips",
-    task="water or land, per pixel",
+    predicts="water or land, per pixel",
     classes=("land", "water"),
     colours=("#D9CFB8", "#0072B2"),
     bands=HLS_BANDS,

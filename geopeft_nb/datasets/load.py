@@ -130,5 +130,5 @@ def list_datasets(full: bool = False) -> pd.DataFrame:
         full: Show all facts of their cards, not only those that help to choose.
     """
     table = pd.DataFrame([vars(card) for card, _ in LOADERS.values()]).set_index("name")
-    chosen = ["title", "task", "regions", "resolution", "labels", "licence", "synthetic"]
+    chosen = "title task predicts regions resolution labels licence synthetic".split()
     return table if full else table[chosen]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CARD = DataCard(
     name="scenes",
     title="Shipped Sentinel-2 scenes",
-    task="water or land, per pixel",
+    predicts="water or land, per pixel",
     classes=("land", "water"),
     colours=("#D9CFB8", "#0072B2"),
     bands=HLS_BANDS,

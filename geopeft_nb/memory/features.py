@@ -178,7 +178,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         device = next(model.parameters()).device
         for index in range(len(self)):
             sample = self.chips[index]
-            self.targets.append(sample[TASKS[self.chips.kind].target])
+            self.targets.append(sample[TASKS[self.chips.task].target])
             image = torch.stack([turned(sample["image"], view) for view in self.views]).to(device)
             more = stack_metadata([sample] * len(image))
             state = self.split.prefix(image, **{name: x.to(device) for name, x in more.items()})

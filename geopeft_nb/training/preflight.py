@@ -79,11 +79,11 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
         ValueError: They differ; the message says in what.
     """
     expect(data, "holdout", "the data that load_data returned")
-    for kind in ("task", "classes", "bands"):
-        ours, theirs = getattr(model, kind), getattr(data, kind)
+    for what in ("task", "classes", "bands"):
+        ours, theirs = getattr(model, what), getattr(data, what)
         if ours != theirs:
             raise GeopeftError(
-                f"The model was built for the {kind} {ours}, and {data.card.title} has {theirs}. "
+                f"The model was built for the {what} {ours}, and {data.card.title} has {theirs}. "
                 "Take the data of its training, or build a model with these."
             )
 

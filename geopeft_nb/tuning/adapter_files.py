@@ -166,6 +166,8 @@ def load_model(
     model.built_for = about["built_for"]
     if data := model.built_for["data"]:
         facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        if "kind" in facts:  # saved before the task was called so, and its words `predicts`
+            facts["predicts"], facts["task"] = facts.pop("task"), facts.pop("kind")
         model.built_for["data"] = DataCard(**facts)
     return load_adapter(model, source).eval()
 

@@ -102,7 +102,7 @@ def telling(part: ChipDataset, count: int) -> list[Sample]:
         return looked[:: -(-len(looked) // count)]
 
     def spread(sample: Sample) -> float:
-        known = TASKS[part.kind].known(sample["mask"], part.ignore_index)
+        known = TASKS[part.task].known(sample["mask"], part.ignore_index)
         return float(np.std(sample["mask"][known].numpy())) if known.any() else 0.0
 
     return sorted(looked, key=spread, reverse=True)[:count]

@@ -31,7 +31,7 @@ def made_of(targets: list[Any], card: DataCard = CARD, side: int = 16) -> GeoDat
         )
 
     chips = [chip(index, target) for index, target in enumerate(targets)]
-    part = ChipDataset(chips, card.classes, -1, card.kind)
+    part = ChipDataset(chips, card.classes, -1, card.task)
     return GeoData(part, part, part, {"kenya": part}, card, card.bands, ("virginia",), side)
 
 
@@ -74,7 +74,7 @@ def test_all_chips_are_stretched_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "targets", "answer", "said"),
+    ("task", "targets", "answer", "said"),
     [
         ("classification", [1, 1, 0], 1, ["label water", "water ✓"]),
         ("multilabel", [[1, 0]] * 3, [True, True], ["label land", "land, water ✗"]),
@@ -82,13 +82,13 @@ def test_all_chips_are_stretched_alike() -> None:
     ],
 )
 def test_other_tasks_are_answered_in_their_own_words(
-    kind: str,
+    task: str,
     targets: list[Any],
     answer: Any,  # noqa: ANN401 - a class, labels or a map
     said: list[str],
 ) -> None:
-    dtype = np.float32 if kind == "regression" else np.int64
-    data = made_of([np.asarray(t, dtype) for t in targets], replace(CARD, kind=kind), side=2)
+    dtype = np.float32 if task == "regression" else np.int64
+    data = made_of([np.asarray(t, dtype) for t in targets], replace(CARD, task=task), side=2)
     chips = WatchedChips(data, lambda samples: [np.asarray(answer)] * len(samples))
     chips.look()
     assert chips.shown()["chips"][0]["caption"] == ["validation", *said]

@@ -202,7 +202,7 @@ def test_decoders_are_listed_with_options_and_paper() -> None:
     assert "512, 256, 128, 64" in table.loc["unet", "options"]
 
 
-def bright(kind: str, classes: tuple[str, ...], count: int = 24) -> GeoData:
+def bright(task: str, classes: tuple[str, ...], count: int = 24) -> GeoData:
     """Make 16 px chips: the left half is darker or not, the right half too."""
 
     def chip(index: int) -> Chip:
@@ -216,27 +216,27 @@ def bright(kind: str, classes: tuple[str, ...], count: int = 24) -> GeoData:
             "classification": np.int64(dark.sum()),
             "multilabel": np.array([dark.any(), not dark.all()], dtype=np.int64),
             "regression": field if len(classes) == 1 else np.stack([field, 1 - field]),
-        }[kind]
+        }[task]
         return Chip(f"chip-{index}", "virginia", f"p{index}", lambda: (image, target))
 
-    card = replace(CARD, kind=kind, classes=classes, colours=("#000000",) * len(classes))
+    card = replace(CARD, task=task, classes=classes, colours=("#000000",) * len(classes))
     parts = [
-        ChipDataset([chip(i) for i in range(start, count, 3)], classes, -1, kind)
+        ChipDataset([chip(i) for i in range(start, count, 3)], classes, -1, task)
         for start in range(3)
     ]
     return GeoData(*parts, {}, card, CARD.bands, ("virginia",), 16)
 
 
-KINDS = {
+EXAMPLES = {
     "classification": (("none", "one", "both"), "classify", "val_accuracy", 0.9),
     "multilabel": (("dark", "bright"), "classify", "val_f1", 0.9),
     "regression": (("darkness",), "linear", "val_r2", 0.5),
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EXAMPLES)
 def trained(request: pytest.FixtureRequest) -> tuple[str, GeoData, Run]:
-    classes, decoder, _, _ = KINDS[request.param]
+    classes, decoder, _, _ = EXAMPLES[request.param]
     data = bright(request.param, classes)
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=decoder)
     model = gp.attach(model, "linear_probe")
@@ -247,12 +247,12 @@ def test_each_task_is_learnt_and_scored_in_its_own_words(
     trained: tuple[str, GeoData, Run], capsys: pytest.CaptureFixture
 ) -> None:
     task, data, run = trained
-    _, _, column, enough = KINDS[task]
+    _, _, column, enough = EXAMPLES[task]
     assert run.model.task == data.task == task
     assert list(run.history)[-1] == column
     assert run.best[column] == run.history[column].max() > enough
     assert run.history.train_loss.iloc[-1] < 0.7 * run.history.train_loss.iloc[0]
-    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=KINDS[task][1])
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=EXAMPLES[task][1])
     gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, dashboard=True)
     printed = capsys.readouterr().out
     assert f"validation {TASKS[task].title}" in printed and "mIoU" not in printed
@@ -292,7 +292,7 @@ def test_what_a_run_cannot_do_is_refused(trained: tuple[str, GeoData, Run]) -> N
     task, data, run = trained
     with pytest.raises(ValueError, match=f"shows a class for each pixel, .* is for {task}"):
         gp.map_regions(run, data)
-    other = replace(data, card=replace(data.card, kind="segmentation"))
+    other = replace(data, card=replace(data.card, task="segmentation"))
     with pytest.raises(ValueError, match=f"built for the task {task}, and .* has segmentation"):
         gp.evaluate(run, other)
     with pytest.raises(ValueError, match=f"built for the task {task}, and .* has segmentation"):
@@ -329,7 +329,7 @@ def test_labels_stay_and_masks_of_numbers_turn_with_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "target", "message"),
+    ("task", "target", "message"),
     [
         ("classification", np.int64(7), r"label of chip 'odd' has unknown values \[7\]"),
         ("classification", np.zeros(2, np.int64), r"a label of \(2,\) instead of \(\)"),
@@ -338,9 +338,9 @@ def test_labels_stay_and_masks_of_numbers_turn_with_the_image() -> None:
         ("regression", np.zeros((3, 8, 8), np.float32), r"of \(3, 8, 8\) instead of \(2, 8"),
     ],
 )
-def test_unfit_targets_are_named(kind: str, target: np.ndarray, message: str) -> None:
+def test_unfit_targets_are_named(task: str, target: np.ndarray, message: str) -> None:
     image = np.zeros((6, 8, 8), np.float32)
-    chips = ChipDataset([Chip("odd", "r", "p", lambda: (image, target))], ("a", "b"), -1, kind)
+    chips = ChipDataset([Chip("odd", "r", "p", lambda: (image, target))], ("a", "b"), -1, task)
     with pytest.raises(ValueError, match=message):
         chips[0]
 

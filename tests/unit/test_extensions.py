@@ -84,12 +84,12 @@ def test_an_own_method_takes_its_options_and_is_saved(tmp_path: Path) -> None:
 
 def test_an_own_task_is_trained_and_scored() -> None:
     fields = gp.load_data("my_fields")
-    card = replace(fields.card, kind="robust_regression", classes=("height",), colours=("#117733",))
+    card = replace(fields.card, task="robust_regression", classes=("height",), colours=("#117733",))
 
     def parts(chips: Any) -> Any:  # noqa: ANN401
         read = [replace(c, read=lambda c=c: (c.read()[0], c.read()[1].astype(np.float32)))
                 for c in chips.chips]  # fmt: skip
-        return type(chips)(read, card.classes, kind=card.kind)
+        return type(chips)(read, card.classes, task=card.task)
 
     data = replace(
         fields, card=card, train=parts(fields.train), val=parts(fields.val),

@@ -23,7 +23,7 @@ def data() -> GeoData:
 
     def some(chips: ChipDataset, count: int) -> ChipDataset:
         spread = chips.chips[::6][:count]
-        return ChipDataset(spread, chips.classes, chips.ignore_index, chips.kind)
+        return ChipDataset(spread, chips.classes, chips.ignore_index, chips.task)
 
     parts = some(full.train, 20), some(full.val, 6), some(full.test, 2)
     return GeoData(*parts, {}, full.card, full.bands, full.regions, full.size, full.ignore_index)

@@ -20,7 +20,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 
 RASTERS = [case for case in CASES if case.files[0].endswith(".tif")]
-MASKS = [case for case in CASES if case.card.kind == "segmentation"]
+MASKS = [case for case in CASES if case.card.task == "segmentation"]
 each = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -71,7 +71,7 @@ def test_a_sample_has_pixels_of_one_scale_and_says_where_it_is_from(
     numbers = [case.card.bands.index(band) + 1 for band in HLS_BANDS]
     expected = torch.tensor(numbers) * case.level
     torch.testing.assert_close(sample["image"][:, 40, 30], expected)
-    if case.card.kind == "segmentation":
+    if case.card.task == "segmentation":
         assert sample["mask"].dtype == torch.int64 and sample["mask"].shape == (size, size)
         assert (sample["mask"][40, 30], sample["mask"][40, 110 if size == 128 else -1]) == (0, 1)
     else:
@@ -265,7 +265,7 @@ def test_a_model_a_figure_and_the_data_card_take_the_data(
     case: Case, made: dict[str, Path]
 ) -> None:
     data = load(case, made[str(case)])
-    decoder = "linear" if case.card.kind == "segmentation" else "classify"
+    decoder = "linear" if case.card.task == "segmentation" else "classify"
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder=decoder).eval()
     with torch.no_grad():
         output = model(data.train[0]["image"][None])

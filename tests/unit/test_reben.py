@@ -183,7 +183,7 @@ def test_multilabel_takes_the_labels_of_the_table_and_needs_no_maps(
 ) -> None:
     data = load(linked(complete, tmp_path, "BigEarthNet-S2", "metadata.parquet"), task="multilabel")
     sample = data.train[0]
-    assert data.task == "multilabel" and data.card.kind == "multilabel"
+    assert data.task == "multilabel" and data.card.task == "multilabel"
     there = [name for name, yes in zip(data.classes, sample["label"], strict=True) if yes]
     assert there == ["Agro-forestry areas", "Pastures"] and "mask" not in sample
     assert sample["image"].shape == (6, 128, 128)

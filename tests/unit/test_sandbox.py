@@ -24,7 +24,7 @@ def everything(data: GeoData) -> dict[str, tuple[bytes, bytes]]:
 def test_the_same_seed_gives_the_same_bytes_in_any_order(task: str) -> None:
     first = gp.load_data("sandbox", task=task, chips=12, size=32)
     words, classes = TASKS[task]
-    assert (first.card.task, first.classes) == (words, tuple(classes))
+    assert (first.card.predicts, first.classes) == (words, tuple(classes))
     assert (*first.regions, *first.holdout) == REGIONS and len(first.train) == 4
     again = gp.load_data("sandbox", task=task, chips=12, size=32)
     for region in reversed(again.holdout):  # backwards, and the second window before the first

@@ -117,7 +117,7 @@ def load_published(
     windows = [Cut("", 0, 0, size)] if card.sizes else cuts(card.size, size, card.name)
     found = find(request)
     check_complete(card, found)
-    cache = ChipCache(card.name, repr((card.kind, bands, size)), request.cache and card.compressed)
+    cache = ChipCache(card.name, repr((card.task, bands, size)), request.cache and card.compressed)
 
     def reading(name: str, cut: Cut) -> Reading:
         decode = partial(read, name, found, indices, cut)

@@ -39,7 +39,7 @@ _ALL_COUNT = "all classes count in scores, 'no data' too, as in arXiv 2504.17397
 CASHEW = DataCard(
     name="m_cashew_plantation",
     title="GEO-Bench m-cashew-plantation",
-    task="cashew plantation and how well it is managed, per pixel",
+    predicts="cashew plantation and how well it is managed, per pixel",
     classes=(
         "no data", "well-managed plantation", "poorly-managed plantation", "non-plantation",
         "residential", "background", "uncertain",
@@ -81,7 +81,7 @@ SA_CROP = replace(
     CASHEW,
     name="m_sa_crop_type",
     title="GEO-Bench m-SA-crop-type",
-    task="crop type, per pixel",
+    predicts="crop type, per pixel",
     classes=(
         "no data", "lucerne/medics", "planted pastures (perennial)", "fallow", "wine grapes",
         "weeds", "small grain grazing", "wheat", "canola", "rooibos",

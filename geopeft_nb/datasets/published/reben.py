@@ -76,7 +76,7 @@ _HOME = (
 CARD = DataCard(
     name="reben_7k",
     title="reBEN 7k (BigEarthNet v2)",
-    task="land cover in 19 classes, per pixel",
+    predicts="land cover in 19 classes, per pixel",
     classes=tuple(CLASSES),
     colours=tuple(colour for colour, _ in CLASSES.values()),
     bands=tuple(band for band in SENTINEL2_BANDS if band != "CIRRUS"),
@@ -118,7 +118,7 @@ _ZONES = {"33": "austria", "29": "ireland"}
 LISTS = {side: f"reBEN/reBEN_7k/{side}" for side in SIDES} | {"holdout": "reBEN/reBEN_7k/ood"}
 TASKS = {
     "segmentation": CARD,
-    "multilabel": replace(CARD, kind="multilabel", task="which of 19 land covers are in the patch"),
+    "multilabel": replace(CARD, task="multilabel", predicts="which of 19 land covers are there"),
 }
 
 _URL = (

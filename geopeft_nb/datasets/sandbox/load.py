@@ -45,7 +45,7 @@ CHIPS_PER_PLACE = WINDOWS**2
 CARD = DataCard(
     name="sandbox",
     title="Sandbox planet (SYNTHETIC)",
-    task="choose with task=: " + ", ".join(TASKS),
+    predicts="choose with task=: " + ", ".join(TASKS),
     classes=tuple(TASKS["flood"][1]),
     colours=tuple(TASKS["flood"][1].values()),
     bands=HLS_BANDS,
@@ -89,7 +89,7 @@ def load_sandbox(
         raise GeopeftError("sandbox is computed and has no files; leave root out.")
     size = request.size or CARD.size
     words, colours = TASKS[task]
-    card = replace(CARD, task=words, classes=tuple(colours), colours=tuple(colours.values()))
+    card = replace(CARD, predicts=words, classes=tuple(colours), colours=tuple(colours.values()))
     indices, names = choose_bands(request.bands, card)
 
     @cache
