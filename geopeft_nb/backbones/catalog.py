@@ -8,7 +8,7 @@ toolkit's images are reflectance 0-1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, nearest_band
@@ -111,10 +111,8 @@ GEOPEFT_TINY = BackboneCard(
     patch_size=8, img_size=64, max_frames=64, width=192, depth=6, heads=6, parameters=2_743_680,
     decoder=(128, 2, 4),
     weights=FileEntry(
-        "models/geopeft_tiny.safetensors",
-        size=6_482_064,
+        "models/geopeft_tiny.safetensors", size=6_482_064, licence="Apache-2.0",
         sha256="aea5c59938ce99d1482cf7801da3153cc6c7a67cc01b1944c0fa7b66effc0aaf",
-        licence="Apache-2.0",
     ),
     citation="data/models/README.md of this toolkit",
 )  # fmt: skip
@@ -143,11 +141,8 @@ _SIZES: dict[str, dict[str, Any]] = {
     "600M": {"width": 1280, "depth": 32, "heads": 16, "patch_size": 14},
 }
 #: Facts of the models that take time and location, and of those that do not.
-_TL: dict[str, Any] = {
-    "takes_time": True,
-    "takes_location": True,
-    "first_day": 0,  # as arXiv 2504.17397 fine-tuned them; their own model card counts from 1
-}
+# Days from 0, as arXiv 2504.17397 fine-tuned them; their own model card counts from 1.
+_TL: dict[str, Any] = {"takes_time": True, "takes_location": True, "first_day": 0}
 _PLAIN: dict[str, Any] = {"extra": {"drops": ("temporal_embed_enc.", "location_embed_enc.")}}
 _PRITHVI = [
     BackboneCard(
@@ -205,42 +200,34 @@ _CLAY = BackboneCard(
     takes_time=True, takes_location=True, takes_gsd=True,
 )  # fmt: skip
 
-_SATMAE = BackboneCard(
-    name="satmae_base",
-    title="SatMAE group-channel ViT-B",
-    family="satmae",
-    sensor="Sentinel-2 (fMoW), 10-60 m",
-    bands=_TEN_BANDS,
-    mean=_reflectance(
-        1184.3824625, 1120.77120066, 1136.26026392, 1263.73947144, 1645.40315151,
-        1846.87040806, 1762.59530783, 1972.62420416, 1732.16362238, 1247.91870117,
-    ),
-    std=_reflectance(
-        650.2842772, 712.12507725, 965.23119807, 948.9819932, 1108.06650639,
-        1258.36394548, 1233.1492281, 1364.38688993, 1310.36996126, 1087.6020813,
-    ),
-    scheme="range",
-    patch_size=8, img_size=96, width=768, depth=12, heads=12, parameters=85_625_856,
-    weights=FileEntry(
-        "pretrain-vit-base-e199.pth",
-        url="https://zenodo.org/records/7338613/files/pretrain-vit-base-e199.pth",
-        licence="CC-BY-NC-4.0",
-    ),
-    citation="Cong et al., arXiv 2207.08051",
-    extra={"groups": ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)), "group_code": 256},
-)  # fmt: skip
-
-_SATMAE_LARGE = replace(
-    _SATMAE,
-    name="satmae_large",
-    title="SatMAE group-channel ViT-L",
-    width=1024, depth=24, heads=16, parameters=303_083_264,
-    weights=FileEntry(
-        "pretrain-vit-large-e199.pth",
-        url="https://zenodo.org/records/7338613/files/pretrain-vit-large-e199.pth",
-        licence="CC-BY-NC-4.0",
-    ),
-)  # fmt: skip
+_SATMAE = [
+    BackboneCard(
+        name=f"satmae_{size}",
+        title=f"SatMAE group-channel ViT-{size[0].upper()}",
+        family="satmae",
+        sensor="Sentinel-2 (fMoW), 10-60 m",
+        bands=_TEN_BANDS,
+        mean=_reflectance(
+            1184.3824625, 1120.77120066, 1136.26026392, 1263.73947144, 1645.40315151,
+            1846.87040806, 1762.59530783, 1972.62420416, 1732.16362238, 1247.91870117,
+        ),
+        std=_reflectance(
+            650.2842772, 712.12507725, 965.23119807, 948.9819932, 1108.06650639,
+            1258.36394548, 1233.1492281, 1364.38688993, 1310.36996126, 1087.6020813,
+        ),
+        scheme="range",
+        patch_size=8, img_size=96, width=width, depth=depth, heads=heads, parameters=parameters,
+        weights=FileEntry(
+            f"pretrain-vit-{size}-e199.pth", licence="CC-BY-NC-4.0",
+            url=f"https://zenodo.org/records/7338613/files/pretrain-vit-{size}-e199.pth",
+        ),
+        citation="Cong et al., arXiv 2207.08051",
+        extra={"groups": ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9)), "group_code": 256},
+    )
+    for size, width, depth, heads, parameters in [
+        ("base", 768, 12, 12, 85_625_856), ("large", 1024, 24, 16, 303_083_264)
+    ]
+]  # fmt: skip
 
 _DECUR = BackboneCard(
     name="decur_resnet50",
@@ -252,58 +239,46 @@ _DECUR = BackboneCard(
     std=(1.0,) * 13,
     patch_size=32, img_size=224, width=2048, depth=4, heads=0, parameters=23_539_392,
     weights=hub_file(
-        "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth",
-        "torchgeo/decur",
+        "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth", "torchgeo/decur",
         revision="eba7ae5945d482a4319be046d34b552db5dd9950",
-        sha256="fc6b09ff",  # the file's name states these digits
-        licence="Apache-2.0",
+        sha256="fc6b09ff", licence="Apache-2.0",  # the file's name states these digits
     ),
     citation="Wang et al., arXiv 2309.05300",
     extra={"timm": "resnet50"},
 )  # fmt: skip
 
-_GALILEO = BackboneCard(
-    name="galileo_nano",
-    title="Galileo nano",
-    family="galileo",
-    sensor="Sentinel-2 (with radar, weather and maps), 10 m",
-    bands=_TEN_BANDS,
-    mean=_reflectance(
-        1395.3408730676722, 1338.4026921784578, 1343.09883810357, 1543.8607982512297,
-        2186.2022069512263, 2525.0932853316694, 2410.3377187373408, 2750.2854646886753,
-        2234.911100061487, 1474.5311266077113,
-    ),
-    std=_reflectance(
-        917.7041440370853, 913.2988423581528, 1092.678723527555, 1047.2206083460424,
-        1048.0101611156767, 1143.6903026819996, 1098.979177731649, 1204.472755085893,
-        1145.9774063078878, 980.2429840007796,
-    ),
-    scheme="inside",
-    patch_size=8, img_size=64, max_frames=24, width=128, depth=4, heads=8, parameters=885_088,
-    weights=hub_file(
-        "galileo_nano/encoder.pt",
-        "nasaharvest/galileo",
-        "models/nano/encoder.pt",
-        size=4_189_406,
-        sha256="eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c",
-        licence="MIT",
-    ),
-    citation="Tseng et al., arXiv 2502.09356",
-    takes_time=True, takes_location=True, takes_gsd=True,
-)  # fmt: skip
-
-
-_LARGER_GALILEO = [
-    replace(
-        _GALILEO, name=f"galileo_{size}", title=f"Galileo {size}", width=width, depth=12,
-        heads=heads, parameters=parameters,
+_GALILEO = [
+    BackboneCard(
+        name=f"galileo_{size}",
+        title=f"Galileo {size}",
+        family="galileo",
+        sensor="Sentinel-2 (with radar, weather and maps), 10 m",
+        bands=_TEN_BANDS,
+        mean=_reflectance(
+            1395.3408730676722, 1338.4026921784578, 1343.09883810357, 1543.8607982512297,
+            2186.2022069512263, 2525.0932853316694, 2410.3377187373408, 2750.2854646886753,
+            2234.911100061487, 1474.5311266077113,
+        ),
+        std=_reflectance(
+            917.7041440370853, 913.2988423581528, 1092.678723527555, 1047.2206083460424,
+            1048.0101611156767, 1143.6903026819996, 1098.979177731649, 1204.472755085893,
+            1145.9774063078878, 980.2429840007796,
+        ),
+        scheme="inside",
+        patch_size=8, img_size=64, max_frames=24,
+        width=width, depth=depth, heads=heads, parameters=parameters,
         weights=hub_file(
             f"galileo_{size}/encoder.pt", "nasaharvest/galileo", f"models/{size}/encoder.pt",
-            licence="MIT",
+            size=file_bytes, sha256=sha256, licence="MIT",
         ),
+        citation="Tseng et al., arXiv 2502.09356",
+        takes_time=True, takes_location=True, takes_gsd=True,
     )
-    for size, width, heads, parameters in [
-        ("tiny", 192, 3, 5_476_368), ("base", 768, 12, 85_606_464)
+    for size, width, depth, heads, parameters, file_bytes, sha256 in [
+        ("nano", 128, 4, 8, 885_088, 4_189_406,
+         "eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c"),
+        ("tiny", 192, 12, 3, 5_476_368, None, None),
+        ("base", 768, 12, 12, 85_606_464, None, None),
     ]
 ]  # fmt: skip
 
@@ -321,9 +296,5 @@ _UNET = BackboneCard(
 )  # fmt: skip
 
 CARDS: dict[str, BackboneCard] = {
-    card.name: card
-    for card in [
-        GEOPEFT_TINY, *_PRITHVI, _CLAY, _SATMAE, _SATMAE_LARGE, _DECUR, _GALILEO,
-        *_LARGER_GALILEO, _UNET,
-    ]
-}  # fmt: skip
+    card.name: card for card in (GEOPEFT_TINY, *_PRITHVI, _CLAY, *_SATMAE, _DECUR, *_GALILEO, _UNET)
+}

@@ -9,6 +9,7 @@ image of Sentinel-2 bands alone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -37,6 +38,13 @@ UNUSED = (
     "time_embed.ERA5.", "time_embed.TC.", "time_embed.VIIRS.", "static_embed.LS.",
     "static_embed.DW_static.", "static_embed.WC_static.", "sp_channel_embed", "t_channel_embed",
 )  # fmt: skip
+
+#: Published names, as patterns -> ours.
+RENAMED = {
+    r"space_time_embed\.(\w+)\.proj": r"patch_embed.\1", "s_t_channel_embed": "group_embed",
+    "st_channel_embed": "static_embed", r"month_embed\.weight": "month_embed",
+    r"static_embed\.location": "location_embed",
+}  # fmt: skip
 
 #: Side of the stored patch kernels; smaller patches use resized ones.
 KERNEL = 8
@@ -78,19 +86,13 @@ class GalileoViT(CardTransformer):
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep what Sentinel-2 bands need and choose bands; see `Backbone.translate`."""
-        state = {key.replace("backbone.", ""): value for key, value in state.items()}
-        kept = {}
+        absent = (f"space_time_embed.{group}." for group in GROUP_CODE.keys() - self.members.keys())
+        unused, kept = (*UNUSED, *absent), {}
         for key, value in state.items():
-            group, _, rest = key.removeprefix("space_time_embed.").partition(".")
-            if key.startswith(UNUSED) or (group in GROUP_CODE and group not in self.members):
-                continue
-            if group in GROUP_CODE:
-                key = f"patch_embed.{group}.{rest.removeprefix('proj.')}"
-            key = {
-                "s_t_channel_embed": "group_embed", "st_channel_embed": "static_embed",
-                "month_embed.weight": "month_embed",
-            }.get(key, key.replace("static_embed.location.", "location_embed."))  # fmt: skip
-            kept[key] = value
+            if not key.startswith(unused):
+                for theirs, ours in RENAMED.items():
+                    key = re.sub(theirs, ours, key)
+                kept[key] = value
         for group in GROUPS.keys() & self.members.keys():
             adapt_group(kept, f"patch_embed.{group}", GROUPS[group], self.members[group])
         return kept

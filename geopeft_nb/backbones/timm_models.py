@@ -5,9 +5,8 @@ torchgeo's ResNets and ViTs are timm's networks with weights of their own, so ti
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -175,20 +174,15 @@ def make_card(name: str) -> BackboneCard:
 
 
 def _timm_card(name: str, model: str) -> BackboneCard:
-    config: Any = None
-    with contextlib.suppress(RuntimeError):  # timm's error for an unknown tag
-        config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    if config is None:
-        known = timm.list_models(pretrained="." in model)
-        raise unknown_name("timm model", model, _near(model, known))
-    licence = config.license or "not stated by timm"
-    # A model of which timm has no weights keeps an entry without address: loading it must fail.
-    path = (config.url or "").rpartition("/")[2] or f"{model}/model.safetensors"
-    file = FileEntry(path, url=config.url or "", licence=licence)
-    if config.hf_hub_id:
-        path = config.hf_hub_filename or "model.safetensors"
-        local = f"{config.hf_hub_id.rpartition('/')[2]}/{path}"
-        file = hub_file(local, config.hf_hub_id, path, licence=licence)
+    _check_name("timm model", model, timm.list_models(pretrained="." in model))
+    config: Any = timm.get_pretrained_cfg(model)
+    licence, name_of_file = config.license or "not stated by timm", "model.safetensors"
+    if hub := config.hf_hub_id:
+        local = f"{hub.rpartition('/')[2]}/{name_of_file}"
+        file = hub_file(local, hub, name_of_file, licence=licence)
+    else:  # a model of which timm has no weights has no address: loading it must fail
+        url = config.url or ""
+        file = FileEntry(url.rpartition("/")[2] or model, url=url, licence=licence)
     return BackboneCard(
         name=name,
         title=f"{model} of timm",
@@ -209,8 +203,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
 
     kinds = [kind for kind in vars(models) if kind.endswith("_Weights")]
     known = {str(weight): weight for kind in kinds for weight in getattr(models, kind)}
-    if model not in known:
-        raise unknown_name("torchgeo weight", model, _near(model, known))
+    _check_name("torchgeo weight", model, known)
     weight, kind = known[model], model.partition("_")[0]
     if not kind.startswith(("ResNet", "ViT")):
         raise GeopeftError(f"{name} is no ResNet or ViT, the ones of torchgeo that can be loaded.")
@@ -238,15 +231,9 @@ def bands_of(name: str, numbers: Sequence[str] | None) -> tuple[str, ...]:
     """Name the bands of a weight: the same number is another band on another sensor."""
     if numbers is None and "_RGB_" in name:
         return ("RED", "GREEN", "BLUE")
-    try:
-        sensor = next((n for part, n in _LANDSAT.items() if part in name), "S2")
-        plain = [number.removeprefix("SR_") for number in numbers or ("not listed",)]
-        return tuple(band_name(f"{sensor}:{number}") for number in plain)
-    except ValueError as error:
-        raise GeopeftError(
-            f"{name} reads bands that are not in this toolkit's table of optical bands: {error} "
-            "Choose a weight of Sentinel-2's bands, or of Landsat's surface reflectance."
-        ) from error
+    sensor = next((n for part, n in _LANDSAT.items() if part in name), "S2")
+    plain = [number.removeprefix("SR_") for number in numbers or ("not listed by torchgeo",)]
+    return tuple(band_name(f"{sensor}:{number}") for number in plain)
 
 
 def scaling_of(
@@ -331,7 +318,9 @@ def _measured(card: BackboneCard) -> BackboneCard:
     )
 
 
-def _near(name: str, known: Sequence[str] | dict[str, object]) -> list[str]:
-    """Choose the five nearest names for a message, of those that begin alike if there are any."""
-    alike = [other for other in known if other[:3].lower() == name[:3].lower()]
-    return difflib.get_close_matches(name, alike or list(known), n=5, cutoff=0.0)
+def _check_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Refuse an unknown name, with the five nearest of those that begin alike, if there are any."""
+    if name not in known:
+        alike = [other for other in known if other[:3].lower() == name[:3].lower()]
+        near = difflib.get_close_matches(name, alike or known, n=5, cutoff=0.0)
+        raise unknown_name(kind, name, near)
