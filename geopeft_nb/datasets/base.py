@@ -133,9 +133,7 @@ class ChipDataset:
         """
         task = TASKS[self.task]
         if not np.isfinite(image.numpy()).all():  # faster than torch's
-            raise GeopeftError(
-                f"Chip {name!r} has NaN or infinite values: fill them, or leave it out."
-            )
+            raise GeopeftError(f"Chip {name!r} has NaN or infinite values: fill or leave it out.")
         shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
         # a map of one target may lack the axis of targets
         if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
@@ -143,14 +141,12 @@ class ChipDataset:
                 f"Chip {name!r} has a {task.target} of {tuple(target.shape)} instead of "
                 f"{tuple(shape)}, or {image.dtype} and {target.dtype} instead of {types}."
             )
-        if task.dtype.is_floating_point:  # any number goes, and NaN is one that is not known
-            return
         allowed = task.allowed or {self.ignore_index: "no label"} | dict(enumerate(self.classes))
-        if not np.isin(target.numpy(), [*allowed]).all():
+        # as a number any goes, and NaN is one that is not known
+        if not (task.dtype.is_floating_point or np.isin(target.numpy(), [*allowed]).all()):
             unknown = sorted(set(target.unique().tolist()) - allowed.keys())
-            raise GeopeftError(
-                f"The {task.target} of chip {name!r} has unknown values {unknown}, not {allowed}."
-            )
+            what = f"{task.target} of chip {name!r}"
+            raise GeopeftError(f"The {what} has unknown values {unknown}, not {allowed}.")
 
     def spread(self, at_most: int) -> Iterator[Sample]:
         """Read at most so many chips, evenly spread."""

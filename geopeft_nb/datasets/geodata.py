@@ -75,12 +75,12 @@ class GeoData(Facts):
             ValueError: A region has none.
         """
         sides = {**dict.fromkeys(self.regions, self.test), **self.holdout}
-        parts = {region: side.in_region(region) for region, side in sides.items()}
-        for region, part in parts.items():
-            if not part.chips:
-                raise GeopeftError(
-                    f"Region {region!r} has no chips to score or to show. Load the data without it."
-                )
+        return self._filled({region: side.in_region(region) for region, side in sides.items()})
+
+    def _filled(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
+        """Return the parts; refuse one without chips."""
+        if empty := [name for name, part in parts.items() if not part.chips]:
+            raise GeopeftError(f"{empty[0]!r} has no chips of {self.size} px. Take other regions.")
         return parts
 
     @property
@@ -158,12 +158,9 @@ class GeoData(Facts):
             ValueError: A side is empty, or some places are on two; the message names one.
         """
         trained = {chip.place for chip in self.train.chips}
-        for side, part in self.parts.items():
-            if not part.chips:
-                raise GeopeftError(f"{self.card.name} has no chips of {self.size} px for {side}.")
-            if side.partition(":")[0] not in self.card.claims:  # nor is training among them
-                continue
-            if both := trained & {chip.place for chip in part.chips}:
+        for side, part in self._filled(self.parts).items():
+            both = trained & {chip.place for chip in part.chips}
+            if both and side.partition(":")[0] in self.card.claims:  # training is not among them
                 raise GeopeftError(
                     f"{len(both)} places of {self.card.name} are in training and in {side}, "
                     f"{min(both)!r} among them. Give each place to one side only."

@@ -17,7 +17,7 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.split import block_places, split_regions
+from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.files import data_folder
 
 if TYPE_CHECKING:
@@ -49,15 +49,12 @@ def load_scenes(request: Request) -> GeoData:
     """Load the shipped scenes; see `load_data`.
 
     Raises:
-        FileNotFoundError: The folder lacks one of them.
+        OSError: The folder lacks one of them.
     """
     folder = Path(request.root) if request.root is not None else data_folder() / "scenes"
     indices, bands = choose_bands(request.bands, CARD)
     size = request.size or CARD.size
-    files = [folder / f"{region}.tif" for region in CARD.regions]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"root={str(folder)!r} lacks {', '.join(missing)}.")
-    scenes = [scene_chips(file, size, indices) for file in files]
+    scenes = [scene_chips(folder / f"{region}.tif", size, indices) for region in CARD.regions]
     return split_regions([*chain(*scenes)], request, CARD, bands, size)
 
 
@@ -78,11 +75,11 @@ def scene_chips(path: Path, size: int, indices: list[int]) -> list[Chip]:
     region, chips = path.stem, []
     with rasterio.open(path) as raster:
         rows, columns, crs = raster.height // size, raster.width // size, raster.crs.to_string()
-        places = block_places(region, rows, columns, BLOCK)
-        for (row, column), place in zip(np.ndindex(rows, columns), places, strict=True):
+        for row, column in np.ndindex(rows, columns):
             window = Window(column * size, row * size, size, size)
             bounds, read = raster.window_bounds(window), partial(_read, path, indices, window)
             name = f"{region}-{row:02d}-{column:02d}"
+            place = f"{region}-{row // BLOCK}-{column // BLOCK}"
             chips.append(Chip(name, region, place, read, crs, bounds, DATES.get(region)))
     return chips
 
@@ -90,9 +87,8 @@ def scene_chips(path: Path, size: int, indices: list[int]) -> list[Chip]:
 def _read(path: Path, indices: list[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Return image (C, H, W), reflectance 0-1, and mask (H, W), -1 where there is no label."""
     (image, mask), (rows, columns) = _scene(path), window.toslices()
-    labels = mask[rows, columns].astype(np.int64)
-    labels[labels == 255] = -1
-    return image[indices, rows, columns].astype(np.float32) / 10_000, labels
+    reflectance = image[indices, rows, columns].astype(np.float32) / 10_000
+    return reflectance, mask[rows, columns].astype(np.int64)
 
 
 @lru_cache(maxsize=2)
@@ -101,4 +97,4 @@ def _scene(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     water = path.with_name(f"{path.stem}_water.tif")
     with rasterio.open(path) as raster, rasterio.open(water) as labels:
-        return raster.read(), labels.read(1)
+        return raster.read(), labels.read(1).view(np.int8)  # 255, no label, is -1

@@ -152,49 +152,22 @@ class Cut(NamedTuple):
     side: int
 
 
-def cuts(side: int, size: int, what: str) -> list[Cut]:
+def cuts(side: int, size: int) -> list[Cut]:
     """Cut a square file into square chips.
 
     Args:
         side: Side of the file in pixels.
-        size: Side of a chip in pixels.
-        what: Name of the data set, for the message.
+        size: Side of a chip in pixels, a divisor of it.
 
     Returns:
         The chips, row by row.
 
-    Raises:
-        ValueError: `size` does not divide `side`.
-
     Example:
-        >>> cuts(512, 256, "burn_scars")[1]
+        >>> cuts(512, 256)[1]
         Cut(suffix='-0-256', top=0, left=256, side=256)
     """
-    if side % size:
-        allowed = ", ".join(str(side // n) for n in range(1, 17) if side % n == 0)
-        raise GeopeftError(f"size must divide {side} for {what} ({allowed}, ...), got {size}.")
     corners = [(top, left) for top in range(0, side, size) for left in range(0, side, size)]
     return [Cut(f"-{top}-{left}" if size < side else "", top, left, size) for top, left in corners]
-
-
-def block_places(region: str, rows: int, columns: int, block: int) -> list[str]:
-    """Name the place of each chip of a scene: squares of chips, so that neighbours stay together.
-
-    Args:
-        region: Name to begin with.
-        rows: Rows of chips.
-        columns: Columns of chips.
-        block: Side of a square in chips.
-
-    Returns:
-        rows x columns names, row by row.
-
-    Example:
-        >>> block_places("delta", 1, 3, 2)
-        ['delta-0-0', 'delta-0-0', 'delta-0-1']
-    """
-    cells = np.ndindex(rows, columns)
-    return [f"{region}-{row // block}-{column // block}" for row, column in cells]
 
 
 def shared_places(data: GeoData) -> pd.DataFrame:

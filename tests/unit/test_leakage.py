@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_files import HAND, burn_files, make_table, write_raster
+from published_files import HAND, burn_files, make_eurosat, make_table, write_raster
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
@@ -89,13 +89,13 @@ def own_files(folder: Path) -> None:
 #: What makes the files of a data set that is not on every machine.
 FILES: dict[str, Callable[[Path], None]] = {
     "folder": own_files, "sen1floods11": flood_files, "burn_scars": empty_burns,
-    "reben_7k": reben_files, "m_cashew_plantation": cashew_files, "m_sa_crop_type": crop_files,
+    "reben_7k": reben_files, "eurosat": make_eurosat,
+    "m_cashew_plantation": cashew_files, "m_sa_crop_type": crop_files,
 }  # fmt: skip
 #: A data set's own tasks and splits; what is not here is loaded as it comes.
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "sandbox": [{"task": task} for task in TASKS],
     "folder": [{"band_names": list(HLS_BANDS)}],
-    "eurosat": [{"subset": "sample"}],
     "burn_scars": [{}, {"split": "by_tile"}],
 }
 

@@ -19,7 +19,7 @@ from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset, find_folder
+from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
 
 #: Stands for no data in some files, beside NaN and what their header names.
 NO_DATA = -9999.0
@@ -111,10 +111,11 @@ def load_published(
     indices, bands = choose_bands(request.bands, card)
     choose_regions(card, request)
     size = request.size or card.size
-    if card.sizes and size not in card.sizes:
-        allowed = " or ".join(map(str, card.sizes))
+    fits = size in card.sizes if card.sizes else card.size % size == 0
+    if not fits:
+        allowed = " or ".join(map(str, card.sizes)) or f"a divisor of {card.size}"
         raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
-    windows = [Cut("", 0, 0, size)] if card.sizes else cuts(card.size, size, card.name)
+    windows = [Cut("", 0, 0, size)] if card.sizes else cuts(card.size, size)
     found = find(request)
     check_complete(card, found)
     cache = ChipCache(card.name, repr((card.task, bands, size)), request.cache and card.compressed)
@@ -124,9 +125,8 @@ def load_published(
         raw = cache.read(name + cut.suffix, decode, found.files(name))
         if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():
             raise GeopeftError(
-                f"The files of {name!r} are not the published ones: their pixels are "
-                f"{raw.image.shape} instead of {(len(bands), size, size)}, or their labels are not "
-                "whole numbers. Restore them."
+                f"The files of {name!r} are not the published ones: pixels of {raw.image.shape}, "
+                "or labels that are not whole numbers. Restore them."
             )
         image = raw.image.astype(np.float32) / np.float32(card.scale)
         return raw._replace(image=image, target=raw.target.astype(np.int64))
@@ -137,10 +137,7 @@ def load_published(
             Chip(name + cut.suffix, read=partial(reading, name, cut), **facts) for cut in windows
         ]
 
-    sides = {
-        side: [chip for name in names for chip in chips(name)]
-        for side, names in found.sides.items()
-    }
+    sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
     if "all" in sides:
         data = split_regions(sides["all"], request, card, bands, size)
     else:
@@ -179,14 +176,12 @@ def unpack(
 
     Args:
         name: Folder below a mirror or the cache.
-        archives: The archive, or its parts; none of what only mirrors have.
+        archives: The archive, or its parts.
         request: With the user's own root, which goes before.
         wanted: Says which files are extracted, see `extract`.
     """
     if folder := find_dataset(name, request.root):
         return folder
-    if not archives:
-        return find_folder(name, name)
     parts = [fetch(entry, request.download) for entry in archives]
     return extract(parts, cache_folder() / name, wanted)
 

@@ -72,33 +72,22 @@ CARD = DataCard(
     ),
     leaks=(
         "none within a cell; chips on two sides of a cell's border may lie close to each other. "
-        "geopeft_tiny was pretrained on the images, not the labels, of the sample, of all regions"
+        "geopeft_tiny was pretrained on the images, not the labels, of 200 chips of all regions"
     ),
     download="EuroSAT100.zip, about 10 MB; with subset='full' EuroSATallBands.zip, about 2 GB",
 )  # fmt: skip
 
 _COMMIT = "1ce6f1bfb56db63fd91b6ecc466ea67f2509774c"
 _SOURCE = f"https://huggingface.co/datasets/torchgeo/eurosat/resolve/{_COMMIT}"
-
-
-def _archive(name: str, digest: str) -> FileEntry:
-    url = f"{_SOURCE}/{name}.zip"
-    return FileEntry(f"eurosat/{name}.zip", url=url, licence="MIT", sha256=digest)
-
-
-#: Subset -> where its chips lie below a mirror or the cache, and its archive; the sample of 200
-#: chips is in mirrors only.
-SUBSETS: dict[str, tuple[str, list[FileEntry]]] = {
-    "100": ("eurosat/EuroSAT100", [_archive(
-        "EuroSAT100", "2ed4bb4a6808004c98691f64b366827f7783c76a49151e7c2b70423eb77a5b76")]),
-    "full": ("eurosat/EuroSATallBands", [_archive(
-        "EuroSATallBands", "751f070f9bffa2eed48b24ca2dd0b02959280c08837e8c9a5532a67ba611df59")]),
-    "sample": ("eurosat_ms", []),
-}  # fmt: skip
+#: Subset -> the name of its archive, and its sha256.
+SUBSETS = {
+    "100": ("EuroSAT100", "2ed4bb4a6808004c98691f64b366827f7783c76a49151e7c2b70423eb77a5b76"),
+    "full": ("EuroSATallBands", "751f070f9bffa2eed48b24ca2dd0b02959280c08837e8c9a5532a67ba611df59"),
+}
 
 
 def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
-    """Load EuroSAT, its 100-chip subset, or the mirror's sample; see `load_data`.
+    """Load EuroSAT or its 100-chip subset; see `load_data`.
 
     Home is west and centre: one region alone would leave some 30 of 100 chips for ten classes.
 
@@ -107,7 +96,7 @@ def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
             ``<Class>`` in it, at any depth.
         subset: ``"100"``: torchgeo's EuroSAT100, ten chips of each class; the default, because it
             arrives in seconds and trains in a minute on a laptop. A score on its 20 test chips
-            says little; ``"full"`` (2 GB) is for results, ``"sample"`` the 200 chips of a mirror.
+            says little; ``"full"`` (2 GB) is for results.
 
     Raises:
         ValueError: A file that is no chip of EuroSAT; and see `load_published`.
@@ -118,11 +107,18 @@ def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
 
 def mirror_files() -> list[FileEntry]:
     """Return what a classroom's mirror needs: the subset of 100 chips."""
-    return SUBSETS["100"][1]
+    return [_archive("100")]
+
+
+def _archive(subset: str) -> FileEntry:
+    name, digest = SUBSETS[subset]
+    url = f"{_SOURCE}/{name}.zip"
+    return FileEntry(f"eurosat/{name}.zip", url=url, licence="MIT", sha256=digest)
 
 
 def _find(request: Request, subset: str) -> common.Found:
-    folder = common.unpack(*SUBSETS[subset], request)
+    archive = _archive(subset)
+    folder = common.unpack(archive.path.removesuffix(".zip"), [archive], request)
     everything = common.files_in(folder, "**/[!.]*.tif", CARD)
     paths = [path for path in everything if path.parent.name in CLASSES]
     files = {path.stem: [path] for path in paths}
