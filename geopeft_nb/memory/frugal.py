@@ -45,15 +45,14 @@ def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
     """
     late, plain = _late_blocks(model), model.plain_backbone
     stays = {id(p) for part in (*late, plain.norm) for p in part.parameters()}  # type: ignore[union-attr]
-    early = [p for p in model.backbone.parameters() if p.requires_grad and id(p) not in stays]
+    trained = [p for p in model.backbone.parameters() if p.requires_grad]
+    early = nn.ParameterList(p for p in trained if id(p) not in stays)
     try:
-        for parameter in early:
-            parameter.requires_grad_(False)
+        early.requires_grad_(False)
         count = sum(parameter.numel() for parameter in early)
         yield f"trains the last {len(late)} blocks; {count:,} weights before them stay as they are"
     finally:
-        for parameter in early:
-            parameter.requires_grad_(True)
+        early.requires_grad_(True)
 
 
 def why_not_late(model: SegmentationModel) -> str:
@@ -118,17 +117,15 @@ def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
     They are cheap, and give two fifths of what a block keeps. Where the layer behind is frozen
     nothing is kept anyway.
     """
-    blocks: list[Any] = running_blocks(model)
-    own = [getattr(block, "base_layer", block) for block in blocks]  # without prompts around it
-    try:
-        for block in own:
-            if lean.saving_layers(block):
+    count = 0
+    with ExitStack() as stack:
+        for wrapped in running_blocks(model):
+            block: Any = getattr(wrapped, "base_layer", wrapped)  # without prompts around it
+            if layers := lean.saving_layers(block):
+                stack.callback(vars(block).pop, "forward", None)
                 block.forward = partial(lean.forward, block)
-        count = sum(len(lean.saving_layers(block)) for block in own)
+                count += len(layers)
         yield f"computes the norm or GELU before {count} layers again"
-    finally:
-        for block in own:
-            vars(block).pop("forward", None)
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ RECIPES = {
     ]
 }  # fmt: skip
 #: Of two that do the same only one can be taken.
-RIVALS = (("bf16", "8bit"), ("cached", "cached_on_disk"))
+RIVALS = {"bf16": "8bit", "cached": "cached_on_disk"}
 
 
 def list_recipes() -> pd.DataFrame:
@@ -223,15 +220,14 @@ def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel)
     names = {frugal} if isinstance(frugal, str) else {*(frugal or ())}
     for name in names:
         check_name("recipe", name, [*RECIPES, "all"])
-    chosen, others = [], dict(RIVALS) | {other: one for one, other in RIVALS}
+    for one, other in RIVALS.items():
+        if names >= {one, other}:
+            raise GeopeftError(f"frugal takes either {one!r} or {other!r}: choose one.")
+    chosen = []
     with ExitStack() as stack:
         for name, recipe in RECIPES.items():
-            rival = others.get(name) in names
-            if name in names and rival:
-                raise GeopeftError(f"frugal takes either {name!r} or {others[name]!r}: choose one.")
-            if name not in names and (rival or not recipe.in_all or "all" not in names):
-                continue
-            reason = recipe.refuses(model)
+            in_all = "all" in names and recipe.in_all and RIVALS.get(name) not in names
+            reason = recipe.refuses(model) if name in names or in_all else "not wanted"
             if reason and name in names:
                 raise GeopeftError(reason)
             if not reason:

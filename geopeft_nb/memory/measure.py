@@ -26,8 +26,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-GIB = 2**30  # bytes in one GiB, the unit in which memory is shown everywhere in this package
-
 
 def process_memory() -> int:
     """Return the memory this process holds now, in bytes (resident set size)."""
@@ -103,16 +101,13 @@ def training_bytes(model: nn.Module, compute_loss: Callable[[], Tensor]) -> dict
     own = [*model.parameters(), *model.buffers()]
     kept = KeptTensors(own)
     with unmoved(model), kept.watching():
-        loss = compute_loss()  # held until counted: the graph dies with it
-    activations = sum(kept.count().values())
-    del loss
-    weights = sum(_storages(own).values())
+        loss = compute_loss()  # noqa: F841 - held until counted: the graph dies with it
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     bill = {
-        "weights": weights,
+        "weights": sum(_storages(own).values()),
         "gradients": gradients,
         "optimiser": 2 * gradients,  # AdamW has two moments
-        "activations": activations,
+        "activations": sum(kept.count().values()),
     }
     return {**bill, "total": sum(bill.values())}
 
@@ -137,8 +132,7 @@ class KeptTensors:
             # Kept until counted: a freed address could be given out again. Detached: with its
             # history it would hold the graph that holds it, in a circle that nothing collects.
             detached = tensor.detach()
-            key = detached.untyped_storage()._cdata
-            self._first.setdefault(key, (self._part(), detached))
+            self._first.setdefault(detached.untyped_storage()._cdata, (self._part(), detached))
             return detached, tensor.requires_grad
 
         # Checkpointing computes again from what it saved, with the same gradients wanted.

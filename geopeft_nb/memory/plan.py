@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
 DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
 COLUMNS = tuple(PALETTE)
-PLACES = ("auto", "cpu", "cuda")
 
 
 class MemoryPlan:
@@ -187,7 +186,6 @@ def measure_memory(
             plan.peak = _allocated(step) if gpu else plan.peak
             return plan
     finally:
-        model.zero_grad(set_to_none=True)
         model.to(home)
         for weight, gradient in gradients:
             weight.grad = gradient
@@ -249,7 +247,7 @@ def _check(
     if model.method not in CARDS:
         raise GeopeftError("Nothing that trains is attached: call attach(model, method) first.")
     check_name("precision", precision, AUTOCAST)
-    check_name("device", device, PLACES)
+    check_name("device", device, ("auto", "cpu", "cuda"))
     whole("batch_size", batch_size)
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from geopeft_nb.memory.frugal import RECIPES
-from geopeft_nb.memory.measure import device_memory
+from geopeft_nb.memory.measure import device_memory, hand_back
 from geopeft_nb.memory.plan import COLUMNS, MemoryPlan, memory_plan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
@@ -64,10 +63,9 @@ def explain(
     Returns:
         The error, which has no memory of what failed.
     """
-    gc.collect()
+    hand_back()
+    torch.cuda.empty_cache()  # does nothing unless a GPU is in use
     place = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
-    if place == "cuda":
-        torch.cuda.empty_cache()
     memory = device_memory(place)
     limit = memory.get("total", memory["limit"])
 

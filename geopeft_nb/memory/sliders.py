@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from geopeft_nb.errors import GeopeftError
@@ -46,6 +46,7 @@ def memory_widget(
     if isinstance(models, SegmentationModel):
         models = {str(models.method): models}
     planned, before = cache(memory_plan), [0]  # bytes of the plan that was shown last
+    slider = partial(SelectionSlider, continuous_update=False)
 
     def draw(
         method: str, batch_size: int, size: int, precision: str, recipe: str
@@ -70,10 +71,8 @@ def memory_widget(
     sliders(
         draw,
         method=list(models),
-        batch_size=SelectionSlider(
-            options=sorted({batch_size, *batches}), value=batch_size, continuous_update=False
-        ),
-        size=SelectionSlider(options=sorted({size, *sizes}), value=size, continuous_update=False),
+        batch_size=slider(options=sorted({batch_size, *batches}), value=batch_size),
+        size=slider(options=sorted({size, *sizes}), value=size),
         precision=["fp32", "bf16", "fp16"],
         recipe=[NO_RECIPE, *RECIPES, "all"],
     )

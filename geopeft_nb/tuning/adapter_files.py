@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import load_backbone, read_checkpoint
 from geopeft_nb.datasets.cards import DataCard
-from geopeft_nb.errors import GeopeftError, check_name, expect
+from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.identity import REMEDIES, check_identity, identity
-from geopeft_nb.tuning.methods import CARDS, attach, parameter_table, quiet, read_config
+from geopeft_nb.tuning.identity import check_identity, describe, identity, read_description
+from geopeft_nb.tuning.methods import CARDS, attach, quiet, read_config
 
 #: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
 FILES = (
@@ -63,20 +63,6 @@ def save(
             f"This model has {model.method or 'nothing'} attached. Call attach(model, ...) and fit "
             "before saving, and save_adapter before merge; export_onnx writes a merged model."
         )
-    data, backbone = model.built_for.get("data"), model.plain_backbone
-    about = {
-        **identity(model),
-        "decoder_options": model.decoder_options,
-        "pad": model.pad,
-        "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
-        "method": model.method,
-        "options": model.method_options,
-        "adapter": model.adapter,
-        "built_for": model.built_for | {"data": data and asdict(data)},
-        "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
-        "trained": parameter_table(model)["trainable"].to_dict(),
-        "best": dict(best or {}),
-    }
     target = check_folder(folder)
     with written_whole(target) as part:
         for name, tensors in trained_tensors(model).items():
@@ -86,7 +72,8 @@ def save(
             config = model.backbone.peft_config[model.adapter]
             with quiet():
                 replace(config, inference_mode=True).save_pretrained(str(part))
-        (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n")
+        about = json.dumps(describe(model, best or {}), indent=1)
+        (part / "adapter.json").write_text(about + "\n")
     return target
 
 
@@ -152,7 +139,7 @@ def load_model(
         ValueError: Other weights than those that it was trained on, or a damaged file.
     """
     source = local_folder(folder, revision)
-    about = _read(source)
+    about = read_description(source)
     drawn = re.fullmatch(r"random initialisation, seed (\d+)", about["weights"])
     backbone = load_backbone(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
@@ -198,7 +185,7 @@ def load_adapter(
     """
     expect(model, "method_options", "the model that build_model returned")
     source = local_folder(folder, revision)
-    about = _read(source)
+    about = read_description(source)
     check_identity(source, about, identity(model))
     joins = name or about["adapter"] or "default"
     if model.adapters and (name is None or name in model.adapters):
@@ -268,21 +255,6 @@ def local_folder(folder: str | os.PathLike[str], revision: str | None = None) ->
             f"There is no folder {str(folder)!r} here, and https://huggingface.co/{repository} did "
             f"not give an adapter: {reason}."
         ) from error
-
-
-def _read(source: Path) -> dict[str, Any]:
-    """Read what a saved adapter belongs to."""
-    file = source / "adapter.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
-    try:
-        about: dict[str, Any] = json.loads(file.read_text())
-        if lacking := {*REMEDIES, "method", "options", "adapter", "built_for"} - set(about):
-            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
-    except (ValueError, TypeError) as error:
-        raise GeopeftError(f"{file} is damaged, or of an older release: {error}.") from error
-    check_name("method", about["method"], CARDS)
-    return about
 
 
 def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any], name: str) -> None:

@@ -1,12 +1,16 @@
-"""What an adapter belongs to: it only works on the backbone, bands and classes that it knows."""
+"""What an adapter belongs to, as its adapter.json says: a backbone, its bands and its classes."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.tuning.methods import CARDS, parameter_table
 
 #: What an adapter must find again in a model -> what to do where it does not.
 REMEDIES = {
@@ -26,6 +30,8 @@ REMEDIES = {
 }
 #: Where these differ, the others say nothing new.
 FIRST = ("backbone", "bands", "classes", "task", "decoder")
+#: What else must be known to attach it again.
+NEEDED = ("method", "options", "adapter", "built_for")
 
 
 def identity(model: SegmentationModel) -> dict[str, Any]:
@@ -46,6 +52,40 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
     }
+
+
+def describe(model: SegmentationModel, best: Mapping[str, float]) -> dict[str, Any]:
+    """Say all that `adapter.json` holds: what builds the model again, and what it was."""
+    data, backbone = model.built_for.get("data"), model.plain_backbone
+    return {
+        **identity(model), "pad": model.pad, "decoder_options": model.decoder_options,
+        "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
+        "method": model.method, "options": model.method_options, "adapter": model.adapter,
+        "built_for": model.built_for | {"data": data and asdict(data)},
+        "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
+        "trained": parameter_table(model)["trainable"].to_dict(),
+        "best": dict(best),
+    }  # fmt: skip
+
+
+def read_description(source: Path) -> dict[str, Any]:
+    """Read what `describe` said when the adapter in a folder was saved.
+
+    Raises:
+        FileNotFoundError: The folder has no `adapter.json`.
+        ValueError: It is damaged, or its method is unknown.
+    """
+    file = source / "adapter.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
+    try:
+        about: dict[str, Any] = json.loads(file.read_text())
+        if lacking := {*REMEDIES, *NEEDED} - set(about):
+            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
+    except (ValueError, TypeError) as error:
+        raise GeopeftError(f"{file} is damaged, or of an older release: {error}.") from error
+    check_name("method", about["method"], CARDS)
+    return about
 
 
 def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ layers stay as they are; only the order in which a block calls them changes (`fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.vit import FeedForward, PreNormBlock, SelfAttention, full_weight
-
-aten = torch.ops.aten
 
 
 def forward(block: PreNormBlock, x: Tensor) -> Tensor:
@@ -74,9 +72,12 @@ def _lora(before: nn.Module, layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401 -
     """Apply a layer with LoRA to `before(x)`, which is not kept."""
     name, base = layer.active_adapters[0], layer.get_base_layer()
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    held = getattr(base, "weight_scale", None)  # of a weight that is held as whole numbers
-    scale = layer.scaling[name]
-    return _BeforeAndLora.apply(x, down, up, base.weight, base.bias, before, scale, held)
+    return _BeforeAndLora.apply(x, down, up, before, base, layer.scaling[name])
+
+
+def _full(base: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """Write out the weight of a linear layer, which may be held in fewer bytes."""
+    return full_weight(base.weight, getattr(base, "weight_scale", None), dtype)
 
 
 def _keeps_input(layer: nn.Module) -> bool:
@@ -109,59 +110,42 @@ class _BeforeAndLora(torch.autograd.Function):
         x: Tensor,
         down: Tensor,
         up: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
         before: nn.Module,
+        base: nn.Linear,
         scale: float,
-        held: Tensor | None,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         h = before(x).to(dtype)
         with torch.autocast(kind, enabled=False):
-            full = full_weight(weight, held, dtype)
-            y = functional.linear(h, full, None if bias is None else bias.to(dtype))
+            bias = None if base.bias is None else base.bias.to(dtype)
+            y = functional.linear(h, _full(base, dtype), bias)
             low = functional.linear(h, down.to(dtype))  # (..., r)
             y.flatten(0, -2).addmm_(low.flatten(0, -2), up.to(dtype).T, alpha=scale)
-        ctx.save_for_backward(x, low, down, up, weight, held)
-        ctx.before, ctx.scale = before, scale
+        ctx.save_for_backward(x, low, down, up)
+        ctx.before, ctx.base, ctx.scale = before, base, scale
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x, low, down, up, weight, held = ctx.saved_tensors
+        x, low, down, up = ctx.saved_tensors
         rows = gradient.flatten(0, -2)
         d_up = (rows.T @ low.flatten(0, -2)).mul_(ctx.scale).to(up.dtype)
         d_low = (rows @ up.to(rows.dtype)).mul_(ctx.scale)
-        h, backward = _again(ctx.before, x)
-        d_x, h = None, h.flatten(0, -2).to(rows.dtype)
-        d_down = (d_low.T @ h).to(down.dtype)
+        with torch.enable_grad():
+            again = x.detach().requires_grad_()
+            h = ctx.before(again)
+        d_x, read = None, h.detach().flatten(0, -2).to(rows.dtype)
+        d_down = (d_low.T @ read).to(down.dtype)
         if ctx.needs_input_grad[0]:
             # h has served: its memory takes its own gradient, and the GELU's takes its place.
-            full = full_weight(weight, held, rows.dtype)
-            d_h = torch.mm(rows, full, out=h).addmm_(d_low, down.to(rows.dtype))
-            d_x = backward(d_h.view(x.shape).to(x.dtype))
-        return d_x, d_down, d_up, None, None, None, None, None
-
-
-def _again(before: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Compute what `before` gave, and how to turn its gradient, which is lost, into that of x."""
-    if isinstance(before, nn.GELU):
-        kind = before.approximate
-
-        def through_gelu(d_h: Tensor) -> Tensor:
-            return aten.gelu_backward(d_h, x, approximate=kind, grad_input=d_h)
-
-        return functional.gelu(x, approximate=kind), through_gelu
-    norm: Any = before
-    values = (norm.normalized_shape, norm.weight, norm.bias)
-    h, mean, deviation = torch.native_layer_norm(x, *values, norm.eps)
-
-    def through_norm(d_h: Tensor) -> Tensor:
-        shape, weight, bias = values
-        mask = [True, False, False]
-        back = aten.native_layer_norm_backward
-        return back(d_h, x, shape, mean, deviation, weight, bias, mask)[0]
-
-    return h, through_norm
+            d_h = torch.mm(rows, _full(ctx.base, rows.dtype), out=read)
+            d_h.addmm_(d_low, down.to(rows.dtype))
+            d_x = d_h.view(x.shape).to(x.dtype)
+            if isinstance(ctx.before, nn.GELU):
+                kind = ctx.before.approximate
+                torch.ops.aten.gelu_backward(d_x, x, approximate=kind, grad_input=d_x)
+            else:
+                (d_x,) = torch.autograd.grad(h, again, d_x)
+        return d_x, d_down, d_up, None, None, None

@@ -7,6 +7,13 @@ from collections.abc import Sequence
 from geopeft_nb.backbones.base import Backbone, Transformer
 from geopeft_nb.errors import GeopeftError, whole
 
+#: What to say of a backbone without transformer blocks.
+NO_BLOCKS = (
+    "{} is a convolutional network: it has no transformer blocks, which this method needs. Attach "
+    "'linear_probe', 'bitfit' or 'full', or load a transformer such as 'geopeft_tiny' or "
+    "'prithvi_eo_v2_300'."
+)
+
 
 def block_names(backbone: Backbone) -> list[str]:
     """Return the full names of the transformer blocks that a backbone runs, in order.
@@ -20,11 +27,7 @@ def block_names(backbone: Backbone) -> list[str]:
         ValueError: The backbone has no transformer blocks.
     """
     if not isinstance(backbone, Transformer):
-        raise GeopeftError(
-            f"{backbone.card.name} is a convolutional network: it has no transformer blocks, which "
-            "this method needs. Attach 'linear_probe', 'bitfit' or 'full', or load a transformer "
-            "such as 'geopeft_tiny' or 'prithvi_eo_v2_300'."
-        )
+        raise GeopeftError(NO_BLOCKS.format(backbone.card.name))
     named = backbone.named_modules()
     blocks = next(name for name, module in named if module is backbone.blocks)
     return [f"{blocks}.{number}" for number in range(backbone.layers[-1] + 1)]

@@ -47,12 +47,11 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(width, heads * levels * POINTS)
         self.value_proj = nn.Linear(width, width // 2)
         self.output_proj = nn.Linear(width // 2, width)
-        for layer in (self.sampling_offsets, self.attention_weights):
-            nn.init.zeros_(layer.weight)
-        for layer in (self.attention_weights, self.value_proj, self.output_proj):
+        projections = (self.value_proj, self.output_proj)
+        for layer in (self.sampling_offsets, self.attention_weights, *projections):
+            start = nn.init.xavier_uniform_ if layer in projections else nn.init.zeros_
+            start(layer.weight)
             nn.init.zeros_(layer.bias)
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
         # At first each head looks into a direction of its own, its points 1, 2, … cells away.
         angle = torch.arange(heads) * (2 * math.pi / heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=1)  # (heads, 2)
