@@ -118,9 +118,7 @@ class Backbone(Facts, nn.Module):
             "parameters": f"{sum(weight.numel() for weight in self.parameters()):,}",
             "bands": ", ".join(self.bands),
             "patch": f"{self.patch_size} px",
-            "returns": f"{len(self.channels)} maps of {self.channels} features"
-            if len(self.channels) > 1
-            else f"a map of {self.channels[0]} features",
+            "maps": f"{', '.join(map(str, self.channels))} features",
             "attached": self.attached,
             "licence": self.card.licence,
         }
@@ -367,8 +365,7 @@ def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) 
     low, high = value.new_tensor(least), value.new_tensor(most)
     if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
         raise GeopeftError(
-            f"{kind} must be {words}, of shape {shape} for this image; got shape "
-            f"{tuple(value.shape)}."
+            f"{kind} must be {words}, of shape {shape} for this image; got {(*value.shape,)}."
         )
     return value.to(image.device, torch.float32)
 

@@ -16,7 +16,7 @@ from geopeft_nb.backbones import load
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, position_codes, position_table
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.errors import GeopeftError, check_name
 
 
 class MaskedAutoencoderDecoder(nn.Module):
@@ -39,7 +39,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         self.frames, self.trained_grid = encoder.frames, encoder.trained_grid
         self.decoder_embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_blocks = nn.ModuleList(PreNormBlock(width, heads) for _ in range(depth))
+        self.decoder_blocks = nn.Sequential(*(PreNormBlock(width, heads) for _ in range(depth)))
         self.decoder_norm = nn.LayerNorm(width, eps=1e-5)
         self.decoder_pred = nn.Linear(width, channels * encoder.patch_size**2)
         table = position_table(width, encoder.frames, encoder.trained_grid)
@@ -63,9 +63,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         ordered = torch.cat([tokens[:, 1:], masks], dim=1)
         ordered = ordered.gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
         codes = position_codes(self.decoder_pos_embed, self.frames, self.trained_grid, grid)
-        tokens = torch.cat([tokens[:, :1], ordered + codes], dim=1)
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
+        tokens = self.decoder_blocks(torch.cat([tokens[:, :1], ordered + codes], dim=1))
         return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
 
 
@@ -90,18 +88,13 @@ class MaskedAutoencoder(nn.Module):
 
         The decoder's scales of codes of time and location are left out.
         """
-        left_out = (
-            *self.fixed,
-            "decoder.temporal_embed_dec.scale",
-            "decoder.location_embed_dec.scale",
-        )
         translated = {}
         for key, value in state.items():
             key = key.removeprefix("_timm_module.")
             if not key.startswith(("encoder.", "decoder.")):
                 part = "decoder" if key.startswith(("decoder_", "mask_token")) else "encoder"
                 key = f"{part}.{key}"
-            if key not in left_out:
+            if key not in self.fixed and not key.endswith("_embed_dec.scale"):
                 translated[key] = value
         return translated
 
@@ -205,14 +198,13 @@ def load_autoencoder(
         ValueError: The model has no such decoder, or the checkpoint does not fit or is corrupt.
         FileNotFoundError: The weights file is not there and cannot be downloaded.
     """
-    card = load.find_card(name)
-    if card.decoder is None:
-        able = [card.name for card in CARDS.values() if card.decoder]
-        raise GeopeftError(f"{name} has no published decoder. These have: {', '.join(able)}.")
+    decoders = {key: card.decoder for key, card in CARDS.items() if card.decoder}
+    check_name("backbone with a published decoder", name, decoders)
+    card = CARDS[name]
     encoder = load.load_backbone(name, weights=None, frames=card.frames)
     assert isinstance(encoder, PrithviViT)  # only this family's cards state a decoder
     with load.seeded(0):
-        model = MaskedAutoencoder(encoder, len(card.bands), card.decoder)
+        model = MaskedAutoencoder(encoder, len(card.bands), decoders[name])
     if weights is not None:
         path = load.weights_file(card, weights)
         load.load_exactly(model, model.translate(load.read_checkpoint(path)), path)

@@ -104,15 +104,13 @@ class PreNormBlock(nn.Module):
         width: Features per token, D.
         heads: Attention heads; must divide `width`.
         eps: Epsilon of both layer norms. Prithvi-EO uses 1e-5, timm 1e-6.
-        attention_bias: Whether the layers of the attention have a bias; Clay's have none.
+        bias: Whether the layers of the attention have a bias; Clay's have none.
     """
 
-    def __init__(
-        self, width: int, heads: int, eps: float = 1e-5, attention_bias: bool = True
-    ) -> None:
+    def __init__(self, width: int, heads: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
-        self.attn = SelfAttention(width, heads, attention_bias)
+        self.attn = SelfAttention(width, heads, bias)
         self.mlp = FeedForward(width, 4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
