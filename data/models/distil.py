@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
@@ -38,7 +38,7 @@ class GalileoTeacher:
         self.models = []
         for patch_size in (4, 8):
             sized = replace(card, patch_size=patch_size)
-            model = GalileoViT(sized, Request(bands, card.img_size)).eval()
+            model = GalileoViT(sized, BackboneRequest(bands, card.img_size)).eval()
             load_exactly(model, model.translate(dict(state)), path)
             self.models.append(model)
 

@@ -33,7 +33,7 @@ import torch
 from distil import GalileoTeacher, Student, TeacherBank
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
 from geopeft_nb.backbones.load import read_checkpoint
 from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
@@ -135,7 +135,7 @@ class Sampler:
 def make_autoencoder(card: BackboneCard) -> MaskedAutoencoder:
     """Build the untrained masked autoencoder of a Prithvi-type card."""
     assert card.decoder is not None  # every such card states the size of its decoder
-    encoder = PrithviViT(card, Request(card.bands, card.img_size, card.frames))
+    encoder = PrithviViT(card, BackboneRequest(card.bands, card.img_size, card.frames))
     return MaskedAutoencoder(encoder, len(card.bands), card.decoder)
 
 

@@ -20,7 +20,7 @@ from geopeft_nb.pictures.facts import Facts
 
 
 @dataclass(frozen=True)
-class Request:
+class BackboneRequest:
     """What the user asked for, checked.
 
     Attributes:
@@ -77,7 +77,7 @@ class Backbone(Facts, nn.Module):
     gsd: float | None
     notes: tuple[str, ...] = ()
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__()
         self.card, self.request = card, request
         self.bands, self.frames = request.bands, request.frames
@@ -307,7 +307,7 @@ class CardTransformer(Transformer):
     eps: float = 1e-5
     attention_bias: bool = True
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         self.width, self.patch_size = card.width, card.patch_size
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import CardTransformer, Request, calendar_day
+from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import WAVELENGTHS
@@ -152,7 +152,7 @@ class ClayViT(CardTransformer):
     attention_bias = False
     gsd: float
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         self.patch_embedding = DynamicEmbedding(self.width, self.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width))

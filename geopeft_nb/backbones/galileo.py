@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import CardTransformer, Request, adapt_group, calendar_day
+from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_group, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import nearest_band
@@ -65,7 +65,7 @@ class GalileoViT(CardTransformer):
     resize: Tensor
     gsd: float
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         width = self.width
         self.members = group_members(self.bands)

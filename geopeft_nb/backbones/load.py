@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geopeft_nb.backbones.base import Backbone, Request
+from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
@@ -75,7 +75,7 @@ def load_backbone(
     card = find_card(name)
     chosen = card.bands if bands is None else band_names(bands)
     side = card.img_size if img_size is None else img_size
-    request = Request(chosen, side, frames, layers, gsd)
+    request = BackboneRequest(chosen, side, frames, layers, gsd)
     check_request(card, request)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     with seeded(seed):
@@ -104,7 +104,7 @@ def find_card(name: str) -> BackboneCard:
     return CARDS[name]
 
 
-def check_request(card: BackboneCard, request: Request) -> None:
+def check_request(card: BackboneCard, request: BackboneRequest) -> None:
     """Refuse frames, image size, ground sampling distance or layers that the card rules out."""
     whole(f"frames of {card.name}", request.frames, 1, card.max_frames)
     side = whole("img_size", request.img_size)

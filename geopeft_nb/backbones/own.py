@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Request, Stages
+from geopeft_nb.backbones.base import BackboneRequest, Stages
 from geopeft_nb.backbones.catalog import BackboneCard
 
 
@@ -21,7 +21,7 @@ class OwnBackbone(Stages):
         request: See `Backbone`.
     """
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         self.network: Any = card.extra["build"](len(self.bands)).eval()
         size = card.img_size
@@ -52,7 +52,7 @@ class UNet(Stages):
     stages = ((16, 1),)
     reach = 32  # pixels per cell of the encoder's deepest map
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         # Here, because it takes seconds to import and only this network needs it.
         import segmentation_models_pytorch as smp

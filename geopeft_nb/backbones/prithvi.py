@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import CardTransformer, Request, adapt_kernel
+from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
     PatchEmbed,
@@ -57,7 +57,7 @@ class PrithviViT(CardTransformer):
     trained_grid: int
     fixed = ("pos_embed",)
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         width, patch = self.width, self.patch_size
         self.trained_grid = request.img_size // patch

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import CardTransformer, Request, adapt_group
+from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_group
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import PatchEmbed, initialise, join_axes, resize_grid, sincos_1d
 from geopeft_nb.bands import nearest_band
@@ -46,7 +46,7 @@ class SatMAEViT(CardTransformer):
     trained_grid: int
     eps = 1e-6
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
         self.groups = group_bands(card, self.bands)

@@ -16,7 +16,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, Request, Stages, Transformer, adapt_kernel
+from geopeft_nb.backbones.base import Backbone, BackboneRequest, Stages, Transformer, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import SelfAttention, split_qkv
 from geopeft_nb.bands import band_name
@@ -41,7 +41,7 @@ class TimmBackbone(Backbone):
         **options: What `timm.create_model` takes besides.
     """
 
-    def __init__(self, card: BackboneCard, request: Request, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, card: BackboneCard, request: BackboneRequest, **options: Any) -> None:  # noqa: ANN401
         super().__init__(card, request)
         self.network = _network(card.extra["timm"], len(self.bands), **options)
 
@@ -66,7 +66,7 @@ class TimmStages(TimmBackbone, Stages):
     Where a network ends in a norm, the map of its last stage has passed it, and no other map.
     """
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         reductions = [info["reduction"] for info in self.network.feature_info]
         #: Index of each stage among timm's feature maps.
@@ -101,7 +101,7 @@ class SplitAttention(SelfAttention):
 class TimmViT(TimmBackbone, Transformer):
     """A plain vision transformer of timm; position codes are resized for other image sizes."""
 
-    def __init__(self, card: BackboneCard, request: Request) -> None:
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request, img_size=request.img_size, dynamic_img_size=True)
         # Pooling belongs to the classifier.
         self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
@@ -290,7 +290,8 @@ def _measured(card: BackboneCard) -> BackboneCard:
         with torch.device("meta"):
             first = _first_layers(model, len(bands))
             vit = isinstance(_network(model, len(bands)), VisionTransformer)
-            backbone: Any = (TimmViT if vit else TimmStages)(card, Request(bands, card.img_size))
+            request = BackboneRequest(bands, card.img_size)
+            backbone: Any = (TimmViT if vit else TimmStages)(card, request)
             patch, strides = backbone.patch_size, backbone.strides
             # In evaluation, because batch norm refuses to train on one value.
             maps = backbone.eval()(torch.zeros(1, len(bands), 4 * patch, 6 * patch))

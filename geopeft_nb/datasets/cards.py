@@ -77,7 +77,7 @@ class DataCard:
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """What `load_data` was asked for, as loaders get it.
 
     Attributes:

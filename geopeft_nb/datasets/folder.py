@@ -16,7 +16,7 @@ import numpy as np
 
 from geopeft_nb.datasets import folder_labels
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.folder_files import Pair, find_pairs
 from geopeft_nb.datasets.folder_images import (
     Tile,
@@ -65,7 +65,7 @@ COLOURS = (
 
 
 def load_folder(
-    request: Request,
+    request: DataRequest,
     *,
     labels: str | None = None,
     label_field: str | None = None,

@@ -9,7 +9,7 @@ from math import floor
 import numpy as np
 
 from geopeft_nb.datasets.base import Chip, ChipDataset, centre
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.folder_images import Tile
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import choose_regions
@@ -89,7 +89,7 @@ def quarters(tiles: Sequence[Tile], places: Sequence[str]) -> list[str]:
 
 
 def own_regions(
-    tiles: list[Tile], places: Sequence[str], request: Request
+    tiles: list[Tile], places: Sequence[str], request: DataRequest
 ) -> tuple[list[Tile], tuple[str, ...]]:
     """Take subfolders for regions, or quarters if one is asked for.
 
@@ -117,7 +117,7 @@ def own_regions(
 
 
 def enough_places(
-    chips: Sequence[Chip], card: DataCard, request: Request, size: int, block: int
+    chips: Sequence[Chip], card: DataCard, request: DataRequest, size: int, block: int
 ) -> None:
     """Refuse a home region that cannot be split, before the general error does.
 

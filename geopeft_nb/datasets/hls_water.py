@@ -10,7 +10,7 @@ import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import Found, load_published, read_pair
 from geopeft_nb.datasets.split import Cut
@@ -35,12 +35,12 @@ CARD = DataCard(
 )
 
 
-def load_hls_water(request: Request) -> GeoData:
+def load_hls_water(request: DataRequest) -> GeoData:
     """Load the HLS water chips, cut smaller if asked; see `load_data`."""
     return load_published(request, CARD, _find, lambda chip, found: found.facts[chip], _read)
 
 
-def _find(request: Request) -> Found:
+def _find(request: DataRequest) -> Found:
     folder = find_dataset("hls_water", request.root) or find_folder("hls_water", CARD.title)
     table = pd.read_csv(folder / "index.csv", dtype=str)[["chip", "region", "place"]]
     facts = {

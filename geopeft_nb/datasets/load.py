@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from geopeft_nb.datasets import folder, hls_water, scenes
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
@@ -78,7 +78,7 @@ def load_data(
     _, loader = LOADERS[name]
     _check_options(name, options, loader)
     where = os.fspath(root) if root is not None else None
-    request = Request(where, bands, size, train_regions, holdout_regions, download, seed, cache)
+    request = DataRequest(where, bands, size, train_regions, holdout_regions, download, seed, cache)
     return loader(request, **options)
 
 

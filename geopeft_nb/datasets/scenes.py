@@ -15,7 +15,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.files import data_folder
@@ -45,7 +45,7 @@ DATES = {"brandenburg": datetime.date(2017, 2, 16)}
 BLOCK = 2
 
 
-def load_scenes(request: Request) -> GeoData:
+def load_scenes(request: DataRequest) -> GeoData:
     """Load the shipped scenes; see `load_data`.
 
     Raises:

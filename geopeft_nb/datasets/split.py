@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import Chips, GeoData, Names
 from geopeft_nb.errors import GeopeftError, check_name
 
@@ -57,7 +57,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
 
 
 def split_regions(
-    chips: Sequence[Chip], request: Request, card: DataCard, bands: Names, size: int
+    chips: Sequence[Chip], request: DataRequest, card: DataCard, bands: Names, size: int
 ) -> GeoData:
     """Split the chips of the home regions by place, and hold the other regions out.
 
@@ -87,7 +87,7 @@ def split_regions(
 
 
 def published_split(
-    sides: Chips, request: Request, card: DataCard, bands: Names, size: int
+    sides: Chips, request: DataRequest, card: DataCard, bands: Names, size: int
 ) -> GeoData:
     """Keep the sides that a data set was published with, within the home regions.
 
@@ -116,7 +116,7 @@ def published_split(
     return GeoData.of(chosen, _by_region(everything, away), card, bands, home, size)
 
 
-def choose_regions(card: DataCard, request: Request) -> tuple[Names, Names]:
+def choose_regions(card: DataCard, request: DataRequest) -> tuple[Names, Names]:
     """Return the home regions and those that are held out.
 
     Args:

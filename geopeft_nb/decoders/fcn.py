@@ -14,8 +14,8 @@ class FCNDecoder(nn.Module):
     at full resolution with all channels, which takes more memory than most backbones.
 
     Args:
-        channels: Features of each map that the backbone returns; the last map is used.
-        width: Features of every step, W.
+        in_channels: Features of each map that the backbone returns; the last map is used.
+        channels: Features of every step, W.
         convs: Number of doublings n.
 
     Source: Long et al., arXiv 1411.4038, as it is used in arXiv 2504.17397.
@@ -23,16 +23,16 @@ class FCNDecoder(nn.Module):
 
     covers = -1
 
-    def __init__(self, channels: Sequence[int], width: int, convs: int) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, convs: int) -> None:
         super().__init__()
-        self.out_channels = width
-        widths = [channels[-1], *[width] * convs]
+        self.out_channels = channels
+        widths = [in_channels[-1], *[channels] * convs]
         self.convs = nn.Sequential(
             *[
                 nn.Sequential(
-                    nn.ConvTranspose2d(before, width, 2, stride=2),
-                    nn.Conv2d(width, width, 3, padding=1),
-                    ChannelNorm(width, eps=1e-6),
+                    nn.ConvTranspose2d(before, channels, 2, stride=2),
+                    nn.Conv2d(channels, channels, 3, padding=1),
+                    ChannelNorm(channels, eps=1e-6),
                     nn.GELU(),
                 )
                 for before in widths[:-1]

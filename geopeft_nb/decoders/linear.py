@@ -13,7 +13,7 @@ class LinearDecoder(nn.Module):
     With a frozen backbone this is the linear probe of arXiv 2504.17397.
 
     Args:
-        channels: Features of each map that the backbone returns; the last map is used.
+        in_channels: Features of each map that the backbone returns; the last map is used.
         classes: Number of classes K.
         kernel: Cells of the output per cell of the map, k; the patch side in pixels.
     """
@@ -21,9 +21,9 @@ class LinearDecoder(nn.Module):
     #: Index of the map whose ground the output covers.
     covers = -1
 
-    def __init__(self, channels: Sequence[int], classes: int, kernel: int) -> None:
+    def __init__(self, in_channels: Sequence[int], classes: int, kernel: int) -> None:
         super().__init__()
-        self.conv = PaintSquares(channels[-1], classes, kernel, stride=kernel)
+        self.conv = PaintSquares(in_channels[-1], classes, kernel, stride=kernel)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D, h, w) to logits (B, K, h * k, w * k)."""
@@ -50,16 +50,16 @@ class ClassificationHead(nn.Module):
     The same head serves one label per image and several: only the loss differs.
 
     Args:
-        channels: Features of each map that the backbone returns; the last map is used.
+        in_channels: Features of each map that the backbone returns; the last map is used.
         classes: Number of classes K.
 
     Source: fine-tuning with global pooling in He et al., arXiv 2111.06377.
     """
 
-    def __init__(self, channels: Sequence[int], classes: int) -> None:
+    def __init__(self, in_channels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels[-1])
-        self.linear = nn.Linear(channels[-1], classes)
+        self.norm = nn.LayerNorm(in_channels[-1])
+        self.linear = nn.Linear(in_channels[-1], classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D, h, w) to logits (B, K)."""

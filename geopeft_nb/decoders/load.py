@@ -37,8 +37,8 @@ class DecoderCard:
         target: What it makes an output for: ``"mask"``, each pixel; ``"label"``, each image.
         options: Options of `build_model` -> default, in words.
         citation: Paper.
-        layers: Its network, made of the channels of the maps, the number of outputs if `ends`, and
-            the options in order.
+        network: Its class, called with the channels of the maps, the number of outputs if `ends`,
+            and the options by name.
         usual: Says for a backbone what the options are by default.
         ends: Whether its network ends in the outputs, and not in a map for a 1×1 convolution.
     """
@@ -49,7 +49,7 @@ class DecoderCard:
     target: str
     options: dict[str, str]
     citation: str
-    layers: Callable[..., nn.Module]
+    network: Callable[..., nn.Module]
     usual: Callable[[Backbone], dict[str, Any]] = lambda backbone: {}
     ends: bool = False
 
@@ -164,12 +164,12 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     usual = card.usual(backbone)
     for option, value in options.items():
         check_option(option, value, usual[option])
-    chosen = (usual | options).values()
+    chosen = usual | options
     if card.ends:
-        return card.layers(backbone.channels, outputs, *chosen)
+        return card.network(backbone.channels, outputs, **chosen)
     equal = card.maps > 1 and len(set(backbone.strides)) == 1
     pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
-    body = card.layers(pyramid.channels if pyramid else backbone.channels, *chosen)
+    body = card.network(pyramid.channels if pyramid else backbone.channels, **chosen)
     return MapDecoder(pyramid, body, outputs)
 
 

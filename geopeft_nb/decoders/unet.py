@@ -19,27 +19,27 @@ class UNetDecoder(nn.Module):
     releases agree. The last block has no map to join, and stays at the size of the finest one.
 
     Args:
-        channels: Features of each map, fine to coarse.
-        widths: Features of each block, coarse to fine; as many as there are maps.
+        in_channels: Features of each map, fine to coarse.
+        channels: Features of each block, coarse to fine; as many as there are maps.
 
     Source: Ronneberger et al., arXiv 1505.04597.
     """
 
     covers = 0
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: Sequence[int]) -> None:
         super().__init__()
         # Here, because it takes seconds to import and only this decoder needs it.
         from segmentation_models_pytorch.base.initialization import initialize_decoder
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-        self.out_channels = widths[-1]
+        self.out_channels = channels[-1]
         # The library leaves the first of the encoder's maps, its input, out.
-        self.decoder = UnetDecoder([0, *channels], list(widths), n_blocks=len(widths))
+        self.decoder = UnetDecoder([0, *in_channels], list(channels), n_blocks=len(channels))
         initialize_decoder(self.decoder)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Map maps (B, D_i, h_i, w_i), fine to coarse, to (B, widths[-1], h_0, w_0)."""
+        """Map maps (B, D_i, h_i, w_i), fine to coarse, to (B, channels[-1], h_0, w_0)."""
         *skips, x = features
         for block in self.decoder.blocks:
             if skips:

@@ -20,25 +20,25 @@ class UperNetDecoder(nn.Module):
     """A pooling pyramid on the coarsest map and a feature pyramid over all of them.
 
     Args:
-        channels: Features of each map, fine to coarse.
-        width: Features of every layer, W.
+        in_channels: Features of each map, fine to coarse.
+        channels: Features of every layer, W.
 
     Source: Xiao et al., arXiv 1807.10221; the pooling pyramid: Zhao et al., arXiv 1612.01105.
     """
 
     covers = 0
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.out_channels = width
-        *finer, coarsest = channels
+        self.out_channels = channels
+        *finer, coarsest = in_channels
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(side), conv(coarsest, width, 1)) for side in POOLS
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), conv(coarsest, channels, 1)) for side in POOLS
         )
-        self.bottleneck = conv(coarsest + len(POOLS) * width, width, 3)
-        self.lateral_convs = nn.ModuleList(conv(features, width, 1) for features in finer)
-        self.fpn_convs = nn.ModuleList(conv(width, width, 3) for _ in finer)
-        self.fpn_bottleneck = conv(len(channels) * width, width, 3)
+        self.bottleneck = conv(coarsest + len(POOLS) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(conv(features, channels, 1) for features in finer)
+        self.fpn_convs = nn.ModuleList(conv(channels, channels, 3) for _ in finer)
+        self.fpn_bottleneck = conv(len(in_channels) * channels, channels, 3)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map maps (B, D_i, h_i, w_i), fine to coarse, to (B, W, h_0, w_0).

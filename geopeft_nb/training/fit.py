@@ -35,7 +35,7 @@ from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
-from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet
+from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import prepare
 from geopeft_nb.training.run import Run, predict
 from geopeft_nb.tuning.adapter_files import check_folder
@@ -263,7 +263,7 @@ def _train(
     if settings["frugal"]:
         recipes = applied(model, settings["frugal"])
     state = "stopped"  # unless the loop comes to its end
-    with quiet(), recipes as done:
+    with quiet_lightning(), recipes as done:
         trainer = _trainer(settings, options, watching, epochs)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device

@@ -14,7 +14,7 @@ from geopeft_nb.inputs import collate
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.fit import Task
 from geopeft_nb.training.preflight import check_fit
-from geopeft_nb.training.recorder import BARE, quiet
+from geopeft_nb.training.recorder import BARE, quiet_lightning
 
 if TYPE_CHECKING:
     from lightning.pytorch.tuner.lr_finder import _LRFinder
@@ -52,7 +52,7 @@ def find_lr(
         min(batch_size, len(data.train)), shuffle=True, drop_last=True, collate_fn=collate,
     )  # fmt: skip
     training = model.training
-    with quiet(), TemporaryDirectory() as folder:  # for the weights, meanwhile
+    with quiet_lightning(), TemporaryDirectory() as folder:  # for the weights, meanwhile
         trainer = lightning.Trainer(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
             default_root_dir=folder, **BARE,

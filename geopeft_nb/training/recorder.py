@@ -144,7 +144,7 @@ def memory_now(device: torch.device) -> int:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning from printing about hardware and from advising on data workers."""
     logger = logging.getLogger("lightning.pytorch")
     with warnings.catch_warnings(), ExitStack() as after:

@@ -23,7 +23,7 @@ from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import check_identity, describe, identity, read_description
-from geopeft_nb.tuning.methods import CARDS, attach, quiet, read_config
+from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft, read_config
 
 #: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
 FILES = (
@@ -70,7 +70,7 @@ def save(
             save_file({key: t.detach().cpu().clone() for key, t in tensors.items()}, part / name)
         if model.adapter is not None:
             config = model.backbone.peft_config[model.adapter]
-            with quiet():
+            with quiet_peft():
                 replace(config, inference_mode=True).save_pretrained(str(part))
         about = json.dumps(describe(model, best or {}), indent=1)
         (part / "adapter.json").write_text(about + "\n")
@@ -203,7 +203,7 @@ def load_adapter(
         from peft import set_peft_model_state_dict
 
         tensors = files["adapter_model.safetensors"]
-        with quiet():
+        with quiet_peft():
             set_peft_model_state_dict(model.backbone, tensors, adapter_name=joins)
     model.backbone.load_state_dict(files.get("backbone.safetensors", {}), strict=False)
     return model

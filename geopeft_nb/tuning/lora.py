@@ -69,7 +69,7 @@ def lora_config(
 
 def kin_config(
     backbone: Backbone,
-    kind: str,
+    peft_class: str,
     target_modules: Sequence[str] = PRESETS["paper"],
     last: int | None = None,
     **options: Any,  # noqa: ANN401
@@ -78,24 +78,25 @@ def kin_config(
 
     Args:
         backbone: From `load_backbone`.
-        kind: Name of a config of peft, such as ``"VeraConfig"``.
+        peft_class: Name of a config of peft, such as ``"VeraConfig"``.
         target_modules: Names of the layers in a block.
         last: Adapt only the last so many blocks; None means all.
         **options: Fields of that config.
     """
     names = layer_names(backbone, target_modules, last)
-    return getattr(peft, kind)(target_modules=names, **options)
+    return getattr(peft, peft_class)(target_modules=names, **options)
 
 
 def product_config(
     backbone: Backbone,
-    kind: str,
+    peft_class: str,
     r: int = 8,
     alpha: float | None = None,
     **options: Any,  # noqa: ANN401
 ) -> PeftConfig:
     """Describe LoHa or LoKr, whose `alpha` follows the rank r unless it is given."""
-    return kin_config(backbone, kind, r=r, alpha=r if alpha is None else alpha, **options)
+    alpha = r if alpha is None else alpha
+    return kin_config(backbone, peft_class, r=r, alpha=alpha, **options)
 
 
 def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:  # noqa: ANN401

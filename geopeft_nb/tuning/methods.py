@@ -38,10 +38,10 @@ class MethodCard:
         options: Options of `attach` with their defaults, in words.
         merges: Whether `merge` can fold it into the backbone's weights.
         citation: Paper.
-        config: The function that makes peft's config for a backbone, or where it stands,
+        make: The function that makes peft's config for a backbone, or where it stands,
             ``"module:function"``; of a method that is not peft's it returns the new backbone.
         fixed: Arguments of that function that the method fixes.
-        fields: Name of peft's config, all of whose fields are options.
+        peft_class: Name of peft's config, all of whose fields are options.
     """
 
     name: str
@@ -51,13 +51,13 @@ class MethodCard:
     options: str
     merges: bool
     citation: str
-    config: str | Callable[..., Any]
+    make: str | Callable[..., Any]
     fixed: dict[str, Any] = field(default_factory=dict)
-    fields: str = ""
+    peft_class: str = ""
 
 
-def _kin(kind: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
-    return {"config": f"lora:{function}", "fixed": {"kind": kind, **fixed}, "fields": kind}
+def _kin(name: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"make": f"lora:{function}", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
 
 _LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
@@ -70,7 +70,7 @@ CARDS = {card.name: card for card in (
         "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
         "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
         "target_modules=None, last=None", True,
-        "Hu et al., arXiv 2106.09685", "lora:lora_config", fields="LoraConfig",
+        "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
     ),
     MethodCard(
         "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, "as lora", True,
@@ -178,14 +178,14 @@ def attach(
     card, backbone = _card(method), model.plain_backbone
     if model.method or backbone.attached or name != "default":
         _check_free(model, card, name)
-    with seeded(seed), quiet():
+    with seeded(seed), quiet_peft():
         if isinstance(method, str):
             make = _maker(card)
             _check_options(card, make, options)
             made = make(backbone, **card.fixed | options)
         else:
             made, options = method, _told(backbone, method, options)
-        if isinstance(made, nn.Module):
+        if isinstance(made, nn.Module):  # not peft's: the new backbone itself
             model.backbone = made
         elif model.adapters:
             _add_adapter(model, made, name, seed, options)
@@ -219,17 +219,17 @@ def _card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
 
 
 def _maker(card: MethodCard) -> Callable[..., Any]:
-    if callable(card.config):
-        return card.config
-    module, function = card.config.split(":")
+    if callable(card.make):
+        return card.make
+    module, function = card.make.split(":")
     return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
 
 
 def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str, Any]) -> None:
     """Refuse options that the method does not take, and what peft and torch would let through."""
     known = set(inspect.signature(make).parameters)
-    if card.fields:
-        known |= {entry.name for entry in fields(getattr(import_module("peft"), card.fields))}
+    if card.peft_class:
+        known |= {entry.name for entry in fields(getattr(import_module("peft"), card.peft_class))}
     known -= {"backbone", "options", *card.fixed}  # what attach and the card give
     for name, value in options.items():
         if name not in known:
@@ -242,7 +242,7 @@ def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_peft() -> Iterator[None]:
     """Keep what peft warns of from the learner where it was chosen here."""
     with warnings.catch_warnings():
         for said in ("Specified to not .* vera_A", "Unsupported layer type .*LayerNorm"):
@@ -255,7 +255,7 @@ def read_config(folder: Path, method: str) -> PeftConfig:
     from peft import PeftConfig
 
     _maker(CARDS[method])  # whose module makes our own configs known to peft
-    with quiet():
+    with quiet_peft():
         config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     return config

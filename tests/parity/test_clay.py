@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.clay import ClayViT
 from geopeft_nb.backbones.load import load_exactly
@@ -29,7 +29,7 @@ def from_golden(state: dict[str, Tensor], sizes: dict) -> ClayViT:
         CARD, width=sizes["dim"], depth=sizes["depth"], heads=sizes["heads"],
         patch_size=sizes["patch_size"],
     )  # fmt: skip
-    model = ClayViT(card, Request(card.bands, 64, layers=range(card.depth))).eval()
+    model = ClayViT(card, BackboneRequest(card.bands, 64, layers=range(card.depth))).eval()
     load_exactly(model, model.translate(state), Path("golden"))
     return model
 
@@ -38,7 +38,7 @@ def small(bands: Sequence[str] = CARD.bands, gsd: float = 10.0) -> ClayViT:
     """Clay with little of everything, untrained."""
     card = replace(CARD, width=64, depth=2, heads=4)
     torch.manual_seed(0)
-    return ClayViT(card, Request(tuple(bands), 64, gsd=gsd)).eval()
+    return ClayViT(card, BackboneRequest(tuple(bands), 64, gsd=gsd)).eval()
 
 
 def embeddings(model: ClayViT, inputs: dict[str, Tensor], call: dict) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ def test_full_size_has_the_published_layout(golden_path: Callable) -> None:
     layout = json.loads(golden_path("full_size_keys.json").read_text())["models"][CARD.name]
     with torch.device("meta"):
         published = {key: torch.empty(shape) for key, shape in layout.items()}
-        model = ClayViT(CARD, Request(CARD.bands, CARD.img_size))
+        model = ClayViT(CARD, BackboneRequest(CARD.bands, CARD.img_size))
     ours = {key: value.shape for key, value in model.state_dict().items()}
     theirs = split_qkv(model.translate(published), ours)
     assert {key: value.shape for key, value in theirs.items()} == ours

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
@@ -29,7 +29,7 @@ def galileo(patch_size: int = 8, gsd: float = 10.0) -> GalileoViT:
     except FileNotFoundError:
         pytest.skip("galileo_nano/encoder.pt is in no mirror (set GEOPEFT_MIRROR)")
     card = replace(card, patch_size=patch_size)
-    model = GalileoViT(card, Request(card.bands, card.img_size, gsd=gsd)).eval()
+    model = GalileoViT(card, BackboneRequest(card.bands, card.img_size, gsd=gsd)).eval()
     load_exactly(model, model.translate(read_checkpoint(path)), path)
     return model
 
@@ -118,7 +118,7 @@ def test_a_missing_band_of_a_group_counts_as_its_pretraining_mean() -> None:
     whole = galileo()
     card = whole.card
     path = fetch(card.weights)
-    part = GalileoViT(card, Request(("BLUE", "RED"), card.img_size)).eval()
+    part = GalileoViT(card, BackboneRequest(("BLUE", "RED"), card.img_size)).eval()
     load_exactly(part, part.translate(read_checkpoint(path)), path)
     image = torch.rand(1, len(TEN_BANDS), 1, 16, 16)
     image[:, TEN_BANDS.index("GREEN")] = card.mean[TEN_BANDS.index("GREEN")]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.base import Backbone, Request
+from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.clay import ClayViT
 from geopeft_nb.backbones.load import load_exactly
@@ -48,7 +48,7 @@ def test_prithvi_with_prompts_equals_the_golden_tensors(golden: Callable, close:
     card = replace(
         CARDS["prithvi_eo_v2_300"], width=size["embed_dim"], depth=depth, heads=size["num_heads"]
     )
-    backbone = PrithviViT(card, Request(card.bands, size["img_size"], layers=range(depth)))
+    backbone = PrithviViT(card, BackboneRequest(card.bands, size["img_size"], layers=range(depth)))
     tuned = with_golden_prompts(backbone, state)
     with torch.no_grad():
         tokens, _ = backbone.begin(inputs["x"])
@@ -71,7 +71,7 @@ def test_clay_with_prompts_equals_the_golden_tensors(golden: Callable, close: Ca
         CARDS["clay_v1_base"], width=size["dim"], depth=size["depth"], heads=size["heads"],
         patch_size=size["patch_size"],
     )  # fmt: skip
-    backbone = ClayViT(card, Request(card.bands, card.img_size, layers=range(card.depth)))
+    backbone = ClayViT(card, BackboneRequest(card.bands, card.img_size, layers=range(card.depth)))
     with_golden_prompts(backbone, state)
     call = meta["cfg"]["calls"][0]
     with torch.no_grad():

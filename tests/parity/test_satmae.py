@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.base import Request
+from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.load import load_exactly
 from geopeft_nb.backbones.satmae import SatMAEViT, group_bands
@@ -26,7 +26,7 @@ CARD = replace(
 def small(bands: Sequence[str] = CARD.bands, img_size: int = 32) -> SatMAEViT:
     """SatMAE with little of everything, untrained."""
     torch.manual_seed(0)
-    return SatMAEViT(CARD, Request(tuple(bands), img_size)).eval()
+    return SatMAEViT(CARD, BackboneRequest(tuple(bands), img_size)).eval()
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("satmae_cls", "norm"), ("satmae_globalpool", "fc")])
@@ -40,7 +40,7 @@ def test_every_output_equals_the_golden_tensors(
         patch_size=sizes["patch_size"],
         extra={"groups": sizes["channel_groups"], "group_code": sizes["channel_embed"]},
     )  # fmt: skip
-    model = SatMAEViT(card, Request(card.bands, sizes["img_size"])).eval()
+    model = SatMAEViT(card, BackboneRequest(card.bands, sizes["img_size"])).eval()
     # A network that pools the mean has another norm for it instead of the last one.
     expected = [] if pooling == "norm" else ["norm.weight", "norm.bias"]
     result = model.load_state_dict(split_qkv(model.translate(state), ()), strict=False)

@@ -11,7 +11,7 @@ import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets import scenes
 from geopeft_nb.datasets.base import Chip, Reading
-from geopeft_nb.datasets.cards import Request
+from geopeft_nb.datasets.cards import DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import published_split, shared_places, split_regions
 
@@ -38,14 +38,14 @@ def names(data: GeoData) -> dict[str, list[str]]:
 
 
 def test_a_published_split_stays_as_published() -> None:
-    assert names(published_split(SIDES, Request(), CARD, HLS_BANDS, 8)) == {
+    assert names(published_split(SIDES, DataRequest(), CARD, HLS_BANDS, 8)) == {
         "train": ["n1", "n2", "s1"], "val": ["n3", "s2"], "test": ["n4", "s3"],
         "holdout:far": ["f1", "f2"],
     }  # fmt: skip
 
 
 def test_a_published_split_can_hold_out_a_region_of_its_own() -> None:
-    data = published_split(SIDES, Request(train_regions=["north"]), CARD, HLS_BANDS, 8)
+    data = published_split(SIDES, DataRequest(train_regions=["north"]), CARD, HLS_BANDS, 8)
     assert names(data) == {
         "train": ["n1", "n2"], "val": ["n3"], "test": ["n4"],
         "holdout:south": ["s1", "s2", "s3"], "holdout:far": ["f1", "f2"],
@@ -55,15 +55,15 @@ def test_a_published_split_can_hold_out_a_region_of_its_own() -> None:
 
 def test_a_region_without_published_chips_for_training_is_no_home() -> None:
     with pytest.raises(ValueError, match="'train' has no chips of 8 px"):
-        published_split(SIDES, Request(train_regions=["far"]), CARD, HLS_BANDS, 8)
+        published_split(SIDES, DataRequest(train_regions=["far"]), CARD, HLS_BANDS, 8)
 
 
 def test_a_place_on_two_sides_is_refused_where_the_card_claims_there_is_none() -> None:
     leaking = SIDES | {"test": [chip("n4", "north", place="n1"), chip("s3", "south")]}
     with pytest.raises(ValueError, match="1 places of toy are in training and in test, 'n1'"):
-        published_split(leaking, Request(), CARD, HLS_BANDS, 8)
+        published_split(leaking, DataRequest(), CARD, HLS_BANDS, 8)
     honest = replace(CARD, claims=("val", "holdout"))
-    table = shared_places(published_split(leaking, Request(), honest, HLS_BANDS, 8))
+    table = shared_places(published_split(leaking, DataRequest(), honest, HLS_BANDS, 8))
     assert table.loc["test", ["shared_places", "shared_chips", "claims"]].tolist() == [1, 1, False]
     assert table.loc["val", ["shared_places", "claims"]].tolist() == [0, True]
 
@@ -105,7 +105,7 @@ def test_what_reading_finds_goes_before_what_the_chip_states() -> None:
         IMAGE, MASK, "EPSG:32633", (0.0, 0.0, 1.0, 1.0), (12.5, -7.25), datetime.date(2020, 12, 31)
     )
     chips = [replace(chip(f"c{i}", "north"), read=lambda: found) for i in range(3)]
-    request = Request(train_regions=["north"], holdout_regions=[])
+    request = DataRequest(train_regions=["north"], holdout_regions=[])
     sample = split_regions(chips, request, CARD, HLS_BANDS, 8).train[0]
     assert sample["temporal"].tolist() == [[2020.0, 366.0]]
     assert sample["location"].tolist() == [12.5, -7.25] and sample["crs"] == "EPSG:32633"

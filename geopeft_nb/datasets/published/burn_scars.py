@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES
@@ -72,7 +72,7 @@ LISTS = {side: f"burn_scars/{side}_data" for side in SIDES}
 ENDINGS = ("_merged.tif", ".mask.tif")
 
 
-def load_burn_scars(request: Request, *, split: str = "published") -> GeoData:
+def load_burn_scars(request: DataRequest, *, split: str = "published") -> GeoData:
     """Load HLS Burn Scars; see `load_data`.
 
     Args:
@@ -96,7 +96,7 @@ def mirror_files() -> list[FileEntry]:
     return [ARCHIVE, *map(common.list_entry, LISTS.values())]
 
 
-def _find(request: Request, by_tile: bool) -> common.Found:
+def _find(request: DataRequest, by_tile: bool) -> common.Found:
     folder = common.unpack(CARD.name, [ARCHIVE], request)
     paths = common.files_in(folder, "**/subsetted_512x512_HLS.S30.*.tif", CARD)
     found = {path.name: path for path in paths}

@@ -14,7 +14,7 @@ import numpy as np
 
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Bounds, Chip, Reading
-from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
@@ -86,9 +86,9 @@ class Found(NamedTuple):
 
 
 def load_published(
-    request: Request,
+    request: DataRequest,
     card: DataCard,
-    find: Callable[[Request], Found],
+    find: Callable[[DataRequest], Found],
     describe: Callable[[str, Found], Mapping[str, Any]],
     read: Callable[[str, Found, list[int], Cut], Reading],
 ) -> GeoData:
@@ -169,7 +169,7 @@ def check_complete(card: DataCard, found: Found) -> None:
 def unpack(
     name: str,
     archives: Sequence[FileEntry],
-    request: Request,
+    request: DataRequest,
     wanted: Callable[[str], bool] = bool,
 ) -> Path:
     """Find a folder, or fetch its archive and extract it into the cache.

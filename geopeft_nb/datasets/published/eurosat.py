@@ -17,7 +17,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading, centre
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import Cut
@@ -86,7 +86,7 @@ SUBSETS = {
 }
 
 
-def load_eurosat(request: Request, *, subset: str = "100") -> GeoData:
+def load_eurosat(request: DataRequest, *, subset: str = "100") -> GeoData:
     """Load EuroSAT or its 100-chip subset; see `load_data`.
 
     Home is west and centre: one region alone would leave some 30 of 100 chips for ten classes.
@@ -116,7 +116,7 @@ def _archive(subset: str) -> FileEntry:
     return FileEntry(f"eurosat/{name}.zip", url=url, licence="MIT", sha256=digest)
 
 
-def _find(request: Request, subset: str) -> common.Found:
+def _find(request: DataRequest, subset: str) -> common.Found:
     archive = _archive(subset)
     folder = common.unpack(archive.path.removesuffix(".zip"), [archive], request)
     everything = common.files_in(folder, "**/[!.]*.tif", CARD)

@@ -20,7 +20,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import Cut
@@ -155,7 +155,7 @@ _SOURCES = {
 }
 
 
-def load_cashew_plantation(request: Request) -> GeoData:
+def load_cashew_plantation(request: DataRequest) -> GeoData:
     """Load GEO-Bench m-cashew-plantation; see `load_data`.
 
     Args:
@@ -173,7 +173,7 @@ def load_cashew_plantation(request: Request) -> GeoData:
     return _load(request, _SOURCES[CASHEW.name])
 
 
-def load_sa_crop_type(request: Request) -> GeoData:
+def load_sa_crop_type(request: DataRequest) -> GeoData:
     """Load GEO-Bench m-SA-crop-type, in numbers of about 0-255; a place is a tile.
 
     Arguments, errors and source are those of `load_cashew_plantation`.
@@ -186,7 +186,7 @@ def mirror_files(name: str) -> list[FileEntry]:
     return [_SOURCES[name].archive]
 
 
-def _load(request: Request, source: _Source) -> GeoData:
+def _load(request: DataRequest, source: _Source) -> GeoData:
     import h5py  # refused here, and not when the first chip is read, where it is not installed
 
     where = {"region": source.card.home[0]}
@@ -196,7 +196,7 @@ def _load(request: Request, source: _Source) -> GeoData:
     )  # fmt: skip
 
 
-def _find(request: Request, source: _Source) -> common.Found:
+def _find(request: DataRequest, source: _Source) -> common.Found:
     folder = common.unpack(source.card.name, [source.archive], request)
     partitions = common.files_in(folder, "**/default_partition.json", source.card)
     file = min(partitions, key=lambda path: path.parent.name != source.folder)

@@ -20,7 +20,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES, Cut
@@ -149,7 +149,7 @@ def mirror_files() -> list[FileEntry]:
     return [*map(common.list_entry, LISTS.values()), *FILES.values()]
 
 
-def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
+def load_reben(request: DataRequest, *, task: str = "segmentation") -> GeoData:
     """Load reBEN 7k with its published split; see `load_data`.
 
     Regions are countries: of the table for training, validation and test chips, by the tile for
@@ -176,7 +176,7 @@ def load_reben(request: Request, *, task: str = "segmentation") -> GeoData:
     return common.load_published(request, TASKS[task], find, _describe, _read)
 
 
-def _find(request: Request, maps: bool) -> common.Found:
+def _find(request: DataRequest, maps: bool) -> common.Found:
     sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
     patches = [*chain(*sides.values())]
     root = find_dataset(CARD.name, request.root) if request.root else None
@@ -193,7 +193,7 @@ def _find(request: Request, maps: bool) -> common.Found:
     return common.Found(sides, files, facts)
 
 
-def _folder(name: str, request: Request, patches: Sequence[str]) -> Path:
+def _folder(name: str, request: DataRequest, patches: Sequence[str]) -> Path:
     """Find a folder of the data set, or unpack of its archive what is listed: 1.3 % of it."""
     own = replace(request, root=request.root and f"{request.root}/{name}")
     parts, listed = [entry for file, entry in FILES.items() if file.startswith(name)], {*patches}

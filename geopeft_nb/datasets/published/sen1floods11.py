@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
-from geopeft_nb.datasets.cards import DataCard, Request
+from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
@@ -93,7 +93,7 @@ _HAND = "v1.1/data/flood_events/HandLabeled"
 METADATA = "v1.1/Sen1Floods11_Metadata.geojson"
 
 
-def load_sen1floods11(request: Request, *, subset: str = "full") -> GeoData:
+def load_sen1floods11(request: DataRequest, *, subset: str = "full") -> GeoData:
     """Load Sen1Floods11, cut smaller if asked; see `load_data`.
 
     Without a root each file is looked for by itself, so that a mirror may have only some chips. The
@@ -126,7 +126,7 @@ def _entry(path: str) -> FileEntry:
     return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
 
 
-def _find(request: Request, card: DataCard, at_most: Mapping[str, int]) -> common.Found:
+def _find(request: DataRequest, card: DataCard, at_most: Mapping[str, int]) -> common.Found:
     root = find_dataset(CARD.name, request.root) if request.root else None
     home, away = choose_regions(card, request)
     sides = {}

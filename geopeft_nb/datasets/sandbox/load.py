@@ -19,7 +19,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
-from geopeft_nb.datasets.cards import DataCard, Request, choose_bands
+from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.sandbox.climates import REGIONS, climate_of
 from geopeft_nb.datasets.sandbox.scene import SCALE, WINDOWS, make_place
@@ -62,7 +62,7 @@ CARD = DataCard(
 
 
 def load_sandbox(
-    request: Request, *, task: str = "flood", shift: float = 1.0, chips: int = 160
+    request: DataRequest, *, task: str = "flood", shift: float = 1.0, chips: int = 160
 ) -> GeoData:
     """Make chips of the sandbox planet; see `load_data`.
 
