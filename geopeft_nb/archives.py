@@ -7,7 +7,10 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import check_space
@@ -75,19 +78,17 @@ def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool]) -
         check_space(folder, member.size, member.name)
         return tarfile.data_filter(member, path)
 
-    with tarfile.open(fileobj=_Joined(parts), mode="r|*") as packed:  # type: ignore[call-overload]
-        packed.extractall(folder, filter=check)
+    with ExitStack() as opened:
+        files = [opened.enter_context(part.open("rb")) for part in parts]
+        with tarfile.open(fileobj=_Joined(files), mode="r|*") as packed:  # type: ignore[call-overload]
+            packed.extractall(folder, filter=check)
 
 
+@dataclass
 class _Joined:
     """Reads files one after the other as if they were one."""
 
-    def __init__(self, parts: Sequence[Path]) -> None:
-        self.files = [part.open("rb") for part in parts]
+    files: Sequence[BinaryIO]
 
     def read(self, size: int) -> bytes:
-        while self.files:
-            if content := self.files[0].read(size):
-                return content
-            self.files.pop(0).close()
-        return b""
+        return next(filter(None, (file.read(size) for file in self.files)), b"")

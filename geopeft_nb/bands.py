@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, check_name, unknown_name
 
 #: Band name -> central wavelength in micrometres.
 WAVELENGTHS: dict[str, float] = {
@@ -34,14 +34,12 @@ HLS_BANDS: tuple[str, ...] = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "S
 #: The thirteen bands of Sentinel-2's MultiSpectral Instrument, in the order of ESA's products.
 SENTINEL2_BANDS: tuple[str, ...] = tuple(WAVELENGTHS)
 
-_MSI = dict(zip("B1 B2 B3 B4 B5 B6 B7 B8 B8A B9 B10 B11 B12".split(), WAVELENGTHS, strict=True))
+_MSI = dict(zip("1 2 3 4 5 6 7 8 8A 9 10 11 12".split(), WAVELENGTHS, strict=True))
 _OLI = {
-    "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "NIR_NARROW",
-    "B6": "SWIR_1", "B7": "SWIR_2", "B9": "CIRRUS",
+    "1": "COASTAL_AEROSOL", "2": "BLUE", "3": "GREEN", "4": "RED", "5": "NIR_NARROW",
+    "6": "SWIR_1", "7": "SWIR_2", "9": "CIRRUS",
 }  # fmt: skip
-_TM = {
-    "B1": "BLUE", "B2": "GREEN", "B3": "RED", "B4": "NIR_BROAD", "B5": "SWIR_1", "B7": "SWIR_2",
-}  # fmt: skip
+_TM = {"1": "BLUE", "2": "GREEN", "3": "RED", "4": "NIR_BROAD", "5": "SWIR_1", "7": "SWIR_2"}
 #: Prefix -> the sensor's numbers: the same number is another band on another sensor. S30 and L30
 #: are the products of HLS, which keep the numbers of Sentinel-2 and of Landsat 8/9.
 _SENSORS: dict[str, dict[str, str]] = {
@@ -53,18 +51,17 @@ _ALIASES: dict[str, str] = {
     "NIR": "NIR_NARROW", "NIR08": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR16": "SWIR_1",
     "SWIR2": "SWIR_2", "SWIR22": "SWIR_2",
 }  # fmt: skip
-
-
-def _spellings() -> dict[str, str]:
-    """Return all that names a band, in capitals -> the band."""
-    names = {name: name for name in WAVELENGTHS} | _ALIASES
-    for sensor, numbers in _SENSORS.items():
-        for number, band in numbers.items():
-            names[sensor + number] = names[f"{sensor}B{number[1:]:0>2}"] = band
-    return names
-
-
-_NAMES = _spellings()
+#: All that names a band, in capitals -> the band; numbers with and without a leading zero.
+_NAMES: dict[str, str] = {
+    **{name: name for name in WAVELENGTHS},
+    **_ALIASES,
+    **{
+        f"{sensor}B{number:0>{digits}}": band
+        for sensor, numbers in _SENSORS.items()
+        for number, band in numbers.items()
+        for digits in (1, 2)
+    },
+}
 
 
 def band_name(name: str) -> str:
@@ -89,13 +86,16 @@ def band_name(name: str) -> str:
         >>> band_name("b8a"), band_name("L8:B5"), band_name("L5:B4")
         ('NIR_NARROW', 'NIR_NARROW', 'NIR_BROAD')
     """
-    key = str(name).upper()
-    if key not in _NAMES:
-        raise GeopeftError(
-            f"{unknown_name('band', name, WAVELENGTHS)} Numbers of Sentinel-2 are known, too, and "
-            f"of Landsat's and HLS' optical bands after {' '.join(filter(None, _SENSORS))}."
-        )
-    return _NAMES[key]
+    if (band := _NAMES.get(str(name).upper())) is None:
+        raise _unknown_band(name)
+    return band
+
+
+def _unknown_band(name: object) -> GeopeftError:
+    return GeopeftError(
+        f"{unknown_name('band', name, WAVELENGTHS)} Numbers of Sentinel-2 are known, too, and of "
+        f"Landsat's and HLS' optical bands after {' '.join(filter(None, _SENSORS))}."
+    )
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -104,11 +104,9 @@ def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
     Raises:
         GeopeftError: No list, a band that is unknown or there twice, or none at all.
     """
-    if isinstance(wanted, str):
-        raise GeopeftError(f"bands must be a list of names, for example [{wanted!r}].")
-    names = tuple(band_name(name) for name in wanted)
-    if not names or len(set(names)) != len(names):
-        raise GeopeftError(f"bands must name each band once and at least one, got {list(wanted)}.")
+    names = () if isinstance(wanted, str) else tuple(map(band_name, wanted))
+    if not names or len(set(names)) < len(names):
+        raise GeopeftError(f"bands must be a list that names each band once, got {wanted!r}.")
     return names
 
 
@@ -130,10 +128,8 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
         [2, 0]
     """
     names, present = band_names(wanted), [band_name(name) for name in available]
-    if missing := [name for name in names if name not in present]:
-        raise GeopeftError(
-            f"Band {', '.join(missing)} is not available here; choose from {', '.join(present)}."
-        )
+    for name in names:
+        check_name("band of these data", name, present)
     return [present.index(name) for name in names]
 
 

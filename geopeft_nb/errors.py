@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable
 from typing import ParamSpec, TypeVar
 
@@ -70,22 +71,21 @@ def check_name(kind: str, name: object, known: Collection[str]) -> None:
         raise unknown_name(kind, name, known)
 
 
-def whole(name: str, value: object, at_least: int = 1, at_most: int | None = None) -> int:
+def whole(name: str, value: object, at_least: int = 1, at_most: float = math.inf) -> int:
     """Return a whole number within bounds.
 
     Args:
         name: Of the argument, for the message.
         value: What was given; True and False are no numbers.
         at_least: The smallest that is allowed.
-        at_most: The largest; None for no bound.
+        at_most: The largest.
 
     Raises:
         GeopeftError: It is no whole number, or out of bounds.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
-        if at_most is None or value <= at_most:
-            return value
-    bound = f"above {at_least - 1}" if at_most is None else f"from {at_least} to {at_most}"
+    if type(value) is int and at_least <= value <= at_most:
+        return value
+    bound = f"above {at_least - 1}" if at_most == math.inf else f"from {at_least} to {at_most}"
     raise GeopeftError(f"{name} must be a whole number {bound}, got {value!r}.")
 
 

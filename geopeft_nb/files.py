@@ -68,9 +68,10 @@ class FileEntry:
         }  # fmt: skip
 
 
-def hub_file(path: str, repository: str, file: str = "", **facts: str | int | None) -> FileEntry:
+def hub_file(
+    path: str, repository: str, file: str = "", revision: str = "main", **facts: str | int | None
+) -> FileEntry:
     """Describe a file of the hub: its path here, and in which repository it has which name."""
-    revision = facts.pop("revision", "main")
     url = f"{HUB}/{repository}/resolve/{revision}/{file or path}"
     return FileEntry(path, url=url, **facts)  # type: ignore[arg-type]
 
@@ -114,20 +115,6 @@ def find_dataset(name: str, root: str | None = None) -> Path | None:
         return folder
     places = (folder / name for folder in _places())
     return next((place for place in places if place.is_dir()), None)
-
-
-def find_folder(name: str, what: str) -> Path:
-    """Find a data set's folder that cannot be downloaded; `what` it holds is for the message.
-
-    Raises:
-        FileNotFoundError: No mirror and no cache has it; the message says where it was looked for.
-    """
-    if found := find_dataset(name):
-        return found
-    raise FileNotFoundError(
-        f"{what} is not on this machine and cannot be downloaded. {_looked()} Set the "
-        f"environment variable GEOPEFT_MIRROR to a folder that contains {name!r}, or pass root=."
-    )
 
 
 def _places() -> list[Path]:

@@ -14,7 +14,7 @@ from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import Found, load_published, read_pair
 from geopeft_nb.datasets.split import Cut
-from geopeft_nb.files import find_dataset, find_folder
+from geopeft_nb.files import FileEntry, fetch, find_dataset
 
 CARD = DataCard(
     name="hls_water",
@@ -41,7 +41,7 @@ def load_hls_water(request: DataRequest) -> GeoData:
 
 
 def _find(request: DataRequest) -> Found:
-    folder = find_dataset("hls_water", request.root) or find_folder("hls_water", CARD.title)
+    folder = find_dataset(CARD.name, request.root) or fetch(FileEntry(CARD.name))
     table = pd.read_csv(folder / "index.csv", dtype=str)[["chip", "region", "place"]]
     facts = {
         chip: {"region": region, "place": f"place-{place}"} for chip, region, place in table.values

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from geopeft_nb.backbones.load import load_backbone
 from geopeft_nb.bands import HLS_BANDS, band_indices
-from geopeft_nb.files import find_folder
+from geopeft_nb.files import find_dataset
 
 REGIONS = ("west", "centre", "east")
 #: Band order of the files: B1-B12 by number, then B8A.
@@ -33,7 +33,9 @@ def read_eurosat() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """Return images (N, 6, 64, 64) reflectance 0-1, class names (N,) and regions (N,)."""
     images, classes, regions = [], [], []
     order = [index + 1 for index in band_indices(HLS_BANDS, EUROSAT_BANDS)]
-    for path in sorted(find_folder("eurosat_ms", "EuroSAT's mirror").glob("*/*.tif")):
+    if (folder := find_dataset("eurosat_ms")) is None:
+        raise FileNotFoundError("No folder of GEOPEFT_MIRROR has eurosat_ms.")
+    for path in sorted(folder.glob("*/*.tif")):
         with rasterio.open(path) as raster:
             images.append(raster.read(order).astype(np.float32) / 10_000)
             centre = raster.xy(raster.height / 2, raster.width / 2)

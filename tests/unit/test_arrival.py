@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from arrive import CHIPS, chip
 from trickling_server import Trickle, trickling
@@ -208,6 +209,14 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(ValueError, match="is a link"):
         extract([tmp_path / "bad.zip"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_archive_is_closed(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "bad.tar", "link", tarfile.SYMTYPE)
+    with pytest.raises(ValueError, match="SpecialFileError") as caught:
+        extract([archive], tmp_path / "out")
+    # The frames that the error holds would keep a forgotten file open until it is collected.
+    assert caught.tb and str(archive) not in [f.path for f in psutil.Process().open_files()]
 
 
 def test_an_archive_that_swells_beyond_the_disk_is_refused(

@@ -16,13 +16,7 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.bands import HLS_BANDS, band_indices, band_name
 from geopeft_nb.errors import GeopeftError, unknown_name, whole
-from geopeft_nb.files import (
-    FileEntry,
-    fetch,
-    fetch_many,
-    find_folder,
-    hub_file,
-)
+from geopeft_nb.files import FileEntry, fetch, fetch_many, hub_file
 
 
 @pytest.mark.parametrize(
@@ -98,8 +92,6 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_missing_file_says_where_it_was_looked_for(mirror: Path) -> None:
     with pytest.raises(FileNotFoundError, match="GEOPEFT_MIRROR"):
         fetch(FileEntry("nowhere.bin"))
-    with pytest.raises(FileNotFoundError, match="GEOPEFT_MIRROR"):
-        find_folder("nowhere", "The nowhere data set")
 
 
 HUB = hub_file("nano/encoder.pt", "owner/model", "models/nano/encoder.pt", size=5)

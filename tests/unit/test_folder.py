@@ -648,7 +648,7 @@ def without(pattern: str) -> Callable[[Path], object]:
         (spoil("none"), {"classes": ["a", "a"]}, "a name twice"),
         (spoil("none"), {"classes": "ab"}, "classes is a list"),
         (spoil("none"), {"band_names": ["RED"]}, "has 4 bands, and band_names 1"),
-        (spoil("none"), {"bands": ["SWIR_1"]}, "SWIR_1 is not available here; choose from BLUE"),
+        (spoil("none"), {"bands": ["SWIR_1"]}, "band of these data 'SWIR_1'.* Known: BLUE"),
         (spoil("none"), {"scale": 0}, "scale must be above 0"),
         (spoil("none"), {"background": "land"}, "are for polygons, and these are masks"),
         (spoil("none"), {"colour": "red"}, "Unknown option of folder 'colour'.*label_field"),
