@@ -189,13 +189,11 @@ def band_statistics(dataset: ChipDataset, at_most: int = 512) -> tuple[Tensor, T
         dataset: Chips.
         at_most: From a larger data set so many are read, evenly spread.
     """
-    bands = len(dataset[0]["image"])
-    count, total, square = 0, torch.zeros(bands).double(), torch.zeros(bands).double()
-    for sample in dataset.spread(at_most):  # no stack of all chips, and they may differ in size
-        pixels = sample["image"].double().flatten(1)
-        count += pixels.shape[1]
-        total += pixels.sum(1)
-        square += (pixels**2).sum(1)
-    mean = total / count
+    # no stack of all chips, and they may differ in size
+    chips = (sample["image"].double().flatten(1) for sample in dataset.spread(at_most))
+    sums = [(pixels.shape[1], pixels.sum(1), (pixels**2).sum(1)) for pixels in chips]
+    counts, totals, squares = zip(*sums, strict=True)
+    count, square = sum(counts), torch.stack(squares).sum(0)
+    mean = torch.stack(totals).sum(0) / count
     variance = (square / count - mean**2).clamp(min=0) * count / max(1, count - 1)
     return mean.float(), variance.sqrt().float()

@@ -116,8 +116,6 @@ def leave_one_region_out(
     """
     check_name("data set", name, LOADERS)
     everywhere = tuple(regions) if regions is not None else LOADERS[name][0].regions
-    if len(everywhere) < 2:
-        raise GeopeftError(f"It takes at least two regions to leave one out, got {everywhere}.")
     for away in everywhere:
         home = [region for region in everywhere if region != away]
         yield away, load_data(name, train_regions=home, holdout_regions=[away], **arguments)

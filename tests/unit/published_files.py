@@ -116,13 +116,10 @@ def halves(side: int, west: int = 0, east: int = 1, kind: type = np.int16) -> np
 
 
 def make_floods(root: Path) -> None:
-    days = {"Spain": "2019/09/18", "Cambodia": "2018/08/04", "Bolivia": "2018/02/15"}
-    facts = [{"properties": {"location": e, "s2_date": day}} for e, day in days.items()]
     for chip in [chip for name, chips in LISTS.items() if "sen1" in name for chip in chips]:
         image, label = (root / HAND / p / f"{chip}_{p}.tif" for p in ("S2Hand", "LabelHand"))
         write_raster(image, levels(13, 512, 1000, np.int16), 4326, (-0.78, 38.12), 9e-5)
         write_raster(label, halves(512), 4326, (-0.78, 38.12), 9e-5)
-    (root / "v1.1/Sen1Floods11_Metadata.geojson").write_text(json.dumps({"features": facts}))
 
 
 def burn_files(name: str) -> list[str]:

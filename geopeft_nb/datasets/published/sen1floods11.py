@@ -6,12 +6,10 @@ out. Source: Bonafilia et al., CVPR workshops 2020, https://github.com/cloudtost
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,12 +20,17 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
 from geopeft_nb.errors import check_name
-from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
+from geopeft_nb.files import FileEntry, fetch_many, find_dataset
 
-EVENTS = (
-    "Bolivia", "Ghana", "India", "Mekong", "Nigeria", "Pakistan", "Paraguay", "Somalia", "Spain",
-    "Sri-Lanka", "USA",
-)  # fmt: skip
+#: Event -> when Sentinel-2 passed, by the data set's Sen1Floods11_Metadata.geojson, in which Mekong
+#: is Cambodia.
+DAYS = {
+    "Bolivia": date(2018, 2, 15), "Ghana": date(2018, 9, 19), "India": date(2016, 8, 12),
+    "Mekong": date(2018, 8, 4), "Nigeria": date(2018, 9, 20), "Pakistan": date(2017, 6, 28),
+    "Paraguay": date(2018, 10, 31), "Somalia": date(2018, 5, 5), "Spain": date(2019, 9, 18),
+    "Sri-Lanka": date(2017, 5, 28), "USA": date(2019, 5, 22),
+}  # fmt: skip
+EVENTS = tuple(DAYS)
 CARD = DataCard(
     name="sen1floods11",
     title="Sen1Floods11",
@@ -89,8 +92,6 @@ _MINI = replace(
 SUBSETS = {"full": (CARD, dict.fromkeys(LISTS, 446)), "mini": (_MINI, MINI_CHIPS)}
 
 _HAND = "v1.1/data/flood_events/HandLabeled"
-#: Says for each event when Sentinel-2 passed.
-METADATA = "v1.1/Sen1Floods11_Metadata.geojson"
 
 
 def load_sen1floods11(request: DataRequest, *, subset: str = "full") -> GeoData:
@@ -110,9 +111,9 @@ def load_sen1floods11(request: DataRequest, *, subset: str = "full") -> GeoData:
 
 
 def mirror_files() -> list[FileEntry]:
-    """Describe all files that a mirror needs: the lists, the days and 446 pairs of files."""
+    """Describe all files that a mirror needs: the lists and 446 pairs of files."""
     chips = [chip for name in LISTS.values() for chip in common.split_list(name)]
-    return [*map(common.list_entry, LISTS.values()), *map(_entry, [METADATA, *_paths(chips)])]
+    return [*map(common.list_entry, LISTS.values()), *map(_entry, _paths(chips))]
 
 
 def _paths(chips: Sequence[str]) -> list[str]:
@@ -137,33 +138,16 @@ def _find(request: DataRequest, card: DataCard, at_most: Mapping[str, int]) -> c
         sides[side] = chips[taken].tolist()  # of no other event anything is downloaded
     names = _paths([chip for chips in sides.values() for chip in chips])
     if root:
-        common.files_in(root, _HAND, CARD)
         paths = [root / name for name in names]
     else:
         paths = fetch_many([*map(_entry, names)], f"the chips of {card.title}", request.download)
     where = dict(zip(names, paths, strict=True))
-    try:
-        days = _days(root / METADATA if root else fetch(_entry(METADATA), request.download))
-    except FileNotFoundError:
-        days = {}
-    unknown = ", ".join(event for event in card.regions if event not in days)
-    notes = (f"days of acquisition are not known of {unknown}.",) if unknown else ()
-    return common.Found(sides, lambda chip: [where[name] for name in _paths([chip])], days, notes)
-
-
-def _days(path: Path) -> dict[str, datetime.date]:
-    """Return the day of each event; Mekong is in Cambodia."""
-    facts = [feature["properties"] for feature in json.loads(path.read_bytes())["features"]]
-    return {
-        fact["location"].replace("Cambodia", "Mekong"): pd.Timestamp(fact["s2_date"]).date()
-        for fact in facts
-        if fact["s2_date"]
-    }
+    return common.Found(sides, lambda chip: [where[name] for name in _paths([chip])])
 
 
 def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     event = _event(name)
-    return {"region": event, "place": name, "date": found.facts.get(event)}
+    return {"region": event, "place": name, "date": DAYS[event]}
 
 
 def _event(chip: str) -> str:
