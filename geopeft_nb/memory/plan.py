@@ -90,13 +90,9 @@ class MemoryPlan:
 
 
 def memory_plan(
-    model: SegmentationModel,
-    batch_size: int = 8,
-    size: int | tuple[int, int] | None = None,
-    precision: str = "fp32",
-    frugal: str | Sequence[str] | None = None,
-    device: str = "cpu",
-) -> MemoryPlan:
+    model: SegmentationModel, batch_size: int = 8, size: int | tuple[int, int] | None = None,
+    precision: str = "fp32", frugal: str | Sequence[str] | None = None, device: str = "cpu",
+) -> MemoryPlan:  # fmt: skip
     """Predict what one training step of `fit` keeps in memory; no numbers are computed.
 
     A model on the meta device, which takes no memory, can be planned too.
@@ -143,13 +139,9 @@ def memory_plan(
 
 
 def measure_memory(
-    model: SegmentationModel,
-    batch_size: int = 8,
-    size: int | tuple[int, int] | None = None,
-    precision: str = "fp32",
-    frugal: str | Sequence[str] | None = None,
-    device: str = "auto",
-) -> MemoryPlan:
+    model: SegmentationModel, batch_size: int = 8, size: int | tuple[int, int] | None = None,
+    precision: str = "fp32", frugal: str | Sequence[str] | None = None, device: str = "auto",
+) -> MemoryPlan:  # fmt: skip
     """Measure what one training step keeps in memory, by running it on random images.
 
     What the forward pass keeps is counted exactly, by watching what autograd saves. The peak is on

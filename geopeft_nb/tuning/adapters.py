@@ -65,15 +65,13 @@ class AdapterLayer(OwnLayer):
         name, result = self.acting, self.base_layer(x, **kwargs)
         if name is None:
             return result
-        return result + self._adapt(name, x if self.configs[name].kind == "parallel" else result)
-
-    def _adapt(self, name: str, x: Tensor) -> Tensor:
         config, down, up = self.configs[name], self.bottleneck_down[name], self.bottleneck_up[name]
         # The nonlinearities are those of the two papers.
-        bend = functional.relu if config.kind == "parallel" else functional.gelu
-        low = bend(down(x.to(next(down.parameters()).dtype)))  # (B, N, w)
+        parallel = config.kind == "parallel"
+        read, bend = (x, functional.relu) if parallel else (result, functional.gelu)
+        low = bend(down(read.to(next(down.parameters()).dtype)))  # (B, N, w)
         low = functional.dropout(low, config.dropout, self.training)
-        return (config.scale * up(low)).to(x.dtype)
+        return result + (config.scale * up(low)).to(read.dtype)
 
 
 class AdapterModel(OwnModel):

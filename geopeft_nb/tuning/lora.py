@@ -31,14 +31,10 @@ PRESETS = {
 
 
 def lora_config(
-    backbone: Backbone,
-    preset: str = "paper",
-    r: int = 16,
-    lora_alpha: float | None = None,
-    target_modules: Sequence[str] | None = None,
-    last: int | None = None,
+    backbone: Backbone, preset: str = "paper", r: int = 16, lora_alpha: float | None = None,
+    target_modules: Sequence[str] | None = None, last: int | None = None,
     **options: Any,  # noqa: ANN401 - as peft takes them
-) -> PeftConfig:
+) -> PeftConfig:  # fmt: skip
     """Describe LoRA on a backbone.
 
     Args:
