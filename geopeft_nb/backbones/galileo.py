@@ -69,12 +69,10 @@ class GalileoViT(CardTransformer):
         super().__init__(card, request)
         width = self.width
         self.members = group_members(self.bands)
-        self.patch_embed = nn.ModuleDict(
-            {
-                group: nn.Conv2d(1 if group == "NDVI" else len(bands), width, KERNEL, KERNEL)
-                for group, bands in self.members.items()
-            }
-        )
+        self.patch_embed = nn.ModuleDict()
+        for group, bands in self.members.items():
+            channels = 1 if group == "NDVI" else len(bands)
+            self.patch_embed[group] = nn.Conv2d(channels, width, KERNEL, KERNEL)
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUP_CODE), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))

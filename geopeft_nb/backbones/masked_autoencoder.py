@@ -7,7 +7,7 @@ Images go without time and location, which the TL models were also given.
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -181,15 +181,12 @@ class MaskedAutoencoder(nn.Module):
         return torch.where(hidden > 0, filled, image), hidden[:, 0]
 
 
-def load_autoencoder(
-    name: str, weights: str | os.PathLike[str] | None = "pretrained"
-) -> MaskedAutoencoder:
+def load_autoencoder(name: str, weights: str | Path = "pretrained") -> MaskedAutoencoder:
     """Load a Prithvi-EO model with the decoder that it was pretrained with.
 
     Args:
         name: A model of the Prithvi family that `gp.list_backbones()` lists.
-        weights: ``"pretrained"``; a path of a checkpoint in the same layout; or None for a random
-            initialisation.
+        weights: ``"pretrained"``, or a path of a checkpoint in the same layout.
 
     Returns:
         The autoencoder in float32 on the CPU, for the bands of pretraining.
@@ -205,7 +202,6 @@ def load_autoencoder(
     assert isinstance(encoder, PrithviViT)  # only this family's cards state a decoder
     with load.seeded(0):
         model = MaskedAutoencoder(encoder, len(card.bands), decoders[name])
-    if weights is not None:
-        path = load.weights_file(card, weights)
-        load.load_exactly(model, model.translate(load.read_checkpoint(path)), path)
+    path = load.weights_file(card, weights)
+    load.load_exactly(model, model.translate(load.read_checkpoint(path)), path)
     return model

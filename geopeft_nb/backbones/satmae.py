@@ -51,13 +51,9 @@ class SatMAEViT(CardTransformer):
         width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
         self.groups = group_bands(card, self.bands)
         self.trained_grid = side = request.img_size // patch
-        self.patch_embed = nn.ModuleDict(
-            {
-                str(number): PatchEmbed(len(group), width, (patch, patch))
-                for number, group in enumerate(self.groups)
-                if group
-            }
-        )
+        groups, kernel = enumerate(self.groups), (patch, patch)
+        layers = {str(i): PatchEmbed(len(group), width, kernel) for i, group in groups if group}
+        self.patch_embed = nn.ModuleDict(layers)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side**2, width - group_code))
         self.channel_embed = nn.Parameter(torch.zeros(1, len(self.groups), group_code))
@@ -78,9 +74,7 @@ class SatMAEViT(CardTransformer):
         everywhere, which adds a constant to the bias; embeddings of groups that the images lack
         altogether are dropped. Position codes are resized if another image size was asked for.
         """
-        absent = [
-            f"patch_embed.{number}." for number, places in enumerate(self.groups) if not places
-        ]
+        absent = [f"patch_embed.{i}." for i, places in enumerate(self.groups) if not places]
         dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
         kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
         for number, group in enumerate(self.card.extra["groups"]):
