@@ -70,17 +70,13 @@ def time_code(temporal: Tensor) -> Tensor:
     Returns:
         (B, 4).
     """
-    codes = []
-    for year, day in temporal[:, 0].tolist():
-        week = calendar_day(year, day).isocalendar().week
-        angles = (2 * math.pi * week / 52, 2 * math.pi * 12 / 24)
-        codes.append([part for angle in angles for part in (math.sin(angle), math.cos(angle))])
-    return torch.tensor(codes)
+    days = [calendar_day(year, day) for year, day in temporal[:, 0].tolist()]
+    turns = [(day.isocalendar().week / 52, 12 / 24) for day in days]
+    return circle_code(2 * math.pi * torch.tensor(turns, dtype=torch.float64)).float()
 
 
-def place_code(location: Tensor) -> Tensor:
-    """Encode (B, 2) latitude and longitude in degrees as (B, 4): sine and cosine of each."""
-    angles = location.deg2rad()
+def circle_code(angles: Tensor) -> Tensor:
+    """Encode (B, 2) angles in radians as (B, 4): sine and cosine of each."""
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
@@ -191,7 +187,7 @@ class ClayViT(CardTransformer):
             waves: (C,) wavelengths of the bands in micrometres.
             gsd: Ground sampling distance in metres per pixel.
             time: (B, 4) from `time_code`; zeros if None.
-            place: (B, 4) from `place_code`; zeros if None.
+            place: (B, 4) from `circle_code`; zeros if None.
 
         Returns:
             Tokens (B, h * w, D), without class token, and the grid (h, w).
@@ -219,6 +215,6 @@ class ClayViT(CardTransformer):
             torch.tensor([CLAY_WAVELENGTHS[band] for band in self.bands]),
             self.gsd,
             None if temporal is None else time_code(temporal),
-            None if location is None else place_code(location),
+            None if location is None else circle_code(location.deg2rad()),
         )
         return self.add_class_token(patches), grid

@@ -69,10 +69,9 @@ class GalileoViT(CardTransformer):
         super().__init__(card, request)
         width = self.width
         self.members = group_members(self.bands)
-        self.patch_embed = nn.ModuleDict()
-        for group, bands in self.members.items():
-            channels = 1 if group == "NDVI" else len(bands)
-            self.patch_embed[group] = nn.Conv2d(channels, width, KERNEL, KERNEL)
+        sizes = {group: 1 if group == "NDVI" else len(of) for group, of in self.members.items()}
+        layers = {group: nn.Conv2d(n, width, KERNEL, KERNEL) for group, n in sizes.items()}
+        self.patch_embed = nn.ModuleDict(layers)
         self.group_embed = nn.Parameter(0.02 * torch.randn(1 + len(GROUP_CODE), width // 4))
         self.location_embed = nn.Linear(3, width)
         self.static_embed = nn.Parameter(0.02 * torch.randn(4, width // 4))

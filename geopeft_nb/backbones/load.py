@@ -237,10 +237,8 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
     Args:
         full: Also show wavelengths, statistics, inputs, the weights' file and citation.
     """
-    rows = []
-    for card in CARDS.values():
-        file = card.weights
-        rows.append({
+    table = pd.DataFrame(
+        {
             "name": card.name, "title": card.title, "sensor": card.sensor,
             "bands": ", ".join(card.bands), "patch (px)": card.patch_size, "width": card.width,
             "depth": card.depth, "parameters": card.parameters, "licence": card.licence,
@@ -252,6 +250,7 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
             "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",
             "size (bytes)": file.size if file else None,
             "sha256": file.sha256 if file else None,
-        })  # fmt: skip
-    table = pd.DataFrame(rows).set_index("name").astype({"size (bytes)": "Int64"})
+        }
+        for card, file in ((card, card.weights) for card in CARDS.values())
+    ).set_index("name").astype({"size (bytes)": "Int64"})  # fmt: skip
     return table if full else table.loc[:, :"licence"]

@@ -16,7 +16,7 @@ import torch
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.backbones.clay import place_code, time_code
+from geopeft_nb.backbones.clay import circle_code, time_code
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
@@ -108,7 +108,7 @@ def test_clay_gets_the_iso_week_of_52_and_noon(day: datetime.date, week: int) ->
 
 
 def test_clay_gets_sine_and_cosine_of_latitude_and_longitude_in_radians() -> None:
-    code = place_code(chips(1, 0, place=(30.0, -60.0))[0]["location"][None])[0]
+    code = circle_code(chips(1, 0, place=(30.0, -60.0))[0]["location"][None].deg2rad())[0]
     assert code.tolist() == pytest.approx([0.5, 0.8660254, -0.8660254, 0.5], abs=1e-6)
 
 
