@@ -67,17 +67,19 @@ def choose_metadata(
     """
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
-        known = all(without(part, kind) is None for kind in takes for part in data.parts.values())
+        known = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
         return takes if known else ()
-    if isinstance(wanted, bool):
-        wanted = (takes or tuple(METADATA)) * wanted
+    if wanted is False:
+        return ()
+    if wanted is True:  # of a backbone that takes none all are wanted, so that one is refused
+        wanted = takes or tuple(METADATA)
     kinds = [wanted] if isinstance(wanted, str) else wanted
     for kind in kinds:
         check_name(f"metadata of {backbone.card.name}", kind, takes)
     return tuple(kind for kind in takes if kind in kinds)
 
 
-def without(part: ChipDataset, kind: str) -> str | None:
+def first_lacking(part: ChipDataset, kind: str) -> str | None:
     """Return the name of a chip of which a kind of metadata is not known, or None.
 
     What chips state is taken at its word. Of those that state nothing only the first is read, since

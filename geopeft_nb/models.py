@@ -81,6 +81,7 @@ class SegmentationModel(Facts, nn.Module):
         self.options: dict[str | None, dict[str, object]] = {}
         self.built_for: dict[str, Any] = {}
         self.shelf: dict[str, nn.Module] = {}  # a plain dict: what is not active is not trained
+        # Saved runs know their models by these names, too.
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
 
@@ -201,9 +202,7 @@ class SegmentationModel(Facts, nn.Module):
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image and those of its metadata that are used as the backbone takes them."""
-        more = {}
-        if self.metadata:
-            more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
+        more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
         return (image - self.mean) / self.std, more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
@@ -270,8 +269,7 @@ def build_model(
         raise _uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    if backbone.gsd is not None:
-        warn_of_other_pixels(backbone, data)
+    warn_of_other_pixels(backbone, data)
     if card.maps not in (1, len(backbone.strides)):
         choose_maps(card, backbone)
     model = SegmentationModel(

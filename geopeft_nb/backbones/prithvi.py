@@ -112,12 +112,12 @@ class PrithviViT(CardTransformer):
         Returns:
             Tokens (B, T * h * w, D), without class token, and the grid (T, h, w).
         """
-        frames, height, columns = image.shape[2:]
-        grid = (frames, height // self.patch_size, columns // self.patch_size)
+        rows, columns = self.grid(*image.shape[3:])
+        grid = (image.shape[2], rows, columns)
         tokens = self.patch_embed(image)
         tokens = tokens + position_codes(self.pos_embed, self.frames, self.trained_grid, grid)
         if temporal is not None:
-            tokens = tokens + self.temporal_embed_enc(temporal, repeats=grid[1] * grid[2])
+            tokens = tokens + self.temporal_embed_enc(temporal, repeats=rows * columns)
         if location is not None:
             tokens = tokens + self.location_embed_enc(location[:, None])  # the same everywhere
         return tokens, grid
@@ -132,9 +132,11 @@ class PrithviViT(CardTransformer):
     ) -> tuple[Tensor, tuple[int, ...]]:
         """Make class token and patch tokens; see `Transformer.begin`. The grid is (T, h, w)."""
         tokens, grid = self.embed(*self.prepare(image, temporal, location))
+        # A step of its own: the masked autoencoder takes patches away in between.
         return self.add_class_token(tokens), grid
 
     def to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Turn tokens into a map (B, T * D, h, w): T frames give T * D features per place."""
-        patches = tokens[:, 1 : 1 + math.prod(grid)].transpose(1, 2)  # (B, D, T * h * w)
-        return patches.unflatten(2, grid).transpose(1, 2).flatten(1, 2)
+        patches = tokens[:, self.prefix : self.prefix + math.prod(grid)]
+        series = patches.mT.unflatten(2, grid)  # (B, D, T, h, w)
+        return series.transpose(1, 2).flatten(1, 2)

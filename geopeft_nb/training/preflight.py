@@ -7,7 +7,7 @@ import torch
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
-from geopeft_nb.inputs import without
+from geopeft_nb.inputs import first_lacking
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS, names
 
@@ -102,7 +102,7 @@ def check_part(
     if not len(part):
         raise GeopeftError(f"data.{name} has no chips.")
     for kind in model.metadata:
-        if (chip := without(part, kind)) is not None:
+        if (chip := first_lacking(part, kind)) is not None:
             raise GeopeftError(
                 f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known. "
                 "Use build_model(..., metadata=False), or leave such chips out."

@@ -176,8 +176,7 @@ def attach(
     """
     expect(model, "method_options", "the model that build_model returned")
     card, backbone = _card(method), model.plain_backbone
-    if model.method or backbone.attached or name != "default":
-        _check_free(model, card, name)
+    _check_free(model, card, name)
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
             make = _maker(card)
