@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
 from geopeft_nb.datasets.cards import DataCard, choose_bands
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.facts import Facts
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
 
 Chips = Mapping[str, Sequence[Chip]]
 Names = tuple[str, ...]
@@ -58,8 +53,7 @@ class GeoData(Facts):
 
     def __post_init__(self) -> None:
         """Take task, class names and colours from the card."""
-        card = self.card
-        vars(self).update(task=card.task, classes=card.classes, colours=card.colours)
+        vars(self).update({key: vars(self.card)[key] for key in ("task", "classes", "colours")})
 
     @property
     def parts(self) -> dict[str, ChipDataset]:
@@ -95,37 +89,12 @@ class GeoData(Facts):
             return mean[indices], std[indices]
         return band_statistics(self.train)
 
-    def plot(self, sample: Sample, prediction: np.ndarray | None = None) -> Figure:
-        """Draw the image of a sample, its labels, and a prediction if one is given.
-
-        Args:
-            sample: From one of the parts, for example ``data.train[0]``.
-            prediction: (H, W) classes, or None.
-
-        Returns:
-            A matplotlib figure.
-        """
-        from geopeft_nb.pictures.chips import plot_chip
-
-        title, maps = f"{self.card.title}: {sample['name']} ({sample['region']})", {}
-        if self.task == "segmentation":
-            maps = {"label": sample["mask"].numpy()}
-            if prediction is not None:
-                maps["prediction"] = np.asarray(prediction)
-        else:
-            title += f"\n{self.words(sample)}"
-        colours = dict(zip(self.classes, self.colours, strict=True))
-        image = sample["image"].numpy()
-        return plot_chip(image, self.bands, maps, colours, self.ignore_index, title)
-
     def words(self, sample: Sample) -> str:
-        """Say what a sample that has no label map is labelled with."""
+        """Name the class, or the classes, of a sample that has no label map."""
         if self.task == "classification":
             return self.classes[int(sample["label"])]
-        if self.task == "multilabel":
-            there = [name for name, yes in zip(self.classes, sample["label"], strict=True) if yes]
-            return ", ".join(there) or "none of the classes"
-        return f"{self.task} of {', '.join(self.classes)}"
+        there = [name for name, yes in zip(self.classes, sample["label"], strict=True) if yes]
+        return ", ".join(there) or "none of the classes"
 
     @classmethod
     def of(

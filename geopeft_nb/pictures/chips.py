@@ -1,18 +1,13 @@
-"""From reflectance and classes to pictures: contrast, composites, and a chip with its labels."""
+"""From reflectance and classes to pictures: contrast, composites, colours and their legend."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.bands import band_indices, band_name
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TRUE_COLOUR = ("RED", "GREEN", "BLUE")
 
@@ -58,45 +53,3 @@ def legend_of(
     few, named = len(classes) <= 4, enumerate(classes.items())
     entries = [entry for index, entry in named if few or index in present]
     return entries + [("no label", _IGNORED)] * (ignore_index in present)
-
-
-def plot_chip(
-    image: NDArray[np.float32],
-    bands: Sequence[str],
-    maps: Mapping[str, NDArray[Any]],
-    classes: Mapping[str, str],
-    ignore_index: int,
-    title: str,
-) -> Figure:
-    """Draw a chip and class maps of it side by side.
-
-    Args:
-        image: Reflectance (C, H, W).
-        bands: Names of the C bands.
-        maps: Caption -> class map (H, W).
-        classes: Name of each class -> its colour.
-        ignore_index: What in a map is no label.
-        title: Words above.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    picture, caption = picture_of(image, bands)
-    colours = list(classes.values())
-    shown = {name: coloured(mask, colours, ignore_index) for name, mask in maps.items()}
-    shown = {caption: picture} | shown
-    figure = Figure(figsize=(3.3 * len(shown) + 2.2, 3.9), layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", wrap=True)
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    for panel, (name, drawn) in zip(axes, shown.items(), strict=True):
-        panel.imshow(drawn, interpolation="nearest")
-        panel.set_title(name, fontsize=10, loc="left")
-        panel.set(xticks=[], yticks=[])
-    if maps:
-        legend = legend_of(maps.values(), classes, ignore_index)
-        patches = [
-            Patch(facecolor=colour, edgecolor="#555555", label=textwrap.fill(name, 30))
-            for name, colour in legend
-        ]
-        figure.legend(handles=patches, loc="outside right center", frameon=False, fontsize=9)
-    return figure

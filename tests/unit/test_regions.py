@@ -122,14 +122,6 @@ def test_statistics_are_those_of_the_training_pixels_or_the_published_ones() -> 
     assert mean.tolist() == pytest.approx([0.3, 0.1]) and std.tolist() == [3, 1]
 
 
-def test_a_sample_is_drawn_with_label_and_prediction() -> None:
-    data = gp.load_data("scenes")
-    sample = data.train[0]
-    figure = data.plot(sample, sample["mask"].clamp(min=0).numpy())
-    assert [axes.get_title(loc="left") for axes in figure.axes][1:] == ["label", "prediction"]
-    assert [text.get_text() for text in figure.legends[0].texts][:2] == ["land", "water"]
-
-
 def test_a_data_card_counts_classes_and_places_chips() -> None:
     sheet = gp.data_card("scenes")
     assert sheet.balance is not None and sheet.places is not None

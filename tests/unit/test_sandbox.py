@@ -49,9 +49,8 @@ def test_it_says_everywhere_that_it_is_synthetic() -> None:
     data = gp.load_data("sandbox", task="burn", chips=12, size=32)
     assert data.card.synthetic and gp.list_datasets().loc["sandbox", "synthetic"]
     assert "SYNTHETIC" in repr(data) and "SYNTHETIC" in gp.list_datasets().loc["sandbox", "title"]
-    figure = data.plot(data.train[0])
-    texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
-    assert any("SYNTHETIC" in text for text in texts)
+    figure = gp.data_card(data).map()
+    assert figure is not None and "SYNTHETIC" in figure.axes[0].get_title(loc="left")
 
 
 def test_a_sample_looks_like_one_of_a_real_sensor() -> None:
