@@ -36,7 +36,7 @@ test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, tests, lessons, browser
 	$(BIN)/python notebooks/build.py --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/parity
-	$(BIN)/python -m pytest tests/notebooks tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/notebooks tests/browser
 
 test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -13,7 +13,7 @@ from lab_window import MINUTE, Lab, dark, open_and_run, take
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Locator, Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("dashboard")]
 
 BUILD = """\
 import time

@@ -11,7 +11,7 @@ import pytest
 from lab_window import MINUTE, Lab, open_and_run, take
 from playwright.sync_api import Page, TimeoutError
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("lab")]
 
 # Notes every state of each live view that the page shows, before the first cell runs: looking from
 # outside could miss a run that takes a few seconds.

@@ -10,7 +10,7 @@ import pytest
 from lab_window import MINUTE, Lab, open_and_run, take
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("sliders")]
 
 
 def test_slider_of_the_planet_redraws_it_in_place(

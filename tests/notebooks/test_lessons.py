@@ -98,6 +98,7 @@ def test_page_shows_its_content_without_a_network(result: Solved) -> None:
     assert "html-manager" not in result.page
 
 
+@pytest.mark.xdist_group("01_the_whole_idea")
 def test_first_lesson_compares_the_three_methods(
     root: Path, solved: dict[str, Solved], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
