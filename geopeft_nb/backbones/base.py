@@ -193,6 +193,7 @@ class Backbone(Facts, nn.Module):
         """
         return temporal - temporal.new_tensor([0.0, 1.0 - self.card.first_day])
 
+    @abstractmethod
     def forward(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> list[Tensor]:
@@ -206,7 +207,6 @@ class Backbone(Facts, nn.Module):
         Returns:
             One (B, D, h, w) map per chosen block, shallow to deep.
         """
-        raise NotImplementedError
 
 
 class Stages(Backbone):
@@ -222,8 +222,7 @@ class Stages(Backbone):
         """Choose which maps are returned, None all; see `Backbone.choose`."""
         depth = len(self.stages)
         self.layers = (*range(depth),) if layers is None else choose_layers(layers, depth)
-        taken = [self.stages[layer] for layer in self.layers]
-        self.channels, self.strides = zip(*taken, strict=True)
+        self.channels, self.strides = zip(*(self.stages[i] for i in self.layers), strict=True)
         self.patch_size = self.strides[-1]
 
     @abstractmethod

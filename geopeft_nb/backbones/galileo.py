@@ -222,8 +222,7 @@ def month_indices(temporal: Tensor | None, image: Tensor) -> Tensor:
     batch, frames = image.shape[0], image.shape[2]
     if temporal is None:
         return torch.full((batch, frames), JUNE, device=image.device)
-    days = temporal.flatten(0, 1).tolist()
-    months = [calendar_day(year, day).month - 1 for year, day in days]
+    months = [calendar_day(*day).month - 1 for day in temporal.flatten(0, 1).tolist()]
     return torch.tensor(months, device=image.device).reshape(batch, frames)
 
 

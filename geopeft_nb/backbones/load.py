@@ -119,11 +119,11 @@ def check_request(card: BackboneCard, request: BackboneRequest) -> None:
 def announce_bands(backbone: Backbone, shares: bool) -> None:
     """Note the bands, and warn of those that the model never saw, and whose weights they share."""
     card, bands = backbone.card, backbone.bands
-    backbone.notes += (f"input bands {', '.join(bands)}",)
     takes = "a share of the weights and the statistics" if shares else "the statistics"
-    if unseen := [band for band in bands if band not in card.bands]:
-        told = [f"{band} takes {takes} of {nearest_band(band, card.bands)}" for band in unseen]
-        backbone.notes += tuple(told)
+    unseen = [band for band in bands if band not in card.bands]
+    told = [f"{band} takes {takes} of {nearest_band(band, card.bands)}" for band in unseen]
+    backbone.notes += (f"input bands {', '.join(bands)}", *told)
+    if unseen:
         warnings.warn(
             f"{card.name} never saw {', '.join(unseen)} in pretraining: {'; '.join(told)}.",
             stacklevel=4,  # the line that asked for the backbone

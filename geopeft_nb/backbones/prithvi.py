@@ -85,14 +85,12 @@ class PrithviViT(CardTransformer):
         computed, and in a Prithvi-EO 2.0 without coordinates the scales of a TL checkpoint.
         """
         scales = self.card.extra.get("drops", ())
-        kept = {}
-        for key, value in state.items():
-            key = key.removeprefix("_timm_module.").removeprefix("encoder.")
-            if key in kept:
-                raise GeopeftError(f"The checkpoint holds {key} twice, with and without prefix.")
-            if not key.startswith(("decoder", "mask_token", "pos_embed", *scales)):
-                kept[key] = value
-        if any(scale in key for key in state for scale in scales):
+        dropped = ("decoder", "mask_token", "pos_embed", *scales)
+        plain = {k.removeprefix("_timm_module.").removeprefix("encoder."): k for k in state}
+        if len(plain) < len(state):
+            raise GeopeftError("The checkpoint holds a tensor twice, with and without prefix.")
+        kept = {k: state[key] for k, key in plain.items() if not k.startswith(dropped)}
+        if any(key.startswith(scales) for key in plain):
             self.notes += ("its codes of time and location are left out",)
         first = "patch_embed.proj.weight"
         if first in kept and self.bands != self.card.bands:

@@ -176,12 +176,11 @@ def make_card(name: str) -> BackboneCard:
 def _timm_card(name: str, model: str) -> BackboneCard:
     _check_name("timm model", model, timm.list_models(pretrained="." in model))
     config: Any = timm.get_pretrained_cfg(model)
-    licence, name_of_file = config.license or "not stated by timm", "model.safetensors"
+    licence, url = config.license or "not stated by timm", config.url or ""
     if hub := config.hf_hub_id:
-        local = f"{hub.rpartition('/')[2]}/{name_of_file}"
-        file = hub_file(local, hub, name_of_file, licence=licence)
+        stored = "model.safetensors"
+        file = hub_file(f"{hub.rpartition('/')[2]}/{stored}", hub, stored, licence=licence)
     else:  # a model of which timm has no weights has no address: loading it must fail
-        url = config.url or ""
         file = FileEntry(url.rpartition("/")[2] or model, url=url, licence=licence)
     return BackboneCard(
         name=name,

@@ -248,6 +248,7 @@ def test_scales_of_time_and_location_are_left_out_only_where_that_is_documented(
         ({"norm.bias": torch.zeros(192, dtype=torch.complex64)}, "no finite real numbers"),
         ({"norm.bias": torch.zeros(192, dtype=torch.int8)}, "no finite real numbers"),
         ([torch.zeros(1)], "holds no tensors by name"),
+        ({f"{part}norm.bias": torch.zeros(192) for part in ("", "encoder.")}, "a tensor twice"),
     ],
 )
 def test_content_that_is_no_state_dict_is_refused(
