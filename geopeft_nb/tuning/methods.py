@@ -146,13 +146,9 @@ def names() -> list[str]:
 
 
 def attach(
-    model: SegmentationModel,
-    method: str | PeftConfig,
-    *,
-    name: str = "default",
-    seed: int = 0,
+    model: SegmentationModel, method: str | PeftConfig, *, name: str = "default", seed: int = 0,
     **options: Any,  # noqa: ANN401 - each method has its own
-) -> SegmentationModel:
+) -> SegmentationModel:  # fmt: skip
     """Choose what is trained, in place.
 
     A model can carry several adapters of one method, for several regions or tasks: attach the same
@@ -176,7 +172,9 @@ def attach(
     """
     expect(model, "method_options", "the model that build_model returned")
     card, backbone = _card(method), model.plain_backbone
-    _check_free(model, card, name)
+    _check_adapter_name(name)
+    if backbone.attached:
+        _check_joins(model, card, name)
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
             make = _maker(card)
@@ -187,7 +185,9 @@ def attach(
         if isinstance(made, nn.Module):  # not peft's: the new backbone itself
             model.backbone = made
         elif model.adapters:
-            _add_adapter(model, made, name, seed, options)
+            model.backbone.add_adapter(name, made)
+            model.shelf[name], model.options[name] = model.new_decoder(seed), options
+            model.use_adapter(name)
         else:
             from peft import get_peft_model
 
@@ -275,33 +275,27 @@ def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> di
     }
 
 
-def _check_free(model: SegmentationModel, card: MethodCard, name: str) -> None:
-    """Refuse a name that no adapter can have, and what is attached already."""
+def _check_adapter_name(name: str) -> None:
     if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
         raise GeopeftError(
             "The name of an adapter is one word of letters and digits which torch does not keep "
             f"for itself, such as 'north'; got {name!r}."
         )
-    if model.method is None and model.backbone.attached:
+
+
+def _check_joins(model: SegmentationModel, card: MethodCard, name: str) -> None:
+    """Refuse to attach beside another method or model, or under a name that is in use."""
+    if model.method is None:
         raise GeopeftError(
             f"This backbone already serves a model with {model.backbone.attached}. Load a fresh "
             "one with load_backbone for each model."
         )
-    if model.method and (model.method != card.name or name in (model.adapters or [name])):
+    if model.method != card.name or name in (model.adapters or [name]):
         raise GeopeftError(
             f"{model.method!r} is attached already, with adapters {model.options}. Build a new "
             "model; or, of a method of peft, attach another adapter by attach(..., name=...), or "
             "switch by model.use_adapter(name)."
         )
-
-
-def _add_adapter(
-    model: SegmentationModel, config: PeftConfig, name: str, seed: int, options: dict[str, Any]
-) -> None:
-    """Add an adapter to a model that carries one, with a decoder of its own, and switch to it."""
-    model.backbone.add_adapter(name, config)
-    model.shelf[name], model.options[name] = model.new_decoder(seed), options
-    model.use_adapter(name)
 
 
 def list_methods() -> pd.DataFrame:
