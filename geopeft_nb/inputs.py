@@ -54,29 +54,24 @@ def _no_scaling(normalise: str, backbone: str, data: str) -> GeopeftError:
     )
 
 
-def choose_metadata(
-    backbone: Backbone, data: GeoData, wanted: bool | str | Sequence[str] | None
-) -> tuple[str, ...]:
+def choose_metadata(backbone: Backbone, data: GeoData, wanted: bool | None) -> tuple[str, ...]:
     """Choose which metadata a model uses; see `build_model`.
 
     Returns:
-        Some of ``"time"`` and ``"location"``.
+        What the backbone takes of ``"time"`` and ``"location"``, or nothing.
 
     Raises:
-        ValueError: A kind that the backbone does not take.
+        ValueError: The backbone takes none, and some are insisted on.
     """
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
-        known = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
-        return takes if known else ()
-    if wanted is False:
-        return ()
-    if wanted is True:  # of a backbone that takes none all are wanted, so that one is refused
-        wanted = takes or tuple(METADATA)
-    kinds = [wanted] if isinstance(wanted, str) else wanted
-    for kind in kinds:
-        check_name(f"metadata of {backbone.card.name}", kind, takes)
-    return tuple(kind for kind in takes if kind in kinds)
+        wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
+    elif wanted is not False and (wanted is not True or not takes):
+        raise GeopeftError(
+            f"metadata={wanted!r} does not work: {backbone.card.name} takes "
+            f"{' and '.join(takes) or 'none'}. Give True for all that it takes, or False for none."
+        )
+    return takes if wanted else ()
 
 
 def first_lacking(part: ChipDataset, kind: str) -> str | None:

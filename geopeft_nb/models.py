@@ -192,9 +192,7 @@ class SegmentationModel(Facts, nn.Module):
             ValueError: An image of another shape or bands, or metadata that it uses are not given.
                 What it does not use may be given and changes nothing.
         """
-        if image.ndim != 4:  # before scaling, which would broadcast
-            raise GeopeftError(f"A model takes images (B, C, H, W); got {tuple(image.shape)}.")
-        self.plain_backbone.check_input(image)  # other bands would broadcast as well
+        image = self.plain_backbone.check_input(image)[:, :, 0]  # other bands would broadcast
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
@@ -215,8 +213,7 @@ class SegmentationModel(Facts, nn.Module):
             return logits
         # The ground that the decoder's map covers, in pixels: the image with its padding.
         covers: Any = self.decoder.covers
-        stride = self.backbone.strides[covers]
-        padded = tuple(side * stride for side in features[covers].shape[-2:])
+        padded = tuple(side * self.backbone.strides[covers] for side in features[covers].shape[-2:])
         if logits.shape[-2:] != padded:
             logits = functional.interpolate(logits, padded, mode="bilinear", align_corners=False)
         return logits[..., : size[0], : size[1]]
@@ -229,7 +226,7 @@ def build_model(
     normalise: str | None = None,
     pad: bool = False,
     seed: int = 0,
-    metadata: bool | str | Sequence[str] | None = None,
+    metadata: bool | None = None,
     **options: Any,  # noqa: ANN401 - each decoder has its own
 ) -> SegmentationModel:
     """Put a decoder for the classes of `data` on a backbone.
@@ -246,9 +243,9 @@ def build_model(
         pad: Allow chips that patches do not fill, by repeating their border.
         seed: Seed of the decoder's random weights.
         metadata: Whether day and place of acquisition are an input, for backbones that take them:
-            True insists, False leaves them out, ``"time"`` or ``"location"`` takes one of them;
-            None takes all that the backbone takes if all of it is known of all chips, else
-            nothing. arXiv 2504.17397 compared and recommends to leave them out.
+            True insists, False leaves them out; None takes all that the backbone takes if all of it
+            is known of all chips, else nothing. arXiv 2504.17397 compared and recommends to leave
+            them out.
         **options: Options of the decoder, see `gp.list_decoders()`. Their defaults are those of
             arXiv 2504.17397, except that no layer is wider than the backbone's deepest map.
 
@@ -306,7 +303,7 @@ def moving_state(model: SegmentationModel) -> dict[str, Tensor]:
     trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
     running = ("running_mean", "running_var", "num_batches_tracked")
     return {
-        name: value.detach()
+        name: value
         for name, value in model.state_dict().items()
         if name in trainable or name.endswith(running)
     }

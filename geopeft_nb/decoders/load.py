@@ -117,14 +117,11 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     Raises:
         ValueError: It does not; the message says what would work.
     """
-    check_name("decoder", name, CARDS)
-    card = CARDS[name]
-    if card.target != (target := TASKS[task].target):
-        able = ", ".join(repr(card.name) for card in CARDS.values() if card.target == target)
-        raise GeopeftError(f"decoder={name!r} is not for {task}. For these data, take {able}.")
+    able = [card.name for card in CARDS.values() if card.target == TASKS[task].target]
+    check_name(f"decoder for {task}", name, able)
     for option in options:
-        check_name(f"option of decoder {name!r}", option, [*card.options, *BUILD])
-    return card
+        check_name(f"option of decoder {name!r}", option, [*CARDS[name].options, *BUILD])
+    return CARDS[name]
 
 
 def choose_maps(card: DecoderCard, backbone: Backbone) -> None:

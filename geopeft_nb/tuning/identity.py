@@ -24,7 +24,7 @@ REMEDIES = {
     "channels": "Use load_backbone(...) as it was when it was trained.",
     "grid": "Use load_backbone(..., img_size=...) with the patch side times this.",
     "gsd": "Use load_backbone(..., gsd={!r}).",
-    "metadata": "Use build_model(..., metadata={!r}).",
+    "metadata": "Use build_model(..., metadata=...) as when it was trained.",
     "mean": "Use build_model(..., normalise=...) and the data as when it was trained.",
     "std": "Use build_model(..., normalise=...) and the data as when it was trained.",
 }

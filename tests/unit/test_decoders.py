@@ -46,7 +46,7 @@ class Maps(nn.Module):
         self.patch_size = strides[-1]
 
     def check_input(self, image: Tensor) -> Tensor:
-        return image
+        return image[:, :, None]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         maps = []
@@ -185,7 +185,10 @@ def test_options_reach_the_decoder_and_a_new_one_has_them_too(data: GeoData) -> 
         ({"decoder": "unet", "channels": (64, 32)}, "must be 4 numbers, coarse to fine"),
         ({"decoder": "fcn", "convs": 0}, "convs must be a whole number above 0, got 0"),
         ({"decoder": "upernet", "channels": 2.5}, "channels must be a whole number above 0"),
-        ({"decoder": "classify"}, r"not for segmentation\. For these data, take 'linear', 'fcn'"),
+        (
+            {"decoder": "classify"},
+            "decoder for segmentation 'classify'.* Known: fcn, linear, unet",
+        ),
     ],
 )
 def test_bad_requests_say_what_would_work(
