@@ -81,10 +81,9 @@ def first_lacking(part: ChipDataset, kind: str) -> str | None:
     the files of a data set are alike: to read them all would take long.
     """
     silent = [index for index, chip in enumerate(part.chips) if not _states(chip, kind)]
-    if not silent:
-        return None
-    sample = part[silent[0]]
-    return None if METADATA[kind] in sample else str(sample["name"])
+    if silent and METADATA[kind] not in (sample := part[silent[0]]):
+        return str(sample["name"])
+    return None
 
 
 def _states(chip: Chip, kind: str) -> bool:
@@ -107,16 +106,14 @@ def convert_metadata(
     Raises:
         ValueError: One that is used is None.
     """
-    given = {"time": temporal, "location": location}
+    time = None if temporal is None else backbone.own_time(temporal)
+    given = {"time": time, "location": location}
     if missing := [kind for kind in used if given[kind] is None]:
         raise GeopeftError(
             f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal, "
             "location) with those of the samples, or use build_model(..., metadata=False)."
         )
-    found = {METADATA[kind]: x for kind, x in given.items() if kind in used and x is not None}
-    if "temporal" in found:
-        found["temporal"] = backbone.own_time(found["temporal"])
-    return found
+    return {METADATA[kind]: x for kind, x in given.items() if kind in used and x is not None}
 
 
 def collate(samples: list[Sample]) -> dict[str, Tensor]:
