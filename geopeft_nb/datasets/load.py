@@ -84,10 +84,9 @@ def load_data(
 
 def _check_options(name: str, options: Iterable[str], loader: Callable[..., GeoData]) -> None:
     """Refuse what neither `load_data` nor the data set's own loader takes."""
-    parameters = [*signature(load_data).parameters.values(), *signature(loader).parameters.values()]
-    known = [p.name for p in parameters if p.name not in ("options", "request")]
+    known = {*signature(load_data).parameters, *signature(loader).parameters}
     for option in options:
-        check_name(f"option of {name}", option, known)
+        check_name(f"option of {name}", option, known - {"options", "request"})
 
 
 def leave_one_region_out(

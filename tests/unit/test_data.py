@@ -73,7 +73,7 @@ def test_split_needs_three_places() -> None:
         ({"holdout_regions": ["virginia"]}, "trained on and held out"),
         ({"train_regions": ["virginia", "virginia"]}, "named twice"),
         ({"train_regions": []}, r"train_regions=\[\].* one has to be home"),
-        ({"bands": ["CIRRUS"]}, "CIRRUS is not available"),
+        ({"bands": ["CIRRUS"]}, "Unknown band of these data 'CIRRUS'"),
         ({"bands": "RED"}, "must be lists of names"),
         ({"size": 0}, "whole number above 0"),
         ({"size": 5000}, r"0 chips in 0 place\(s\).*smaller chips"),
