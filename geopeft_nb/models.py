@@ -263,7 +263,7 @@ def build_model(
     if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), 1):
         raise _other_bands(backbone, data)
     if data.size % backbone.patch_size and not pad:
-        raise _uneven(data.size, backbone.patch_size)
+        raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
     warn_of_other_pixels(backbone, data)
@@ -287,7 +287,8 @@ def _other_bands(backbone: Backbone, data: GeoData) -> GeopeftError:
     )
 
 
-def _uneven(size: int, patch: int) -> GeopeftError:
+def uneven(size: int, patch: int) -> GeopeftError:
+    """Make the error for chips that patches do not fill, both in pixels."""
     return GeopeftError(
         f"Chips of {size} px are not divisible by the patch of {patch} px. Use "
         f"load_data(..., size={max(size // patch, 1) * patch}), or build_model(..., pad=True) to "

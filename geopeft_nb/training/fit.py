@@ -74,14 +74,6 @@ class Task(lightning.LightningModule):
         self.counts: Any = 0
         self.schedule_state: dict[str, Any] | None = None
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Call the model on images and what is known of them."""
-        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss over what is known."""
-        return self.card.loss(output, target, self.ignore)
-
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Return the loss of a batch, whose chips are turned and mirrored at random."""
         if self.features is not None:
@@ -90,6 +82,14 @@ class Task(lightning.LightningModule):
             image, target = turn_and_mirror(batch["image"], batch["target"])
             batch = {**batch, "image": image, "target": target}
         return self.loss(self(batch), batch["target"])
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Call the model on images and what is known of them."""
+        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over what is known."""
+        return self.card.loss(output, target, self.ignore)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
@@ -245,38 +245,36 @@ def _train(
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    moves = {name: settings[name] for name in ("lr", "weight_decay", "augment")}
-    task = Task(model, data, **moves)
+    task = Task(model, data, settings["lr"], settings["weight_decay"], settings["augment"])
     order = Order(len(data.train), settings["batch_size"], settings["seed"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
-    stopper = EarlyStopping("val_loss", patience=settings["patience"])
-    watching = [recorder, order, stopper, *callbacks]
-    epochs = settings["epochs"]
-    source = None
+    watching = [recorder, order, EarlyStopping("val_loss", patience=settings["patience"])]
+    watching += callbacks
+    source, epochs = None, settings["epochs"]
     if out is not None:  # a run that goes on has fewer epochs to come, and begins at a checkpoint
         saver, source, epochs = prepare(model, data, settings, out, resume)
         watching.append(saver)
     # For what is drawn before the first batch; from then on `order` seeds each.
     lightning.seed_everything(settings["seed"], verbose=False)
-    recipes: AbstractContextManager[dict[str, str]] = nullcontext({})
-    if settings["frugal"]:
-        recipes = applied(model, settings["frugal"])
     state = "stopped"  # unless the loop comes to its end
+    frugal = settings["frugal"]
+    recipes: AbstractContextManager[dict[str, str]]
+    recipes = applied(model, frugal) if frugal else nullcontext({})
     with quiet_lightning(), recipes as done:
         trainer = _trainer(settings, options, watching, epochs)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
-        view.state["device"] = there = device_memory(place)
+        there = device_memory(place)
         try:
-            train, val = _loaders(task, data, order, settings["frugal"])
+            train, val = _loaders(task, data, order, frugal)
             model.to(place)
             with trainer.precision_plugin.forward_context():
-                view.state["step_memory"] = memory = _step_memory(task, data, order.size)
+                memory = _step_memory(task, data, order.size)
             reset_peak(place)
             # what else is on a GPU; of a process what it holds before the first step
             before = there.get("allocated", process_memory())
-            view.start()
+            view.start(step_memory=memory, device=there)
             state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
         finally:
             peak = device_memory(place).get("peak", process_memory())

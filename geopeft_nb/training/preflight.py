@@ -8,7 +8,7 @@ from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, expect, whole
 from geopeft_nb.inputs import first_lacking
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.models import SegmentationModel, uneven
 from geopeft_nb.tuning.methods import CARDS, names
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -63,10 +63,7 @@ def check_fit(
     check_name("strategy", strategy, STRATEGIES)
     check_same(model, data)
     if data.size % model.backbone.patch_size and not model.pad:
-        raise GeopeftError(
-            f"Chips of {data.size} px are not divisible by the patch of {model.backbone.patch_size}"
-            " px. Build the model with these data."
-        )
+        raise uneven(data.size, model.backbone.patch_size)
     for name, part in data.parts.items():
         check_part(name, part, model, (len(data.bands), data.size, data.size))
     whole("devices", devices, 1, len(data.train))

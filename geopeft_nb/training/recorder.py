@@ -62,7 +62,7 @@ class Recorder(Callback):
 
     def __init__(self, view: Dashboard, card: TaskCard) -> None:
         self.view, self.card = view, card
-        self.rows: list[dict[str, float]] = view.state["rows"]  # one list: the view draws it
+        self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
         self.start = self.seconds = 0.0
@@ -76,7 +76,7 @@ class Recorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what an earlier part of the run has recorded."""
         vars(self).update(state_dict)
-        self.view.state["rows"] = self.rows
+        self.view.update(self.rows)
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         """Start the clock, or let it go on."""
@@ -104,7 +104,7 @@ class Recorder(Callback):
             raise Diverged(row)
         self.rows.append(row)
         self.losses = []
-        self.view.update()
+        self.view.update(self.rows)
         if self.view.should_stop:
             trainer.should_stop = True  # Lightning validates once more, then ends the loop
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.show import bundle, data_address, png
-from geopeft_nb.widgets.view import GHOSTS, describe, facts, left, number, words
+from geopeft_nb.widgets.view import GHOSTS, Row, describe, facts, left, number, words
 
 if TYPE_CHECKING:
     from geopeft_nb.widgets.chips import WatchedChips
@@ -41,18 +41,18 @@ class Dashboard:
         show: True, ``"text"``, or False, which shows and prints nothing.
 
     Attributes:
-        state: What `describe` draws. Who trains appends the rows of the history to `state["rows"]`,
-            and says what a step keeps (`step_memory`) and what the device has (`device`).
+        state: What `describe` draws. Its rows belong to who trains: they are only read here.
 
     Example:
         >>> dashboard = Dashboard("LoRA", total_steps=2, show=False)
         >>> dashboard.start()
+        >>> rows = []
         >>> for step in (1, 2):
         ...     if dashboard.should_stop:
         ...         break
-        ...     dashboard.state["rows"].append({"step": step, "train_loss": 1 / step})
-        ...     dashboard.update()
-        >>> dashboard.state["rows"][-1] |= {"val_loss": 0.6, "val_miou": 0.7}
+        ...     rows.append({"step": step, "train_loss": 1 / step})
+        ...     dashboard.update(rows)
+        >>> rows[-1] |= {"val_loss": 0.6, "val_miou": 0.7}
         >>> dashboard.validation()
         >>> dashboard.finish()
         >>> dashboard.state["state"]
@@ -79,23 +79,16 @@ class Dashboard:
         self._handle: Any = None
         self._stop, self._drawn = False, 0.0
 
-    def start(self) -> None:
-        """Show the view with its Stop button."""
+    def start(self, **measured: dict[str, int]) -> None:
+        """Show the view with its Stop button.
+
+        Args:
+            **measured: Bytes of what a step keeps (`step_memory`), and of the `device`.
+        """
+        self.state |= measured
         self._drawn = monotonic()
         if self.show is True and _in_notebook():
-            from IPython.display import display
-
-            from geopeft_nb.widgets.controls import panel
-
-            self.panel = panel()
-            self.chips = self._make_chips() if self._make_chips else None
-            shown = {"text/plain": f"Training {self.state['title']}"}
-            if self.panel is not None:
-                self._draw()
-                self._draw_chips()
-                view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
-                shown["application/vnd.jupyter.widget-view+json"] = view  # type: ignore[assignment]
-            self._handle = display(shown, raw=True, display_id=True)
+            self._display()
         elif self.show:
             print(f"Training {self.state['title']}")
 
@@ -108,8 +101,13 @@ class Dashboard:
         """Ask the training loop to end after this step, as a click on the button does."""
         self._stop = True
 
-    def update(self) -> None:
-        """Redraw if the last picture is old enough; to be called after every step."""
+    def update(self, rows: Sequence[Row]) -> None:
+        """Redraw if the last picture is old enough; to be called after every step.
+
+        Args:
+            rows: The history so far, see `Run.history`; scores may be added to its last row later.
+        """
+        self.state["rows"] = rows
         if self.panel is not None and monotonic() - self._drawn >= PAUSE:
             self._draw()
             self._drawn = monotonic()
@@ -135,16 +133,7 @@ class Dashboard:
         self._stop = self.should_stop
         self.state |= {"state": state, "message": message}
         if self._handle is not None:
-            from geopeft_nb.widgets.finished import finished_figure
-
-            if self.chips is not None:
-                self.chips.look()  # with the weights that were kept
-            view = describe(self.state, list(self._earlier))
-            chips = self.chips.shown() if self.chips else {}
-            kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
-            root = f'class="gp-dashboard" data-step="{view["step"]}" data-state="{state}"'
-            kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
-            self._handle.update(kept, raw=True)
+            self._handle.update(self._finished(), raw=True)
         elif self.show:
             print(f"{state}: {message} {' · '.join(facts(self.state))}")
         if self.panel is not None:
@@ -152,6 +141,35 @@ class Dashboard:
             self.panel = None
         if self.show and self.state["rows"]:
             self._earlier.append({key: self.state[key] for key in ("name", "rows", "step_memory")})
+
+    def _display(self) -> None:
+        """Put the widget below the cell, or a line of text where nobody can see a widget."""
+        from IPython.display import display
+
+        from geopeft_nb.widgets.controls import panel
+
+        self.panel = panel()
+        self.chips = self._make_chips() if self._make_chips else None
+        shown: dict[str, Any] = {"text/plain": f"Training {self.state['title']}"}
+        if self.panel is not None:
+            self._draw()
+            self._draw_chips()
+            view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
+            shown["application/vnd.jupyter.widget-view+json"] = view
+        self._handle = display(shown, raw=True, display_id=True)
+
+    def _finished(self) -> dict[str, str]:
+        """Return the figure that stays, in every form that a notebook keeps."""
+        from geopeft_nb.widgets.finished import finished_figure
+
+        if self.chips is not None:
+            self.chips.look()  # with the weights that were kept
+        view = describe(self.state, list(self._earlier))
+        chips = self.chips.shown() if self.chips else {}
+        kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
+        root = f'class="gp-dashboard" data-step="{view["step"]}" data-state="{view["state"]}"'
+        kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
+        return kept
 
     def _draw(self) -> None:
         if self.panel is not None:

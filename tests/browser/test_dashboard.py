@@ -35,9 +35,9 @@ for method in ("linear_probe", "bitfit"):  # to be seen as curves behind the one
 ended, pressed, update, look = [], [], Dashboard.update, controls.Panel._look
 
 
-def note_step(view):
+def note_step(view, rows):
     ended.append(time.perf_counter())
-    update(view)
+    update(view, rows)
 
 
 def note_click(panel, frames):

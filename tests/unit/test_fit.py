@@ -121,8 +121,8 @@ def interruptible() -> Iterator[object]:
 def test_an_interrupt_keeps_the_best_weights_and_the_history(
     data: GeoData, interruptible: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: Dashboard) -> None:
-        if len(self.state["rows"]) == 8:  # in the middle of the third epoch
+    def interrupt(self: Dashboard, rows: list[object]) -> None:
+        if len(rows) == 8:  # in the middle of the third epoch
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Dashboard, "update", interrupt)
@@ -135,7 +135,7 @@ def test_an_interrupt_keeps_the_best_weights_and_the_history(
 
 
 def test_a_program_that_wants_to_end_ends(data: GeoData, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(self: Dashboard) -> None:
+    def leave(self: Dashboard, rows: list[object]) -> None:
         raise SystemExit(3)
 
     monkeypatch.setattr(Dashboard, "update", leave)
@@ -271,7 +271,7 @@ def test_the_loss_of_a_step_is_the_mean_of_its_batches(
 def test_what_else_draws_random_numbers_does_not_change_a_run(
     data: GeoData, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Dashboard, "update", lambda self: torch.rand(7))
+    monkeypatch.setattr(Dashboard, "update", lambda self, rows: torch.rand(7))
     pd.testing.assert_series_equal(train(data).history.train_loss, run.history.train_loss)
 
 

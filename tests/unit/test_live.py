@@ -70,8 +70,7 @@ def drawn(view: Dashboard) -> dict[str, Any]:
 def step(view: Dashboard, number: int, loss: float = 0.5, **more: float) -> None:
     """Do what training does after a step."""
     row = {"step": number, "epoch": 1, "seconds": number, "train_loss": loss, "lr": 0.001}
-    view.state["rows"].append({**row, "memory_bytes": GIB, **more})
-    view.update()
+    view.update([*view.state["rows"], {**row, "memory_bytes": GIB, **more}])
 
 
 def lines(view: dict[str, Any], panel: int) -> dict[str, list[list[float]]]:
@@ -86,7 +85,7 @@ def test_it_draws_at_most_twice_a_second(shown: Output, monkeypatch: pytest.Monk
     monkeypatch.setattr(Dashboard, "_draw", lambda self: pictures.append(clock.now))
     for _ in range(1000):
         clock.now += 0.01
-        view.update()
+        view.update([])
     assert len(pictures) in (19, 20)
 
 
@@ -227,7 +226,7 @@ def test_a_plain_script_prints_one_line_per_epoch_and_needs_no_ipython() -> None
         "for step in range(1, 5):\n"
         "    row = {'step': step, 'epoch': (step + 1) // 2, 'seconds': 30 * step, 'lr': 0.1}\n"
         "    row |= {'train_loss': 0.5, 'val_loss': 0.4, 'val_miou': 0.25 * step / 2}\n"
-        "    view.state['rows'].append(row); view.update()\n"
+        "    view.update([*view.state['rows'], row])\n"
         "    if step % 2 == 0: view.validation()\n"
         "assert not view.should_stop; view.finish(message='Kept epoch 2.')\n"
         "assert not {'IPython', 'torch', 'matplotlib'} & set(sys.modules)\n"
@@ -301,8 +300,8 @@ for step in range(1, 1 + {steps}):
     if dashboard.should_stop:
         break
     row = {{"step": step, "epoch": 1, "seconds": 0.02 * step, "train_loss": 1 / step}}
-    dashboard.state["rows"].append(row | {{"memory_bytes": 2**30, "lr": 0.001}})
-    dashboard.update()
+    rows = dashboard.state["rows"]
+    dashboard.update([*rows, row | {{"memory_bytes": 2**30, "lr": 0.001}}])
     time.sleep(0.02)
 dashboard.validation()
 dashboard.finish("stopped" if dashboard.should_stop else "finished")

@@ -56,9 +56,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
     """Press the stop button in a step."""
     update = Dashboard.update
 
-    def press(self: Dashboard) -> None:
-        update(self)
-        if self.state["rows"][-1]["step"] == last:
+    def press(self: Dashboard, rows: list[dict[str, float]]) -> None:
+        update(self, rows)
+        if rows[-1]["step"] == last:
             self.stop()
 
     monkeypatch.setattr(Dashboard, "update", press)
@@ -67,8 +67,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
 def cut_off(monkeypatch: pytest.MonkeyPatch, data: GeoData, out: Path, last: int) -> None:
     """Fail in a step, with a checkpoint of the one before."""
 
-    def fail(self: Dashboard) -> None:
-        if self.state["rows"][-1]["step"] == last:
+    def fail(self: Dashboard, rows: list[dict[str, float]]) -> None:
+        if rows[-1]["step"] == last:
             raise OSError("the power went")
 
     with monkeypatch.context() as patch:
@@ -131,7 +131,7 @@ def test_the_live_view_shows_the_whole_curve(
     train(data, out=tmp_path / "run", epochs=2)
     views: list[Dashboard] = []
     start = Dashboard.start
-    monkeypatch.setattr(Dashboard, "start", lambda self: (views.append(self), start(self)))
+    monkeypatch.setattr(Dashboard, "start", lambda self, **_: (views.append(self), start(self)))
     train(data, out=tmp_path / "run", resume=True)
     shown = pd.DataFrame(views[0].state["rows"], columns=run.history.columns)
     pd.testing.assert_frame_equal(curve(shown), curve(run.history), check_exact=True)
