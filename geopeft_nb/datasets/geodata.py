@@ -69,10 +69,14 @@ class GeoData(Facts):
             ValueError: A region has none.
         """
         sides = {**dict.fromkeys(self.regions, self.test), **self.holdout}
-        return self._filled({region: side.in_region(region) for region, side in sides.items()})
+        return self.filled({region: side.in_region(region) for region, side in sides.items()})
 
-    def _filled(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
-        """Return the parts; refuse one without chips."""
+    def filled(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
+        """Return the parts.
+
+        Raises:
+            ValueError: One has no chips.
+        """
         if empty := [name for name, part in parts.items() if not part.chips]:
             raise GeopeftError(f"{empty[0]!r} has no chips of {self.size} px. Take other regions.")
         return parts
@@ -127,7 +131,7 @@ class GeoData(Facts):
             ValueError: A side is empty, or some places are on two; the message names one.
         """
         trained = {chip.place for chip in self.train.chips}
-        for side, part in self._filled(self.parts).items():
+        for side, part in self.filled(self.parts).items():
             both = trained & {chip.place for chip in part.chips}
             if both and side.partition(":")[0] in self.card.claims:  # training is not among them
                 raise GeopeftError(

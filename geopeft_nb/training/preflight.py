@@ -64,7 +64,7 @@ def check_fit(
     check_same(model, data)
     if data.size % model.backbone.patch_size and not model.pad:
         raise uneven(data.size, model.backbone.patch_size)
-    for name, part in data.parts.items():
+    for name, part in data.filled(data.parts).items():
         check_part(name, part, model, (len(data.bands), data.size, data.size))
     whole("devices", devices, 1, len(data.train))
 
@@ -94,10 +94,8 @@ def check_part(
     `geopeft_nb.datasets.base.ChipDataset.check`.
 
     Raises:
-        ValueError: No chips, an unfit one, or one without metadata that are used.
+        ValueError: An unfit chip, or one without metadata that are used.
     """
-    if not len(part):
-        raise GeopeftError(f"data.{name} has no chips.")
     for kind in model.metadata:
         if (chip := first_lacking(part, kind)) is not None:
             raise GeopeftError(
