@@ -54,7 +54,7 @@ class Chip:
         region: The region it lies in.
         place: Chips of one place share ground, or lie side by side: splits keep them together.
         read: Returns image (C, H, W) float32 and its target: a mask (H, W) int64, or of another
-            kind of data (see `geopeft_nb.tasks`); or a `Reading`, which also says where and when.
+            task (see `geopeft_nb.tasks`); or a `Reading`, which also says where and when.
             It is called in every epoch, so a slow one keeps what it has read.
         crs: Coordinate reference system, for example ``"EPSG:32618"``, or None.
         bounds: (left, bottom, right, top) in units of the crs, or None.
