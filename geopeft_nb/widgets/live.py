@@ -130,7 +130,6 @@ class Dashboard:
         """
         if self.state["state"] != "running":
             return
-        self._stop = self.should_stop
         self.state |= {"state": state, "message": message}
         if self._handle is not None:
             self._handle.update(self._finished(), raw=True)
@@ -138,7 +137,6 @@ class Dashboard:
             print(f"{state}: {message} {' · '.join(facts(self.state))}")
         if self.panel is not None:
             self.panel.close()
-            self.panel = None
         if self.show and self.state["rows"]:
             self._earlier.append({key: self.state[key] for key in ("name", "rows", "step_memory")})
 
