@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Sequence
 
@@ -58,13 +57,11 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
 def published_files(name: str) -> Sequence[FileEntry]:
     """Return the files of a data set that comes file by file, with their addresses.
 
-    That is what the function `mirror_files` of its module returns; in a module of several data sets
-    it takes the name. Of others there is none: they are a folder that is somewhere already.
+    That is what the function `mirror_files` of its module returns for the name. Of others there is
+    none: they are a folder that is somewhere already.
     """
     from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
     module = sys.modules[LOADERS[name][1].__module__]
     files = getattr(module, "mirror_files", None)
-    if files is None:
-        return []
-    return files(name) if inspect.signature(files).parameters else files()
+    return files(name) if files else []

@@ -237,7 +237,7 @@ def test_a_data_set_that_comes_file_by_file_is_downloaded(
             FileEntry(name, url=server.url, size=len(WEIGHTS), sha256=DIGEST) for name in names
         ]
         loader = SimpleNamespace(__module__="toy_set")
-        monkeypatch.setitem(sys.modules, "toy_set", SimpleNamespace(mirror_files=lambda: entries))
+        monkeypatch.setitem(sys.modules, "toy_set", SimpleNamespace(mirror_files=lambda _: entries))
         monkeypatch.setitem(LOADERS, "parts", (LOADERS["hls_water"][0], loader))
         assert copy(dest, "--also", "parts") == 0
         assert all((dest / name).read_bytes() == WEIGHTS for name in names)

@@ -204,7 +204,7 @@ def test_only_chips_of_the_wanted_regions_are_downloaded(served: list[str]) -> N
 
 @pytest.mark.mirror
 def test_a_mirror_needs_every_chip_with_its_label_and_the_lists() -> None:
-    entries = sen1floods11.mirror_files()
+    entries = sen1floods11.mirror_files("sen1floods11")
     names = [entry.path for entry in entries]
     assert len(names) == len(set(names)) == 2 * 446 + 4
     assert f"sen1floods11/{HAND}/LabelHand/Sri-Lanka_1038087_LabelHand.tif" in names

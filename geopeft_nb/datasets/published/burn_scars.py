@@ -91,7 +91,7 @@ def load_burn_scars(request: DataRequest, *, split: str = "published") -> GeoDat
     return common.load_published(request, SPLITS[split], find, _describe, common.read_pair)
 
 
-def mirror_files() -> list[FileEntry]:
+def mirror_files(name: str) -> list[FileEntry]:
     """Return the files that a mirror needs: the archive and the lists of the split."""
     return [ARCHIVE, *map(common.list_entry, LISTS.values())]
 

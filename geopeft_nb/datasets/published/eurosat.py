@@ -105,7 +105,7 @@ def load_eurosat(request: DataRequest, *, subset: str = "100") -> GeoData:
     return common.load_published(request, CARD, partial(_find, subset=subset), _describe, _read)
 
 
-def mirror_files() -> list[FileEntry]:
+def mirror_files(name: str) -> list[FileEntry]:
     """Return what a classroom's mirror needs: the subset of 100 chips."""
     return [_archive("100")]
 

@@ -144,7 +144,7 @@ FILES = {
 TABLE = "metadata.parquet"
 
 
-def mirror_files() -> list[FileEntry]:
+def mirror_files(name: str) -> list[FileEntry]:
     """List what a mirror has to hold: the split lists, the table and the archives."""
     return [*map(common.list_entry, LISTS.values()), *FILES.values()]
 

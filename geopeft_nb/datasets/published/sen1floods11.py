@@ -110,7 +110,7 @@ def load_sen1floods11(request: DataRequest, *, subset: str = "full") -> GeoData:
     return common.load_published(request, card, find, _describe, common.read_pair)
 
 
-def mirror_files() -> list[FileEntry]:
+def mirror_files(name: str) -> list[FileEntry]:
     """Describe all files that a mirror needs: the lists and 446 pairs of files."""
     chips = [chip for name in LISTS.values() for chip in common.split_list(name)]
     return [*map(common.list_entry, LISTS.values()), *map(_entry, _paths(chips))]
