@@ -6,7 +6,6 @@ import json
 import os
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,6 +18,7 @@ from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save, written_whole
 from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.writing import written_beside
 
 if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
@@ -192,11 +192,8 @@ def export_onnx(
         input=units(data and vars(data)), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
     target = Path(file).expanduser()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent) as part:
-        program.save(Path(part) / target.name)
-        for written in sorted(Path(part).iterdir(), reverse=True):  # the second file first
-            written.replace(target.parent / written.name)
+    with written_beside(target) as part:  # a second file of it would lie beside it
+        program.save(part)
     return target
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -15,6 +14,7 @@ import numpy as np
 
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.files import cache_folder, check_space
+from geopeft_nb.writing import written_beside
 
 
 class ChipCache:
@@ -75,7 +75,5 @@ class ChipCache:
         """Write a file whole or not at all."""
         check_space(self.folder, chip.image.nbytes, "A decoded chip")
         crs, bounds = chip.crs or "", chip.bounds or ()
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            written = Path(folder) / "chip.npz"
+        with written_beside(file) as written:
             np.savez(written, image=chip.image, target=chip.target, crs=crs, bounds=bounds)
-            os.replace(written, file)

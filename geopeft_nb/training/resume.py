@@ -24,6 +24,7 @@ from torch import Tensor
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tuning.identity import identity
+from geopeft_nb.writing import written_beside
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
@@ -78,10 +79,8 @@ class Saver(Checkpoint):
         if self.ended:
             return
         self.ended = ended
-        part = self.path.with_name(self.path.name + ".part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.path)
+        with written_beside(self.path) as part:  # the first of several processes writes
+            trainer.save_checkpoint(part)
         self.due = monotonic() + SECONDS
 
 

@@ -1,0 +1,119 @@
+"""Writing so that a file is the old one or the new one, whole, whenever somebody pulls the plug."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from glob import escape
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+
+from filelock import FileLock, Timeout
+
+from geopeft_nb.errors import GeopeftError
+
+
+class NotWrittenError(GeopeftError, OSError):
+    """What could not be written: a full disk, a folder without permission, a name too long."""
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, which takes its place once it is whole and on the disk.
+
+    Args:
+        path: The file; its folder is made if need be. What is there stays until it is replaced.
+
+    Yields:
+        A path of the same name in a new, hidden folder beside it. Further files that are written
+        to that folder are moved as well, before this one.
+
+    Raises:
+        NotWrittenError: The disk is full, or whatever else keeps it from being written; the file
+            is what it was.
+    """
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".new-{path.name}-", dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
+            for file in written:
+                sync(file)
+            for file in written:
+                os.replace(file, path.with_name(file.name))
+        sync(path.parent)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say in one kind of error what libraries say in many when something cannot be written."""
+    try:
+        yield
+    except GeopeftError:
+        raise
+    except Exception as error:  # OSError, RuntimeError of torch, SafetensorError, …
+        raise NotWrittenError(
+            f"{path} could not be written, and is as it was before ({type(error).__name__}: "
+            f"{error}). Free some space there, or name another place."
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk and no longer in memory."""
+    if path.is_dir() and os.name == "nt":  # which opens no folders
+        return
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def held(path: Path, timeout: float = 0) -> Iterator[None]:
+    """Keep a file or folder to this thread, which may ask for it again while it has it.
+
+    The lock is a hidden file beside it that the system frees when its process ends or dies. What
+    `written_beside` left when it was killed is removed.
+
+    Args:
+        path: What is to be written; it need not exist.
+        timeout: Seconds to wait for another process that has it; -1 waits as long as it takes.
+
+    Raises:
+        GeopeftError: Another process has it; the message says which, where and since when.
+    """
+    file, holder = path.with_name(f".{path.name}.lock"), ""
+    lock = FileLock(file, is_singleton=True)
+    again = lock.is_locked
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout)
+        except Timeout:
+            with suppress(OSError):  # Windows lets nobody read what is locked
+                holder = file.read_text(encoding="utf-8")
+            raise GeopeftError(
+                f"{path} is in use by {holder or 'another process'}. Wait until that has ended, or "
+                "name another place."
+            ) from None
+    try:
+        if not again:
+            for left in path.parent.glob(f".new-{escape(path.name)}-*"):  # by who was killed
+                rmtree(left, ignore_errors=True)
+            since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            _sign(file, f"process {os.getpid()} on {platform.node()} since {since}")
+        yield
+    finally:
+        if not again:
+            _sign(file, "")
+        lock.release()
+
+
+def _sign(file: Path, text: str) -> None:
+    with suppress(OSError):  # a full disk: it is locked without a name
+        file.write_text(text, encoding="utf-8")
