@@ -132,12 +132,11 @@ def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
-def warn_of_other_pixels(backbone: Backbone, data: GeoData) -> None:
-    """Warn if the pixels are of another size than the one that the backbone was told."""
-    told, found = backbone.gsd, data.card.resolution
-    if told is not None and found > 0 and abs(told - found) > 0.01 * found:
+def warn_of_other_pixels(backbone: str, told: float, data: GeoData) -> None:
+    """Warn if the pixels are of another size, in metres, than the one that a backbone was told."""
+    if (found := data.card.resolution) > 0 and abs(told - found) > 0.01 * found:
         warnings.warn(
-            f"{backbone.card.name} was told pixels of {told:g} m, and those of {data.card.name} "
+            f"{backbone} was told pixels of {told:g} m, and those of {data.card.name} "
             f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
             RuntimeWarning,
             stacklevel=3,  # the line that calls build_model

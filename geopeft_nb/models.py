@@ -60,18 +60,10 @@ class SegmentationModel(Facts, nn.Module):
     adapter: str | None = None
 
     def __init__(
-        self,
-        backbone: Backbone,
-        decoder: str,
-        options: Mapping[str, Any],
-        mean: Tensor,
-        std: Tensor,
-        classes: tuple[str, ...],
-        task: str = "segmentation",
-        pad: bool = False,
-        metadata: tuple[str, ...] = (),
-        seed: int = 0,
-    ) -> None:
+        self, backbone: Backbone, decoder: str, options: Mapping[str, Any], mean: Tensor,
+        std: Tensor, classes: tuple[str, ...], task: str = "segmentation", pad: bool = False,
+        metadata: tuple[str, ...] = (), seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.classes, self.task = backbone, classes, task
         self.decoder_name, self.decoder_options = decoder, dict(options)
@@ -200,7 +192,9 @@ class SegmentationModel(Facts, nn.Module):
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image and those of its metadata that are used as the backbone takes them."""
-        more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
+        more = {}
+        if self.metadata:
+            more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
         return (image - self.mean) / self.std, more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
@@ -220,15 +214,10 @@ class SegmentationModel(Facts, nn.Module):
 
 
 def build_model(
-    backbone: Backbone,
-    data: GeoData,
-    decoder: str = "linear",
-    normalise: str | None = None,
-    pad: bool = False,
-    seed: int = 0,
-    metadata: bool | None = None,
+    backbone: Backbone, data: GeoData, decoder: str = "linear", normalise: str | None = None,
+    pad: bool = False, seed: int = 0, metadata: bool | None = None,
     **options: Any,  # noqa: ANN401 - each decoder has its own
-) -> SegmentationModel:
+) -> SegmentationModel:  # fmt: skip
     """Put a decoder for the classes of `data` on a backbone.
 
     Args:
@@ -266,7 +255,8 @@ def build_model(
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    warn_of_other_pixels(backbone, data)
+    if backbone.gsd is not None:
+        warn_of_other_pixels(backbone.card.name, backbone.gsd, data)
     if card.maps not in (1, len(backbone.strides)):
         choose_maps(card, backbone)
     model = SegmentationModel(

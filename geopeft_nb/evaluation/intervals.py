@@ -11,12 +11,9 @@ from geopeft_nb.tasks import class_iou, mean_of_known
 
 
 def bootstrap_scores(
-    counts: np.ndarray,
-    places: Sequence[str],
-    repeats: int = 1000,
-    seed: int = 0,
+    counts: np.ndarray, places: Sequence[str], repeats: int = 1000, seed: int = 0,
     parts: Callable[[np.ndarray], np.ndarray] = class_iou,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Score many draws of places with replacement.
 
     Chips of one place look alike, so whole places are drawn: drawing single chips would make an

@@ -172,7 +172,8 @@ def attach(
     """
     expect(model, "method_options", "the model that build_model returned")
     card, backbone = _card(method), model.plain_backbone
-    _check_adapter_name(name)
+    if name != "default":
+        _check_adapter_name(name)
     if backbone.attached:
         _check_joins(model, card, name)
     with seeded(seed), quiet_peft():
