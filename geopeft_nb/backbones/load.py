@@ -37,15 +37,10 @@ FAMILIES = {
 
 
 def load_backbone(
-    name: str,
-    weights: str | os.PathLike[str] | None = "pretrained",
-    bands: Sequence[str] | None = None,
-    img_size: int | None = None,
-    frames: int = 1,
-    layers: Sequence[int] | None = None,
-    gsd: float = 10.0,
-    seed: int = 0,
-) -> Backbone:
+    name: str, weights: str | os.PathLike[str] | None = "pretrained",
+    bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
+    layers: Sequence[int] | None = None, gsd: float = 10.0, seed: int = 0,
+) -> Backbone:  # fmt: skip
     """Load a geospatial foundation model.
 
     Args:

@@ -33,17 +33,12 @@ LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
 
 
 def load_data(
-    name: str,
-    root: str | os.PathLike[str] | None = None,
-    bands: Sequence[str] | None = None,
-    size: int | None = None,
-    train_regions: Sequence[str] | None = None,
-    holdout_regions: Sequence[str] | None = None,
-    download: bool = True,
-    seed: int = 0,
+    name: str, root: str | os.PathLike[str] | None = None, bands: Sequence[str] | None = None,
+    size: int | None = None, train_regions: Sequence[str] | None = None,
+    holdout_regions: Sequence[str] | None = None, download: bool = True, seed: int = 0,
     cache: bool = True,
     **options: Any,  # noqa: ANN401 - each data set has its own
-) -> GeoData:
+) -> GeoData:  # fmt: skip
     """Load a data set, split by place and by region.
 
     Nothing is read but what names the chips; each chip is read when it is asked for.

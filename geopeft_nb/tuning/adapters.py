@@ -85,12 +85,9 @@ register("bottleneck_adapter", AdapterConfig, AdapterModel)
 
 
 def adapter_config(
-    backbone: Backbone,
-    kind: str = "parallel",
-    width: int = 64,
-    scale: float | None = None,
+    backbone: Backbone, kind: str = "parallel", width: int = 64, scale: float | None = None,
     dropout: float = 0.0,
-) -> AdapterConfig:
+) -> AdapterConfig:  # fmt: skip
     """Describe bottleneck adapters for a backbone.
 
     Args:

@@ -107,13 +107,8 @@ class _BeforeAndLora(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        x: Tensor,
-        down: Tensor,
-        up: Tensor,
-        before: nn.Module,
-        base: nn.Linear,
-        scale: float,
-    ) -> Tensor:
+        x: Tensor, down: Tensor, up: Tensor, before: nn.Module, base: nn.Linear, scale: float,
+    ) -> Tensor:  # fmt: skip
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         h = before(x).to(dtype)

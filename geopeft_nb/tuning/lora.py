@@ -64,12 +64,10 @@ def lora_config(
 
 
 def kin_config(
-    backbone: Backbone,
-    peft_class: str,
-    target_modules: Sequence[str] = PRESETS["paper"],
+    backbone: Backbone, peft_class: str, target_modules: Sequence[str] = PRESETS["paper"],
     last: int | None = None,
     **options: Any,  # noqa: ANN401
-) -> PeftConfig:
+) -> PeftConfig:  # fmt: skip
     """Describe another method of peft that adapts layers by their names.
 
     Args:
@@ -84,12 +82,9 @@ def kin_config(
 
 
 def product_config(
-    backbone: Backbone,
-    peft_class: str,
-    r: int = 8,
-    alpha: float | None = None,
+    backbone: Backbone, peft_class: str, r: int = 8, alpha: float | None = None,
     **options: Any,  # noqa: ANN401
-) -> PeftConfig:
+) -> PeftConfig:  # fmt: skip
     """Describe LoHa or LoKr, whose `alpha` follows the rank r unless it is given."""
     alpha = r if alpha is None else alpha
     return kin_config(backbone, peft_class, r=r, alpha=alpha, **options)

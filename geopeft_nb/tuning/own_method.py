@@ -92,15 +92,9 @@ class OwnModel(BaseTuner):
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - no defaults: a config names all
 
     def _create_and_replace(
-        self,
-        peft_config: PeftConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
+        self, peft_config: PeftConfig, adapter_name: str, target: nn.Module, target_name: str,
+        parent: nn.Module, current_key: str, parameter_name: str | None = None,
+    ) -> None:  # fmt: skip
         wrap = self.tuner_layer_cls
         layer = target if isinstance(target, wrap) else wrap(target)
         layer.configs[adapter_name] = peft_config

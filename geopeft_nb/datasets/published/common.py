@@ -86,12 +86,10 @@ class Found(NamedTuple):
 
 
 def load_published(
-    request: DataRequest,
-    card: DataCard,
-    find: Callable[[DataRequest], Found],
+    request: DataRequest, card: DataCard, find: Callable[[DataRequest], Found],
     describe: Callable[[str, Found], Mapping[str, Any]],
     read: Callable[[str, Found, list[int], Cut], Reading],
-) -> GeoData:
+) -> GeoData:  # fmt: skip
     """Load a published data set.
 
     Args:
