@@ -88,7 +88,7 @@ class Backbone(Facts, nn.Module):
         """Turn the tensors of a published checkpoint into this network's, bands chosen.
 
         Args:
-            state: Key -> float32 tensor, as the published file names them.
+            state: Key -> tensor, as the published file names them, and in its type.
 
         Returns:
             Key -> tensor as `state_dict` names them. What is missing or not understood stays as it
@@ -401,7 +401,7 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
         )
     sources = [known.index(nearest_band(band, known)) for band in wanted]
     shares = torch.tensor([sources.count(index) for index in sources]).to(kernel)
-    return kernel[:, sources] / shares.reshape(-1, *[1] * (kernel.ndim - 2))
+    return kernel[:, sources].float() / shares.reshape(-1, *[1] * (kernel.ndim - 2))
 
 
 def adapt_group(
@@ -427,4 +427,4 @@ def adapt_group(
     used = {nearest_band(band, known) for band in wanted}
     absent = [channel for channel, band in enumerate(known) if band not in used]
     if absent and bias.shape == kernel.shape[:1]:
-        state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].flatten(1).sum(dim=1)
+        state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].float().flatten(1).sum(dim=1)

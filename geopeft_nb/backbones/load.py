@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+from zipfile import ZipFile
 
 import pandas as pd
 import torch
@@ -164,11 +165,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         path: A .safetensors file, or a PyTorch file, which is read with `weights_only=True`.
 
     Returns:
-        Key -> tensor; numbers of lower precision are float32. Of a training checkpoint that is
-        its `state_dict` or `model`.
+        Key -> tensor, in the type and, as far as possible, in the memory of the file: nothing is
+        copied before somebody has looked at shapes. Of a training checkpoint that is its
+        `state_dict` or `model`.
 
     Raises:
-        ValueError: The file is corrupt, or holds no tensors.
+        ValueError: The file is corrupt, holds no tensors, or names more numbers than it holds.
     """
     plain = path.suffix == ".safetensors"
     try:
@@ -179,14 +181,28 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             "code or other objects besides tensors. Fetch it again."
         ) from error
     tensors = content if plain else named_tensors(content, path)
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    dense = all(
+        t.layout is torch.strided and t.is_cpu and not t.is_quantized for t in tensors.values()
+    )
+    # A few bytes can name a view of gigabytes; weights that share their numbers are named twice.
+    if not dense or sum(t.nbytes for t in tensors.values()) > 2 * path.stat().st_size:
+        raise GeopeftError(f"{path} names tensors that it does not hold. Fetch it again.")
+    return tensors
 
 
 def unpickled(path: Path) -> Any:  # noqa: ANN401 - whatever a PyTorch file holds
-    """Read a PyTorch file without running any code that it may contain."""
+    """Read a PyTorch file without running any code, or unpacking more than its own size.
+
+    Raises:
+        ValueError: It is a compressed archive, which PyTorch never writes; or what torch raises.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\3\4"  # as torch asks, which before 1.6 wrote no archives
+    if zipped and any(member.compress_type for member in ZipFile(path).infolist()):
+        raise ValueError("a compressed archive")
     # Masked autoencoders store their command line in a Namespace, which holds no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
@@ -195,9 +211,10 @@ def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
             content = content[inner]
     items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
+    words = {key: value for key, value in items if isinstance(key, str)}
+    tensors = {key: value for key, value in words.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise GeopeftError(f"{path} holds no tensors by name, but {str(content)[:100]}.")
+        raise GeopeftError(f"{path} holds no tensors by name, but {str([*words])[:100]}.")
     return tensors
 
 
@@ -214,15 +231,31 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Pat
     """
     own = module.state_dict()
     state = split_qkv(state, own) | {key: own[key] for key in getattr(module, "fixed", ())}
-    for key in own.keys() & state.keys():
-        value, whole_numbers = state[key], not own[key].is_floating_point()
-        if not value.isfinite().all() or not (whole_numbers or value.is_floating_point()):
-            raise GeopeftError(f"{path} holds {key} with values that are no finite real numbers.")
+    check_numbers(state, own, path)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:  # names all keys and shapes that differ, one kind a line
         shown = "; ".join(line.strip()[:300] for line in str(error).splitlines()[1:6])
         raise GeopeftError(f"{path} does not fit {type(module).__name__}: {shown}") from error
+
+
+def check_numbers(found: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse numbers that are not finite, or of another kind, in tensors of the right shape.
+
+    Args:
+        found: Key -> tensor, as `read_checkpoint` gives them; those of another shape, which may be
+            of any size, are not looked at.
+        own: Key -> tensor in whose place they come, with any device.
+        path: Where they came from, for the message.
+
+    Raises:
+        ValueError: There are such numbers, also once they are of the type of their place.
+    """
+    for key in own.keys() & found.keys():
+        value, place = found[key], own[key]
+        same = value.is_floating_point() == place.is_floating_point() and not value.is_complex()
+        if value.shape == place.shape and not (same and value.to(place.dtype).isfinite().all()):
+            raise GeopeftError(f"{path} holds {key} with values that are no finite real numbers.")
 
 
 def list_backbones(full: bool = False) -> pd.DataFrame:

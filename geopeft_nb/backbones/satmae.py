@@ -84,7 +84,7 @@ class SatMAEViT(CardTransformer):
         side = self.card.img_size // self.card.patch_size
         codes = kept.get("pos_embed")
         if codes is not None and codes.shape[:2] == (1, 1 + side**2):
-            grid = self._resized(codes[:, 1:], side, self.trained_grid, self.trained_grid)
+            grid = self._resized(codes[:, 1:].float(), side, self.trained_grid, self.trained_grid)
             kept["pos_embed"] = torch.cat([codes[:, :1], grid], dim=1)
         return kept
 

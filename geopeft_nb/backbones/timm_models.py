@@ -137,7 +137,7 @@ class TimmViT(TimmBackbone, Transformer):
             prefix = own.shape[1] - new**2  # codes of the class token and the like
             if codes.shape == (1, prefix + old**2, own.shape[2]):
                 state["network.pos_embed"] = resample_abs_pos_embed(
-                    codes, [new, new], [old, old], num_prefix_tokens=prefix
+                    codes.float(), [new, new], [old, old], num_prefix_tokens=prefix
                 )
                 self.notes += (f"position codes resized from {old}×{old} to {new}×{new} patches",)
         return state

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.load import load_backbone, read_checkpoint
+from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
@@ -193,8 +193,9 @@ def load_adapter(
             f"The model carries adapters already: {model.options}. Choose another name for "
             f"{source}, which was saved with {about['options']}, by load_adapter(..., name=...)."
         )
-    trial = _with_the_same_weights(model)
-    _attach_saved(trial, source, about, joins)
+    trial = _outline(model)
+    with torch.device("meta"):
+        _attach_saved(trial, source, about, joins)
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
     model.options[joins] = model.method_options = about["options"]
@@ -264,13 +265,13 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
         attach(model, read_config(source, about["method"]), name=name)
 
 
-def _with_the_same_weights(model: SegmentationModel) -> SegmentationModel:
-    """Copy a model's modules but not its numbers, to try on them what might not fit."""
+def _outline(model: SegmentationModel) -> SegmentationModel:
+    """Copy a model without its numbers, to try on it, in no memory, what might not fit."""
     copies: dict[int, Any] = {}
     for module in (model, *model.shelf.values()):
         for weight in module.parameters():
-            copies[id(weight)] = nn.Parameter(weight.detach(), weight.requires_grad)
-        copies |= {id(buffer): buffer for buffer in module.buffers()}
+            copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+        copies |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
     return copy.deepcopy(model, copies)
 
 
@@ -289,4 +290,6 @@ def _read_tensors(
             f"{source} does not fit the model: of names and shapes it lacks {lacks} and has {has} "
             "instead. Build the model with the decoder and options that its adapter.json names."
         )
+    for name, tensors in found.items():
+        check_numbers(tensors, wanted[name], source / name)
     return found
