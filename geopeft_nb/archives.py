@@ -10,10 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from posixpath import normpath
+from typing import Any, BinaryIO
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import check_space
+from geopeft_nb.files import check_space, watch_room
+
+#: An archive holds at most so many times its own bytes, and these besides.
+SWELLS, BESIDES = 200, 64_000_000
+#: Folders in an archive lie so deep at most, and a header of a tar is so long.
+DEPTH, HEADER = 64, 1 << 20
 
 
 def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] = bool) -> Path:
@@ -28,9 +34,9 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
         The folder.
 
     Raises:
-        GeopeftError: A member would land outside the folder, is a link or a device, or the file
-            is no archive or damaged.
-        OSError: The disk has too little room.
+        GeopeftError: A member would land outside the folder, is a link or a device or comes twice;
+            or the file is no archive, damaged, cut off, or swells beyond measure.
+        NotWrittenError: The disk has too little room.
     """
     from filelock import FileLock
 
@@ -42,12 +48,14 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir()
         try:
-            if len(parts) == 1 and zipfile.is_zipfile(parts[0]):
-                _unzip(parts[0], partial, wanted)
-            else:
-                _untar(parts, partial, wanted)
+            most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
+            unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
+            with watch_room(folder):
+                unpack(parts, partial, wanted, most)
             return partial.rename(folder)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except GeopeftError:
+            raise
+        except Exception as error:  # what is not an archive can make any of them
             raise GeopeftError(
                 f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Delete it, so "
                 "that it is fetched again."
@@ -56,32 +64,103 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+def _chooser(wanted: Callable[[str], bool]) -> Callable[[str, bool], bool]:
+    """Make what says whether a member is extracted, by its name and whether it is a folder."""
+    seen = set[str]()
+
+    def choose(name: str, is_folder: bool) -> bool:
+        if name.count("/") > DEPTH:
+            raise tarfile.ReadError(f"a member lies {name.count('/')} folders deep")
+        if is_folder or not wanted(name):
+            return wanted(name)
+        place = normpath(name.lstrip("/")).casefold()  # not all disks tell "a" from "A"
+        if place in seen:
+            raise tarfile.ReadError(f"{name!r} is in it twice")
+        seen.add(place)
+        return True
+
+    return choose
+
+
+def _unzip(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], most: int) -> None:
     """Extract what is wanted; zipfile itself keeps names inside the folder."""
-    with zipfile.ZipFile(archive) as packed:
-        chosen = [member for member in packed.infolist() if wanted(member.filename)]
+    choose = _chooser(wanted)
+    with zipfile.ZipFile(parts[0]) as packed:
+        chosen = [m for m in packed.infolist() if choose(m.filename, m.is_dir())]
         for member in chosen:
             if stat.S_ISLNK(member.external_attr >> 16) or ".." in member.filename.split("/"):
                 raise zipfile.BadZipFile(f"{member.filename!r} is a link or lies outside")
-        check_space(folder, sum(member.file_size for member in chosen), archive.name)
+        size = sum(member.file_size for member in chosen)
+        if size > most:
+            raise zipfile.BadZipFile(f"its {size:,} bytes are too many for its size")
+        check_space(folder, size, parts[0].name)
         packed.extractall(folder, chosen)
 
 
-def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool]) -> None:
+def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], most: int) -> None:
     """Extract what is wanted in one pass: a compressed archive takes long to read."""
+    import bz2
+    import gzip
+    import lzma
+
+    kinds: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ": lzma}
+    choose = _chooser(wanted)
 
     def check(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if not (member.isfile() or member.isdir()):
+        if not (member.isfile() or member.isdir()) or member.issparse():
             raise tarfile.SpecialFileError(member)
-        if not wanted(member.name):
+        if not choose(member.name, member.isdir()):
             return None
         check_space(folder, member.size, member.name)
         return tarfile.data_filter(member, path)
 
     with ExitStack() as opened:
         files = [opened.enter_context(part.open("rb")) for part in parts]
-        with tarfile.open(fileobj=_Joined(files), mode="r|*") as packed:  # type: ignore[call-overload]
+        start = files[0].peek(6)
+        # tarfile itself would not see where what it is compressed in is cut off.
+        found = [kind for mark, kind in kinds.items() if start.startswith(mark)]
+        joined = _Joined(files)
+        content: Any = _Content(found[0].open(joined) if found else joined, most)
+        with tarfile.open(fileobj=content, mode="r|", tarinfo=_Header) as packed:
             packed.extractall(folder, filter=check)
+            # A tar ends with two blocks of zeros, of which tarfile has read the first, and what
+            # it is compressed in with a checksum.
+            end: Any = packed.fileobj
+            if end.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("its end is missing")
+            while content.read(HEADER):
+                pass
+
+
+class _Header(tarfile.TarInfo):
+    """A header that, where it is damaged or missing, is not taken for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error}, where a header should be") from error
+        if header.size > HEADER and not header.isfile():
+            raise tarfile.ReadError(f"a header has {header.size:,} bytes")
+        return header
+
+
+@dataclass
+class _Content:
+    """Reads a tar as far as it may swell."""
+
+    file: Any  # what only has to be readable
+    left: int
+
+    def read(self, size: int) -> bytes:
+        content = self.file.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise tarfile.ReadError("it holds too many bytes for its size")
+        return content
 
 
 @dataclass

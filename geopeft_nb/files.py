@@ -13,18 +13,23 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.writing import NotWrittenError, held, written_beside
 
 if TYPE_CHECKING:
     from requests import Response
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
+#: What the system says where a disk, somebody's share of it or the allowed size of a file ends.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
     r"https://(?:huggingface\.co|hf\.co)/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"
@@ -86,13 +91,36 @@ def data_folder() -> Path:
 def mirror_folders() -> list[Path]:
     """Return the folders named by the environment variable GEOPEFT_MIRROR that exist."""
     names = os.environ.get("GEOPEFT_MIRROR", "").split(os.pathsep)
-    return [Path(name).expanduser() for name in names if name and Path(name).expanduser().is_dir()]
+    folders = [named_path(name, "GEOPEFT_MIRROR") for name in names if name]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def cache_folder() -> Path:
-    """Return the folder where downloads are kept (GEOPEFT_CACHE, or the user's cache)."""
-    named = os.environ.get("GEOPEFT_CACHE")  # first: some users have no home
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "geopeft_nb"
+    """Return the folder where downloads are kept (GEOPEFT_CACHE, or the user's cache).
+
+    Raises:
+        GeopeftError: GEOPEFT_CACHE can be no path, or is not set and the user has no home.
+    """
+    return named_path(os.environ.get("GEOPEFT_CACHE") or "~/.cache/geopeft_nb", "GEOPEFT_CACHE")
+
+
+def named_path(path: str | os.PathLike[str], what: str) -> Path:
+    """Return a path that somebody named, with ``~`` for a home; nothing need be there.
+
+    Args:
+        path: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        GeopeftError: Nothing can be there: it is too long or no text, or has a home of nobody.
+    """
+    try:
+        named = Path(path).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            named.lstat()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise GeopeftError(f"{what} cannot be {repr(path)[:100]} ({str(error)[:100]}).") from error
+    return named
 
 
 def find_dataset(name: str, root: str | None = None) -> Path | None:
@@ -109,7 +137,7 @@ def find_dataset(name: str, root: str | None = None) -> Path | None:
         FileNotFoundError: `root` is no folder.
     """
     if root is not None:
-        folder = Path(root).expanduser()
+        folder = named_path(root, "root")
         if not folder.is_dir():
             raise FileNotFoundError(f"root={root!r} is no folder. Give the folder of the files.")
         return folder
@@ -117,9 +145,11 @@ def find_dataset(name: str, root: str | None = None) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _places() -> list[Path]:
-    """Return the folders where files are looked for, in order."""
-    return [data_folder(), *mirror_folders(), cache_folder()]
+def _places() -> Iterator[Path]:
+    """Give the folders where files are looked for, in order: what ships needs no other."""
+    yield data_folder()
+    yield from mirror_folders()
+    yield cache_folder()
 
 
 def _looked() -> str:
@@ -163,7 +193,7 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
     Raises:
         FileNotFoundError: The file is nowhere, and has no address or cannot be downloaded; the
             message says why and what to do.
-        OSError: The disk has too little room.
+        NotWrittenError: The disk has too little room.
         GeopeftError: The file that was found or downloaded has the wrong size or checksum.
     """
     place = find_file(entry)
@@ -178,20 +208,17 @@ def _download(entry: FileEntry, download: bool) -> Path:
     if "-NC" in entry.licence.upper():
         message = f"{entry.name} is not for commercial use: {entry.licence}."
         warnings.warn(message, stacklevel=7)  # the line that calls gp.load_backbone
+    from requests import RequestException
+
     try:
-        path = _from_hub(entry) if entry.hub else _from_url(entry)
+        return _from_hub(entry) if entry.hub else _from_url(entry)
     except Exception as error:  # offline, no such file, no access: each library has its own kinds
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        cause = error.__cause__ if isinstance(error, NotWrittenError) else error
+        if isinstance(error, GeopeftError) and not isinstance(cause, RequestException):
             raise
-        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        said = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
         why = f"{entry.url} did not give it: {said}"
         raise FileNotFoundError(_missing(entry, why)) from error
-    try:
-        return check_file(path, entry)
-    except GeopeftError:
-        path.resolve().unlink(missing_ok=True)  # the hub's cache holds a link to the content
-        path.unlink(missing_ok=True)
-        raise
 
 
 def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -> list[Path]:
@@ -207,7 +234,7 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
 
     Raises:
         FileNotFoundError: Some are nowhere and may not or cannot be downloaded.
-        OSError: The disk has too little room for all of them.
+        NotWrittenError: The disk has too little room for all of them.
         GeopeftError: One has the wrong size or checksum.
     """
     from concurrent.futures import ThreadPoolExecutor
@@ -240,33 +267,64 @@ def _from_hub(entry: FileEntry) -> Path:
 
     needed = size_on_hub(entry) or entry.size or 0
     check_space(Path(constants.HF_HUB_CACHE), needed, entry.name, "set HF_HOME to a larger disk")
-    return Path(hf_hub_download(**entry.hub))
+    with watch_room(Path(constants.HF_HUB_CACHE)):
+        path = Path(hf_hub_download(**entry.hub))
+    try:
+        return check_file(path, entry)
+    except GeopeftError:
+        path.resolve().unlink(missing_ok=True)  # what is in its cache is a link to the content
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _from_url(entry: FileEntry) -> Path:
     """Download into the toolkit's cache, unless another process has done so meanwhile."""
+    _check_https(entry.url)
     import pooch
-    from filelock import FileLock
 
     target = cache_folder() / entry.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pooch.get_logger().setLevel("WARNING")  # it prints each address and checksum
     bar, hooks = (entry.size or 0) > 10_000_000, {"response": refuse_plain}
     get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks=hooks)
-    with FileLock(f"{target}.lock"):
+    with held(target, timeout=-1):
         if not target.is_file():
             check_space(target.parent, entry.size or 0, entry.name)
-        return Path(pooch.retrieve(entry.url, None, target.name, target.parent, downloader=get))
+            with written_beside(target) as partial:
+                get(entry.url, str(partial), None)
+                check_file(partial, entry)
+    return check_file(target, entry)
 
 
 def refuse_plain(response: Response, *_: object, **__: object) -> None:
-    """Refuse an answer that came over a connection without encryption.
+    """Refuse an answer that leads to a connection without encryption.
 
     Raises:
-        OSError: The address, or one that it led to, is not https.
+        InvalidSchema: The address, or the one that comes next, is not https.
     """
-    if not response.url.startswith("https://"):
-        raise OSError(errno.EPROTO, f"{response.url} is not an https address")
+    _check_https(response.url)
+    _check_https(urljoin(response.url, response.headers.get("location", "")))
+
+
+def _check_https(url: str) -> None:
+    from requests.exceptions import InvalidSchema
+
+    if not url.startswith("https://"):
+        raise InvalidSchema(f"{url} is not an https address")
+
+
+@contextmanager
+def watch_room(folder: Path) -> Iterator[None]:
+    """Say so in our words when a disk is full before all is written.
+
+    Raises:
+        NotWrittenError: The system refused to write more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        said = f"{folder} has no more room ({error}). Free some space there, or name another place."
+        raise NotWrittenError(said) from error
 
 
 def check_space(
@@ -284,13 +342,12 @@ def check_space(
         remedy: What to do besides making room, for the message.
 
     Raises:
-        OSError: Fewer are free.
+        NotWrittenError: Fewer are free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
-        raise OSError(
-            errno.ENOSPC,
+        raise NotWrittenError(
             f"{what} takes {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free "
             f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or {remedy}",
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +23,18 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+import requests
 from arrive import CHIPS, chip
-from trickling_server import Trickle, trickling
+from trickling_server import Trickle, trickling, without_certificate
 
 from geopeft_nb import files
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
 
-HERE, REFUSE_PLAIN = Path(__file__).parent, files.refuse_plain
+HERE = Path(__file__).parent
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -42,8 +49,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickle]:
-    # The server on this machine has no certificate; that https is asked for has its own test.
-    monkeypatch.setattr(files, "refuse_plain", lambda *_, **__: None)
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", without_certificate())
     with trickling(CONTENT) as server:
         yield server
 
@@ -62,7 +68,7 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: 
         fetch(entry(server, sha256="0" * 8))  # only the first digits are known
     with pytest.raises(ValueError, match="size in bytes is 3000000 instead of 3000001"):
         fetch(entry(server, size=3_000_001))
-    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+    assert {path.name for path in cache.iterdir()} == {".big.bin.lock"}
     assert fetch(entry(server, sha256=DIGEST[:8])).read_bytes() == CONTENT
 
 
@@ -73,16 +79,43 @@ def test_a_broken_connection_or_no_file_is_explained_and_leaves_nothing(
     server.content, server.breaks_after = content, 200_000
     with pytest.raises(FileNotFoundError, match=r"did not give it: (ChunkedEnc|HTTP)"):
         fetch(entry(server))
-    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+    assert {path.name for path in cache.iterdir()} == {".big.bin.lock"}
 
 
-def test_an_answer_without_encryption_is_refused(
-    server: Trickle, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "refuse_plain", REFUSE_PLAIN)
+@pytest.mark.parametrize("kind", ["http", "HTTP", "ftp", "file", "//", "", "leads on"])
+def test_nobody_is_asked_without_encryption(server: Trickle, cache: Path, kind: str) -> None:
+    plain = server.url.replace("https", "http")
+    server.leads_to = plain if kind == "leads on" else ""
+    address = server.url if kind == "leads on" else plain.replace("http", kind, 1)
     with pytest.raises(FileNotFoundError, match="not an https address"):
-        fetch(entry(server))
-    assert {path.name for path in cache.iterdir()} == {"big.bin.lock"}
+        fetch(entry(server, url=address or plain[5:]))
+    assert server.asked == (kind == "leads on")
+    assert not cache.exists() or {path.name for path in cache.iterdir()} == {".big.bin.lock"}
+
+
+@pytest.mark.parametrize("name", ["GEOPEFT_CACHE", "GEOPEFT_MIRROR"])
+@pytest.mark.parametrize("value", ["~nobody_here/x", "c" * 5000])
+def test_a_folder_that_cannot_be_is_refused_by_name(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert find_dataset("scenes") is not None  # it ships
+    with pytest.raises(GeopeftError, match=f"{name} cannot be '.{{10,300}}$"):
+        find_dataset("absent")
+    with pytest.raises(GeopeftError, match="root cannot be"):
+        find_dataset("absent", value)
+
+
+def test_who_has_no_home_needs_one_only_for_a_cache(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a user of a container without a name
+    assert find_dataset("absent") is None
+    monkeypatch.delenv("GEOPEFT_CACHE")
+    assert find_dataset("scenes") is not None  # it ships
+    with pytest.raises(GeopeftError, match=r"GEOPEFT_CACHE cannot be .*home"):
+        find_dataset("absent")
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(
@@ -223,24 +256,102 @@ def test_an_archive_that_swells_beyond_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("zeros", bytes(300_000_000))
-    usage = SimpleNamespace(total=0, used=0, free=200_000_000)
+        packed.writestr("zeros", bytes(60_000_000))
+    usage = SimpleNamespace(total=0, used=0, free=100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"bomb\.zip takes 300 MB .* where 200 MB are free"):
+    with pytest.raises(OSError, match=r"bomb\.zip takes 60 MB .* where 100 MB are free"):
         extract([tmp_path / "bomb.zip"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("length", [0, 1000, 200_000])
-def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path, length: int) -> None:
-    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as packed:
-        member = tarfile.TarInfo("chip.bin")
-        member.size = len(CONTENT)
-        packed.addfile(member, io.BytesIO(CONTENT))
-    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"cut\.tar\.gz cannot be extracted"):
-        extract([tmp_path / "cut.tar.gz"], tmp_path / "out")
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+PACK = {"tar": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+def tar(*members: tuple[str, bytes], **fields: object) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            for key, value in fields.items():
+                setattr(member, key, value)
+            packed.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def unpacked(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("kind", [*PACK, "zip", "parts"])
+def test_an_archive_that_is_cut_off_anywhere_is_refused_and_leaves_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    members = {f"folder/file{n}": CONTENT[n : n + 1500 * n] for n in range(3)}
+    whole = tar(*members.items())[: 14 * 512]  # to the end of its two blocks of zeros
+    if kind == "zip":
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w") as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+        content = buffer.getvalue()
+    else:
+        content = PACK.get(kind, gzip.compress)(whole)
+    number = len(content) // 7 if kind == "parts" else len(content)
+    for end in [*range(0, len(content), 97), *range(512, len(content), 512), len(content) - 1]:
+        parts = [tmp_path / f"{kind}{at}" for at in range(0, max(end, 1), number)]
+        for at, part in enumerate(parts):
+            part.write_bytes(content[at * number : min(end, (at + 1) * number)])
+        with pytest.raises(GeopeftError, match="cannot be extracted"):
+            extract(parts, tmp_path / "out")
+        assert not [path for path in tmp_path.iterdir() if path.is_dir()], end
+    (tmp_path / "whole").write_bytes(content)
+    assert unpacked(extract([tmp_path / "whole"], tmp_path / "out")) == members
+
+
+def zipped(*names: str, flags: int = 0, method: int = 0, size: int = 4) -> bytes:
+    buffer = io.BytesIO()
+    kind = zipfile.ZIP_STORED if size == 4 else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(buffer, "w", kind) as packed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two of a name
+        for name in names:
+            packed.writestr(name, bytes(size))
+    content = bytearray(buffer.getvalue())
+    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(mark)
+        content[place + at] |= flags
+        content[place + at + 2] |= method
+    return bytes(content)
+
+
+HOSTILE = {
+    "twice.tar": tar(("a", b"1"), ("./A", b"2")), "twice.zip": zipped("a", "A"),
+    "file_then_folder.tar": tar(("a", b"1"), ("a/b", b"2")),
+    "file_then_folder.zip": zipped("a", "a/b"),
+    "long.tar": tar(("n" * 5000, b"")), "long.zip": zipped("n" * 5000),
+    "deep.tar": tar(("d/" * 900 + "a", b"")), "deep.zip": zipped("d/" * 900 + "a"),
+    "nul.tar": tar(("a", b""), pax_headers={"path": "a\0b"}),
+    "sparse.tar": tar(("a", b""), pax_headers={
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1000000000000"}),
+    "sparse_of_gnu.tar": tar(("a", b""), type=tarfile.GNUTYPE_SPARSE),
+    "enormous.tar": tar(("a", b""), pax_headers={"size": "1000000000000"}),
+    "bad_header.tar": tar(("a", b"1")) [:1024] + b"x" * 512 + tar(("b", b"2")),
+    "long_header.gz": gzip.compress(tar(("n" * 2_000_000, b""))),
+    "zeros_behind.gz": gzip.compress(tar(("a", b""))) + gzip.compress(bytes(10**8)),
+    "bomb.bz2": bz2.compress(tar(("a", bytes(10**8)))), "bomb.zip": zipped("a", size=10**8),
+    "locked.zip": zipped("a", flags=1), "patched.zip": zipped("a", flags=0x20),
+    "method_99.zip": zipped("a", method=99),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused_in_words_and_leaves_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(HOSTILE[name])
+    with pytest.raises(GeopeftError, match=r"cannot be extracted|takes 1,000,000 MB"):
+        extract([tmp_path / name], tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {name, "out.lock"}
 
 
 def test_parts_of_an_archive_are_read_as_one(tmp_path: Path) -> None:

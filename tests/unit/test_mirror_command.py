@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
-from trickling_server import trickling
+import requests
+from trickling_server import trickling, without_certificate
 
 import geopeft_nb as gp
 from geopeft_nb import files
@@ -230,7 +231,7 @@ def test_the_hub_is_asked_for_a_size_that_the_card_lacks(
 def test_a_data_set_that_comes_file_by_file_is_downloaded(
     dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "refuse_plain", lambda *_, **__: None)  # it has no certificate
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", without_certificate())
     with trickling(WEIGHTS) as server:
         names = [f"parts/chip{i}.bin" for i in range(5)]
         entries = [

@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
 
 
 class Trickle(ThreadingHTTPServer):
@@ -15,11 +18,29 @@ class Trickle(ThreadingHTTPServer):
     content = b""
     pause = 0.0  # seconds between two pieces of 64 kB
     breaks_after: int | None = None  # bytes after which each connection ends
+    leads_to = ""  # another address
     asked = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/file"
+        return f"https://127.0.0.1:{self.server_port}/file"
+
+
+def without_certificate() -> Any:  # noqa: ANN401
+    """Make a way to send a request that speaks to this server, which has no certificate, plainly.
+
+    Returns:
+        What takes the place of `requests.adapters.HTTPAdapter.send`.
+    """
+    send: Any = requests.adapters.HTTPAdapter.send
+
+    def plain(adapter: object, request: requests.PreparedRequest, **more: object) -> object:
+        asked, request.url = request.url, str(request.url).replace("https:", "http:", 1)
+        answer = send(adapter, request, **more)
+        request.url = answer.url = asked
+        return answer
+
+    return plain
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -27,6 +48,11 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
+        if self.server.leads_to:
+            self.send_response(302)
+            self.send_header("Location", self.server.leads_to)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         self.send_response(200 if self.server.content else 404)
         self.send_header("Content-Length", str(len(self.server.content)))
         self.end_headers()
