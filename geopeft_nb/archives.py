@@ -14,7 +14,7 @@ from posixpath import normpath
 from typing import Any, BinaryIO
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import check_space, watch_room
+from geopeft_nb.files import check_space
 
 #: An archive holds at most so many times its own bytes, and these besides.
 SWELLS, BESIDES = 200, 64_000_000
@@ -50,15 +50,14 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
         try:
             most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
             unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
-            with watch_room(folder):
-                unpack(parts, partial, wanted, most)
+            unpack(parts, partial, wanted, most)
             return partial.rename(folder)
         except GeopeftError:
             raise
         except Exception as error:  # what is not an archive can make any of them
             raise GeopeftError(
-                f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Delete it, so "
-                "that it is fetched again."
+                f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Free some "
+                "space if the disk is full; else delete the file, so that it is fetched again."
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -7,14 +7,13 @@ comes from the Hugging Face hub lies in the cache of the hub's own tools, where 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
-#: What the system says where a disk, somebody's share of it or the allowed size of a file ends.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
     r"https://(?:huggingface\.co|hf\.co)/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"
@@ -267,8 +264,7 @@ def _from_hub(entry: FileEntry) -> Path:
 
     needed = size_on_hub(entry) or entry.size or 0
     check_space(Path(constants.HF_HUB_CACHE), needed, entry.name, "set HF_HOME to a larger disk")
-    with watch_room(Path(constants.HF_HUB_CACHE)):
-        path = Path(hf_hub_download(**entry.hub))
+    path = Path(hf_hub_download(**entry.hub))
     try:
         return check_file(path, entry)
     except GeopeftError:
@@ -309,22 +305,6 @@ def _check_https(url: str) -> None:
 
     if not url.startswith("https://"):
         raise InvalidSchema(f"{url} is not an https address")
-
-
-@contextmanager
-def watch_room(folder: Path) -> Iterator[None]:
-    """Say so in our words when a disk is full before all is written.
-
-    Raises:
-        NotWrittenError: The system refused to write more.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        said = f"{folder} has no more room ({error}). Free some space there, or name another place."
-        raise NotWrittenError(said) from error
 
 
 def check_space(
