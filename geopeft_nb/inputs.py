@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -116,11 +116,12 @@ def convert_metadata(
     return {METADATA[kind]: x for kind, x in given.items() if kind in used and x is not None}
 
 
-def collate(samples: list[Sample]) -> dict[str, Tensor]:
-    """Make a batch of samples: image, target and what the model may want to know of them."""
+def collate(samples: list[Sample]) -> dict[str, Any]:
+    """Make a batch of samples: image, target, name and what the model may want to know of them."""
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
-    return {"image": image, "target": target, **stack_metadata(samples)}
+    names = [sample["name"] for sample in samples]
+    return {"image": image, "target": target, "name": names, **stack_metadata(samples)}
 
 
 def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:

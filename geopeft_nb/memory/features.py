@@ -165,8 +165,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         return len(self.chips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return `index` and `target` of a chip."""
-        return {"index": index, "target": self.targets[index]}
+        """Return `index`, `name` and `target` of a chip."""
+        name = self.chips.chips[index].name
+        return {"index": index, "name": name, "target": self.targets[index]}
 
     def fill(self) -> None:
         """Compute the features of all chips in all views.

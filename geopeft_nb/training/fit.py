@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import pandas as pd
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -120,8 +121,8 @@ class Task(lightning.LightningModule):
         """Count from the first chip."""
         self.counts = 0
 
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        """Log the loss of a batch, and count what is right and wrong in it."""
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """Log and return the loss of a batch, and count what is right and wrong in it."""
         if self.features is not None:
             output, target = self.features[1].look(batch)
         else:
@@ -130,6 +131,7 @@ class Task(lightning.LightningModule):
         self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
         answer = self.card.predict(output.detach())
         self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         """Score what all devices have counted."""
@@ -201,8 +203,9 @@ def fit(
 
     Raises:
         ValueError: Nothing is attached, an empty data set, unfit chips, a bad setting, or a run to
-            go on with that was begun otherwise; raised before training starts. Or the loss became
-            infinite or NaN.
+            go on with that was begun otherwise; raised before training starts. Or a loss became
+            infinite or NaN; then the model has its best weights, or those that it came with, and
+            the error the `history`.
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(
@@ -357,6 +360,6 @@ def _features(task: Task, data: GeoData, on_disk: bool) -> tuple[CachedFeatures,
 def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
     """Measure the bytes of one training step in the run's precision, by part."""
     batch = collate([data.train[index] for index in range(size)])
-    batch = {key: tensor.to(task.model.mean.device) for key, tensor in batch.items()}
+    batch = move_data_to_device(batch, task.model.mean.device)
     task.model.train()
     return training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))

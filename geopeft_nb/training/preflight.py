@@ -61,6 +61,11 @@ def check_fit(
         raise GeopeftError(f"lr must lie between 0 and 1, got {lr!r}.")
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
+    if odd := [name for name, x in model.state_dict().items() if not x.isfinite().all()]:
+        raise GeopeftError(
+            f"{len(odd)} weights of the model are infinite or NaN before training, {odd[0]} among "
+            "them. No learning rate mends that: load the backbone and build the model anew."
+        )
     check_same(model, data)
     if data.size % model.backbone.patch_size and not model.pad:
         raise uneven(data.size, model.backbone.patch_size)

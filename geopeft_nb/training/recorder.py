@@ -15,10 +15,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.measure import process_memory
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
+from geopeft_nb.training.divergence import Diverged
 from geopeft_nb.widgets.live import Dashboard
 
 #: What of Lightning's the live view takes the place of.
@@ -38,16 +38,6 @@ KNOWN = (
 COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss")
 
 
-class Diverged(GeopeftError):
-    """The training loss of a step, a row of the history, is no longer a number."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        super().__init__(
-            f"The training loss became {row['train_loss']} in step {row['step']}. Lower the "
-            f"learning rate (it was {row['lr']:g}) or take precision='fp32'."
-        )
-
-
 class Recorder(Callback):
     """Records history and memory, feeds the live view, keeps the best weights, ends when told.
 
@@ -58,6 +48,8 @@ class Recorder(Callback):
     Attributes:
         rows: One dictionary per step, the rows of the history.
         best: Epoch, val_loss and validation score of the weights that are kept.
+        kept: The best weights, or until the first validation those from before training.
+        failed: Whether an error ended the loop.
     """
 
     def __init__(self, view: Dashboard, card: TaskCard) -> None:
@@ -65,6 +57,7 @@ class Recorder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
+        self.failed = False
         self.start = self.seconds = 0.0
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
 
@@ -79,16 +72,19 @@ class Recorder(Callback):
         self.view.update(self.rows)
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        """Start the clock, or let it go on."""
+        """Start the clock, or let it go on, and keep the weights to put back after an error."""
+        if not self.kept:
+            self.keep(task)
         self.start = time.perf_counter() - self.seconds
 
     def on_train_batch_end(
         self, trainer: Trainer, task: LightningModule,
-        outputs: Any, batch: object, index: int,  # noqa: ANN401 - Lightning's type
+        outputs: Any, batch: dict[str, Any], index: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        self.check("training", self.losses[-1], batch, trainer, task)
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
@@ -100,8 +96,6 @@ class Recorder(Callback):
             "memory_bytes": memory_now(task.device),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        if not math.isfinite(row["train_loss"]):
-            raise Diverged(row)
         self.rows.append(row)
         self.losses = []
         self.view.update(self.rows)
@@ -112,8 +106,26 @@ class Recorder(Callback):
         self, trainer: Trainer, task: LightningModule, exception: BaseException
     ) -> None:
         """Take the kernel's interrupt, or Ctrl-C, for the stop button."""
-        if isinstance(exception, KeyboardInterrupt):
+        self.failed = not isinstance(exception, KeyboardInterrupt)
+        if not self.failed:
             self.view.stop()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, task: LightningModule,
+        outputs: Any, batch: Any, *_: int,  # noqa: ANN401 - Lightning's type
+    ) -> None:  # fmt: skip
+        """Refuse a loss that is no number, before it passes for a reason to stop early."""
+        self.check("validation", float(outputs), batch, trainer, task)
+
+    def check(
+        self, kind: str, loss: float, batch: dict[str, Any], trainer: Trainer, task: LightningModule
+    ) -> None:
+        """Raise `Diverged` if the loss of a batch is no number."""
+        if not math.isfinite(loss):
+            raise Diverged(
+                kind, loss, self.rows, trainer.current_epoch + 1, batch, task.model,  # type: ignore[arg-type]
+                trainer.optimizers[0].param_groups[0]["lr"],
+            )  # fmt: skip
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""
@@ -124,16 +136,21 @@ class Recorder(Callback):
         best = self.best.get(self.card.column, math.nan)
         if math.isnan(best) or scores[self.card.column] > best:
             self.best = {"epoch": trainer.current_epoch + 1, **scores}
-            # On the CPU, so that the copy does not count as memory of the GPU.
-            moving = moving_state(task.model)  # type: ignore[arg-type]
-            self.kept = {name: value.to("cpu", copy=True) for name, value in moving.items()}
+            self.keep(task)
         self.view.validation()
+
+    def keep(self, task: LightningModule) -> None:
+        """Copy what training changes, to the CPU: it does not count as memory of the GPU."""
+        moving = moving_state(task.model)  # type: ignore[arg-type]
+        self.kept = {name: value.to("cpu", copy=True) for name, value in moving.items()}
 
     def restore_best(self, model: SegmentationModel) -> str:
         """Put the best weights back, and say which they are."""
-        if not self.kept:
-            return "Stopped before the first validation: the last weights are kept."
-        model.load_state_dict(self.kept, strict=False)
+        if self.best or self.failed:
+            model.load_state_dict(self.kept, strict=False)
+        if not self.best:
+            which = "those from before" if self.failed else "the last weights"
+            return f"Stopped before the first validation: {which} are kept."
         score = f"{self.card.title} {self.best[self.card.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
 
