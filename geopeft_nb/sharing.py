@@ -16,6 +16,7 @@ from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.show import markdown
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save, written_whole
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.writing import written_beside
@@ -80,23 +81,20 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
         report: Scores region by region, or None.
         licence: The licence that was given, or None.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from jinja2 import Environment
 
     about = json.loads((folder / "adapter.json").read_text())
     data = about["built_for"].get("data")
-    header = ModelCardData(
-        library_name="geopeft_nb", tags=["remote-sensing", about["task"], about["method"]]
-    )
-    card = ModelCard.from_template(
-        header,
-        template_path=str(Path(__file__).with_name("model_card.jinja")),
-        **about | {
+    template = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")
+    card = Environment(finalize=markdown).from_string(template).render(
+        about | {
             "name": repr(folder.name), "backbone": find_card(about["backbone"]), "data": data,
+            "tags": ["remote-sensing", about["task"], about["method"]],
             "method": CARDS[about["method"]], "report": report, "licence": licence,
             "units": units(data), "files": sorted(folder.iterdir()),
-        },
+        }
     )  # fmt: skip
-    card.save(folder / "model_card.md")
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
 
 
 def units(data: dict[str, Any] | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from html import escape
 from importlib.machinery import SourceFileLoader
 from numbers import Real
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from geopeft_nb.errors import check_name
+from geopeft_nb.pictures.show import escaped, visible
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
@@ -69,13 +69,13 @@ class Result:
         return self.state == "passed"
 
     def __repr__(self) -> str:
-        return f"{_LOOKS[self.state][0]} {self.name}: {self.message}"
+        return visible(f"{_LOOKS[self.state][0]} {self.name}: {self.message}")
 
     def _repr_html_(self) -> str:
         """Show the finding in a notebook."""
         style = f"border-left:4px solid {_LOOKS[self.state][1]};padding:.4em .8em"
         start = f'<div class="gp-check" data-state="{self.state}" style="{style}">'
-        return f"{start}{escape(repr(self))}</div>"
+        return f"{start}{escaped(self)}</div>"
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ The questions stand in `quiz.toml` of a lesson's folder, so that its cell does n
 from __future__ import annotations
 
 import tomllib
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.classroom.check import lesson_folders
 from geopeft_nb.errors import check_name
+from geopeft_nb.pictures.show import escaped
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -48,14 +48,14 @@ def write(quiz: str, questions: list[dict[str, Any]]) -> str:
     """
     parts = ['<div class="gp-quiz" role="group" aria-label="Quiz">']
     for number, question in enumerate(questions, start=1):
-        parts.append(f"<p><b>{number}. {escape(question['ask'])}</b></p>")
+        parts.append(f"<p><b>{number}. {escaped(question['ask'])}</b></p>")
         for letter, choice in zip("abcdefgh", question["choice"], strict=False):
             verdict = "✓ Right." if choice.get("correct") else "✗ Not this one."
             # Elements of one name form a group in which opening one closes the others.
             parts.append(
                 f'<details name="gp-quiz-{quiz}-{number}" style="margin:.2em 0 .2em 1.5em">'
-                f'<summary style="cursor:pointer">{letter}) {escape(choice["text"])}</summary>'
-                f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escape(choice["why"])}</p>'
+                f'<summary style="cursor:pointer">{letter}) {escaped(choice["text"])}</summary>'
+                f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escaped(choice["why"])}</p>'
                 "</details>"
             )
     return "".join([*parts, "</div>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
 from geopeft_nb.datasets.cards import DataCard, choose_bands
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.facts import Facts
+from geopeft_nb.pictures.show import visible
 
 Chips = Mapping[str, Sequence[Chip]]
 Names = tuple[str, ...]
@@ -52,8 +54,14 @@ class GeoData(Facts):
     colours: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take task, class names and colours from the card."""
+        """Take task, class names and colours from the card.
+
+        Raises:
+            ValueError: A colour is none; they are written into HTML.
+        """
         vars(self).update({key: vars(self.card)[key] for key in ("task", "classes", "colours")})
+        if odd := [x for x in self.colours if not re.fullmatch("#[0-9A-Fa-f]{6}", str(x))]:
+            raise GeopeftError(f"Colours are written #rrggbb, and {self.card.name} has {odd[0]!r}.")
 
     @property
     def parts(self) -> dict[str, ChipDataset]:
@@ -96,9 +104,9 @@ class GeoData(Facts):
     def words(self, sample: Sample) -> str:
         """Name the class, or the classes, of a sample that has no label map."""
         if self.task == "classification":
-            return self.classes[int(sample["label"])]
+            return visible(self.classes[int(sample["label"])])
         there = [name for name, yes in zip(self.classes, sample["label"], strict=True) if yes]
-        return ", ".join(there) or "none of the classes"
+        return visible(", ".join(there)) or "none of the classes"
 
     @classmethod
     def of(

@@ -14,6 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.memory.measure import hand_back
+from geopeft_nb.pictures.show import plain, short, table_html, visible
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.preflight import check_same
 
@@ -54,12 +55,11 @@ class Report:
 
     def __repr__(self) -> str:
         shown = self.table[["role", "chips", "places", self.score, "low", "high"]].round(3)
-        return f"{self.title}\n{shown.to_string(max_rows=9, show_dimensions=False)}"
+        return visible(f"{self.title}\n{shown.to_string(max_rows=9, show_dimensions=False)}")
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook."""
-        shown = self.table.style.format(precision=3).set_caption(self.title)
-        return str(shown.to_html())
+        return table_html(self.table, self.title)
 
     def compare(self, other: Report) -> pd.DataFrame:
         """Subtract another report from this one, region by region, with a paired interval.
@@ -182,11 +182,11 @@ def plot_reports(reports: list[Report]) -> Figure:
         ends = [table[score] - table["low"], table["high"] - table[score]]
         method, ends = table["method"].iloc[0], np.clip(ends, 0, None)
         axes.errorbar(table[score], rows, xerr=ends, fmt="o", capsize=3, label=method)
-    names = [f"{name} ({role})" for name, role in first["role"].items()]
+    names = [f"{short(name)} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)
     axes.invert_yaxis()
     label = f"{score} ({reports[0].limits}), bars: 95 % interval over places"
     axes.set(xlabel=label, title="Scores region by region")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    return plain(figure)

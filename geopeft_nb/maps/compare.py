@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError, check_name, expect
 from geopeft_nb.maps.region import Regions, region_view
-from geopeft_nb.pictures.show import bundle, png
+from geopeft_nb.pictures.show import bundle, png, visible
 from geopeft_nb.training.preflight import check_same
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class RegionMap(Regions):
             lines.append(
                 " ".join([f"{view.region} ({view.role}): {view.chips} {view.grid.extent}.", *said])
             )
-        return "\n".join([*lines[:11], *["…"] * (len(lines) > 11)])
+        return visible("\n".join([*lines[:11], *["…"] * (len(lines) > 11)]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the static figure as a PNG file and return its path."""
@@ -123,5 +123,5 @@ def _name_runs(run_or_runs: Any) -> dict[str, Run]:  # noqa: ANN401 (one, severa
     for run in runs:
         expect(run, "history", "what fit returned, or a list or dictionary of such runs")
     if named:
-        return dict(run_or_runs)
+        return {visible(name): run for name, run in run_or_runs.items()}
     return {f"{run.method} {i}" if listed else run.method: run for i, run in enumerate(runs, 1)}

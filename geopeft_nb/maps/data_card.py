@@ -14,7 +14,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.errors import check_name, expect
 from geopeft_nb.maps.figure import draw_land
-from geopeft_nb.pictures.show import image_html, png
+from geopeft_nb.pictures.show import image_html, plain, png, table_html, visible
 from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ class DataSheet:
         invented = ", SYNTHETIC: these places are invented" if self.card.synthetic else ""
         axes.set_title(f"{self.card.title}: where the chips lie{invented}", fontsize=11, loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="chips")
-        return figure
+        return plain(figure)
 
     def _repr_html_(self) -> str:
         """Show the facts, the balance and the map in a notebook."""
-        parts = [self.facts.to_html(header=False)]
+        parts = [self.facts.map(visible).to_html(header=False)]
         if self.balance is not None:
             caption = f"Share of each class (of at most {AT_MOST} chips a side, 0-1)"
-            parts.append(self.balance.style.format(precision=3).set_caption(caption).to_html())
+            parts.append(table_html(self.balance, caption))
         if figure := self.map():
             words = f"Map of where the chips of {self.card.title} lie."
             parts.append(image_html(png(figure, dpi=90), words))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geopeft_nb.datasets.base import centre
 from geopeft_nb.files import data_folder
 from geopeft_nb.maps.layers import GAP
+from geopeft_nb.pictures.show import plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def draw(regions: Regions) -> Figure:
             axes.set_title(caption, size=9.5, color=_INK, loc="left", pad=3)
         _scale_bar(panels.flat[0], view)
     _foot(parts[-1], regions)
-    return figure
+    return plain(figure)
 
 
 def land_outlines() -> dict[str, Any]:
@@ -92,9 +93,9 @@ def _panels(view: RegionView, regions: Regions) -> list[Panel]:
     image = (f"Image, {view.bands}", [view.picture])
     label, predicted, differing = ("Label", painted["Label"]), [], []
     for row in regions.scores[regions.scores["region"] == view.region].itertuples():
-        caption = f"Prediction, {row.run}: mIoU {row.miou:.2f}"
+        caption = f"Prediction, {short(row.run)}: mIoU {row.miou:.2f}"
         predicted.append((caption, painted[f"Prediction: {row.run}"]))
-        caption = f"Differences, {row.run}: {row.wrong:.1%} wrong"
+        caption = f"Differences, {short(row.run)}: {row.wrong:.1%} wrong"
         differing.append((caption, painted[f"Difference: {row.run}"]))
     if len(predicted) == 1:
         return [image, label, *predicted, *differing]

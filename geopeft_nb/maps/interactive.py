@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from geopeft_nb.maps.figure import land_outlines
 from geopeft_nb.maps.layers import address, warp
+from geopeft_nb.pictures.show import escaped
 
 if TYPE_CHECKING:
     from geopeft_nb.maps.region import Regions, RegionView
@@ -102,7 +102,7 @@ def _region(
     world.add(ipyleaflet.FullScreenControl(position="bottomright"))
     if view.grid.crs:
         world.add(ipyleaflet.ScaleControl(position="bottomleft", imperial=False))
-    heading = widgets.HTML(f"<b>{html.escape(view.region)}</b> · {view.role}")
+    heading = widgets.HTML(f"<b>{escaped(view.region)}</b> · {view.role}")
     frame = widgets.Layout(flex="1 1 400px", min_width="320px", padding="0 8px 8px 0")
     return widgets.VBox([heading, world], layout=frame)
 
@@ -124,7 +124,7 @@ def _legend(regions: Regions) -> Any:  # noqa: ANN401
     import ipywidgets as widgets
 
     entries = "&emsp; ".join(
-        f'<span style="background:{colour};border:1px solid #777">&emsp;</span> {html.escape(name)}'
+        f'<span style="background:{colour};border:1px solid #777">&emsp;</span> {escaped(name)}'
         for name, colour in regions.legend.items()
     )
     return widgets.HTML(

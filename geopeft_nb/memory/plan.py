@@ -18,7 +18,7 @@ from geopeft_nb.memory.measure import unmoved
 from geopeft_nb.memory.step import AUTOCAST, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.memory_bars import memory_figure
-from geopeft_nb.pictures.show import PALETTE, in_bytes
+from geopeft_nb.pictures.show import PALETTE, in_bytes, table_html
 from geopeft_nb.tuning.methods import CARDS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class MemoryPlan:
         """Show the table in a notebook, with its sums and where it fits."""
         shown = self.table.copy()
         shown.loc["total"] = shown.sum()
-        return str(shown.style.format(in_bytes).set_caption(repr(self)).to_html())
+        return table_html(shown, repr(self), in_bytes)
 
     def plot(self, title: str = "") -> Figure:
         """Draw where it fits, and each part as a bar of what it keeps.

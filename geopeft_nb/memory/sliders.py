@@ -10,7 +10,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.frugal import RECIPES
 from geopeft_nb.memory.plan import memory_plan
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.pictures.show import in_bytes
+from geopeft_nb.pictures.show import in_bytes, plain, visible
 from geopeft_nb.pictures.sliders import sliders
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def memory_widget(
 
     if isinstance(models, SegmentationModel):
         models = {str(models.method): models}
+    models = {visible(name): model for name, model in models.items()}
     planned, before = cache(memory_plan), [0]  # bytes of the plan that was shown last
     slider = partial(SelectionSlider, continuous_update=False)
 
@@ -59,7 +60,7 @@ def memory_widget(
         except GeopeftError as error:
             figure, why = Figure(figsize=(10, 1)), f"{settings} is not possible:\n{error}"
             figure.text(0, 0.5, why, wrap=True)
-            return figure, why
+            return plain(figure), why
         kept = f"{in_bytes(plan.total)} kept in one training step"
         if before[0] not in (0, plan.total):
             times = f"now {plan.total / before[0]:.2g} times as much"

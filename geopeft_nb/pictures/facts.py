@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from textwrap import shorten
+
+from geopeft_nb.pictures.show import escaped, visible
 
 
 class Facts:
@@ -15,8 +16,10 @@ class Facts:
 
     def _rows(self) -> tuple[str, dict[str, str]]:
         title, facts = self.facts()
-        return title, {
-            name: shorten(str(x), 160, placeholder=" …") for name, x in facts.items() if x
+        return visible(title), {
+            visible(name): shorten(visible(x), 160, placeholder=" …")
+            for name, x in facts.items()
+            if x
         }
 
     def __repr__(self) -> str:
@@ -27,8 +30,8 @@ class Facts:
         """Return the facts as a table."""
         title, rows = self._rows()
         cells = "".join(
-            f'<tr><th style="text-align:left">{escape(name)}</th>'
-            f'<td style="text-align:left">{escape(words)}</td></tr>'
+            f'<tr><th style="text-align:left">{escaped(name)}</th>'
+            f'<td style="text-align:left">{escaped(words)}</td></tr>'
             for name, words in rows.items()
         )
-        return f"<b>{escape(title)}</b><table>{cells}</table>"
+        return f"<b>{escaped(title)}</b><table>{cells}</table>"

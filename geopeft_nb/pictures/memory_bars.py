@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from geopeft_nb.pictures.show import PALETTE, in_bytes
+from geopeft_nb.pictures.show import PALETTE, in_bytes, plain, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def memory_figure(
     _ruler(ruler, peak, devices)
     _bars(bars, rows, table)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return figure
+    return plain(figure)
 
 
 def folded(table: pd.DataFrame) -> list[tuple[str, Mapping[str, float], int]]:
@@ -92,7 +92,7 @@ def _bars(
             left += sizes[part] / unit
         words = in_bytes(sizes["total"]) + (" each" if count > 1 else "")
         axes.text(left, row, f" {words}", size=8, va="center")
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in rows], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.02)
     axes.set_xlabel(f"memory ({name})", fontsize=9)

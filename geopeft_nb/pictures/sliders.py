@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import TYPE_CHECKING
 
-from geopeft_nb.pictures.show import bundle, png
+from geopeft_nb.pictures.show import bundle, escaped, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +34,7 @@ def sliders(draw: Callable[..., tuple[Figure, str]], /, **controls: object) -> N
         said.value = "computing …"
         figure, alt = draw(**{name: x.value for name, x in zip(controls, made, strict=True)})
         pyplot.close(figure)
-        line = escape("".join(alt.splitlines()[1:][-1:]))
+        line = escaped("".join(alt.splitlines()[1:][-1:]))
         said.value = f'<span role="status" aria-live="polite">{line}</span>'
         return bundle(png(figure, 90), alt)
 

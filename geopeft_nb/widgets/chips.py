@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.pictures.chips import coloured, legend_of, picture_of
+from geopeft_nb.pictures.show import visible
 from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class WatchedChips:
         self.data, self.predict = data, predict
         self.samples = [("validation", s) for s in telling(data.val, CHIPS)]
         for region, part in [*data.holdout.items()][:1]:
-            self.samples += [(f"held out: {region}", s) for s in telling(part, 1)]
+            self.samples += [(f"held out: {visible(region)}", s) for s in telling(part, 1)]
         self.answers: list[NDArray[Any]] | None = None
         images = [sample["image"].numpy() for _, sample in self.samples]
         last = [image.reshape(len(image), -1, *image.shape[-2:])[:, -1] for image in images]
@@ -63,7 +64,7 @@ class WatchedChips:
             chips.append({"picture": picture, "caption": said, "words": f"{', '.join(said)}."})
         legend = []
         if self.data.task == "segmentation":
-            classes = dict(zip(self.data.classes, self.data.colours, strict=True))
+            classes = dict(zip(map(visible, self.data.classes), self.data.colours, strict=True))
             masks = [sample["mask"].numpy() for _, sample in self.samples]
             legend = legend_of(masks, classes, self.data.ignore_index)
         return {"chips": chips, "legend": legend}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from geopeft_nb.pictures.show import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
@@ -34,7 +36,7 @@ def finished_figure(view: Mapping[str, Any], chips: Mapping[str, Any]) -> Figure
         axes.spines[["top", "right"]].set_visible(False)
     for strip in below:
         _chips(strip, chips)
-    return figure
+    return plain(figure)
 
 
 def _curves(axes: Axes, panel: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ const STYLE = `
 .gp-legend { height: 18px; } .gp-legend span { margin-right: 14px; }`;
 const LABELS = 112; // pixels at the right of a plot, for the names of its curves
 const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-const dot = (colour) => `<i class="gp-dot" style="background:${colour}"></i>`;
+const dot = (colour) => `<i class="gp-dot" style="background:${escaped(colour)}"></i>`;
 
 /** Round numbers that cover low to high, so few that their words do not touch. */
 function ticks(low, high, most) {

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.pictures.show import bundle, data_address, png
+from geopeft_nb.pictures.show import bundle, data_address, png, visible
 from geopeft_nb.widgets.view import GHOSTS, Row, describe, facts, left, number, words
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Dashboard:
             raise GeopeftError(f"dashboard is True, False or 'text', not {show!r}.")
         self.show, self._make_chips = show, chips
         self.state: dict[str, Any] = {
-            "title": f"{name} on {data}" if data else name, "name": name, "state": "running",
-            "score": score, "column": column, "message": "", "images": images, "rows": [],
+            "title": visible(f"{name} on {data}" if data else name), "name": name, "rows": [],
+            "state": "running", "score": score, "column": column, "message": "", "images": images,
             "total_steps": total_steps, "total_epochs": total_epochs, "step_memory": {},
             "device": {},
         }  # fmt: skip
