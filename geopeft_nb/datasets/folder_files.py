@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.open_files import regular_file
 
 RASTERS = (".tif", ".tiff")
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
@@ -74,6 +75,8 @@ def find_pairs(root: Path, labels: str | None) -> tuple[list[Pair], Path | None,
     chosen = base / labels if labels is not None else None
     if chosen is not None and not chosen.exists():
         raise FileNotFoundError(f"labels={labels!r} is not there; it is looked for in {base}.")
+    if chosen is not None and not chosen.is_dir():
+        regular_file(chosen, chosen.parent)
     if root.is_file() and chosen is None:
         raise GeopeftError(f"root={str(root)!r} is one image; say what labels it with labels=.")
     found = [root] if root.is_file() else _below(root, RASTERS)
@@ -113,12 +116,12 @@ def find_pairs(root: Path, labels: str | None) -> tuple[list[Pair], Path | None,
 
 
 def _below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """List files with one of the suffixes, hidden ones left out."""
+    """List files with one of the suffixes, hidden ones left out and links out of it refused."""
     return sorted(
-        path
+        regular_file(path, folder)
         for path in folder.rglob("*")
         if path.suffix.lower() in suffixes
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 

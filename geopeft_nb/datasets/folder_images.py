@@ -161,11 +161,6 @@ def describe(pairs: Sequence[Pair], vector: Path | None, images: Sequence[Raster
             f"{len(without)} images have no coordinates ({without[0].path.name}, …): no map, no "
             "location, and overlapping ground cannot be noticed."
         )
-    if slow := [image for image in images if image.slow]:
-        notes.append(
-            f"{slow[0].path.name} is large and stored in strips, so that each chip reads its whole "
-            "width. A tiled copy (rio convert --co TILED=YES) is read faster."
-        )
     return notes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from geopeft_nb.datasets.folder_rasters import UNSET, Box, Raster
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.open_files import read_polygons
 
 #: Mask value where polygons of different classes overlap; negative, so it counts as unlabelled.
 OVERLAP = -2
@@ -35,7 +36,7 @@ class Polygons:
         ValueError: The file cannot be read, has several layers of polygons, no polygons or no
             coordinate reference system; no attribute is clearly the class; or there are values that
             are not in the class list.
-        ImportError: geopandas is not installed.
+        ImportError: geopandas is not installed (pip install geopandas).
     """
 
     def __init__(
@@ -69,24 +70,7 @@ class Polygons:
         self._laid: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def _read(self) -> Any:  # noqa: ANN401 - geopandas has no types
-        try:
-            import geopandas
-        except ImportError as error:
-            raise ImportError(
-                "Polygons as labels need geopandas: pip install geopandas."
-            ) from error
-        try:
-            layers = geopandas.list_layers(self.path)
-            drawn = layers["geometry_type"].astype(str).str.contains("Polygon|Unknown|Collection")
-            names = layers["name"][drawn]
-            if len(names) > 1:
-                raise GeopeftError(
-                    f"{self.path} has several layers with polygons: {', '.join(names)}. Keep one "
-                    "in the file."
-                )
-            frame = geopandas.read_file(self.path, layer=(*names, *layers["name"])[0])
-        except (OSError, RuntimeError, IndexError) as error:  # pyogrio's are RuntimeErrors
-            raise GeopeftError(f"{self.path} cannot be read ({error}). Restore it.") from error
+        frame = read_polygons(self.path)
         if frame.crs is None:
             raise GeopeftError(
                 f"{self.path} has no coordinate reference system. Set it, for example with "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import cos, radians
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 
 from geopeft_nb.datasets.base import Bounds, centre
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.open_files import AT_ONCE, open_raster
 
 #: Mask value of pixels that no mask covers, beside the class numbers of the files.
 UNSET = -(2**31)
@@ -37,7 +36,6 @@ class Raster:
         gain: (factor, offset) that the file states to get from its numbers to the unit.
         metres: Pixel side in metres; from degrees approximately.
         degrees: True if coordinates are degrees.
-        slow: True for a large file in strips, of which each chip reads the whole width.
         resampled: True if the pixels are to be resampled to this grid.
     """
 
@@ -52,7 +50,6 @@ class Raster:
     gain: tuple[float, float]
     metres: float | None
     degrees: bool = False
-    slow: bool = False
     resampled: bool = False
 
     @property
@@ -86,42 +83,21 @@ class Box:
         return Window(self.left, self.top, self.width, self.height)
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a raster; one without coordinates is none to warn of, because the notes say so."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as raster:
-            yield raster
-
-
 def read_header(path: Path) -> Raster:
     """Read what a raster says of itself, without its pixels.
 
     Raises:
         ValueError: It cannot be read, is turned or upside down, or has complex numbers.
     """
-    from rasterio.errors import RasterioIOError
-
-    try:
-        with opened(path) as raster:
-            crs, transform, shape = raster.crs, raster.transform, raster.shape
-            strips = raster.block_shapes[0][1] == shape[1]
-            gains = set(zip(raster.scales, raster.offsets, strict=True))
-            kinds = sorted(set(raster.dtypes))
-            found = Raster(
-                path=path, crs=crs.to_string() if crs else None, transform=transform, shape=shape,
-                count=raster.count, dtype=kinds[0], nodata=raster.nodata,
-                names=tuple(raster.descriptions), gain=next(iter(gains)), metres=None,
-                slow=strips and shape[0] * shape[1] > 2**22,
-            )  # fmt: skip
-    except RasterioIOError as error:
-        raise GeopeftError(
-            f"{path} cannot be read ({error}). Restore it, or take it out of the folder."
-        ) from error
+    with open_raster(path) as raster:
+        crs, transform, shape = raster.crs, raster.transform, raster.shape
+        gains = set(zip(raster.scales, raster.offsets, strict=True))
+        kinds = sorted(set(raster.dtypes))
+        found = Raster(
+            path=path, crs=crs.to_string() if crs else None, transform=transform, shape=shape,
+            count=raster.count, dtype=kinds[0], nodata=raster.nodata,
+            names=tuple(raster.descriptions), gain=next(iter(gains)), metres=None,
+        )  # fmt: skip
     if len(kinds) > 1 or kinds[0].startswith("complex") or len(gains) > 1:
         raise GeopeftError(
             f"{path} has bands of different kinds ({', '.join(kinds)}; {len(gains)} scales) or "
@@ -129,7 +105,7 @@ def read_header(path: Path) -> Raster:
         )
     if crs is None:
         return found
-    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+    if transform.b or transform.d or not (0 < transform.a < np.inf and -np.inf < transform.e < 0):
         raise GeopeftError(
             f"{path} has a grid that is turned or upside down. Warp it upright first, for example "
             "with rio warp or gdalwarp."
@@ -191,7 +167,7 @@ def read_pixels(
 
     gone = raster.nodata if nodata is None else nodata
     chosen = [index + 1 for index in indices]
-    with opened(raster.path) as source:
+    with open_raster(raster.path) as source:
         if raster.resampled:
             # GDAL averages over all pixels below a coarser one, and interpolates to finer ones.
             coarser = raster.transform.a > source.transform.a
@@ -274,7 +250,7 @@ def read_mask(mask: Raster, image: Raster, box: Box, tagged: bool) -> np.ndarray
     from rasterio.windows import transform as window_transform
 
     gone = mask.nodata if tagged else None
-    with opened(mask.path) as source:
+    with open_raster(mask.path) as source:
         if mask.crs is None or image.crs is None or aligned(mask, image):
             return _whole(source.read(1, window=box.window), mask.path, gone)
         found = np.full((box.height, box.width), UNSET, np.int32)
@@ -286,6 +262,11 @@ def read_mask(mask: Raster, image: Raster, box: Box, tagged: bool) -> np.ndarray
         right = min(mask.shape[1], int(around.col_off + around.width) + 3)
         if top >= bottom or left >= right:
             return found
+        if (bottom - top) * (right - left) * 8 > AT_ONCE:
+            raise GeopeftError(
+                f"{mask.path} has {(bottom - top) * (right - left):,} pixels below one chip of "
+                f"{image.path}: far too fine for it. Resample the mask first, by the majority."
+            )
         window = Window(left, top, right - left, bottom - top)
         values = _whole(source.read(1, window=window), mask.path, gone)
     reproject(

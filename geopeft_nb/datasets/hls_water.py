@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
+import csv
+import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading
@@ -15,6 +15,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published.common import Found, load_published, read_pair
 from geopeft_nb.datasets.split import Cut
 from geopeft_nb.files import FileEntry, fetch, find_dataset
+from geopeft_nb.open_files import read_text
 
 CARD = DataCard(
     name="hls_water",
@@ -42,10 +43,7 @@ def load_hls_water(request: DataRequest) -> GeoData:
 
 def _find(request: DataRequest) -> Found:
     folder = find_dataset(CARD.name, request.root) or fetch(FileEntry(CARD.name))
-    table = pd.read_csv(folder / "index.csv", dtype=str)[["chip", "region", "place"]]
-    facts = {
-        chip: {"region": region, "place": f"place-{place}"} for chip, region, place in table.values
-    }
+    facts = read_text(folder / "index.csv", _facts)
 
     def files(chip: str) -> list[Path]:
         return [folder / "chips" / f"{chip}.tif", folder / "water" / f"{chip}.png"]
@@ -53,10 +51,16 @@ def _find(request: DataRequest) -> Found:
     return Found({"all": list(facts)}, files, facts)
 
 
-def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
-    from rasterio.errors import NotGeoreferencedWarning
+def _facts(text: str) -> dict[str, dict[str, str]]:
+    rows = [*csv.DictReader(text.splitlines())]
+    if strange := [row["chip"] for row in rows if not re.fullmatch(r"[\w-]+", row["chip"])]:
+        raise ValueError(f"{strange[0]!r} is no name of a chip")
+    return {
+        row["chip"]: {"region": row["region"], "place": f"place-{row['place']}"} for row in rows
+    }
 
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
-        reading = read_pair(name, found, indices, cut)
+
+def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
+    reading = read_pair(name, found, indices, cut)
     # A few dark pixels are below zero after atmospheric correction.
     return reading._replace(image=np.clip(reading.image, 0, None))

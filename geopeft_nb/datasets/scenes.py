@@ -19,6 +19,7 @@ from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.files import data_folder
+from geopeft_nb.open_files import open_raster
 
 if TYPE_CHECKING:
     from rasterio.windows import Window
@@ -69,11 +70,10 @@ def scene_chips(path: Path, size: int, indices: list[int]) -> list[Chip]:
     Returns:
         One chip for each full square, in rows.
     """
-    import rasterio
     from rasterio.windows import Window
 
     region, chips = path.stem, []
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
         rows, columns, crs = raster.height // size, raster.width // size, raster.crs.to_string()
         for row, column in np.ndindex(rows, columns):
             window = Window(column * size, row * size, size, size)
@@ -93,8 +93,6 @@ def _read(path: Path, indices: list[int], window: Window) -> tuple[np.ndarray, n
 
 @lru_cache(maxsize=2)
 def _scene(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import rasterio
-
     water = path.with_name(f"{path.stem}_water.tif")
-    with rasterio.open(path) as raster, rasterio.open(water) as labels:
+    with open_raster(path, whole=True) as raster, open_raster(water, whole=True) as labels:
         return raster.read(), labels.read(1).view(np.int8)  # 255, no label, is -1

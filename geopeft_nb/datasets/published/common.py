@@ -20,6 +20,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
+from geopeft_nb.open_files import open_raster
 
 #: Stands for no data in some files, beside NaN and what their header names.
 NO_DATA = -9999.0
@@ -212,11 +213,10 @@ def read_raster(
         The pixels (bands, rows, columns), where those of floats that are not known are 0; the
         coordinate reference system; and the bounds of the square.
     """
-    import rasterio
     from rasterio.windows import Window
 
     window = Window(cut.left, cut.top, cut.side, cut.side)
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
         image = raster.read([index + 1 for index in indices], window=window)
         if image.dtype.kind == "f":
             image[np.isnan(image) | np.isin(image, [NO_DATA, raster.nodata or 0])] = 0

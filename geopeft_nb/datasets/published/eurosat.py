@@ -23,6 +23,7 @@ from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import Cut
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry
+from geopeft_nb.open_files import open_raster
 
 #: Folder name -> colour; the place in this list is the label.
 CLASSES = {
@@ -126,10 +127,8 @@ def _find(request: DataRequest, subset: str) -> common.Found:
 
 
 def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    import rasterio
-
     (path,) = found.files(name)
-    with rasterio.open(path) as raster:
+    with open_raster(path) as raster:
         location = centre(raster.crs and raster.crs.to_string(), raster.bounds)
     if not location:
         raise GeopeftError(f"{path} does not say where it lies. Restore it.")

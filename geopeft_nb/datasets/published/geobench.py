@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import Cut
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry
+from geopeft_nb.open_files import AT_ONCE, read_text, refuse, regular_file
 
 #: Numbers at the beginning of the bands' keys. 10 is in no chip, "Cloud Probability" is left out.
 NUMBERS = ("01", "02", "03", "04", "05", "06", "07", "08", "08A", "09", "11", "12")
@@ -200,8 +202,10 @@ def _find(request: DataRequest, source: _Source) -> common.Found:
     folder = common.unpack(source.card.name, [source.archive], request)
     partitions = common.files_in(folder, "**/default_partition.json", source.card)
     file = min(partitions, key=lambda path: path.parent.name != source.folder)
-    content = json.loads(file.read_text(encoding="utf-8"))
-    sides = {ours: content[side] for side, ours in SIDES.items()}
+    sides: dict[str, list[str]] = read_text(
+        file,
+        lambda text: {ours: [*map(str, json.loads(text)[side])] for side, ours in SIDES.items()},
+    )
     names = chain(*sides.values())
     if strange := [chip for chip in names if not re.fullmatch(source.names, chip)]:
         raise GeopeftError(
@@ -232,9 +236,25 @@ def _read(
     opened: Callable[..., Any], name: str, found: common.Found, indices: list[int], cut: Cut
 ) -> Reading:
     window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
-    with opened(*found.files(name), "r") as file:
+    with opened(regular_file(*found.files(name)), "r") as file:
         keys = {f"band {match[1]}": match for key in file if (match := _KEY.fullmatch(key))}
         bands = [keys[f"band {NUMBERS[index]}"] for index in indices]
-        image = np.stack([file[band[0]][window] for band in bands])
-        label, day = file["label"][window], bands[0][2]
+        image = np.stack([_own(file, band[0])[window] for band in bands])
+        label, day = _own(file, "label")[window], bands[0][2]
     return Reading(image, label, date=datetime.date.fromisoformat(day) if day else None)
+
+
+def _own(file: Any, name: str) -> Any:  # noqa: ANN401 - h5py's
+    """Return an array of an HDF5 file that lies in the file itself.
+
+    Raises:
+        GeopeftError: It is a link, its values are those of other files, or they are too many.
+        KeyError: There is none of that name.
+    """
+    linked = hasattr(file.get(name, getlink=True), "path")  # as those have that lead elsewhere
+    array: Any = None if linked else file[name]
+    if getattr(array, "external", True) or array.is_virtual or (
+        max(array.nbytes, np.prod(array.chunks or 1) * 8) > AT_ONCE
+    ):  # fmt: skip
+        raise refuse(Path(file.filename), f"{name!r} is no array in the file, or far too large")
+    return array
