@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -17,9 +16,10 @@ from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import markdown
-from geopeft_nb.tuning.adapter_files import FILES, check_folder, save, written_whole
+from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
+from geopeft_nb.tuning.identity import read_description
 from geopeft_nb.tuning.methods import CARDS
-from geopeft_nb.writing import written_beside
+from geopeft_nb.writing import held, placed, written_beside, written_together
 
 if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
@@ -34,6 +34,7 @@ TERRATORCH = {
     "unet": ("UNetDecoder", {"channels": "channels"}),
     "upernet": ("UperNetDecoder", {"channels": "channels"}),
 }
+TERRATORCH_FILES = ("state_dict.ckpt", "config.yaml")
 #: Our names of weights -> TerraTorch's. The pyramid is the third of its necks, and each layer norm
 #: of the FCN is in a module of its own.
 RENAMED = {
@@ -54,7 +55,8 @@ def save_adapter(
 
     Args:
         model_or_run: A model with a method attached, or the run of `fit`.
-        folder: A new or empty folder, or one that holds an earlier adapter, which is replaced.
+        folder: A new or empty folder, or one that holds an earlier adapter, whose files are
+            replaced, all at one moment; whatever else is there stays.
         report: From `evaluate`, for the model card.
         licence: What you license the adapter under; None derives a hint from backbone and data.
 
@@ -62,14 +64,23 @@ def save_adapter(
         The folder: what `geopeft_nb.tuning.adapter_files.save` writes, and `model_card.md`.
 
     Raises:
-        ValueError: Nothing is attached, or it is merged; the folder holds something else; or the
-            report is of another method.
+        ValueError: Nothing is attached, or it is merged; the folder holds something else, or
+            another process writes there; or the report is of another method. Or the card could not
+            be written: then the adapter is saved without.
     """
     model = cast("SegmentationModel", getattr(model_or_run, "model", model_or_run))
     if report is not None and set(report.table["method"]) != {model.method}:
         raise GeopeftError(f"The report is of {report.title!r}, and the model has {model.method}.")
-    target = save(model, folder, getattr(model_or_run, "best", None))
-    write_card(target, report, licence)
+    best, history = (getattr(model_or_run, name, None) for name in ("best", "history"))
+    with held(check_folder(folder)):
+        target = save(model, folder, best, history)
+        try:
+            write_card(target, report, licence)
+        except Exception as error:  # of the template, or of what others named
+            raise GeopeftError(
+                f"The adapter is saved in {target}, but without model_card.md, which could not be "
+                f"written ({type(error).__name__}: {error})."
+            ) from error
     return target
 
 
@@ -83,7 +94,7 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
     """
     from jinja2 import Environment
 
-    about = json.loads((folder / "adapter.json").read_text())
+    about = read_description(folder)
     data = about["built_for"].get("data")
     template = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")
     card = Environment(finalize=markdown).from_string(template).render(
@@ -91,10 +102,11 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
             "name": repr(folder.name), "backbone": find_card(about["backbone"]), "data": data,
             "tags": ["remote-sensing", about["task"], about["method"]],
             "method": CARDS[about["method"]], "report": report, "licence": licence,
-            "units": units(data), "files": sorted(folder.iterdir()),
+            "units": units(data), "files": [placed(folder, name) for name in FILES],
         }
     )  # fmt: skip
-    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    with written_beside(folder / "model_card.md") as part:
+        part.write_text(card, encoding="utf-8")
 
 
 def units(data: dict[str, Any] | None) -> str:
@@ -124,12 +136,12 @@ def push_adapter(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     source = Path(folder).expanduser()
-    if not (source / "model_card.md").is_file():
+    if not placed(source, "model_card.md").is_file():
         write_card(source)
     files = [
-        CommitOperationAdd(name.replace("model_card", "README"), source / name)
+        CommitOperationAdd(name.replace("model_card", "README"), placed(source, name))
         for name in FILES
-        if (source / name).is_file()
+        if placed(source, name).is_file()
     ]
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -190,7 +202,7 @@ def export_onnx(
         input=units(data and vars(data)), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
     target = Path(file).expanduser()
-    with written_beside(target) as part:  # a second file of it would lie beside it
+    with held(target), written_beside(target) as part:  # a second file of it would lie beside it
         program.save(part)
     return target
 
@@ -203,7 +215,8 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
 
     Args:
         model: Merged, or with `linear_probe` or `full`; backbone of Prithvi's architecture.
-        folder: A new or empty folder, or one that holds an earlier export, which is replaced.
+        folder: A new or empty folder, or one that holds an earlier export, whose two files are
+            replaced; whatever else is there stays.
 
     Returns:
         The folder, with `config.yaml` (`model_args` of TerraTorch's SemanticSegmentationTask;
@@ -225,18 +238,19 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
             f"linear_probe, full or a merged adapter. This is {card.name} with {model.method} for "
             f"{model.task}. export_onnx takes every model."
         )
-    target = check_folder(folder, "state_dict.ckpt")
+    target = check_folder(folder, TERRATORCH_FILES)
     decoder, words = TERRATORCH[model.decoder_name]
     template = Template(
-        Path(__file__).with_name("terratorch.jinja").read_text(), undefined=StrictUndefined
+        Path(__file__).with_name("terratorch.jinja").read_text(encoding="utf-8"),
+        undefined=StrictUndefined,
     )
     config = template.render(
         model=model, decoder=decoder, words=words,
         options=DECODERS[model.decoder_name].usual(model.plain_backbone) | model.decoder_options,
         pyramid=getattr(model.decoder, "pyramid", None) is not None,
     )  # fmt: skip
-    with written_whole(target) as part:
-        (part / "config.yaml").write_text(config)
+    with written_together(target, TERRATORCH_FILES) as part:
+        (part / "config.yaml").write_text(config, encoding="utf-8")
         torch.save({"state_dict": _terratorch_state(model)}, part / "state_dict.ckpt")
     return target
 

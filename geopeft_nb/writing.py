@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from glob import escape
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
+from time import sleep
 
 from filelock import FileLock, Timeout
 
@@ -43,9 +44,65 @@ def written_beside(path: Path) -> Iterator[Path]:
             written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
             for file in written:
                 sync(file)
-            for file in written:
                 os.replace(file, path.with_name(file.name))
         sync(path.parent)
+
+
+@contextmanager
+def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give a folder to write files to, which replace those of a folder all at one moment.
+
+    They are written to a hidden folder within, which is then renamed to `.ready`: that is the
+    moment. From then on `placed` finds the new ones, also if the process is killed before each is
+    moved to its place; the next call moves what is left.
+
+    Args:
+        folder: It is made if need be, and held meanwhile.
+        names: Names of files that are ours, the one that tells of the others first: it is moved
+            last. Those that are not written go with the moment; all else in the folder stays.
+
+    Raises:
+        NotWrittenError: As `written_beside`; all files are what they were.
+        GeopeftError: Another process is writing there.
+    """
+    with held(folder), _refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder, names)
+        for left in folder.glob(".new-*"):  # by who was killed
+            rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(prefix=".new-", dir=folder) as part:
+            new = Path(part) / "files"
+            new.mkdir()
+            yield new
+            for file in new.iterdir():
+                sync(file)
+            for name in names:
+                if not (new / name).exists() and (folder / name).is_file():
+                    (new / name).mkdir()  # stands for a file that goes
+            sync(new)
+            new.rename(folder / ".ready")
+        sync(folder)
+        _settle(folder, names)
+
+
+def placed(folder: Path, name: str) -> Path:
+    """Return where a file of a folder is that `written_together` wrote."""
+    ready = folder / ".ready" / name
+    return ready if ready.exists() else folder / name
+
+
+def _settle(folder: Path, names: Sequence[str]) -> None:
+    """Move files that are ready to their places."""
+    for name in reversed(names):
+        ready = folder / ".ready" / name
+        if ready.is_dir():
+            (folder / name).unlink(missing_ok=True)
+            ready.rmdir()
+        elif ready.exists():
+            os.replace(ready, folder / name)
+    if (folder / ".ready").is_dir():
+        sync(folder)
+        (folder / ".ready").rmdir()
 
 
 @contextmanager
@@ -89,12 +146,12 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
     """
     file, holder = path.with_name(f".{path.name}.lock"), ""
     lock = FileLock(file, is_singleton=True)
-    again = lock.is_locked
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout)
         except Timeout:
+            sleep(0.1)  # the other may be about to sign
             with suppress(OSError):  # Windows lets nobody read what is locked
                 holder = file.read_text(encoding="utf-8")
             raise GeopeftError(
@@ -102,18 +159,11 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
                 "name another place."
             ) from None
     try:
-        if not again:
-            for left in path.parent.glob(f".new-{escape(path.name)}-*"):  # by who was killed
-                rmtree(left, ignore_errors=True)
-            since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-            _sign(file, f"process {os.getpid()} on {platform.node()} since {since}")
+        since = f"since {datetime.now():%Y-%m-%d %H:%M:%S}"
+        with suppress(OSError):  # a full disk: it is locked without a name
+            file.write_text(f"process {os.getpid()} on {platform.node()} {since}", "utf-8")
+        for left in path.parent.glob(f".new-{escape(path.name)}-*"):  # by who was killed
+            rmtree(left, ignore_errors=True)
         yield
     finally:
-        if not again:
-            _sign(file, "")
         lock.release()
-
-
-def _sign(file: Path, text: str) -> None:
-    with suppress(OSError):  # a full disk: it is locked without a name
-        file.write_text(text, encoding="utf-8")

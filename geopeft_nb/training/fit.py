@@ -37,9 +37,8 @@ from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
-from geopeft_nb.training.resume import prepare
+from geopeft_nb.training.resume import kept_for_a_run, prepare
 from geopeft_nb.training.run import Run, predict
-from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
@@ -202,10 +201,10 @@ def fit(
         The run, with the best weights in `run.model`.
 
     Raises:
-        ValueError: Nothing is attached, an empty data set, unfit chips, a bad setting, or a run to
-            go on with that was begun otherwise; raised before training starts. Or a loss became
-            infinite or NaN; then the model has its best weights, or those that it came with, and
-            the error the `history`.
+        ValueError: Nothing is attached, an empty data set, unfit chips, a bad setting, a run to
+            go on with that was begun otherwise, or an `out` that another process writes to; raised
+            before training starts. Or a loss became infinite or NaN; then the model has its best
+            weights, or those that it came with, and the error the `history`.
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(
@@ -221,13 +220,12 @@ def fit(
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
     }  # fmt: skip
-    if out is not None:
-        check_folder(out)
-    elif resume:
+    if out is None and resume:
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     options = {"accelerator": device, "strategy": strategy, "logger": logger or False}
     try:
-        run = _train(model, data, settings, options, dashboard, callbacks, out, resume)
+        with kept_for_a_run(out):
+            run = _train(model, data, settings, options, dashboard, callbacks, out, resume)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,12 +21,14 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.identity import identity
-from geopeft_nb.writing import written_beside
+from geopeft_nb.writing import held, written_beside
 
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
@@ -90,6 +94,20 @@ def checkpoint_path(out: str | os.PathLike[str]) -> Path:
     return target.with_name(target.name + ".ckpt")
 
 
+@contextmanager
+def kept_for_a_run(out: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Hold the folder of a run and its checkpoint, from before training to the end.
+
+    Raises:
+        ValueError: Another run has them, or the folder holds something else.
+    """
+    if out is None or getattr(rank_zero_only, "rank", False):  # the first process holds for all
+        yield
+    else:
+        with held(check_folder(out)), held(checkpoint_path(out)):
+            yield
+
+
 def prepare(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any],
     out: str | os.PathLike[str], resume: bool,
@@ -111,7 +129,7 @@ def prepare(
             was cut off.
     """
     about, path = describe(model, data, settings), checkpoint_path(out)
-    found = read(path) if path.is_file() else {}
+    found = read(path) if path.exists() else {}
     if resume and found:
         check_same(path, found["about"], about)
         return Saver(path, about), path, last_epoch(found["callbacks"], settings)
@@ -150,7 +168,7 @@ def read(path: Path) -> dict[str, Any]:
         return {key: found[key] for key in ("about", "ended", "epoch", "global_step", "callbacks")}
     except Exception as error:  # a damaged file has many errors
         raise GeopeftError(
-            f"The checkpoint {path} is damaged: {error}. Delete it and begin anew."
+            f"The checkpoint {path} is damaged: {error}. Delete it and begin anew, or name another."
         ) from error
 
 

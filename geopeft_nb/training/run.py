@@ -73,9 +73,7 @@ class Run(Facts):
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write adapter, decoder and history to a folder, which `gp.load_model` reads."""
-        path = save(self.model, folder, self.best)
-        self.history.to_csv(path / "history.csv", index=False)
-        return path
+        return save(self.model, folder, self.best, self.history)
 
 
 def predict(

@@ -6,13 +6,11 @@ import copy
 import json
 import os
 import re
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -24,6 +22,10 @@ from geopeft_nb.errors import GeopeftError, expect
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import check_identity, describe, identity, read_description
 from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft, read_config
+from geopeft_nb.writing import placed, written_together
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: All files that a saved adapter can consist of; nothing else is sent to a hub or fetched.
 FILES = (
@@ -34,19 +36,24 @@ FILES = (
     "decoder.safetensors",
     "model_card.md",
 )
+#: All that is replaced when an adapter is saved over another.
+OWN = (*FILES, "history.csv")
 
 
 def save(
     model: SegmentationModel,
     folder: str | os.PathLike[str],
     best: Mapping[str, float] | None = None,
+    history: pd.DataFrame | None = None,
 ) -> Path:
     """Write what was trained to a folder: the active adapter in peft's format, and its decoder.
 
     Args:
         model: With a method attached.
-        folder: A new or empty folder, or one that holds an earlier adapter, which is replaced.
+        folder: A new or empty folder, or one that holds an earlier adapter, whose files are
+            replaced, all at one moment; whatever else is there stays.
         best: Scores on the validation chips, to be remembered.
+        history: Of the run, a table that is written beside.
 
     Returns:
         The folder, with `adapter_config.json` and `adapter_model.safetensors` (peft's), or
@@ -64,7 +71,7 @@ def save(
             "before saving, and save_adapter before merge; export_onnx writes a merged model."
         )
     target = check_folder(folder)
-    with written_whole(target) as part:
+    with written_together(target, OWN) as part:
         for name, tensors in trained_tensors(model).items():
             # Copies, because a file holds no two names of one tensor, and no views.
             save_file({key: t.detach().cpu().clone() for key, t in tensors.items()}, part / name)
@@ -72,35 +79,34 @@ def save(
             config = model.backbone.peft_config[model.adapter]
             with quiet_peft():
                 replace(config, inference_mode=True).save_pretrained(str(part))
-        about = json.dumps(describe(model, best or {}), indent=1)
-        (part / "adapter.json").write_text(about + "\n")
+        about = describe(model, best or {}, part)
+        (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        if history is not None:
+            history.to_csv(part / "history.csv", index=False)
     return target
 
 
-def check_folder(folder: str | os.PathLike[str], marker: str = "adapter.json") -> Path:
-    """Return the absolute path of a folder that may be written: new, empty, or with the marker.
+def check_folder(folder: str | os.PathLike[str], names: Sequence[str] = OWN) -> Path:
+    """Return the absolute path of a folder that may be written: new, empty, or written before.
+
+    Args:
+        folder: What was given.
+        names: Of the files that would be written; the first marks a folder that was.
 
     Raises:
-        ValueError: It is a folder that holds something else.
+        ValueError: It is a file, or a folder that holds something else.
     """
     target = Path(folder).expanduser().resolve()
-    if target.exists() and any(target.iterdir()) and not (target / marker).is_file():
+    if target.exists() and not target.is_dir():
+        raise GeopeftError(f"{target} is a file. Name a folder.")
+    there = {path.name[:5] for path in target.glob("*")} - {".new-", ".read"}
+    folders = [name for name in names if (target / name).is_dir()]
+    if folders or (there and not placed(target, names[0]).is_file()):
         raise GeopeftError(
-            f"{target} holds other files, which would be lost. Name a new folder, for example "
-            f"{target / 'adapter'}."
+            f"{target} holds {folders or 'other files'}, and nothing that was saved here before "
+            f"looks like that. Name a new folder, for example {target / 'adapter'}."
         )
     return target
-
-
-@contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Give a folder to write to, which replaces the target once everything is written."""
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    shutil.rmtree(target, ignore_errors=True)
-    part.replace(target)
 
 
 def trained_tensors(model: SegmentationModel) -> dict[str, dict[str, Tensor]]:
@@ -262,7 +268,8 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
     if about["adapter"] is None:
         attach(model, about["method"], **about["options"])
     else:
-        attach(model, read_config(source, about["method"]), name=name)
+        config = placed(source, "adapter_config.json")
+        attach(model, read_config(config.parent, about["method"]), name=name)
 
 
 def _outline(model: SegmentationModel) -> SegmentationModel:
@@ -279,7 +286,7 @@ def _read_tensors(
     source: Path, wanted: dict[str, dict[str, Tensor]]
 ) -> dict[str, dict[str, Tensor]]:
     """Read the files that hold the wanted tensors, and refuse what does not fit."""
-    found = {name: read_checkpoint(source / name) for name in wanted}
+    found = {name: read_checkpoint(placed(source, name)) for name in wanted}
     there, needed = (
         {(key, *tensor.shape) for tensors in files.values() for key, tensor in tensors.items()}
         for files in (found, wanted)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.files import checksum_of
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.methods import CARDS, parameter_table
+from geopeft_nb.writing import placed
 
 #: What an adapter must find again in a model -> what to do where it does not.
 REMEDIES = {
@@ -54,8 +56,15 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
     }
 
 
-def describe(model: SegmentationModel, best: Mapping[str, float]) -> dict[str, Any]:
-    """Say all that `adapter.json` holds: what builds the model again, and what it was."""
+def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) -> dict[str, Any]:
+    """Say all that `adapter.json` holds: what builds the model again, and what it was.
+
+    Args:
+        model: With a method attached.
+        best: Scores on the validation chips.
+        folder: Of the files that belong to it. Of each, `files` says `size` (bytes) and `sha256`,
+            by which `check_identity` knows a damaged one, or one of another adapter.
+    """
     data, backbone = model.built_for.get("data"), model.plain_backbone
     return {
         **identity(model), "pad": model.pad, "decoder_options": model.decoder_options,
@@ -65,6 +74,8 @@ def describe(model: SegmentationModel, best: Mapping[str, float]) -> dict[str, A
         "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
         "trained": parameter_table(model)["trainable"].to_dict(),
         "best": dict(best),
+        "files": {file.name: {"size": file.stat().st_size, "sha256": checksum_of(file)}
+                  for file in sorted(folder.iterdir())},
     }  # fmt: skip
 
 
@@ -75,11 +86,11 @@ def read_description(source: Path) -> dict[str, Any]:
         FileNotFoundError: The folder has no `adapter.json`.
         ValueError: It is damaged, or its method is unknown.
     """
-    file = source / "adapter.json"
+    file = placed(source, "adapter.json")
     if not file.is_file():
         raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
     try:
-        about: dict[str, Any] = json.loads(file.read_text())
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if lacking := {*REMEDIES, *NEEDED} - set(about):
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
     except (ValueError, TypeError) as error:
@@ -89,7 +100,7 @@ def read_description(source: Path) -> dict[str, Any]:
 
 
 def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse another backbone, other bands or classes, and say how they differ.
+    """Refuse damaged files, another backbone, other bands or classes, and say how they differ.
 
     Args:
         source: Where the adapter is, for the message.
@@ -99,6 +110,7 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
     Raises:
         ValueError: They differ; the message says what would work.
     """
+    _check_files(source, about)
     differing = [key for key in REMEDIES if _rounded(about[key]) != _rounded(own[key])]
     said = [key for key in differing if key in FIRST] or differing
     sentences = [
@@ -119,3 +131,14 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - any value of JSON
 
 def _words(value: Any) -> str:  # noqa: ANN401
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _check_files(source: Path, about: dict[str, Any]) -> None:
+    """Refuse files that are not those which were saved together; earlier releases say of none."""
+    for name, facts in about.get("files", {}).items():
+        file = placed(source, Path(name).name)  # never outside
+        if not (file.is_file() and facts["sha256"] == checksum_of(file)):
+            raise GeopeftError(
+                f"The adapter in {source} is damaged: {name} is missing, or not the file that was "
+                "saved with adapter.json. Save it again, or fetch it again from where it came."
+            )

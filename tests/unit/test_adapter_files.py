@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import geopeft_nb as gp
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.regions import Report
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.adapter_files import save
@@ -64,7 +65,7 @@ def test_lora_is_saved_in_pefts_own_format_with_decoder_and_card(
     folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
     names = sorted(path.name for path in folder.iterdir())
     assert names == [*PEFT_FILES, "decoder.safetensors", "model_card.md"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".adapter.lock", "adapter"]
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "full", "vit_adapter"])
@@ -237,20 +238,24 @@ def test_what_does_not_fit_is_refused_with_what_would_work_and_nothing_is_change
     assert [type(module) for module in model.modules()] == modules
 
 
-def test_a_damaged_file_leaves_the_model_as_it_was(data: GeoData, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_leaves_the_model_as_it_was(data: GeoData, tmp_path: Path) -> None:
     folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
     model, file = build(data), folder / "adapter_model.safetensors"
+    about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    del about["files"]  # as an earlier release saved it: no checksum tells first
+    (folder / "adapter.json").write_text(json.dumps(about), encoding="utf-8")
+    gp.load_model(folder)
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
         gp.load_adapter(model, folder)
     file.write_bytes(whole)
     config = folder / "adapter_config.json"
-    kept = config.read_text()
-    config.write_text(kept.replace('"r": 16', '"r": 8'))
+    kept = config.read_text(encoding="utf-8")
+    config.write_text(kept.replace('"r": 16', '"r": 8'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"lacks .*lora_A.weight'.* and has .*lora_A.weight'"):
         gp.load_adapter(model, folder)
-    config.write_text(kept)
+    config.write_text(kept, encoding="utf-8")
     tensors = load_file(file)
     tensors.pop("base_model.model.blocks.0.mlp.fc1.lora_A.weight")
     save_file(tensors, file)
@@ -260,10 +265,26 @@ def test_a_damaged_file_leaves_the_model_as_it_was(data: GeoData, tmp_path: Path
     with pytest.raises(ValueError, match=r"adapter_model\.safetensors .*\(FileNotFoundError"):
         gp.load_adapter(model, folder)
     file.write_bytes(whole)
-    (folder / "adapter.json").write_text("{")
+    (folder / "adapter.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"adapter\.json is damaged"):
         gp.load_adapter(model, folder)
     assert model.method is None
+
+
+@pytest.mark.parametrize("name", [*PEFT_FILES[1:], "decoder.safetensors"])
+def test_a_file_of_another_save_or_a_damaged_one_is_refused(
+    data: GeoData, tmp_path: Path, name: str
+) -> None:
+    folders = [gp.save_adapter(build(data, "lora", r=r), tmp_path / str(r)) for r in (2, 4)]
+    file, other = (folder / name for folder in folders)
+    damaged = bytearray(file.read_bytes())
+    damaged[-3] ^= 1
+    for content in (other.read_bytes(), bytes(damaged), damaged[:-1], None):
+        file.unlink() if content is None else file.write_bytes(content)
+        model = build(data)
+        with pytest.raises(GeopeftError, match=rf"is damaged: {name} is missing, or not the file"):
+            gp.load_adapter(model, folders[0])
+        assert model.method is None
 
 
 # Merging
@@ -409,7 +430,7 @@ def test_onnx_gives_the_same_logits_for_any_number_of_images(
     if method == "lora":
         gp.merge(model)
     file = gp.export_onnx(model, tmp_path / "model.onnx", size=32)
-    assert model.training and [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert model.training and [path.name for path in tmp_path.glob("[!.]*")] == ["model.onnx"]
     session = runtime.InferenceSession(str(file))
     assert session.get_modelmeta().custom_metadata_map["bands"] == ", ".join(data.bands)
     for batch in (1, 3):

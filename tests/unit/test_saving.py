@@ -1,0 +1,193 @@
+"""A user's files: what is written is old or new, whole, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from test_fit import few, train
+
+import geopeft_nb as gp
+from geopeft_nb import sharing
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.resume import checkpoint_path
+from geopeft_nb.tuning.adapter_files import OWN
+from geopeft_nb.writing import held
+
+#: What writes -> the state before and after.
+DOORS = {
+    "save": ("lora", "linear_probe"), "fit": ("linear_probe", "lora"), "first": ("none", "lora"),
+    "terratorch": ("linear", "fcn"), "checkpoint": ("old", "new"), "onnx": ("old", "new"),
+}  # fmt: skip
+
+
+def program(folder: Path, *words: str) -> list[Any]:
+    """Run what is killed, each door by a child; see there."""
+    file = Path(__file__).with_name("killed_writes.py")
+    done = subprocess.run(
+        [sys.executable, str(file), str(folder), *words],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return program(tmp_path_factory.mktemp("killed"), *DOORS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", DOORS)
+def test_a_kill_at_any_moment_and_a_full_disk_leave_the_old_or_the_new_state(
+    killed: list[Any], door: str
+) -> None:
+    (facts,) = (line for line in killed if line.get("door") == door)
+    old, new = DOORS[door]
+    assert (facts["was"], facts["now"]) == (old, new) and facts["kills"] >= 10
+    assert facts["left"] == sorted([old, new])  # after a kill
+    assert facts["again"] == sorted([new, "goes on"])  # after the next attempt, nothing else left
+    assert facts["filled"] == [[3, old]]  # refused in words, with nothing changed
+    assert not any("died" in line for line in killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["saves", "fits"])
+def test_of_two_that_write_to_one_place_each_is_whole_or_told_who_has_it(
+    tmp_path: Path, door: str
+) -> None:
+    lines = program(tmp_path, door)
+    told = [line["refused"] for line in lines if "refused" in line]
+    rounds = [line for line in lines if "ended" in line]
+    assert len(rounds) == 10
+    assert all(line["ended"] in ([0, 0], [0, 3]) and line["whole"] for line in rounds), rounds
+    assert all(" is in use by process " in text for text in told), told
+    assert told or door == "saves"  # two runs always overlap
+
+
+def model(method: str | None = "linear_probe", **names: Any) -> SegmentationModel:  # noqa: ANN401
+    built = gp.build_model(gp.load_backbone("geopeft_tiny"), few(), **names)
+    return gp.attach(built, method) if method else built
+
+
+WRITES: dict[str, Callable[[Path], object]] = {
+    "save_adapter": lambda out: gp.save_adapter(model(), out),
+    "fit": lambda out: train(few(), "linear_probe", epochs=1, out=out),
+    "export_terratorch": lambda out: gp.export_terratorch(model(), out),
+}
+
+
+@pytest.mark.parametrize("door", WRITES)
+@pytest.mark.parametrize("linked", [False, True])
+def test_all_that_is_not_ours_stays(tmp_path: Path, door: str, linked: bool) -> None:
+    out = tmp_path / "out"
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        out.symlink_to("elsewhere")
+    WRITES[door](out)
+    ours = {path.name for path in out.iterdir()}
+    theirs = [out / "notes.txt", out / "sub" / "deep" / "a.tif", out / ".hidden" / "x"]
+    theirs += [tmp_path / "out.part" / "thesis.txt", out.resolve().with_suffix(".part") / "b"]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("years of work", encoding="utf-8")
+    WRITES[door](out)
+    assert all(file.read_text(encoding="utf-8") == "years of work" for file in theirs)
+    assert {path.name for path in out.iterdir()} == ours | {"notes.txt", "sub", ".hidden"}
+    assert out.is_symlink() == linked
+
+
+@pytest.mark.parametrize("door", WRITES)
+def test_a_place_that_is_something_else_is_refused(tmp_path: Path, door: str) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("years of work", encoding="utf-8")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("years of work", encoding="utf-8")
+    for place in (file, folder, file / "below"):
+        with pytest.raises(GeopeftError):
+            WRITES[door](place)
+    assert file.read_text(encoding="utf-8") == "years of work"
+    WRITES[door](tmp_path / "ours")
+    name = "config.yaml" if door == "export_terratorch" else "decoder.safetensors"
+    (tmp_path / "ours" / name).unlink()
+    (tmp_path / "ours" / name / "sub").mkdir(parents=True)
+    with pytest.raises(GeopeftError, match=rf"holds \['{name}'\]"):
+        WRITES[door](tmp_path / "ours")
+    assert (tmp_path / "ours" / name / "sub").is_dir()
+
+
+@pytest.mark.parametrize("door", WRITES)
+@pytest.mark.parametrize("what", ["folder", "checkpoint"])
+def test_a_place_that_another_process_holds_is_refused_at_once(
+    tmp_path: Path, door: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "checkpoint" and door != "fit":
+        pytest.skip("only fit writes a checkpoint")
+    out, (told, tell), (never, _) = tmp_path / "out", os.pipe(), os.pipe()
+    wanted = out if what == "folder" else checkpoint_path(out)
+    monkeypatch.setattr("lightning.Trainer.fit", lambda *_, **__: pytest.fail("it trains"))
+    if not (child := os.fork()):
+        with held(wanted):
+            os.write(tell, b"x")
+            os.read(never, 1)  # until it is killed
+    os.read(told, 1)
+    with pytest.raises(GeopeftError, match=rf"{wanted.name} is in use by process {child} on "):
+        WRITES[door](out)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert not (out.exists() and any(out.iterdir()))
+    with held(wanted):  # the system has freed it
+        pass
+
+
+def test_what_is_saved_over_another_adapter_leaves_no_file_of_it(tmp_path: Path) -> None:
+    for method in ("lora", "full", "linear_probe"):
+        train(few(), method, epochs=1, out=tmp_path / "out")
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        kinds = {"lora": {"adapter_config.json", "adapter_model.safetensors"}}
+        own = kinds.get(method, {"backbone.safetensors"} if method == "full" else set())
+        assert names == {"adapter.json", "decoder.safetensors", "history.csv"} | own
+        assert names <= {*OWN} and gp.load_model(tmp_path / "out").method == method
+
+
+@pytest.mark.parametrize("error", [UnicodeError("水"), OSError(28, "full"), KeyError("region")])
+def test_a_card_that_fails_loses_no_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(sharing, "units", Mock(side_effect=error))
+    with pytest.raises(GeopeftError, match=r"adapter is saved in .*, but without model_card\.md"):
+        gp.save_adapter(model(), tmp_path / "out")
+    assert gp.load_model(tmp_path / "out").method == "linear_probe"
+
+
+def test_names_in_all_scripts_are_saved_whatever_the_locale(tmp_path: Path) -> None:
+    code = r"""
+import sys
+from dataclasses import replace
+import geopeft_nb as gp
+from test_fit import few
+data = few()
+named = replace(data.card, classes=("\u6c34", "\U0001f30a", "\xd6dland"), labels="\u043c")
+data = replace(data, card=named)
+model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")
+run = gp.fit(model, data, epochs=1, dashboard=False, out=sys.argv[1] + "/run")
+gp.save_adapter(run, sys.argv[1] + "/adapter", licence="\u6c34")
+gp.export_terratorch(model, sys.argv[1] + "/terratorch")
+assert gp.load_model(sys.argv[1] + "/run").classes == data.classes
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, env=os.environ | names
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    text = (tmp_path / "adapter" / "model_card.md").read_text(encoding="utf-8")
+    assert "Classes, in order: 水, 🌊, Ödland." in text and "## Licence\n水\n" in text
