@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.needs import NO_FILES, published_files
@@ -28,6 +28,7 @@ from geopeft_nb.files import (
     mirror_folders,
     size_on_hub,
 )
+from geopeft_nb.writing import held
 
 _ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {}"
 
@@ -46,11 +47,10 @@ def fill(
         Name -> why it cannot be had. All else has been copied.
 
     Raises:
+        GeopeftError: Another process fills that folder, or a mirror's data set has a link in it.
         OSError: `dest` is no folder, cannot be written to, or has too little room for all; then
             nothing was copied.
     """
-    from filelock import FileLock
-
     dest = dest.expanduser().resolve()
     files = {name: _files_of(name, dest) for name in wanted}
     todo = {
@@ -68,7 +68,7 @@ def fill(
         state = "to copy" if todo[name] else here
         if todo[name] and not only_list:
             try:
-                with FileLock(dest / ".mirror.lock"):
+                with held(dest / "mirror"):
                     _bring(name, todo[name], dest)
                 state = "copied"
             except (OSError, GeopeftError) as error:
@@ -94,6 +94,8 @@ def _files_of(name: str, dest: Path) -> list[FileEntry]:
     # A folder as it is on this machine; as it is in the mirror comes last, to see what is damaged.
     folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda folder: folder == dest)
     folder = next((f for f in folders if (f / name).is_dir()), dest)
+    for path in [folder / name, *(folder / name).rglob("*")]:
+        _refuse_links(folder, str(path.relative_to(folder)))
     return [
         FileEntry(path.relative_to(folder).as_posix(), size=path.stat().st_size)
         for path in sorted((folder / name).rglob("*"))
@@ -123,20 +125,41 @@ def _is_whole(path: Path, entry: FileEntry) -> bool:
         return False
 
 
+def _refuse_links(folder: Path, path: str) -> None:
+    """Refuse a file if it, or a folder below the first on the way to it, is a link."""
+    for place in (PurePath(path), *PurePath(path).parents):
+        if place.name and (folder / place).is_symlink():
+            raise GeopeftError(
+                f"{folder / place} is a link, which may lead to any file. Put what it points to in "
+                "its place, or delete it."
+            )
+
+
 def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
     """Copy files, and move them to their places when all of them have come.
 
-    A folder that is there is taken for whole.
+    A folder that is there is taken for whole: a new one comes in one move.
     """
     coming = dest / f".{name}"
+    # Another process may have brought some since they were listed.
+    files = [entry for entry in files if not _is_whole(dest / entry.path, entry)]
+    for entry in files:
+        for folder in (*mirror_folders(), cache_folder(), dest, coming):
+            _refuse_links(folder, entry.path)
+    _refuse_links(dest, coming.name)
     for entry in files:
         (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
     for entry, source in zip(files, fetch_many(files, name), strict=True):
-        copy = coming / entry.path
-        if not _is_whole(copy, entry):
+        copy, facts = coming / entry.path, replace(entry, size=source.stat().st_size)
+        if not _is_whole(copy, facts):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            check_file(Path(shutil.copyfile(source, copy)), entry)
+            check_file(Path(shutil.copyfile(source, copy)), facts)
+    strays = {path for path in coming.rglob("*") if path.is_file()}
+    for path in strays - {coming / entry.path for entry in files}:  # of another version
+        path.unlink()
     for entry in files:
-        (dest / entry.path).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(coming / entry.path, dest / entry.path)
-    shutil.rmtree(coming)
+        for whole in (PurePath(entry.path).parts[0], entry.path):
+            if (coming / whole).exists() and not (dest / whole).exists():
+                (dest / whole).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(coming / whole, dest / whole)
+    shutil.rmtree(coming, ignore_errors=True)

@@ -8,6 +8,7 @@ for each of the eight views in which augmentation may show a chip, and epochs st
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from geopeft_nb.tasks import TASKS
 
 #: Share of the free memory, or of the free disk, that features may take.
 SHARE = 0.8
+#: Bytes that are written at once where a disk's room cannot be reserved.
+ZEROS = 1 << 24
 
 #: What the frozen part gives: tokens or maps, each (B, ...), from which the trained part goes on.
 State = list[Tensor]
@@ -230,5 +233,22 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         with tempfile.TemporaryDirectory(
             prefix="features_", dir=self.folder, ignore_cleanup_errors=True
         ) as made:
-            file = torch.from_file(f"{made}/part", True, math.prod(shape), dtype=part.dtype)
-            return file.view(shape)
+            path = Path(made) / "part"
+            try:
+                _reserve(path, part.nbytes * len(self))
+            except OSError as error:
+                raise GeopeftError(
+                    f"The features take {self.nbytes / 1e9:.1f} GB, and {self.folder} has not so "
+                    f"much room ({error}). Free some, or set GEOPEFT_CACHE to a larger disk."
+                ) from error
+            return torch.from_file(str(path), True, math.prod(shape), dtype=part.dtype).view(shape)
+
+
+def _reserve(path: Path, nbytes: int) -> None:
+    """Make a file that has its room on the disk: one that has not kills who writes to its map."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        else:  # macOS and Windows
+            for start in range(0, nbytes, ZEROS):
+                file.write(bytes(min(ZEROS, nbytes - start)))

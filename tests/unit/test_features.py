@@ -1,5 +1,7 @@
 """Cached features: the same training, without running the frozen part again."""
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.augment import all_views, draw_views, turn_and_mirror, turned
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory import features
 from geopeft_nb.memory.features import CachedFeatures, Split
 from geopeft_nb.memory.frugal import applied
@@ -164,6 +167,38 @@ def test_features_too_large_for_memory_or_disk_are_refused(
     for folder, advice in [(None, "of memory are free"), (tmp_path, f"of {tmp_path} are free")]:
         with pytest.raises(ValueError, match=advice):
             CachedFeatures(model, data.val, folder=folder).fill()
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+@pytest.mark.parametrize("room", [0, 10_000, 200_000])
+def test_a_disk_that_fills_up_is_told_before_training_and_left_as_it_was(
+    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserves: bool, room: int
+) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    cached = CachedFeatures(build(data, "linear_probe"), data.val, folder=tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(
+            GeopeftError, match=r"features take .* has not so much room .*too large"
+        ):
+            cached.fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_the_room_of_features_is_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserves: bool
+) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(features, "ZEROS", 3_000)
+    features._reserve(tmp_path / "part", 100_000)
+    taken = (tmp_path / "part").stat()
+    assert taken.st_size == 100_000 and taken.st_blocks * 512 >= 100_000
 
 
 def test_dropout_does_harm_in_the_frozen_part_only(data: GeoData) -> None:

@@ -206,6 +206,33 @@ def test_a_disk_that_fills_up_leaves_no_piece(
     assert {path.name for path in dest.iterdir()} == {".mirror.lock", "chips", "toy"}
 
 
+LINKS = {
+    "a chip": "source/chips/test/chip7.bin", "a folder": "source/chips/more",
+    "a set": "source/chips", "weights": "source/toy/encoder.pt", "their folder": "source/toy",
+    "a set there": "dest/chips", "a folder there": "dest/chips/test",
+    "weights there": "dest/toy/encoder.pt", "what comes": "dest/.chips",
+    "in what comes": "dest/.toy/toy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_no_link_is_followed_from_a_mirror_or_into_one(
+    dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    link, outside = tmp_path / LINKS[kind], tmp_path / "outside"
+    outside.mkdir()
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.exists():
+        link.rename(outside / "there")
+        link.symlink_to(Path(os.path.relpath(outside / "there", link.parent)))
+    else:
+        link.symlink_to(outside)
+    before = listing(outside)
+    assert copy(dest) == 1
+    assert f"{link} is a link" in capsys.readouterr().err
+    assert listing(outside) == before and not (dest / LINKS[kind].partition("/")[2]).is_file()
+
+
 @pytest.mark.parametrize("online", [True, False])
 def test_the_hub_is_asked_for_a_size_that_the_card_lacks(
     dest: Path,
