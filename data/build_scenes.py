@@ -200,7 +200,9 @@ def build(into: Path, archives: Path | None) -> None:
     scenes = {source.region: build_scene(source, into, archives) for source in SOURCES}
     classes = {"land": LAND, "water": WATER, "ignored": IGNORED}
     temporary = into / ".scenes.json"
-    temporary.write_text(json.dumps({"classes": classes, "scenes": scenes}, indent=2) + "\n")
+    temporary.write_text(
+        json.dumps({"classes": classes, "scenes": scenes}, indent=2) + "\n", encoding="utf-8"
+    )
     os.replace(temporary, into / "scenes.json")
 
 
@@ -214,7 +216,8 @@ def compare(rebuilt: Path, shipped: Path) -> list[str]:
     """
     differences = []
     descriptions = [
-        json.loads((folder / "scenes.json").read_text())["scenes"] for folder in (rebuilt, shipped)
+        json.loads((folder / "scenes.json").read_text(encoding="utf-8"))["scenes"]
+        for folder in (rebuilt, shipped)
     ]
     for source in SOURCES:
         new, old = (scenes[source.region] for scenes in descriptions)

@@ -25,7 +25,7 @@ CURVES = {
 
 def main() -> None:
     """Read geopeft_tiny.json and write geopeft_tiny_loss.png beside it."""
-    stages = json.loads((FOLDER / "geopeft_tiny.json").read_text())["stages"]
+    stages = json.loads((FOLDER / "geopeft_tiny.json").read_text(encoding="utf-8"))["stages"]
     figure = Figure(figsize=(7.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for column, (label, colour) in CURVES.items():

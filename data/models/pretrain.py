@@ -167,7 +167,7 @@ def pretrain(
     stages = []
     if start is not None:
         model.load_state_dict({k: v.float() for k, v in read_checkpoint(start).items()})
-        stages = json.loads(start.with_suffix(".json").read_text())["stages"]
+        stages = json.loads(start.with_suffix(".json").read_text(encoding="utf-8"))["stages"]
     mean = torch.tensor(card.mean)[:, None, None]
     std = torch.tensor(card.std)[:, None, None]
     step_loss: Callable[[], tuple[torch.Tensor, dict[str, float]]]
@@ -252,7 +252,7 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
         key: ((1 - share) * before[key].float() + share * after[key].float()).half().contiguous()
         for key in before
     }
-    record = json.loads(second.with_suffix(".json").read_text())
+    record = json.loads(second.with_suffix(".json").read_text(encoding="utf-8"))
     _replace(out, save(state, metadata={"format": "pt"}))
     _replace(
         out.with_suffix(".json"),

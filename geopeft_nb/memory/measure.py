@@ -50,7 +50,7 @@ def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
         memory["peak"] = torch.cuda.max_memory_allocated(device)
         memory["total"] = torch.cuda.get_device_properties(device).total_memory
     elif (status := Path("/proc/self/status")).exists():
-        most = re.search(r"VmHWM:\s*(\d+)", status.read_text())  # in KiB
+        most = re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="utf-8"))  # in KiB
         memory["peak"] = max(1024 * int(most[1]) if most else 0, memory["process"])
     return memory
 
@@ -65,7 +65,7 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
         # "5" resets the peak resident set size: man 5 proc, clear_refs
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def hand_back() -> None:

@@ -104,13 +104,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def _wait_until_up(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(240):
-        assert server.poll() is None, log.read_text()[-3000:]
+        assert server.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.25)
-    pytest.fail(f"JupyterLab did not answer within a minute:\n{log.read_text()[-3000:]}")
+    pytest.fail(
+        f"JupyterLab did not answer within a minute:\n{log.read_text(encoding='utf-8')[-3000:]}"
+    )
 
 
 @pytest.fixture(scope="module")

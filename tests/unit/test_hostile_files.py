@@ -83,7 +83,10 @@ def holes(path: Path) -> None:
 
 def text(content: str) -> Callable[[Path, str, Path], object]:
     def make(path: Path, url: str, elsewhere: Path) -> None:
-        path.write_text(content.replace("URL", url).replace("SECRET", str(elsewhere / "secret")))
+        path.write_text(
+            content.replace("URL", url).replace("SECRET", str(elsewhere / "secret")),
+            encoding="utf-8",
+        )
 
     return make
 

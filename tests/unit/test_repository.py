@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def tracked(root: Path) -> list[Path]:
 
 def environment(path: Path) -> tuple[str, dict[str, str]]:
     """Read a conda environment: its Python, and package -> bound of the others."""
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     found = [re.match(r"([\w-]+)(.*)", d) for d in content["dependencies"] if isinstance(d, str)]
     packages = {match[1]: match[2] for match in found if match}
     return packages.pop("python"), packages
@@ -164,3 +165,16 @@ def test_modules_are_loaded_by_name_only_where_a_table_names_them(root: Path) ->
         if re.search(r"\bimport_module\(|\b__import__\(", path.read_text())
     }
     assert found - tables == set()
+
+
+def test_text_is_utf_8_whatever_the_locale(root: Path) -> None:
+    found = []  # ruff's rule knows only files whose type it can infer
+    rooms = [root / name for name in ("geopeft_nb", "data", "notebooks")]
+    for path in (path for room in rooms for path in room.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                texts = {"read_text": 0, "write_text": 1}.get(node.func.attr)
+                said = texts is None or len(node.args) > texts
+                if not said and "encoding" not in {word.arg for word in node.keywords}:
+                    found.append(f"{path.name}:{node.lineno}")
+    assert found == []
