@@ -77,7 +77,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)
-    if isfunction(value):
+    if isfunction(value) and not hasattr(value, "__wrapped__"):
         value = name_options(value)
     globals()[name] = value
     return value

@@ -13,7 +13,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
-from geopeft_nb.errors import GeopeftError, check_name, expect
+from geopeft_nb.errors import GeopeftError, check_name, name_options
 from geopeft_nb.inputs import (
     choose_metadata,
     choose_scaling,
@@ -213,6 +213,7 @@ class SegmentationModel(Facts, nn.Module):
         return logits[..., : size[0], : size[1]]
 
 
+@name_options
 def build_model(
     backbone: Backbone, data: GeoData, decoder: str = "linear", normalise: str | None = None,
     pad: bool = False, seed: int = 0, metadata: bool | None = None,
@@ -246,8 +247,6 @@ def build_model(
             feature maps, bands that differ, chips that the patch size does not divide, numbers that
             are not reflectance where it is needed, or metadata that are not there.
     """
-    expect(backbone, "patch_size", "the backbone that load_backbone returned")
-    expect(data, "holdout", "the data that load_data returned")
     card = check_decoder(decoder, options, data.task)
     if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), 1):
         raise _other_bands(backbone, data)

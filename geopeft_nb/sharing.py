@@ -13,7 +13,7 @@ from torch import Tensor
 from geopeft_nb.backbones.load import find_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
-from geopeft_nb.errors import GeopeftError, expect
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import markdown
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
@@ -154,7 +154,6 @@ def check_export(model: SegmentationModel, what: str) -> None:
     Raises:
         ValueError: It is not merged, or it uses metadata.
     """
-    expect(model, "method_options", "the model that build_model returned")
     if model.method in CARDS and CARDS[model.method].merges:
         raise GeopeftError(
             f"{what} takes plain weights, and this model carries {model.method} beside them. Call "

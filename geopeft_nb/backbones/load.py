@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.errors import GeopeftError, check_name, name_options, whole
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it; imported when asked for.
@@ -37,6 +37,7 @@ FAMILIES = {
 }
 
 
+@name_options
 def load_backbone(
     name: str, weights: str | os.PathLike[str] | None = "pretrained",
     bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
@@ -103,13 +104,11 @@ def find_card(name: str) -> BackboneCard:
 def check_request(card: BackboneCard, request: BackboneRequest) -> None:
     """Refuse frames, image size, ground sampling distance or layers that the card rules out."""
     whole(f"frames of {card.name}", request.frames, 1, card.max_frames)
-    side = whole("img_size", request.img_size)
+    side = request.img_size
     if side % card.patch_size and side != card.img_size:
         raise GeopeftError(
             f"img_size must be a multiple of the patch of {card.patch_size} px, got {side}."
         )
-    if not request.gsd > 0:
-        raise GeopeftError(f"gsd must be metres per pixel above 0, got {request.gsd!r}.")
 
 
 def announce_bands(backbone: Backbone, shares: bool) -> None:

@@ -114,5 +114,6 @@ def choose_bands(wanted: Sequence[str] | None, card: DataCard) -> tuple[list[int
     Raises:
         ValueError: A band is unknown, asked for twice, or not in the files.
     """
-    indices = band_indices(wanted or card.default_bands or card.bands, card.bands)
+    usual = card.default_bands or card.bands
+    indices = band_indices(usual if wanted is None else wanted, card.bands)
     return indices, tuple(card.bands[index] for index in indices)

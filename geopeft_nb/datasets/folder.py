@@ -7,6 +7,7 @@ masks mean by `folder_labels` and `folder_polygons`, the scale of the numbers by
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,7 +68,7 @@ COLOURS = (
 def load_folder(
     request: DataRequest,
     *,
-    labels: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
     label_field: str | None = None,
     background: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
@@ -120,11 +121,6 @@ def load_folder(
             "Say where your files are: gp.load_data('folder', root='…'), a folder of GeoTIFFs with "
             "masks beside them or with a file of polygons."
         )
-    for name, number in (("scale", scale), ("resolution", resolution), ("block", block)):
-        if number is not None and not number > 0:
-            raise GeopeftError(f"{name} must be above 0, got {number!r}.")
-    if not isinstance(block, int):
-        raise GeopeftError(f"block is a number of chips, a whole number; got {block!r}.")
     root = Path(request.root).expanduser()
     pairs, vector, notes = find_pairs(root, labels)
     headers = _headers(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable
@@ -54,7 +55,9 @@ class _File:
     is_mask: bool
 
 
-def find_pairs(root: Path, labels: str | None) -> tuple[list[Pair], Path | None, list[str]]:
+def find_pairs(
+    root: Path, labels: str | os.PathLike[str] | None
+) -> tuple[list[Pair], Path | None, list[str]]:
     """Find images and their labels below a folder.
 
     Args:

@@ -71,8 +71,6 @@ def name_bands(
         "Pass band_names= with one name per band in the order of the file, for example "
         "band_names=['BLUE', 'GREEN', 'RED', 'NIR']."
     )
-    if isinstance(given, str):
-        raise GeopeftError(f"band_names is a list of names, not {given!r}.")
     if given is not None:
         if len(given) != first.count:
             raise GeopeftError(

@@ -192,8 +192,6 @@ def _names(
     values: Sequence[int], given: Sequence[str] | Mapping[int, str] | None, more: bool
 ) -> dict[int, str]:
     """Return value -> name, in the order of the classes."""
-    if isinstance(given, str):
-        raise GeopeftError(f"classes is a list of names, not {given!r}.")
     if given is None:
         if len(values) > MANY:
             raise GeopeftError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import Any
 
@@ -14,7 +14,7 @@ from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
-from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.errors import check_name, check_values, name_options
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
 #: the data set's own options.
@@ -32,6 +32,7 @@ LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
 }
 
 
+@name_options
 def load_data(
     name: str, root: str | os.PathLike[str] | None = None, bands: Sequence[str] | None = None,
     size: int | None = None, train_regions: Sequence[str] | None = None,
@@ -66,10 +67,6 @@ def load_data(
         FileNotFoundError: The files are not on this machine and cannot be downloaded.
     """
     check_name("data set", name, LOADERS)
-    if size is not None:
-        whole("size", size)
-    if any(isinstance(names, str) for names in (bands, train_regions, holdout_regions)):
-        raise GeopeftError("bands and regions must be lists of names, for example bands=['RED'].")
     _, loader = LOADERS[name]
     _check_options(name, options, loader)
     where = os.fspath(root) if root is not None else None
@@ -77,11 +74,13 @@ def load_data(
     return loader(request, **options)
 
 
-def _check_options(name: str, options: Iterable[str], loader: Callable[..., GeoData]) -> None:
+def _check_options(name: str, options: dict[str, Any], loader: Callable[..., GeoData]) -> None:
     """Refuse what neither `load_data` nor the data set's own loader takes."""
-    known = {*signature(load_data).parameters, *signature(loader).parameters}
+    own = signature(loader).parameters
+    known = {*signature(load_data).parameters, *own}
     for option in options:
         check_name(f"option of {name}", option, known - {"options", "request"})
+    check_values(options, {option: own[option].annotation for option in options})
 
 
 def leave_one_region_out(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from geopeft_nb.decoders.linear import ClassificationHead, LinearDecoder
 from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
-from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     """
     card = CARDS[name]
     usual = card.usual(backbone)
-    for option, value in options.items():
-        check_option(option, value, usual[option])
+    several = {o: ", ".join(["int"] * len(v)) for o, v in usual.items() if isinstance(v, tuple)}
+    check_values(options, {o: f"tuple[{several[o]}]" if o in several else "int" for o in usual})
     chosen = usual | options
     if card.ends:
         return card.network(backbone.channels, outputs, **chosen)
@@ -168,17 +168,6 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
     body = card.network(pyramid.channels if pyramid else backbone.channels, **chosen)
     return MapDecoder(pyramid, body, outputs)
-
-
-def check_option(option: str, value: Any, usual: Any) -> None:  # noqa: ANN401
-    """Refuse other than whole numbers above 0, as many as usual."""
-    several = isinstance(usual, tuple)
-    if several and not (isinstance(value, Sequence) and len(value) == len(usual)):
-        raise GeopeftError(
-            f"{option} must be {len(usual)} numbers, coarse to fine, as {usual}; got {value!r}."
-        )
-    for number in value if several else [value]:
-        whole(option, number)
 
 
 def list_decoders() -> pd.DataFrame:

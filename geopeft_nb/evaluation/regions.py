@@ -11,7 +11,7 @@ import torch
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, expect
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.pictures.show import plain, short, table_html, visible
@@ -114,7 +114,6 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
             trained on, chips of the same data in another size, or nothing to score.
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
-    expect(run, "history", "the run that fit returned")
     check_same(run.model, data)
     parts = data.judged
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}

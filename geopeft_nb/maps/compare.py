@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.errors import GeopeftError, check_name, expect
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.maps.region import Regions, region_view
 from geopeft_nb.pictures.show import bundle, png, visible
 from geopeft_nb.training.preflight import check_same
@@ -45,7 +45,6 @@ def map_regions(
         ValueError: Data for another task than segmentation, no run, a run for other classes or
             bands than the data's, an unknown region, or a region without chips.
     """
-    expect(data, "holdout", "the data that load_data returned")
     if data.task != "segmentation":
         raise GeopeftError(
             f"A map shows a class for each pixel, and {data.card.title} is for {data.task}; see "
@@ -56,8 +55,6 @@ def map_regions(
         raise GeopeftError("A map shows at least one run of fit, and got none.")
     for run in runs.values():
         check_same(run.model, data)
-    if isinstance(regions, str):
-        raise GeopeftError(f"regions must be a list of names, for example [{regions!r}].")
     parts = data.judged
     for region in regions:
         check_name("region", region, parts)
@@ -120,8 +117,6 @@ def _name_runs(run_or_runs: Any) -> dict[str, Run]:  # noqa: ANN401 (one, severa
     """Give every run a name: its method, and several in a list a number."""
     named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
     runs = list(run_or_runs.values() if named else run_or_runs if listed else [run_or_runs])
-    for run in runs:
-        expect(run, "history", "what fit returned, or a list or dictionary of such runs")
     if named:
         return {visible(name): run for name, run in run_or_runs.items()}
     return {f"{run.method} {i}" if listed else run.method: run for i, run in enumerate(runs, 1)}

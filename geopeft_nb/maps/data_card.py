@@ -12,7 +12,7 @@ from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
-from geopeft_nb.errors import check_name, expect
+from geopeft_nb.errors import check_name
 from geopeft_nb.maps.figure import draw_land
 from geopeft_nb.pictures.show import image_html, plain, png, table_html, visible
 from geopeft_nb.tasks import TASKS
@@ -101,7 +101,6 @@ def data_card(data: str | GeoData) -> DataSheet:
             data = load_data(data, download=False)
         except (FileNotFoundError, ValueError) as error:
             return DataSheet(card, _facts(card, f"Balance and map need the files. {error}"))
-    expect(data, "holdout", "a name, or the data that load_data returned")
     places, balance = [], {}
     for side, chips in data.parts.items():
         counts = np.zeros(1 + len(data.classes))

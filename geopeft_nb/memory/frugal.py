@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.errors import GeopeftError, check_name, expect
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
 from geopeft_nb.memory.parts import running_blocks
@@ -216,7 +216,6 @@ def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel)
         ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` or both ways to cache at once, or a
             recipe that does not suit the model; the message says why.
     """
-    expect(model, "method_options", "the model that build_model returned")
     names = {frugal} if isinstance(frugal, str) else {*(frugal or ())}
     for name in names:
         check_name("recipe", name, [*RECIPES, "all"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from geopeft_nb.errors import GeopeftError, check_name, expect, whole
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.memory.measure import unmoved
 from geopeft_nb.memory.step import AUTOCAST, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
@@ -235,14 +235,12 @@ def _check(
     device: str,
 ) -> tuple[tuple[int, int], bool]:  # fmt: skip
     """Refuse what cannot be planned; return height and width, and whether it is for a GPU."""
-    expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS:
         raise GeopeftError("Nothing that trains is attached: call attach(model, method) first.")
     check_name("precision", precision, AUTOCAST)
     check_name("device", device, ("auto", "cpu", "cuda"))
-    whole("batch_size", batch_size)
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
     height, width = size if isinstance(size, tuple | list) else (size, size)
     gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return (whole("size", height), whole("size", width)), gpu
+    return (height, width), gpu

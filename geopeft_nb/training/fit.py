@@ -207,10 +207,7 @@ def fit(
             weights, or those that it came with, and the error the `history`.
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
-    check_fit(
-        model, data, device, strategy, lr, seed, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, devices=devices, patience=patience,
-    )  # fmt: skip
+    check_fit(model, data, device, strategy, devices)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, len(data.train) // devices),

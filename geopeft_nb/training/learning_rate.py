@@ -45,7 +45,7 @@ def find_lr(
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv 1506.01186.
     """
-    check_fit(model, data, device, batch_size=batch_size, seed=seed)
+    check_fit(model, data, device)
     lightning.seed_everything(seed, verbose=False)
     chips: DataLoader[Any] = DataLoader(
         data.train,  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import torch
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, check_name, expect, whole
+from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.inputs import first_lacking
 from geopeft_nb.models import SegmentationModel, uneven
 from geopeft_nb.tuning.methods import CARDS, names
@@ -40,7 +40,7 @@ def choose_precision(precision: str, device: str) -> str:
 
 def check_fit(
     model: SegmentationModel, data: GeoData, device: str = "auto", strategy: str = "auto",
-    lr: float | None = None, seed: int = 0, *, devices: int = 1, **numbers: int,
+    devices: int = 1,
 ) -> None:  # fmt: skip
     """Refuse what would fail later, before any work; arguments as in `fit`.
 
@@ -48,17 +48,11 @@ def check_fit(
         ValueError: Nothing is attached, a bad setting, data that do not belong to the model, an
             unfit chip among those that are read, or one without the metadata that the model uses.
     """
-    expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS:  # None, or such as "merged lora"
         what = f"This is a {model.method} model" if model.method else "Nothing is attached"
         raise GeopeftError(
             f"{what}: build one and call attach(model, method) first, with one of {names()}."
         )
-    for label, value in numbers.items():
-        whole(label, value)
-    whole("seed", seed, 0, 2**32 - 1)
-    if lr is not None and not 0 < lr < 1:
-        raise GeopeftError(f"lr must lie between 0 and 1, got {lr!r}.")
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
     if odd := [name for name, x in model.state_dict().items() if not x.isfinite().all()]:
@@ -80,7 +74,6 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
     Raises:
         ValueError: They differ; the message says in what.
     """
-    expect(data, "holdout", "the data that load_data returned")
     for what in ("task", "classes", "bands"):
         ours, theirs = getattr(model, what), getattr(data, what)
         if ours != theirs:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
 from geopeft_nb.datasets.cards import DataCard
-from geopeft_nb.errors import GeopeftError, expect
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import check_identity, describe, identity, read_description
 from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft, read_config
@@ -64,7 +64,6 @@ def save(
         ValueError: No method is attached, so that nothing says what is adapter and what backbone;
             it is merged; or the folder holds something else.
     """
-    expect(model, "method_options", "the model that build_model returned, or the run of fit")
     if model.method not in CARDS:
         raise GeopeftError(
             f"This model has {model.method or 'nothing'} attached. Call attach(model, ...) and fit "
@@ -189,7 +188,6 @@ def load_adapter(
         ValueError: Another backbone, other bands or classes, a name in use, or a damaged file; the
             message says what differs and what would work. The model is left as it was.
     """
-    expect(model, "method_options", "the model that build_model returned")
     source = local_folder(folder, revision)
     about = read_description(source)
     check_identity(source, about, identity(model))
@@ -228,7 +226,6 @@ def merge(model: SegmentationModel) -> SegmentationModel:
     Raises:
         ValueError: The method cannot be merged; the message lists those that can.
     """
-    expect(model, "method_options", "the model that build_model returned")
     if model.method not in CARDS or not CARDS[model.method].merges:
         able = ", ".join(card.name for card in CARDS.values() if card.merges)
         raise GeopeftError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -16,7 +16,7 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, expect, whole
+from geopeft_nb.errors import GeopeftError, check_name, check_values, did_you_mean, name_options
 from geopeft_nb.models import SegmentationModel, part_of
 from geopeft_nb.tuning.target_modules import find_layers
 
@@ -136,8 +136,10 @@ CARDS = {card.name: card for card in (
     ),
 )}  # fmt: skip
 
-#: Options that are whole numbers above 0.
-WHOLE = ("r", "prompts", "width", "stem", "oft_block_size")
+#: Options that peft annotates as dictionaries only.
+PATTERNS = {
+    "rank_pattern": "Mapping[str, int] | None", "alpha_pattern": "Mapping[str, float] | None"
+}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -145,6 +147,7 @@ def names() -> list[str]:
     return [name for name in CARDS if name != "peft"]
 
 
+@name_options
 def attach(
     model: SegmentationModel, method: str | PeftConfig, *, name: str = "default", seed: int = 0,
     **options: Any,  # noqa: ANN401 - each method has its own
@@ -170,7 +173,6 @@ def attach(
         ValueError: Unknown method, option or layer, a backbone that the method cannot take, or
             another method is attached already.
     """
-    expect(model, "method_options", "the model that build_model returned")
     card, backbone = _card(method), model.plain_backbone
     if name != "default":
         _check_adapter_name(name)
@@ -178,9 +180,8 @@ def attach(
         _check_joins(model, card, name)
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
-            make = _maker(card)
-            _check_options(card, make, options)
-            made = make(backbone, **card.fixed | options)
+            check_options(card, options)
+            made = _maker(card)(backbone, **card.fixed | options)
         else:
             made, options = method, _told(backbone, method, options)
         if isinstance(made, nn.Module):  # not peft's: the new backbone itself
@@ -208,7 +209,6 @@ def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of p
 
 
 def _card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
-    expect(config, "peft_type", "the name of a method or a config of peft")
     if config.is_prompt_learning:
         raise GeopeftError(
             f"{type(config).__name__} needs a language model. For images take attach(model, 'vpt')."
@@ -225,20 +225,40 @@ def _maker(card: MethodCard) -> Callable[..., Any]:
     return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
 
 
-def _check_options(card: MethodCard, make: Callable[..., Any], options: dict[str, Any]) -> None:
+def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     """Refuse options that the method does not take, and what peft and torch would let through."""
-    known = set(inspect.signature(make).parameters)
+    kinds: dict[str, Any] = {}
     if card.peft_class:
-        known |= {entry.name for entry in fields(getattr(import_module("peft"), card.peft_class))}
-    known -= {"backbone", "options", *card.fixed}  # what attach and the card give
-    for name, value in options.items():
+        config = getattr(import_module("peft"), card.peft_class)
+        kinds = {entry.name: entry.type for entry in fields(config)}
+    own = inspect.signature(_maker(card)).parameters
+    kinds |= {name: parameter.annotation for name, parameter in own.items()}
+    known = kinds.keys() - {"backbone", "options", *card.fixed}  # what attach and the card give
+    for name in options:
         if name not in known:
             hint = did_you_mean(name, known | {"name", "seed"})
             raise GeopeftError(
                 f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
             )
-        if name in WHOLE:
-            whole(name, value)
+    check_numbers(options, kinds)
+
+
+def check_numbers(options: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Refuse values of options, or of a config, that no method can work with.
+
+    Args:
+        options: What is not left at its default.
+        kinds: Their annotations.
+
+    Raises:
+        GeopeftError: One is of another kind, out of bounds, or an alpha of more than 10,000 r.
+    """
+    kinds = {**kinds, **dict.fromkeys(("alpha", "lora_alpha"), "float | None")}  # peft says int
+    check_values(options, kinds | PATTERNS)
+    alphas = [options.get("alpha"), options.get("lora_alpha")]
+    alphas += (options.get("alpha_pattern") or {}).values()
+    if max(filter(None, alphas), default=0) > 10_000 * options.get("r", 8):
+        raise GeopeftError(f"alpha must be at most 10,000 times the rank r, got {options}.")
 
 
 @contextmanager
@@ -269,11 +289,9 @@ def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> di
     if isinstance(wanted, set | list):  # a string is a regular expression
         find_layers(backbone, sorted(wanted))
     usual = type(config)().to_dict()
-    return {
-        key: sorted(value) if isinstance(value, set) else value
-        for key, value in config.to_dict().items()
-        if value and value != usual[key]
-    }
+    told = {key: value for key, value in config.to_dict().items() if value != usual[key]}
+    check_numbers(told, {entry.name: entry.type for entry in fields(config)})
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items() if v}
 
 
 def _check_adapter_name(name: str) -> None:

@@ -61,7 +61,7 @@ def find_layers(
     """
     named = backbone.named_modules()
     layers = [n for n, module in named if n.startswith(within) and hasattr(module, "weight")]
-    for ending in endings:
+    for ending in endings or [""]:
         if not any(f".{name}".endswith(f".{ending}") for name in layers):
             raise _no_such_layer(backbone, ending, layers)
     wanted = tuple(f".{ending}" for ending in endings)

@@ -69,13 +69,13 @@ def test_split_needs_three_places() -> None:
     [
         ({"name": "scene"}, "Did you mean 'scenes'"),
         ({"train_regions": ["virgina"]}, "Did you mean 'virginia'"),
-        ({"train_regions": "virginia"}, "must be lists of names"),
+        ({"train_regions": "virginia"}, "takes lists of texts"),
         ({"holdout_regions": ["virginia"]}, "trained on and held out"),
         ({"train_regions": ["virginia", "virginia"]}, "named twice"),
         ({"train_regions": []}, r"train_regions=\[\].* one has to be home"),
         ({"bands": ["CIRRUS"]}, "Unknown band of these data 'CIRRUS'"),
-        ({"bands": "RED"}, "must be lists of names"),
-        ({"size": 0}, "whole number above 0"),
+        ({"bands": "RED"}, "takes lists of texts"),
+        ({"size": 0}, "size takes whole numbers"),
         ({"size": 5000}, r"0 chips in 0 place\(s\).*smaller chips"),
     ],
 )

@@ -342,9 +342,9 @@ def test_a_plan_shows_itself(data: GeoData) -> None:
     [
         ({"precision": "bf61"}, "Unknown precision 'bf61'. Did you mean 'bf16'"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
-        ({"batch_size": 1.5}, "batch_size must be a whole number above 0, got 1.5"),
-        ({"size": "wide"}, "size must be a whole number above 0"),
-        ({"size": (64, 64, 64)}, "too many values"),
+        ({"batch_size": 1.5}, "batch_size takes whole numbers from 1 to 16,384, got 1.5"),
+        ({"size": "wide"}, "size takes whole numbers from 1 to 16,384 or 2 whole numbers"),
+        ({"size": (64, 64, 64)}, "size takes whole numbers"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
@@ -359,7 +359,7 @@ def test_what_cannot_be_planned_is_refused(
 def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     backbone = gp.load_backbone("geopeft_tiny", None, bands=data.bands)
     model = gp.build_model(backbone, data)
-    with pytest.raises(ValueError, match="the model that build_model returned"):
+    with pytest.raises(ValueError, match="models that build_model returned"):
         gp.memory_plan(backbone)
     for unfit in (model, gp.merge(gp.attach(model, "lora"))):
         with pytest.raises(ValueError, match="Nothing that trains is attached"):

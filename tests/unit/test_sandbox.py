@@ -196,10 +196,13 @@ def test_what_was_learnt_at_home_holds_away_only_while_regions_are_alike(task: s
     ("arguments", "message"),
     [
         ({"task": "floods"}, "Unknown task of sandbox 'floods'. Did you mean 'flood'"),
-        ({"shift": 1.5}, "shift must be 0 .* to 1 .*got 1.5"),
-        ({"chips": 11}, "three places or more, must be a whole number above 11, got 11"),
+        ({"shift": 1.5}, "shift takes numbers from 0 to 1, got 1.5"),
+        (
+            {"chips": 11},
+            "three places or more, must be a whole number from 12 to 1,000,000, got 11",
+        ),
         ({"root": "here"}, "has no files"),
-        ({"seed": -1}, "non-negative"),
+        ({"seed": -1}, "seed takes whole numbers"),
     ],
 )
 def test_bad_requests_say_what_would_work(arguments: dict[str, object], message: str) -> None:

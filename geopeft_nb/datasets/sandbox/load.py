@@ -82,8 +82,6 @@ def load_sandbox(
         ValueError: An argument is out of its range.
     """
     check_name("task of sandbox", task, TASKS)
-    if not 0 <= shift <= 1:
-        raise GeopeftError(f"shift must be 0 (all alike) to 1 (each its own climate), got {shift}.")
     whole("chips of each region, three places or more,", chips, 3 * CHIPS_PER_PLACE)
     if request.root is not None:
         raise GeopeftError("sandbox is computed and has no files; leave root out.")
