@@ -130,6 +130,12 @@ def load_folder(
     notes = [*describe(pairs, vector, grids), *notes, *more, source]
     indices, bands = choose_bands(request.bands, replace(CARD, bands=names))
     size = request.size or choose_size(grids)
+    most = sum(-(-grid.shape[0] // size) * -(-grid.shape[1] // size) for grid in grids)
+    if most > 1_000_000:
+        raise GeopeftError(
+            f"These files make {most:,} chips of {size} px, and 1,000,000 are allowed: give a "
+            "coarser resolution=, a larger size=, or fewer files."
+        )
     polygons = None
     if vector is not None:
         if isinstance(classes, Mapping):

@@ -650,6 +650,8 @@ def without(pattern: str) -> Callable[[Path], object]:
         (spoil("none"), {"band_names": ["RED"]}, "has 4 bands, and band_names 1"),
         (spoil("none"), {"bands": ["SWIR_1"]}, "band of these data 'SWIR_1'.* Known: BLUE"),
         (spoil("none"), {"scale": 0}, "scale takes numbers"),
+        (spoil("none"), {"resolution": 0.001}, "1,000,000 are allowed"),
+        (spoil("none"), {"resolution": 0.002, "size": 16}, "coarser resolution=, a larger size="),
         (spoil("none"), {"background": "land"}, "are for polygons, and these are masks"),
         (spoil("none"), {"colour": "red"}, "Unknown option of folder 'colour'.*label_field"),
     ],
