@@ -83,7 +83,7 @@ def report_named(name: str) -> gp.Report:
 @cache
 def map_named(name: str) -> Any:  # noqa: ANN401
     run, data = run_named(name)
-    return gp.map_regions({name: run}, data)
+    return gp.map_regions({name[:1000]: run}, data)  # longer texts are refused
 
 
 def plan_named(name: str) -> MemoryPlan:
@@ -148,7 +148,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
 
 def model_card(name: str, folder: Path) -> str:
     run, _ = run_named(name)
-    saved = gp.save_adapter(run, folder / "saved", report_named(name), licence=name)
+    saved = gp.save_adapter(run, folder / "saved", report_named(name), licence=name[:1000])
     return (saved / "model_card.md").read_text(encoding="utf-8")
 
 
