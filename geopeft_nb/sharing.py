@@ -17,7 +17,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import markdown
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
-from geopeft_nb.tuning.identity import read_description
+from geopeft_nb.tuning.identity import check_files, damaged, read_description
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.writing import held, placed, written_beside, written_together
 
@@ -97,14 +97,15 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
     about = read_description(folder)
     data = about["built_for"].get("data")
     template = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")
-    card = Environment(finalize=markdown).from_string(template).render(
-        about | {
-            "name": repr(folder.name), "backbone": find_card(about["backbone"]), "data": data,
-            "tags": ["remote-sensing", about["task"], about["method"]],
-            "method": CARDS[about["method"]], "report": report, "licence": licence,
-            "units": units(data), "files": [placed(folder, name) for name in FILES],
-        }
-    )  # fmt: skip
+    with damaged(folder, GeopeftError):
+        card = Environment(finalize=markdown).from_string(template).render(
+            about | {
+                "name": repr(folder.name), "backbone": find_card(about["backbone"]), "data": data,
+                "tags": ["remote-sensing", about["task"], about["method"]],
+                "method": CARDS[about["method"]], "report": report, "licence": licence,
+                "units": units(data), "files": [placed(folder, name) for name in FILES],
+            }
+        )  # fmt: skip
     with written_beside(folder / "model_card.md") as part:
         part.write_text(card, encoding="utf-8")
 
@@ -136,6 +137,7 @@ def push_adapter(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     source = Path(folder).expanduser()
+    check_files(source, read_description(source))
     if not placed(source, "model_card.md").is_file():
         write_card(source)
     files = [

@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from geopeft_nb.backbones.load import unpickled
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tuning.adapter_files import check_folder
@@ -33,6 +34,11 @@ from geopeft_nb.writing import held, written_beside
 if TYPE_CHECKING:
     from geopeft_nb.datasets.geodata import GeoData
 
+#: What a checkpoint holds -> its type; the first two are ours, the others Lightning's.
+PARTS: dict[str, type] = {
+    "about": dict, "ended": bool, "epoch": int, "global_step": int, "callbacks": dict,
+    "state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict,
+}  # fmt: skip
 #: Between two checkpoints within an epoch.
 SECONDS = 60
 
@@ -164,8 +170,14 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: It is damaged.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: found[key] for key in ("about", "ended", "epoch", "global_step", "callbacks")}
+        with ZipFile(path) as archive:
+            if changed := archive.testzip():  # which PyTorch would not notice
+                raise ValueError(f"the checksum of {changed} differs")
+        found = unpickled(path)
+        if odd := [key for key, kind in PARTS.items() if not isinstance(found[key], kind)]:
+            raise TypeError(f"its {', '.join(odd)} cannot be that")
+        last_epoch(found["callbacks"], {"epochs": 0, "patience": 0})
+        return {key: found[key] for key in PARTS}
     except Exception as error:  # a damaged file has many errors
         raise GeopeftError(
             f"The checkpoint {path} is damaged: {error}. Delete it and begin anew, or name another."

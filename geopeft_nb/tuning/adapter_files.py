@@ -17,11 +17,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
-from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.identity import check_identity, describe, identity, read_description
-from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft, read_config
+from geopeft_nb.tuning.identity import (
+    check_identity,
+    damaged,
+    data_card,
+    describe,
+    identity,
+    read_config,
+    read_description,
+)
+from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft
 from geopeft_nb.writing import placed, written_together
 
 if TYPE_CHECKING:
@@ -150,17 +157,14 @@ def load_model(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
         layers=about["layers"], gsd=about["gsd"] or 10.0, seed=int(drawn[1]) if drawn else 0,
     )  # fmt: skip
-    model = SegmentationModel(
-        backbone, about["decoder"], about["decoder_options"], torch.tensor(about["mean"]),
-        torch.tensor(about["std"]), tuple(about["classes"]), about["task"], about["pad"],
-        tuple(about["metadata"]),
-    )  # fmt: skip
-    model.built_for = about["built_for"]
-    if data := model.built_for["data"]:
-        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        if "kind" in facts:  # saved before the task was called so, and its words `predicts`
-            facts["predicts"], facts["task"] = facts.pop("task"), facts.pop("kind")
-        model.built_for["data"] = DataCard(**facts)
+    mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
+    with damaged(source), torch.device("meta"):  # the decoder gets memory once its file fits
+        model = SegmentationModel(
+            backbone, about["decoder"], about["decoder_options"], mean, std,
+            tuple(about["classes"]), about["task"], about["pad"], tuple(about["metadata"]),
+        )  # fmt: skip
+    data = about["built_for"]["data"]
+    model.built_for = about["built_for"] | {"data": data and data_card(data)}
     return load_adapter(model, source).eval()
 
 
@@ -198,11 +202,13 @@ def load_adapter(
             f"{source}, which was saved with {about['options']}, by load_adapter(..., name=...)."
         )
     trial = _outline(model)
-    with torch.device("meta"):
+    with damaged(source, GeopeftError), torch.device("meta"):
         _attach_saved(trial, source, about, joins)
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
     model.options[joins] = model.method_options = about["options"]
+    if next(model.decoder.parameters()).is_meta:
+        model.decoder.to_empty(device=model.mean.device)
     model.decoder.load_state_dict(files["decoder.safetensors"])
     if "adapter_model.safetensors" in files:
         from peft import set_peft_model_state_dict
@@ -265,8 +271,7 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
     if about["adapter"] is None:
         attach(model, about["method"], **about["options"])
     else:
-        config = placed(source, "adapter_config.json")
-        attach(model, read_config(config.parent, about["method"]), name=name)
+        attach(model, read_config(source, about["method"]), name=name)
 
 
 def _outline(model: SegmentationModel) -> SegmentationModel:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.bands import band_names
+from geopeft_nb.datasets.cards import DataCard
+from geopeft_nb.decoders.load import check_decoder
+from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import checksum_of
+from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.methods import CARDS, parameter_table
+from geopeft_nb.tasks import TASKS
+from geopeft_nb.tuning.methods import (
+    CARDS,
+    card_of_config,
+    check_adapter_name,
+    maker,
+    option_kinds,
+    parameter_table,
+    quiet_peft,
+)
 from geopeft_nb.writing import placed
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 #: What an adapter must find again in a model -> what to do where it does not.
 REMEDIES = {
@@ -32,8 +50,30 @@ REMEDIES = {
 }
 #: Where these differ, the others say nothing new.
 FIRST = ("backbone", "bands", "classes", "task", "decoder")
-#: What else must be known to attach it again.
-NEEDED = ("method", "options", "adapter", "built_for")
+#: Field of adapter.json -> what it is, as annotations say it.
+FIELDS = {
+    "backbone": "str", "weights": "str", "layers": "Sequence[int]", "channels": "Sequence[Any]",
+    "grid": "int | None", "gsd": "float | None", "metadata": "Sequence[str]", "decoder": "str",
+    "task": "str", "bands": "Sequence[str]", "classes": "Sequence[str]", "mean": "Sequence[float]",
+    "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
+    "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
+    "adapter": "str | None", "built_for": "Mapping[str, Any]", "files": "Mapping[str, Any]",
+}  # fmt: skip
+BUILT_FOR = {
+    "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
+}  # fmt: skip
+#: What else must be true of it, given all fields.
+CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "weights": lambda value, _: re.search("seed .{19}", value) is None,  # torch takes 63 bits
+    "channels": lambda value, _: all(type(number) is int for number in value),
+    "metadata": lambda value, _: set(value) <= set(METADATA),
+    "bands": lambda value, _: band_names(value) == tuple(value),
+    "classes": lambda value, _: 0 < len(set(value)) == len(value),
+    "mean": lambda value, about: len(value) == len(about["bands"]),
+    "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 0,
+    "built_for": lambda value, _: "data" in value,
+    "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
+}
 
 
 def identity(model: SegmentationModel) -> dict[str, Any]:
@@ -79,24 +119,110 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
     }  # fmt: skip
 
 
+@contextmanager
+def damaged(source: Path, *kept: type[Exception]) -> Iterator[None]:
+    """Say that an adapter is damaged, whatever its descriptions make Python, peft or torch raise.
+
+    Args:
+        source: The adapter, or its file.
+        kept: What says best itself what is wrong; as do missing files and packages.
+
+    Raises:
+        GeopeftError: Anything else was raised.
+    """
+    plain: tuple[type[Exception], ...] = (FileNotFoundError, ImportError, *kept)
+    try:
+        yield
+    except plain:
+        raise
+    except Exception as error:
+        raise GeopeftError(
+            f"This adapter is damaged, or of another release: {source}: {error or repr(error)}"
+        ) from error
+
+
 def read_description(source: Path) -> dict[str, Any]:
     """Read what `describe` said when the adapter in a folder was saved.
 
     Raises:
         FileNotFoundError: The folder has no `adapter.json`.
-        ValueError: It is damaged, or its method is unknown.
+        GeopeftError: It is damaged: no JSON, a field missing, of another kind or out of bounds; or
+            it names a method, decoder or task that there is not.
     """
     file = placed(source, "adapter.json")
-    if not file.is_file():
-        raise FileNotFoundError(f"{source} holds no adapter.json; save_adapter writes one.")
-    try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if lacking := {*REMEDIES, *NEEDED} - set(about):
+    with damaged(file):
+        about = {"files": {}} | read_json(file)
+        if lacking := FIELDS.keys() - about.keys():
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
-    except (ValueError, TypeError) as error:
-        raise GeopeftError(f"{file} is damaged, or of an older release: {error}.") from error
-    check_name("method", about["method"], CARDS)
+        check_values({field: about[field] for field in FIELDS}, FIELDS)
+        for field, is_true in CHECKS.items():
+            if not is_true(about[field], about):
+                raise ValueError(f"{field} cannot be {about[field]!r:.100}")
+        check_name("task", about["task"], TASKS)
+        check_decoder(about["decoder"], about["decoder_options"], about["task"])
+        check_name("method", about["method"], CARDS)
+        if about["adapter"] not in (None, "default"):
+            check_adapter_name(about["adapter"])
+        known = option_kinds(CARDS[about["method"]])
+        for option in about["options"] if about["method"] != "peft" else ():
+            check_name("option", option, known)
+        check_values({key: about["built_for"].get(key) for key in BUILT_FOR}, BUILT_FOR)
+        if about["built_for"]["data"] is not None:
+            data_card(about["built_for"]["data"])
     return about
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read an object of JSON that somebody else may have written."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.parent} holds no {file.name}; save_adapter writes one.")
+    if file.stat().st_size > 1_000_000:
+        raise ValueError("it has more than a megabyte")
+    found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+    if not isinstance(found, dict):
+        raise ValueError(f"it is no object, but a {type(found).__name__}")
+    json.dumps(found, ensure_ascii=False).encode()  # no half of a letter
+    return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("it says something twice")
+    return found
+
+
+def data_card(facts: dict[str, Any]) -> DataCard:
+    """Make the card of a data set of its fields, as JSON holds them."""
+    facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    if "kind" in facts:  # saved before the task was called so, and its words `predicts`
+        facts["predicts"], facts["task"] = facts.pop("task"), facts.pop("kind")
+    kinds = {
+        entry.name: str(entry.type).replace(", ...", "").replace("tuple", "Sequence")
+        for entry in fields(DataCard)
+    }
+    if str(facts.get("resolution")) == "nan":  # of images that say none
+        kinds["resolution"] = "Any"
+    check_values(facts, kinds)
+    return DataCard(**facts)
+
+
+def read_config(source: Path, method: str) -> PeftConfig:
+    """Read peft's config of a saved adapter, for `attach`.
+
+    Raises:
+        FileNotFoundError: The folder has no `adapter_config.json`.
+        GeopeftError: It is damaged, or of another method.
+    """
+    from peft import PeftConfig
+
+    maker(CARDS[method])  # whose module makes our own configs known to peft
+    file = placed(source, "adapter_config.json")
+    with damaged(file), quiet_peft():
+        found = read_json(file) | {"inference_mode": False}
+        config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**found))
+        if card_of_config(config).name != method:
+            raise ValueError(f"it is not of {method}")
+    return config
 
 
 def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> None:
@@ -110,7 +236,7 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
     Raises:
         ValueError: They differ; the message says what would work.
     """
-    _check_files(source, about)
+    check_files(source, about)
     differing = [key for key in REMEDIES if _rounded(about[key]) != _rounded(own[key])]
     said = [key for key in differing if key in FIRST] or differing
     sentences = [
@@ -133,9 +259,9 @@ def _words(value: Any) -> str:  # noqa: ANN401
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _check_files(source: Path, about: dict[str, Any]) -> None:
+def check_files(source: Path, about: dict[str, Any]) -> None:
     """Refuse files that are not those which were saved together; earlier releases say of none."""
-    for name, facts in about.get("files", {}).items():
+    for name, facts in about["files"].items():
         file = placed(source, Path(name).name)  # never outside
         if not (file.is_file() and facts["sha256"] == checksum_of(file)):
             raise GeopeftError(

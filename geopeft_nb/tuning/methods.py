@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -175,13 +175,13 @@ def attach(
     """
     card, backbone = _card(method), model.plain_backbone
     if name != "default":
-        _check_adapter_name(name)
+        check_adapter_name(name)
     if backbone.attached:
         _check_joins(model, card, name)
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
             check_options(card, options)
-            made = _maker(card)(backbone, **card.fixed | options)
+            made = maker(card)(backbone, **card.fixed | options)
         else:
             made, options = method, _told(backbone, method, options)
         if isinstance(made, nn.Module):  # not peft's: the new backbone itself
@@ -203,12 +203,13 @@ def attach(
 
 def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
     if not isinstance(method, str):
-        return _card_of_config(method)
+        return card_of_config(method)
     check_name("method", method, names())
     return CARDS[method]
 
 
-def _card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
+def card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
+    """Return the card of the method that a config of peft describes."""
     if config.is_prompt_learning:
         raise GeopeftError(
             f"{type(config).__name__} needs a language model. For images take attach(model, 'vpt')."
@@ -218,21 +219,27 @@ def _card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
     return CARDS.get(own.get(kind, kind), CARDS["peft"])
 
 
-def _maker(card: MethodCard) -> Callable[..., Any]:
+def maker(card: MethodCard) -> Callable[..., Any]:
+    """Return a card's `make`, imported if it is named by where it stands."""
     if callable(card.make):
         return card.make
     module, function = card.make.split(":")
     return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
 
 
-def check_options(card: MethodCard, options: dict[str, Any]) -> None:
-    """Refuse options that the method does not take, and what peft and torch would let through."""
+def option_kinds(card: MethodCard) -> dict[str, Any]:
+    """Return the annotations of what a method's function and config take: option -> annotation."""
     kinds: dict[str, Any] = {}
     if card.peft_class:
         config = getattr(import_module("peft"), card.peft_class)
         kinds = {entry.name: entry.type for entry in fields(config)}
-    own = inspect.signature(_maker(card)).parameters
-    kinds |= {name: parameter.annotation for name, parameter in own.items()}
+    own = inspect.signature(maker(card)).parameters
+    return kinds | {name: parameter.annotation for name, parameter in own.items()}
+
+
+def check_options(card: MethodCard, options: dict[str, Any]) -> None:
+    """Refuse options that the method does not take, and what peft and torch would let through."""
+    kinds = option_kinds(card)
     known = kinds.keys() - {"backbone", "options", *card.fixed}  # what attach and the card give
     for name in options:
         if name not in known:
@@ -270,17 +277,6 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def read_config(folder: Path, method: str) -> PeftConfig:
-    """Read the config of a saved adapter, for `attach`."""
-    from peft import PeftConfig
-
-    _maker(CARDS[method])  # whose module makes our own configs known to peft
-    with quiet_peft():
-        config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = False
-    return config
-
-
 def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> dict[str, Any]:
     """Return what a config says beyond its defaults, as JSON can hold it, once it is checked."""
     if options:
@@ -288,13 +284,34 @@ def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> di
     wanted = getattr(config, "target_modules", None)
     if isinstance(wanted, set | list):  # a string is a regular expression
         find_layers(backbone, sorted(wanted))
+    check_patterns(config.to_dict().values())
     usual = type(config)().to_dict()
     told = {key: value for key, value in config.to_dict().items() if value != usual[key]}
     check_numbers(told, {entry.name: entry.type for entry in fields(config)})
     return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items() if v}
 
 
-def _check_adapter_name(name: str) -> None:
+def check_patterns(values: Iterable[Any]) -> None:
+    """Refuse regular expressions of names that might run for ever: peft takes them from files.
+
+    Raises:
+        GeopeftError: There are too many, or one repeats a group or has more than three of *+?{(.
+    """
+    lists = [[value] if isinstance(value, str) else value for value in values]
+    texts = [t for some in lists if isinstance(some, list | set | dict) for t in some]
+    slow = [
+        text[:100]
+        for text in (text for text in texts if isinstance(text, str))
+        if re.search(r"\)[*+?{]", text)
+        or len(found := re.findall(r"[*+?{(]", text)) > 3
+        or (found and len(text) > 300)
+    ]
+    if slow or len(texts) > 5_000:
+        raise GeopeftError(f"Names of layers must be plain or short expressions, got {slow}.")
+
+
+def check_adapter_name(name: str) -> None:
+    """Refuse a name that torch or peft cannot give to an adapter."""
     if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
         raise GeopeftError(
             "The name of an adapter is one word of letters and digits which torch does not keep "

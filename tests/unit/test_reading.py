@@ -21,6 +21,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import data_folder
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training import resume
 
 KEY = "encoder.blocks.0.mlp.fc1.weight"
 #: Bytes that a refusal may take.
@@ -215,3 +216,164 @@ def test_an_adapter_with_numbers_that_are_none_is_refused_and_the_model_stays(
         gp.load_adapter(model, folder)
     assert [type(module) for module in model.modules()] == modules and model.method is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+# What adapters say of themselves
+
+#: Bytes in the place of adapter.json or adapter_config.json.
+WHOLE: dict[str, Callable[[str], bytes]] = {
+    "empty": lambda old: b"", "null": lambda old: b"null", "list": lambda old: b"[]",
+    "number": lambda old: b"7", "nothing": lambda old: b"{}", "cut": lambda old: old[:90].encode(),
+    "utf-16": lambda old: old.encode("utf-16"), "mark": lambda old: old.encode("utf-8-sig"),
+    "latin-1": lambda old: old.replace("{", '{"\u00e9": 1,', 1).encode("latin-1"),
+    "binary": lambda old: bytes(range(256)), "deep": lambda old: b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": lambda old: b'{"a":' * 100_000,
+    "twice": lambda old: old.replace("{", '{"r": 1, "r": 2, ', 1).encode(),
+    "large": lambda old: old.encode() + bytes(1_000_000),
+    "digits": lambda old: old.replace("{", '{"x": ' + "1" * 5000 + ",", 1).encode(),
+    "half a letter": lambda old: old.replace("{", '{"x": "\\ud800",', 1).encode(),
+}  # fmt: skip
+SIX = [0.1] * 6
+#: What is put in the place of fields of adapter.json; None takes them out.
+FIELDS: list[tuple[str, object]] = [
+    *((field, value) for value in (None, 7.5, [[None]])
+      for field in ("backbone", "weights", "layers", "channels", "grid", "gsd", "metadata",
+                    "decoder", "task", "bands", "classes", "mean", "std", "pad", "img_size",
+                    "decoder_options", "method", "options", "adapter", "built_for")
+      if (field, value) != ("gsd", 7.5)),
+    ("mean", [*SIX[1:], torch.nan]), ("mean", [*SIX[1:], 10**400]), ("mean", [0.1]),
+    ("mean", ["x"] * 6), ("std", [0.0] * 6), ("std", [-1.0] * 6), ("std", [torch.inf] * 6),
+    ("img_size", 640_000_000), ("img_size", 0), ("img_size", True), ("gsd", -1.0),
+    ("gsd", torch.nan), ("layers", ["x"]), ("layers", [10**9]), ("classes", []),
+    ("classes", ["land", "land"]), ("classes", [1, 2]), ("bands", ["X"] * 6), ("bands", ["RED"]),
+    ("bands", ["RED"] * 6), ("metadata", ["x"]), ("task", "x"), ("decoder", "x"),
+    ("method", "x"), ("options", {"x": 1}), ("adapter", "a.b/../c"), ("adapter", "keys"),
+    ("weights", f"random initialisation, seed {10**30}"), ("decoder_options", {"x": 1}),
+    ("built_for", {}), ("built_for", {"data": "x"}), ("built_for", {"data": {"name": "x"}}),
+    ("files", [1]), ("files", {"x": 1}), ("files", {"x": {"size": 1}}),
+]  # fmt: skip
+#: The same of adapter_config.json.
+CONFIG: list[tuple[str, object]] = [
+    ("lora_alpha", 1e300), ("lora_alpha", torch.nan), ("lora_alpha", torch.inf),
+    ("lora_alpha", "x"), ("lora_alpha", -1), ("alpha_pattern", {"q": 1e300}), ("r", 0),
+    ("r", 10**9), ("r", torch.nan), ("r", "8"), ("r", 2.5), ("lora_dropout", 7),
+    ("lora_dropout", torch.nan), ("rank_pattern", {"(.+)+!": 2}), ("rank_pattern", {"q": 10**9}),
+    ("rank_pattern", {f"x{number}": 2 for number in range(9_000)}), ("target_modules", "(.+)+!"),
+    ("target_modules", ".*.*.*.*!"), ("target_modules", "(.|.)" * 40 + "!"),
+    ("target_modules", "("), ("target_modules", []), ("target_modules", 7),
+    ("target_modules", ["other"]), ("target_modules", [1]), ("exclude_modules", "(.+)+!"),
+    ("layer_replication", [[0, 10**6]]), ("peft_type", "X"), ("peft_type", None),
+    ("peft_type", ["LORA"]), ("peft_type", "PREFIX_TUNING"), ("peft_type", "VERA"),
+    ("modules_to_save", ["."]), ("init_lora_weights", "x"), ("bias", "x"), ("task_type", "X"),
+]  # fmt: skip
+
+
+def put(file: Path, field: str, value: object) -> None:
+    about = json.loads(file.read_text(encoding="utf-8")) | {field: value}
+    if value is None:
+        del about[field]
+    file.write_text(json.dumps(about), encoding="utf-8")
+
+
+def refuse(folder: Path, model: SegmentationModel, match: str = "is damaged, or of") -> None:
+    for load in (lambda: gp.load_adapter(model, folder), lambda: gp.load_model(folder)):
+        with pytest.raises(GeopeftError, match=match):
+            load()
+    assert model.method is None
+
+
+@pytest.fixture(scope="module")
+def bare(data: GeoData) -> SegmentationModel:
+    return gp.build_model(gp.load_backbone("geopeft_tiny"), data)
+
+
+@pytest.mark.parametrize("file", ["adapter.json", "adapter_config.json"])
+@pytest.mark.parametrize("damage", WHOLE)
+def test_text_that_is_no_description_is_refused(
+    damage: str, file: str, saved: dict[str, Path], bare: SegmentationModel, tmp_path: Path
+) -> None:
+    path = copy_of(saved["lora"], tmp_path) / file
+    path.write_bytes(WHOLE[damage](path.read_text(encoding="utf-8")))
+    refuse(path.parent, bare)
+    if file == "adapter.json":
+        with pytest.raises(GeopeftError, match="is damaged, or of"):
+            gp.push_adapter(path.parent, "nobody/nothing")
+
+
+@pytest.mark.parametrize("file", ["adapter.json", "adapter_config.json"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(
+    make: Callable[[Path], object], file: str, saved: dict[str, Path], bare: SegmentationModel,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    path = copy_of(saved["lora"], tmp_path) / file
+    path.unlink()
+    make(path)
+    with pytest.raises(FileNotFoundError, match=f"no {file}"):
+        gp.load_adapter(bare, path.parent)
+
+
+@pytest.mark.parametrize(("field", "value"), FIELDS)
+def test_a_field_that_no_model_can_have_is_refused(
+    field: str, value: object, saved: dict[str, Path], bare: SegmentationModel, tmp_path: Path
+) -> None:
+    folder = copy_of(saved["lora"], tmp_path)
+    put(folder / "adapter.json", field, value)
+    refuse(folder, bare)
+
+
+@pytest.mark.parametrize(("field", "value"), CONFIG)
+def test_a_config_that_no_adapter_can_have_is_refused(
+    field: str, value: object, saved: dict[str, Path], bare: SegmentationModel, tmp_path: Path
+) -> None:
+    folder = copy_of(saved["lora"], tmp_path)
+    put(folder / "adapter_config.json", field, value)
+    with pytest.raises(GeopeftError):
+        gp.load_adapter(bare, folder)
+    assert bare.method is None
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("adapter.json", "classes", [str(number) for number in range(90_000)]),
+        ("adapter.json", "decoder_options", {"kernel": 128}),
+        ("adapter_config.json", "r", 4_000),
+    ],
+)
+def test_an_adapter_takes_no_memory_before_its_files_fit(
+    file: str, field: str, value: object, saved: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copy_of(saved["lora"], tmp_path)
+    put(folder / file, field, value)
+    refused(lambda: gp.load_model(folder))
+
+
+# Checkpoints of runs
+
+RUN: dict[str, object] = {
+    "about": {}, "ended": False, "epoch": 1, "global_step": 4, "state_dict": {"x": torch.ones(999)},
+    "callbacks": {"Order": {"epoch": 1}, "EarlyStopping{}": {"wait_count": 0}},
+    "optimizer_states": [], "lr_schedulers": [], "loops": {},
+}  # fmt: skip
+HARM: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "a bit": lambda path: path.write_bytes(path.read_bytes().replace(b"\x80\x3f", b"\x80\x3e", 1)),
+    "list": lambda path: torch.save([], path), "compressed": compressed,
+    "laughing": laughing, "code": lambda path: torch.save(RUN | {"about": os.getcwd}, path),
+    **{f"{key} {bad!r}": lambda path, key=key, bad=bad: torch.save(RUN | {key: bad}, path)
+       for key in RUN for bad in (None, "x", 1.5)},
+    "callbacks": lambda path: torch.save(RUN | {"callbacks": {}}, path),
+    "order": lambda path: torch.save(RUN | {"callbacks": {"Order": 1}}, path),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_damaged_checkpoint_of_a_run_is_refused_in_one_way(harm: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    torch.save(RUN, path)
+    assert resume.read(path)["epoch"] == 1
+    HARM[harm](path)
+    said = refused(lambda: resume.read(path))
+    assert "run.ckpt is damaged" in said and "Delete it and begin anew" in said
