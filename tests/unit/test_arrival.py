@@ -6,25 +6,25 @@ import bz2
 import gzip
 import hashlib
 import io
+import json
 import lzma
-import os
 import pwd
 import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import requests
-from arrive import CHIPS, chip
+from arrive import chip
 from trickling_server import Trickle, trickling, without_certificate
 
 from geopeft_nb import files
@@ -147,63 +147,38 @@ def run(*arguments: str) -> subprocess.Popen[str]:
 
 def test_first_downloads_at_the_same_time_ask_once(server: Trickle, cache: Path) -> None:
     server.pause = 0.01
-    arguments = ("download", server.url, DIGEST, str(len(CONTENT)))
+    arguments = (server.url, DIGEST, str(len(CONTENT)))
     together = [run(*arguments) for _ in range(3)]
     assert [process.wait() for process in together] == [0] * 3
     assert server.asked == 1
     assert (cache / "big.bin").read_bytes() == CONTENT
 
 
-def kill_at(process: subprocess.Popen[str], folder: Path, files: int) -> bool:
-    """Kill once so many files are below a folder; say whether the program was still at work."""
-    assert process.stdout is not None
-    assert process.stdout.readline() == "started\n"
-    while process.poll() is None and sum(len(found) for *_, found in os.walk(folder)) < files:
-        time.sleep(0.001)
-    process.kill()
-    return process.wait() != 0
+def tried(door: str, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "killed_arrivals.py"), door, str(folder)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 @pytest.mark.slow
-def test_an_extraction_killed_at_five_random_moments_is_right_in_the_end(tmp_path: Path) -> None:
-    archive, target = tmp_path / "set.tar.gz", tmp_path / "set"
-    files = {f"part{i}/chip{j}.bin": CONTENT[i : i + 60_000] for i in range(10) for j in range(40)}
-    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            packed.addfile(member, io.BytesIO(content))
-    caught = 0
-    for count in sorted(np.random.default_rng(2).integers(0, 300, 5)):
-        shutil.rmtree(target, ignore_errors=True)
-        caught += kill_at(run("extract", str(archive), str(target)), tmp_path, int(count))
-        assert not target.exists() or len(list(target.rglob("*.bin"))) == len(files)
-    assert caught >= 3
-    assert run("extract", str(archive), str(target)).wait() == 0
-    assert all((target / name).read_bytes() == content for name, content in files.items())
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"set", "set.tar.gz", "set.lock"}
+@pytest.mark.parametrize("door", ["extraction", "mirror", "download", "cache"])
+def test_what_was_killed_or_filled_the_disk_is_whole_or_not_there(
+    tmp_path: Path, door: str
+) -> None:
+    facts = tried(door, tmp_path)
+    assert facts["kills"] >= 20 and facts["random"] >= 15
+    assert facts["left"] == ["all", "nothing"] and facts["again"] == [[0, "all"]]
+    if door == "cache":  # which warns, and decodes again
+        assert [0, "nothing"] in facts["filled"] and {end for end, _ in facts["filled"]} == {0}
+    else:
+        assert facts["filled"] == [[3, "nothing"]]
 
 
 @pytest.mark.slow
-def test_a_cache_of_chips_killed_at_five_random_moments_is_right_in_the_end(cache: Path) -> None:
-    caught = 0
-    kept = ChipCache("killed", "key")
-    for count in sorted(np.random.default_rng(3).integers(1, CHIPS // 2, 5)):
-        caught += kill_at(run("chips"), kept.folder, int(count))
-    assert caught >= 3
-
-    def never() -> Reading:
-        raise AssertionError("this chip had been kept")
-
-    names = list(kept.folder.glob("*.npz"))
-    assert 0 < len(names)
-    for path in names:  # what is there is whole
-        number = int(path.stem.split("_")[-1].split("-")[0])
-        image, target, *_ = kept.read(f"chip/{number}", never)
-        assert (image == chip(number)[0]).all() and (target == number).all()
-    assert run("chips").wait() == 0
-    assert len(list(kept.folder.glob("*.npz"))) == CHIPS
+def test_thirty_readers_of_a_mirror_and_two_who_fill_one_get_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    assert tried("readers", tmp_path)["rounds"] == [[0] * 30] * 10
+    rounds = tried("mirrors", tmp_path / "two")["rounds"]
+    assert len(rounds) == 10 and all(found in ([0, 3, "all"], [0, 0, "all"]) for found in rounds)
 
 
 def pack(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
