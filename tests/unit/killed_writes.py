@@ -92,7 +92,7 @@ def adapter(folder: Path) -> str:
     if not place(folder, "adapter.json").exists():
         return "none"
     method, card = str(gp.load_model(folder).method), place(folder, "model_card.md")
-    fits = not card.is_file() or f"- {method}\n" in card.read_text(encoding="utf-8")
+    fits = not card.is_file() or method in card.read_text(encoding="utf-8").split("---")[1]
     return method if fits else "another's card"
 
 
