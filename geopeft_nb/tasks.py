@@ -40,6 +40,7 @@ class TaskCard:
         title: What the score is called, and its column in a table.
         column: Its name in a history.
         limits: Its range, in words.
+        labelled: Counts -> (K,) how often each class is in the labels.
         allowed: Values of a target and what they mean; none are the numbers of the classes.
     """
 
@@ -55,6 +56,7 @@ class TaskCard:
     column: str
     limits: str = "0-1"
     allowed: Mapping[int, str] = field(default_factory=dict)
+    labelled: Callable[[np.ndarray], np.ndarray] = lambda counts: counts[..., :0]
 
     def known(self, target: Tensor, ignore: int) -> Tensor:
         """Return which of a target count, bool of its shape; of numbers NaN is not known."""
@@ -153,9 +155,10 @@ def _image_columns(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]
 
 
 def _hits(truth: Tensor, predicted: Tensor, labels: int, ignore: int) -> np.ndarray:
-    """Count (K, 2): hits, and labels that are there plus predicted ones."""
+    """Count (K, 3): hits, labels that are there plus predicted ones, and those that are there."""
     truth, predicted = truth.bool(), predicted.bool()
-    counted = [(truth & predicted).sum(dim=0), truth.sum(dim=0) + predicted.sum(dim=0)]
+    there = truth.sum(dim=0)
+    counted = [(truth & predicted).sum(dim=0), there + predicted.sum(dim=0), there]
     return torch.stack(counted, dim=1).cpu().numpy()
 
 
@@ -191,14 +194,14 @@ TASKS = {
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
         count=confusion, parts=class_iou, columns=_class_columns,
-        title="mIoU", column="val_miou",
+        title="mIoU", column="val_miou", labelled=lambda matrix: matrix.sum(axis=1),
     ),
     "classification": TaskCard(
         "label", torch.int64, lambda classes, size: (),
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
         count=confusion, parts=_accuracy, columns=_image_columns,
-        title="accuracy", column="val_accuracy",
+        title="accuracy", column="val_accuracy", labelled=lambda matrix: matrix.sum(axis=1),
     ),
     "multilabel": TaskCard(
         "label", torch.int64, lambda labels, size: (labels,),
@@ -208,12 +211,13 @@ TASKS = {
         predict=lambda output: output > 0,
         count=_hits, parts=_f1, columns=lambda hits, names: _by_name("F1", _f1(hits), names),
         title="F1", column="val_f1", allowed={0: "absent", 1: "there"},
+        labelled=lambda hits: hits[:, 2],
     ),
     "regression": TaskCard(
         "mask", torch.float32, lambda targets, size: (targets, *size),
         loss=_squared_error,
         predict=lambda output: output.float(),
         count=_sums, parts=_r2, columns=_number_columns,
-        title="R²", column="val_r2", limits="1 at best",
+        title="R²", column="val_r2", limits="1 at best", labelled=lambda sums: sums[:, 0],
     ),
 }  # fmt: skip

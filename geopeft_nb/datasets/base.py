@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -45,6 +45,20 @@ class Reading(NamedTuple):
     date: datetime.date | None = None
 
 
+class Ground(NamedTuple):
+    """What of the Earth a chip shows, as far as it is known; fields as of `Chip`."""
+
+    name: str
+    crs: str | None
+    bounds: Bounds | None
+    date: datetime.date | None
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from other ground."""
+        return None not in (self.crs, self.bounds)
+
+
 @dataclass(frozen=True)
 class Chip:
     """One square of imagery that has not been read yet.
@@ -60,6 +74,7 @@ class Chip:
         bounds: (left, bottom, right, top) in units of the crs, or None.
         date: Day of acquisition, or None.
         location: Latitude and longitude of the centre in degrees; None takes it from the bounds.
+        filled: Bounds of what is not padding, or None if there is none.
     """
 
     name: str
@@ -70,6 +85,7 @@ class Chip:
     bounds: Bounds | None = None
     date: datetime.date | None = None
     location: tuple[float, float] | None = None
+    filled: Bounds | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -81,12 +97,16 @@ class ChipDataset:
         classes: Class names, to check the masks against.
         ignore_index: Mask value of pixels that count for nothing.
         task: What a target is, see `DataCard`.
+
+    Attributes:
+        noted: Index -> ground of the chips that have been read.
     """
 
     chips: Sequence[Chip]
     classes: Sequence[str]
     ignore_index: int = -1
     task: str = "segmentation"
+    noted: dict[int, Ground] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         """Return the number of chips."""
@@ -107,6 +127,8 @@ class ChipDataset:
         known = vars(chip) | {key: x for key, x in found._asdict().items() if x is not None}
         image, target = torch.from_numpy(found.image), torch.from_numpy(np.asarray(found.target))
         self.check(chip.name, image, target)
+        where = chip.filled or known["bounds"]
+        self.noted[index] = Ground(chip.name, known["crs"], where, known["date"])
         sample = {key: known[key] for key in ("name", "region", "place", "crs", "bounds")}
         sample |= {"image": image, TASKS[self.task].target: target}
         if date := known["date"]:
@@ -123,6 +145,28 @@ class ChipDataset:
     def in_region(self, region: str) -> ChipDataset:
         """Return the chips that lie in a region."""
         return replace(self, chips=[chip for chip in self.chips if chip.region == region])
+
+    def grounds(self) -> list[Ground]:
+        """Say what ground each chip shows; those that do not state it are read, if they were not.
+
+        Raises:
+            ValueError: A chip cannot be read.
+        """
+        for index, chip in enumerate(self.chips):
+            if None in (chip.crs, chip.bounds) and index not in self.noted:
+                self[index]  # which notes it
+        stated = [Ground(x.name, x.crs, x.filled or x.bounds, x.date) for x in self.chips]
+        return [self.noted.get(index, ground) for index, ground in enumerate(stated)]
+
+    def absent(self) -> list[str]:
+        """Name the classes that no chip shows; chips are read until all classes have been seen."""
+        missing = set() if self.task == "regression" else {*range(len(self.classes))}
+        samples = iter(self)
+        while missing and (sample := next(samples, None)):
+            target = sample[TASKS[self.task].target]
+            there = target.nonzero() if self.task == "multilabel" else target.unique()
+            missing -= {*there.flatten().tolist()}
+        return [self.classes[index] for index in sorted(missing)]
 
     def check(self, name: str, image: Tensor, target: Tensor) -> None:
         """Refuse a chip that would spoil training.

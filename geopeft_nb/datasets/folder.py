@@ -167,6 +167,7 @@ def load_folder(
         Chip(
             tile.name, tile.region, place, partial(_read, tile, how), tile.image.crs,
             tile.image.bounds_of(replace(tile.box, height=size, width=size)),
+            filled=tile.image.bounds_of(tile.box),
         )
         for tile, place in zip(tiles, places, strict=True)
     ]  # fmt: skip

@@ -13,10 +13,10 @@ from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
+from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
-from geopeft_nb.pictures.show import plain, short, table_html, visible
+from geopeft_nb.pictures.show import escaped, plain, short, table_html, visible
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.preflight import check_same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +43,8 @@ class Report:
         seed: Seed of the draws; the same seed and chips give the same draws.
         score: Column of the score: ``"mIoU"``, ``"accuracy"``, ``"F1"`` or ``"R²"``.
         limits: Range of the score, in words.
+        trained: Seed that the run was trained with.
+        notes: What is to be said about the scores.
     """
 
     table: pd.DataFrame
@@ -52,20 +54,25 @@ class Report:
     seed: int = 0
     score: str = "mIoU"
     limits: str = "0-1"
+    trained: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = self.table[["role", "chips", "places", self.score, "low", "high"]].round(3)
-        return visible(f"{self.title}\n{shown.to_string(max_rows=9, show_dimensions=False)}")
+        table = shown.to_string(max_rows=9, show_dimensions=False)
+        return visible("\n".join([self.title, table, *self.notes]))
 
     def _repr_html_(self) -> str:
-        """Show the table in a notebook."""
-        return table_html(self.table, self.title)
+        """Show the table, and what is to be said, in a notebook."""
+        said = "".join(f"<p>{escaped(note)}</p>" for note in self.notes)
+        return table_html(self.table, self.title) + said
 
     def compare(self, other: Report) -> pd.DataFrame:
         """Subtract another report from this one, region by region, with a paired interval.
 
         Both methods are scored on the same draws of places, so what makes a place hard for both
-        cancels out. It covers the places, not the luck of training: for that, compare seeds.
+        cancels out. It covers the places, not the luck of training: for that, compare seeds. Where
+        the seeds differ, the table's head says so.
 
         Args:
             other: From `evaluate`, on the same data and with the same seed.
@@ -87,7 +94,12 @@ class Report:
             low, high = percentile_interval(draws - other.draws[region])
             difference = self.table.loc[region, self.score] - other.table.loc[region, self.score]
             rows[region] = {"difference": difference, "low": low, "high": high}
-        return pd.DataFrame(rows).T.rename_axis("region")
+        table = pd.DataFrame(rows).T.rename_axis("region")
+        table.attrs["note"] = "The intervals cover which places were looked at, not training anew."
+        if self.trained != other.trained:
+            seeds = f"places, not seeds {self.trained} and {other.trained}"
+            table.columns.name = f"interval over {seeds}"
+        return table
 
     def plot(self) -> Figure:
         """Draw the score of each region with its 95 % interval.
@@ -110,23 +122,14 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         A report; its 95 % intervals say how much the score depends on which places were looked at.
 
     Raises:
-        ValueError: Another task, other classes or bands than the model's, chips that the run was
-            trained on, chips of the same data in another size, or nothing to score.
+        ValueError: Another task, other classes or bands than the model's, chips on ground that
+            training or validation has seen, pixels of another scale, or nothing to score.
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
-    check_same(run.model, data)
     parts = data.judged
+    notes = check_judged(run, data, parts)
+    notes += [f"No training chip shows {name}: nothing was learnt of it." for name in run.absent]
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
-    if run.data_name == data.card.name and run.size != data.size:
-        raise GeopeftError(
-            f"Trained on chips of {run.size} px: chips of {data.size} px may lie on the same "
-            f"ground. Evaluate with data of size={run.size}."
-        )
-    if known := run.seen & {name for chips in names.values() for name in chips}:
-        raise GeopeftError(
-            f"{len(known)} of these chips, {min(known)!r} among them, were trained on. Evaluate "
-            "with the data that fit was given."
-        )
     task, rows, draws = TASKS[data.task], [], {}
     for region, part in parts.items():
         counts = _counts(run, data, part)
@@ -134,12 +137,14 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
+        notes += class_notes(region, task, total, data.classes)
         role = "home" if region in data.regions else "away"
         row = {"region": region, "method": run.method, "role": role, "chips": len(part)}
         row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}
         rows.append(row | task.columns(total, data.classes))
-    table, title = pd.DataFrame(rows).set_index("region"), f"{run.method} on {data.card.title}"
-    return Report(table, title, draws, names, seed, task.title, task.limits)
+    table, trained = pd.DataFrame(rows).set_index("region"), run.settings.get("seed")
+    title = f"{run.method} on {data.card.title}, trained with seed {trained}"
+    return Report(table, title, draws, names, seed, task.title, task.limits, trained, tuple(notes))
 
 
 def _counts(run: Run, data: GeoData, chips: ChipDataset) -> np.ndarray:

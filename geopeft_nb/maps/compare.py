@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps.region import Regions, region_view
 from geopeft_nb.pictures.show import bundle, png, visible
-from geopeft_nb.training.preflight import check_same
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +42,8 @@ def map_regions(
         `.save(path)` give its parts.
 
     Raises:
-        ValueError: Data for another task than segmentation, no run, a run for other classes or
-            bands than the data's, an unknown region, or a region without chips.
+        ValueError: Data for another task than segmentation, no run, a run that `evaluate` would
+            not judge on these data, an unknown region, or a region without chips.
     """
     if data.task != "segmentation":
         raise GeopeftError(
@@ -53,9 +53,9 @@ def map_regions(
     runs = _name_runs(run_or_runs)
     if not runs:
         raise GeopeftError("A map shows at least one run of fit, and got none.")
-    for run in runs.values():
-        check_same(run.model, data)
     parts = data.judged
+    for run in runs.values():
+        check_judged(run, data, parts)
     for region in regions:
         check_name("region", region, parts)
     views = [region_view(region, parts[region], runs, data) for region in regions or parts]

@@ -9,6 +9,7 @@ import pandas as pd
 from geopeft_nb.errors import GeopeftError
 
 if TYPE_CHECKING:
+    from lightning import Trainer
     from torch import Tensor
 
     from geopeft_nb.models import SegmentationModel
@@ -26,27 +27,29 @@ class Diverged(GeopeftError):
         kind: ``"training"`` or ``"validation"``.
         loss: The loss.
         rows: The steps before, one row of the history each.
-        epoch: The epoch under way, from 1.
         batch: The batch, with the names of its chips.
-        model: The model, which says how pixels are scaled.
-        lr: Learning rate of the step.
+        trainer: Lightning's, in its loop.
+        task: With the model, which says how pixels are scaled.
 
     Attributes:
         history: The steps before, one row each.
     """
 
     def __init__(
-        self, kind: str, loss: float, rows: list[dict[str, float]], epoch: int,
-        batch: dict[str, Any], model: SegmentationModel, lr: float,
+        self, kind: str, loss: float, rows: list[dict[str, float]], batch: dict[str, Any],
+        trainer: Trainer, task: Any,  # noqa: ANN401 - the Task of fit
     ) -> None:  # fmt: skip
         self.history = pd.DataFrame(rows)
-        when = f"step {len(rows) + 1}" if kind == "training" else f"epoch {epoch}"
+        when = (
+            f"step {len(rows) + 1}" if kind == "training" else f"epoch {trainer.current_epoch + 1}"
+        )
         names = ", ".join(map(repr, batch["name"][:3])) + ", …" * (len(batch["name"]) > 3)
         usual = "Their numbers are usual, so" if "image" in batch else "Unless they are odd,"
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
         super().__init__(
             f"The {kind} loss became {loss} in {when}, on the chips {names}. "
-            + (_odd_chip(batch, model) or f"{usual} the training overflowed: lower the learning "
-            f"rate (it was {lr:g}) or take precision='fp32'.")
+            + (_odd_chip(batch, task.model) or f"{usual} the training overflowed: lower the "
+            f"learning rate (it was {lr:g}) or take precision='fp32'.")
             + " The model has its best weights of before, or those that fit was given."
         )  # fmt: skip
 

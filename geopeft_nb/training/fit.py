@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.augment import turn_and_mirror
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
@@ -35,7 +35,7 @@ from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
-from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
+from geopeft_nb.training.preflight import LIGHTNING_NAMES, READ, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import kept_for_a_run, prepare
 from geopeft_nb.training.run import Run, predict
@@ -284,7 +284,8 @@ def _train(
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
         memory={**memory, "peak": peak - before}, seconds=recorder.seconds, best=recorder.best,
         state=state, settings={**settings, "frugal": done},
-        seen=frozenset(chip.name for chip in data.train.chips), size=data.size,
+        seen=(*data.train.grounds(), *data.val.grounds()), size=data.size,
+        pixels=band_statistics(data.train, READ), absent=(*data.train.absent(),),
     )  # fmt: skip
     if out is not None and trainer.is_global_zero:
         run.save(out)

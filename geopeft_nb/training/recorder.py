@@ -84,7 +84,8 @@ class Recorder(Callback):
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        self.check("training", self.losses[-1], batch, trainer, task)
+        if not math.isfinite(self.losses[-1]):
+            raise Diverged("training", self.losses[-1], self.rows, batch, trainer, task)
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
@@ -115,17 +116,8 @@ class Recorder(Callback):
         outputs: Any, batch: Any, *_: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
-        self.check("validation", float(outputs), batch, trainer, task)
-
-    def check(
-        self, kind: str, loss: float, batch: dict[str, Any], trainer: Trainer, task: LightningModule
-    ) -> None:
-        """Raise `Diverged` if the loss of a batch is no number."""
-        if not math.isfinite(loss):
-            raise Diverged(
-                kind, loss, self.rows, trainer.current_epoch + 1, batch, task.model,  # type: ignore[arg-type]
-                trainer.optimizers[0].param_groups[0]["lr"],
-            )  # fmt: skip
+        if not outputs.isfinite():
+            raise Diverged("validation", float(outputs), self.rows, batch, trainer, task)
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""

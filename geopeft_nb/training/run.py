@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from geopeft_nb.datasets.base import Sample
+from geopeft_nb.datasets.base import Ground, Sample
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.facts import Facts
@@ -38,8 +39,11 @@ class Run(Facts):
         best: Epoch, val_loss and validation score of the weights that were kept.
         state: ``"finished"`` or ``"stopped"``.
         settings: What `fit` was told.
-        seen: Names of the chips that it was trained on.
+        seen: Ground of the chips that it was trained on, or that chose its weights: of training
+            and validation.
         size: Side of these chips in pixels.
+        pixels: Mean and standard deviation per band of some training chips, each (C,).
+        absent: Classes that no training chip shows.
 
     A second `fit` of the same model goes on from its weights and changes them for both runs.
     """
@@ -53,8 +57,10 @@ class Run(Facts):
     best: dict[str, float]
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
-    seen: frozenset[str] = frozenset()
+    seen: tuple[Ground, ...] = ()
     size: int = 0
+    pixels: tuple[Tensor, Tensor] | None = None
+    absent: tuple[str, ...] = ()
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say how the run went; see `Facts`."""
@@ -64,6 +70,7 @@ class Run(Facts):
             "steps": f"{len(self.history)} in {self.seconds:.1f} s",
             "peak of memory": in_bytes(self.memory["peak"]) if "peak" in self.memory else "",
             "settings": ", ".join(f"{name}={value!r}" for name, value in self.settings.items()),
+            "in no training chip": ", ".join(self.absent),
             "next": "run.history, gp.evaluate(run, data), gp.save_adapter(run, folder)",
         }
 

@@ -61,6 +61,7 @@ class Predicts:
     """A run that predicts the label, with a share of the pixels replaced by the next class."""
 
     history = None
+    data_name, size, seen, pixels = "another", 0, (), None
 
     def __init__(self, method: str = "lora", wrong: float = 0.2, classes: int = 2) -> None:
         self.method, self.wrong, self.count = method, wrong, classes

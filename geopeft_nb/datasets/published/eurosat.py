@@ -129,7 +129,8 @@ def _find(request: DataRequest, subset: str) -> common.Found:
 def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     (path,) = found.files(name)
     with open_raster(path) as raster:
-        location = centre(raster.crs and raster.crs.to_string(), raster.bounds)
+        crs, bounds = raster.crs and raster.crs.to_string(), tuple(raster.bounds)
+        location = centre(crs, bounds)
     if not location:
         raise GeopeftError(f"{path} does not say where it lies. Restore it.")
     latitude, longitude = location
@@ -137,6 +138,8 @@ def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
         "region": region_of(longitude),
         "place": place_of(latitude, longitude),
         "location": location,
+        "crs": crs,
+        "bounds": bounds,
     }
 
 

@@ -1,0 +1,184 @@
+"""What a score can be trusted with: ground that training has not seen, and pixels of its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from geopeft_nb.datasets.base import ChipDataset, Ground
+from geopeft_nb.datasets.geodata import GeoData, band_statistics
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.tasks import TaskCard, mean_of_known
+from geopeft_nb.training.preflight import READ, check_same
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geopeft_nb.training.run import Run
+
+Pair = tuple[str, Ground, Ground]
+
+#: The middles of five strips of a chip: what reaches less than a tenth of a side into another chip
+#: does not count, such as what pads it.
+MIDDLES = (np.arange(5) + 0.5) / 5
+#: Beyond it the numbers of the middle band, or five times beyond it those of any band, are of
+#: another scale than those of training. Between any two regions of scenes, sandbox and hls_water
+#: the middle band differs by 3 times or 5 standard deviations at most, any band by 6 times.
+FACTOR = 10
+#: A class with less than this share of the labels is rare.
+RARE = 0.001
+
+
+def check_judged(run: Run, data: GeoData, parts: Mapping[str, ChipDataset]) -> list[str]:
+    """Refuse to judge a run by data of another kind or scale, or by ground that it has seen.
+
+    Ground is compared where both sides know it, whatever the chips are called and however large
+    they are; names where one does not.
+
+    Args:
+        run: From `fit`.
+        data: From `load_data`.
+        parts: Region -> its chips, see `GeoData.judged`.
+
+    Returns:
+        What is to be said about the scores all the same.
+
+    Raises:
+        ValueError: The message says what was found, and what to do.
+    """
+    check_same(run.model, data)
+    judged = {region: part.grounds() for region, part in parts.items()}
+    for region, part in parts.items():
+        if run.pixels:
+            check_scale(region, data.bands, run.pixels, band_statistics(part, READ))
+    pairs = [(region, *pair) for region in parts for pair in shared(judged[region], run.seen)]
+    known = all(ground.known for part in (*judged.values(), run.seen) for ground in part)
+    return [] if known and not pairs else _weigh(run, data, pairs, known)
+
+
+def shared(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
+    """Yield pairs that share ground, or a name where one of them does not say where it lies."""
+    names = {ground.name: ground for ground in theirs}
+    for one in ours:
+        if (other := names.get(one.name)) and not (one.known and other.known):
+            yield one, other
+    yield from _reaching(ours, theirs)
+    yield from ((one, other) for other, one in _reaching(theirs, ours))
+
+
+def _reaching(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
+    """Yield pairs of which the second covers one of 25 points of the first."""
+    from rasterio.warp import transform
+
+    for crs in {ground.crs for ground in theirs if ground.known}:
+        squares = [ground for ground in theirs if ground.known and ground.crs == crs]
+        left, bottom, right, top = np.array([ground.bounds for ground in squares]).T
+        for one in filter(lambda ground: ground.known, ours):
+            low, high = np.array(one.bounds).reshape(2, 2, 1)
+            points = [axis.ravel() for axis in np.meshgrid(*(low + MIDDLES * (high - low)))]
+            x, y = np.array(points if one.crs == crs else transform(one.crs, crs, *points))[
+                ..., None
+            ]
+            inside = (left < x) & (x < right) & (bottom < y) & (y < top)
+            yield from ((one, squares[index]) for index in np.flatnonzero(inside.any(axis=0)))
+
+
+def _weigh(run: Run, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[str]:
+    """Refuse ground that was seen, but of another day or shared as published, which is said."""
+    same = run.data_name == data.card.name
+    if same and run.size != data.size and not known:
+        raise GeopeftError(
+            f"Trained on chips of {run.size} px: chips of {data.size} px may lie on the same "
+            f"ground. Evaluate with data of size={run.size}."
+        )
+
+    def fair(region: str, mine: Ground, other: Ground) -> bool:
+        side = "test" if region in data.regions else "holdout"
+        published = same and run.size == data.size and side not in data.card.claims
+        days = None not in (mine.date, other.date) and mine.date != other.date
+        return days or (published and mine.name != other.name)
+
+    if again := [pair for pair in pairs if not fair(*pair)]:
+        raise GeopeftError(
+            f"{len({mine.name for _, mine, _ in again})} of these chips, {again[0][1].name!r} "
+            f"among them, lie on ground of training or validation, here that of "
+            f"{again[0][2].name!r}. Evaluate with the data that fit was given."
+        )
+    notes = []
+    if count := len({mine.name for _, mine, _ in pairs}):
+        notes.append(f"{count} chips lie on ground of training, on another day or as published.")
+    if not known:
+        notes.append(
+            "Not all chips say where they lie: they were compared with those of training by name, "
+            "and overlap could not be checked."
+        )
+    return notes
+
+
+def check_scale(
+    region: str, bands: Sequence[str], then: Sequence[Tensor], now: Sequence[Tensor]
+) -> None:
+    """Refuse pixels of another scale than those that the run was trained on.
+
+    Args:
+        region: Where the pixels are from.
+        bands: Names of the bands.
+        then: Mean and standard deviation per band in training, each (C,).
+        now: The same of the region.
+
+    Raises:
+        ValueError: See `FACTOR`; or the middle band lies that many standard deviations away.
+    """
+    table = np.stack([*then, *now]).astype(float)
+    # how large the numbers are, whatever their sign: the root of their mean square
+    size, other = (np.hypot(*pair) + 1e-9 for pair in (table[:2], table[2:]))
+    times, away = np.exp(abs(np.log(other / size))), abs(table[2] - table[0]) / (table[1] + 1e-9)
+    # a comparison that NaN fails, too
+    if not max(np.median(times), times.max() / 5, np.median(away)) <= FACTOR:
+        raise _other_scale(region, bands, table)
+
+
+def _other_scale(region: str, bands: Sequence[str], table: np.ndarray) -> GeopeftError:
+    heads = ["mean in training", "std", f"mean in {region}", "std"]
+    return GeopeftError(
+        f"The pixels of {region!r} are of another scale than those of training, more than {FACTOR} "
+        "times or standard deviations off. Bring them to it, for example with scale= and offset= "
+        f"of load_data('folder').\n{pd.DataFrame(table.T, bands, heads).to_string()}"
+    )
+
+
+def class_notes(
+    region: str, task: TaskCard, counts: np.ndarray, classes: Sequence[str]
+) -> Iterator[str]:
+    """Say which classes the labels of a region lack, and when rare ones take the mean down.
+
+    Args:
+        region: What was scored.
+        task: Its card.
+        counts: Of all its chips.
+        classes: Names of the K classes, labels or targets.
+    """
+    labelled = task.labelled(counts)
+    if (rare := labelled < RARE * labelled.sum()).any():
+        yield from _rare_words(region, task, task.parts(counts), labelled == 0, rare, classes)
+
+
+def _rare_words(
+    region: str, task: TaskCard, scores: np.ndarray, absent: np.ndarray, rare: np.ndarray,
+    classes: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
+    each = len(scores) == len(classes)  # else the score is no mean over classes
+    scored = np.isfinite(scores) & each
+    for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
+        if names := ", ".join(np.array(classes)[absent & chosen]):
+            yield f"No label of {region} shows {names}" + f" ({how} the mean)" * each + "."
+    mean, without = mean_of_known(scores), mean_of_known(scores[~rare]) if each else np.nan
+    if without - mean > 0.01:
+        names = ", ".join(np.array(classes)[rare & scored])
+        yield (
+            f"{names}: less than {RARE:.1%} of the labels of {region}. Without, {task.title} is "
+            f"{without:.3f} instead of {mean:.3f}."
+        )
