@@ -140,5 +140,5 @@ def warn_of_other_pixels(backbone: str, told: float, data: GeoData) -> None:
             f"{backbone} was told pixels of {told:g} m, and those of {data.card.name} "
             f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
             RuntimeWarning,
-            stacklevel=3,  # the line that calls build_model
+            stacklevel=4,  # the line that calls build_model
         )
