@@ -44,10 +44,15 @@ def test_bands_of_backbone_and_data_must_agree(data: GeoData) -> None:
         gp.build_model(gp.load_backbone("geopeft_tiny", bands=["RED", "GREEN"]), data)
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 1, 16, 16), (6, 16, 16)])
+@pytest.mark.parametrize("shape", [(1, 6, 2, 16, 16), (1, 5, 16, 16), (6, 16, 16)])
 def test_a_model_refuses_what_is_no_batch_of_images(data: GeoData, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"(B, C, H, W); got {shape}")):
+    with pytest.raises(ValueError, match=re.escape(f"got shape {shape}")):
         build(data)(torch.zeros(shape))
+
+
+def test_images_of_one_date_may_have_a_dimension_for_it(data: GeoData) -> None:
+    model, image = build(data).eval(), torch.rand(2, 6, 16, 16)
+    assert torch.equal(model(image[:, :, None]), model(image))
 
 
 def test_one_backbone_serves_one_model(data: GeoData) -> None:
