@@ -66,10 +66,9 @@ def choose_metadata(backbone: Backbone, data: GeoData, wanted: bool | None) -> t
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
         wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
-    elif wanted is not False and (wanted is not True or not takes):
+    elif wanted and not takes:
         raise GeopeftError(
-            f"metadata={wanted!r} does not work: {backbone.card.name} takes "
-            f"{' and '.join(takes) or 'none'}. Give True for all that it takes, or False for none."
+            f"metadata=True does not work: {backbone.card.name} takes none. Leave it out."
         )
     return takes if wanted else ()
 

@@ -170,7 +170,7 @@ def test_a_choice_is_kept() -> None:
     ("name", "wanted", "message"),
     [
         ("geopeft_tiny", True, r"metadata=True does not work: geopeft_tiny takes none\."),
-        (TL, "time", r"metadata='time' does not work: prithvi_.* takes time and location\."),
+        (TL, "time", r"metadata takes True or False or None, got 'time'\."),
     ],
 )
 def test_what_a_backbone_does_not_take_is_refused(name: str, wanted: object, message: str) -> None:
