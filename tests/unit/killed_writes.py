@@ -106,8 +106,9 @@ def terratorch(folder: Path) -> str:
 
 def checkpoint(state: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
-        facts = {"about": {"state": state}, "ended": False, "epoch": 0, "global_step": 0}
-        content = facts | {"callbacks": {}, "weights": torch.zeros(100_000)}
+        content = {name: kind() for name, kind in resume.PARTS.items()}
+        content |= {"about": {"state": state}, "state_dict": {"weights": torch.zeros(100_000)}}
+        content["callbacks"] = {"Order": {"epoch": 0}, "EarlyStopping": {"wait_count": 0}}
         trainer: Any = SimpleNamespace(
             save_checkpoint=lambda part: torch.save(content, part), is_global_zero=True
         )
