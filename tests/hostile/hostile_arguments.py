@@ -1,0 +1,164 @@
+"""Arguments, environments, addresses and mirrors that nobody should give."""
+
+# ruff: noqa: ANN401 - arguments of any kind
+
+from __future__ import annotations
+
+import math
+import os
+import pwd
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hostile_fork import NOISE, Input, Room
+
+import geopeft_nb as gp
+from geopeft_nb.__main__ import main
+from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.files import FileEntry, fetch
+
+VALUES = {
+    "minus": -1, "nan": math.nan, "inf": math.inf, "text": "x", "list": [], "true": True,
+    "nul": "\0",
+    "billion": 8 * 10**8, "huge": 1e300, "tiny": 1e-9, "long": "n" * 10**5, "many": [0] * 10**6,
+    "list_of_nan": [math.nan], "http": "http://x/y", "vsicurl": "/vsicurl/http://x/y",
+    "timm": "timm:../../x", "torchgeo": "torchgeo:os.system", "file": "file",
+    "below_file": "file/a",
+}  # fmt: skip
+
+
+def tiny(room: Room, method: str | None = None, **options: Any) -> object:
+    """Build a model, or attach a method to one."""
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), room.warm.data)
+    return gp.attach(model, **{"method": method} | options)
+
+
+DOORS: dict[str, Callable[..., object]] = {
+    "load_backbone": lambda room, **options: gp.load_backbone(
+        **{"name": "geopeft_tiny", "weights": None} | options
+    ),
+    "build_model": lambda room, **options: gp.build_model(
+        gp.load_backbone("geopeft_tiny"), **{"data": room.warm.data} | options
+    ),
+    "attach": tiny,
+    "load_data": lambda room, **options: gp.load_data(**{"name": "scenes"} | options),
+    "folder": lambda room, **options: list(
+        gp.load_data("folder", **{"root": room.warm.pairs} | options).train
+    ),
+    "fit": lambda room, **options: gp.fit(
+        room.warm.model, room.warm.data, **{"dashboard": False, "epochs": 1} | options
+    ),
+    "save_adapter": lambda room, **options: gp.save_adapter(room.warm.model, **options),
+    "evaluate": lambda room, **options: gp.evaluate(data=room.warm.data, **options),
+}
+
+
+def arguments() -> list[Input]:
+    found = []
+    table = Path(__file__).with_name("arguments.txt").read_text(encoding="utf-8").splitlines()
+    for line in table[1:]:
+        words, option, values = (part.strip() for part in line.split("|"))
+        door, _, method = words.partition(" ")
+        usual = {"method": method} if method else {}
+        expected = "missing" if option in ("weights", "root", "labels") else "refused"
+        for kind in values.split():
+            call = partial(DOORS[door], **usual, **{option: VALUES[kind]})
+            found.append(Input(f"argument {words} {option} {kind}", expected, beside(call)))
+    return found
+
+
+def beside(call: Callable[[Room], object]) -> Callable[[Room], Callable[[], object]]:
+    def make(room: Room) -> Callable[[], object]:
+        (room.inside / "file").touch()
+        return lambda: type(call(room)).__name__
+
+    return make
+
+
+def environment(room: Room, name: str, value: str | None) -> Callable[[], object]:
+    """Set a variable; HOME without a value is that of a user whom nobody knows."""
+    (room.inside / "file").touch()
+    os.environ |= {name: (value or "").format(room=room.inside)}
+    if value is None:
+        del os.environ["HOME"], os.environ["GEOPEFT_CACHE"]
+        vars(pwd)["getpwuid"] = {}.__getitem__
+    return lambda: [repr(gp.load_backbone("geopeft_tiny")), repr(gp.load_data("scenes"))]
+
+
+def mirror(room: Room, name: str, target: str) -> Callable[[], object]:
+    """Copy a mirror with a folder of chips, in which something is a link."""
+    source, copy = room.inside / "source/hls_water", room.inside / "copy"
+    source.mkdir(parents=True)
+    (source / "index.csv").write_text("chip,region,place\n")
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(target.format(out=room.outside))
+    os.environ["GEOPEFT_MIRROR"] = str(source.parent)
+
+    def call() -> str:
+        if main(["mirror", str(copy), "--lessons", "none", "--also", "hls_water"]):
+            raise gp.GeopeftError("The command said no.")
+        return " ".join(path.read_text() for path in copy.rglob("*") if path.is_file())
+
+    return call
+
+
+def address(room: Room, url: str) -> Callable[[], object]:
+    port = room.warm.url.rsplit(":")[-1]
+    entry = FileEntry("a.bin", url=url.format(here=f"127.0.0.1:{port}", out=room.outside))
+    return lambda: fetch(entry).read_text()
+
+
+def kept(room: Room, content: bytes) -> Callable[[], object]:
+    """Leave a file in the cache of decoded chips that nobody of us wrote."""
+    cache = ChipCache("toy", "key")
+    cache.folder.mkdir(parents=True)
+    (cache.folder / f"a-{zlib.crc32(b'()'):08x}.npz").write_bytes(content)
+    return lambda: cache.read("a", lambda: gp.load_backbone("decoded anew"))
+
+
+def adapter(room: Room, name: str) -> Callable[[], object]:
+    return lambda: gp.load_model(name)
+
+
+LONG = "c" * 5000
+#: What is tried, what is expected, and the words for it.
+OTHERS: list[tuple[Callable[..., Callable[[], object]], str, list[tuple[Any, ...]]]] = [
+    (environment, "harmless", [
+        ("HOME", None), ("GEOPEFT_CACHE", "{room}/file"), ("GEOPEFT_CACHE", "{room}/file/below"),
+        ("GEOPEFT_MIRROR", "{room}/file")]),
+    (environment, "either", [
+        ("GEOPEFT_CACHE", LONG), ("GEOPEFT_MIRROR", LONG), ("GEOPEFT_CACHE", "~nobody_here/x"),
+        ("GEOPEFT_MIRROR", "~nobody_here/x")]),
+    (mirror, "refused", [
+        ("a.tif", "{out}/secret.txt"), ("chips", "{out}"), ("index.csv", "{out}/secret.txt"),
+        ("b.tif", "../../../outside/secret.txt"), ("circle", ".")]),
+    (address, "missing", [
+        ("http://{here}/a",), ("HTTP://{here}/a",), ("ftp://{here}/a",), ("sftp://{here}/a",),
+        ("file://{out}/secret.txt",), ("{out}/secret.txt",), ("{here}",)]),
+    (kept, "refused", [(NOISE,), (b"",), (b"cos\nmkdir\n(Vowned\ntR.",), (b"PK\3\4",)]),
+    (adapter, "missing", [
+        ("http://127.0.0.1/a",), ("/vsicurl/http://127.0.0.1/a",), ("file:///etc",),
+        ("hub:../..",), ("a\0b",), ("s3://a/b",)]),
+]  # fmt: skip
+
+
+def others() -> list[Input]:
+    return [
+        Input(f"{door.__name__} {shown(words)}", expected, partial(flip, door, words))
+        for door, expected, rows in OTHERS
+        for words in rows
+    ]
+
+
+def shown(words: tuple[Any, ...]) -> str:
+    return " ".join(ascii(word).strip("'") for word in words)[:40]
+
+
+def flip(door: Callable[..., Callable[[], object]], words: tuple[Any, ...], room: Room) -> Any:
+    return door(room, *words)
+
+
+INPUTS = arguments() + others()
