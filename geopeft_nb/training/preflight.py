@@ -6,7 +6,7 @@ import torch
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.errors import GeopeftError, check_name, check_values, whole
 from geopeft_nb.inputs import first_lacking
 from geopeft_nb.models import SegmentationModel, uneven
 from geopeft_nb.tuning.methods import CARDS, names
@@ -61,6 +61,7 @@ def check_fit(
             "them. No learning rate mends that: load the backbone and build the model anew."
         )
     check_same(model, data)
+    check_values({"classes": data.classes}, {"classes": "Sequence[str]"})  # else no file takes them
     if data.size % model.backbone.patch_size and not model.pad:
         raise uneven(data.size, model.backbone.patch_size)
     for name, part in data.filled(data.parts).items():

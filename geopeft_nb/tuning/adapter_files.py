@@ -87,6 +87,7 @@ def save(
                 replace(config, inference_mode=True).save_pretrained(str(part))
         about = describe(model, best or {}, part)
         (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        read_description(part)  # what could not be read again is not saved
         if history is not None:
             history.to_csv(part / "history.csv", index=False)
     return target

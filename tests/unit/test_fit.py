@@ -205,9 +205,9 @@ def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
 
 def test_no_folder_with_other_files_is_overwritten(data: GeoData, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files, which would be lost"):
+    with pytest.raises(ValueError, match="holds other files, and nothing that was saved"):
         train(data, out=tmp_path)
-    with pytest.raises(NotADirectoryError, match=r"thesis\.txt"):
+    with pytest.raises(ValueError, match=r"thesis\.txt is a file"):
         train(data, out=tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

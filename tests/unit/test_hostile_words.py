@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import geopeft_nb as gp
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.show import png
 
 PLUGINS = ["table", "url", "strikethrough", "footnotes", "task_lists", "math", "def_list"]
@@ -49,7 +50,16 @@ def test_html_has_the_same_elements_whatever_the_names(maker: str, name: str) ->
     assert is_seen(html) or maker in ("table", "compare")  # those are plain tables of pandas
 
 
-@each_name
+@pytest.mark.parametrize("name", ["surrogate", "long", "lines"])
+def test_what_no_file_can_name_is_refused_before_it_is_saved(name: str, tmp_path: Path) -> None:
+    with pytest.raises(GeopeftError, match=r"adapter is damaged|classes takes"):
+        model_card(NAMES[name], tmp_path)
+    assert [*tmp_path.rglob("adapter*")] == []
+
+
+@pytest.mark.parametrize(
+    "name", [NAMES[x] for x in NAMES if x not in ("surrogate", "long", "lines")]
+)
 def test_the_model_card_has_the_same_elements_whatever_the_names(name: str, tmp_path: Path) -> None:
     read = mistune.create_markdown(escape=False, plugins=PLUGINS)
     cards = [model_card(name, tmp_path / "a"), model_card("water", tmp_path / "b")]

@@ -51,6 +51,8 @@ def random_state(network: nn.Module) -> dict[str, Tensor]:
     return {
         # Batch normalisation divides by the root of a variance, which must stay above zero.
         key: torch.rand(value.shape, generator=generator) * 0.1 + 0.5 * ("var" in key)
+        if value.is_floating_point()
+        else value
         for key, value in network.state_dict().items()
     }
 
