@@ -105,7 +105,7 @@ def main() -> None:
     parameters = {name: yaml.safe_load(value) for name, value in options.parameters}
     html = run_lesson(find_lesson(options.lesson), options.out, parameters)
     print(f"\nLesson {html.stem}: {time.time() - start:.0f} s{kernel_use()}.\n")
-    written = [path for path in html.parent.iterdir() if path.stat().st_mtime >= start]
+    written = [path for path in html.parent.glob("[!.]*") if path.stat().st_mtime >= start]
     for path in sorted(path for path in written if path.is_file()):
         print(f"  {path}")
     if (scores := html.parent / "scores.csv") in written:
