@@ -248,7 +248,7 @@ def build_model(
             are not reflectance where it is needed, or metadata that are not there.
     """
     card = check_decoder(decoder, options, data.task)
-    if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), 1):
+    if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), data.frames):
         raise _other_bands(backbone, data)
     if data.size % backbone.patch_size and not pad:
         raise uneven(data.size, backbone.patch_size)
@@ -271,8 +271,8 @@ def build_model(
 def _other_bands(backbone: Backbone, data: GeoData) -> GeopeftError:
     return GeopeftError(
         f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
-        f"and the data have 1 of {', '.join(data.bands)}. Use load_backbone(..., "
-        "bands=data.bands, frames=1)."
+        f"and the data have {data.frames} of {', '.join(data.bands)}. Use load_backbone(..., "
+        "bands=data.bands, frames=data.frames)."
     )
 
 

@@ -33,6 +33,7 @@ class GeoData(Facts):
         bands: Bands of the images, in order.
         regions: The home regions.
         size: Chip side in pixels.
+        frames: Dates T of each image: 1 of (C, H, W), more of (C, T, H, W).
         ignore_index: Mask value that counts for nothing.
         task: That of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
             ``"multilabel"``.
@@ -49,6 +50,7 @@ class GeoData(Facts):
     size: int
     ignore_index: int = -1
     notes: tuple[str, ...] = ()
+    frames: int = 1
     task: str = field(init=False)
     classes: tuple[str, ...] = field(init=False)
     colours: tuple[str, ...] = field(init=False)
@@ -110,8 +112,9 @@ class GeoData(Facts):
 
     @classmethod
     def of(
-        cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int
-    ) -> GeoData:
+        cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int,
+        frames: int = 1,
+    ) -> GeoData:  # fmt: skip
         """Put chips on their sides.
 
         Args:
@@ -121,6 +124,7 @@ class GeoData(Facts):
             bands: Bands of the chips.
             regions: The home regions.
             size: Chip side in pixels.
+            frames: Dates of each image.
 
         Raises:
             ValueError: See `check_sides`.
@@ -128,7 +132,7 @@ class GeoData(Facts):
         part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
-        data = cls(train, val, test, away, card, bands, regions, size)
+        data = cls(train, val, test, away, card, bands, regions, size, frames=frames)
         data.check_sides()
         return data
 
