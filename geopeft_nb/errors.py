@@ -157,6 +157,7 @@ KINDS: dict[str, tuple[str, Callable[..., bool]]] = {
     "PeftConfig": ("configs of peft", _has("peft_type")),
     "Report": ("reports that evaluate returned", _has("table")),
     "Run": ("runs that fit returned", _has("model")),
+    "RunOrModel": ("runs of fit or models", _has("predict")),
     "SegmentationModel": ("models that build_model returned", _has("method_options")),
 }  # fmt: skip
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,15 +21,48 @@ from geopeft_nb.inputs import (
     choose_metadata,
     choose_scaling,
     convert_metadata,
+    stack_metadata,
     warn_of_other_pixels,
 )
 from geopeft_nb.pictures.facts import Facts
+from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
+    from geopeft_nb.datasets.base import Ground, Sample
     from geopeft_nb.datasets.geodata import GeoData
 
 #: How the names of ViT-Adapter's own weights begin.
 _VIT_ADAPTER = re.compile(r"backbone\.(level_embed|spm|interactions|up|norm[1-4])\b")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a model was trained on, which stays with it and is saved along.
+
+    Attributes:
+        data: Name of the data set.
+        seed: Seed of the training.
+        size: Side of the chips in pixels.
+        pixels: Mean and standard deviation per band of some training chips, each (C,).
+        seen: Ground of all chips that it was trained on, or that chose its weights: of training
+            and validation.
+        absent: Classes that no training chip shows.
+        products: What the files are, as far as `load_data` knows, such as ``"HLS L30"``.
+        temperature: What logits are divided by to become calibrated probabilities, or None.
+        reference: Features of training chips (N, D), from which the distance of others is told.
+        threshold: The distance within which 95 % of the training chips lie.
+    """
+
+    data: str
+    seed: int
+    size: int
+    pixels: tuple[Tensor, Tensor]
+    seen: tuple[Ground, ...]
+    absent: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
+    temperature: float | None = None
+    reference: Tensor | None = None
+    threshold: float | None = None
 
 
 class SegmentationModel(Facts, nn.Module):
@@ -51,6 +87,7 @@ class SegmentationModel(Facts, nn.Module):
         method_options: Options that the attached method, or the active adapter, was given.
         options: The same for every adapter, by its name.
         built_for: Facts about the data that `build_model` was given, for the model card.
+        trained: What `fit` trained it on; None before.
     """
 
     mean: Tensor
@@ -58,6 +95,7 @@ class SegmentationModel(Facts, nn.Module):
     backbone: Any  # a Backbone, or what a method wrapped around one
     method: str | None = None
     adapter: str | None = None
+    trained: Trained | None = None
 
     def __init__(
         self, backbone: Backbone, decoder: str, options: Mapping[str, Any], mean: Tensor,
@@ -187,6 +225,23 @@ class SegmentationModel(Facts, nn.Module):
         image = self.plain_backbone.check_input(image)[:, :, 0]  # other bands would broadcast
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
+
+    def predict(self, samples: Sequence[Sample], batch_size: int = 16) -> list[np.ndarray]:
+        """Return the predicted class of each pixel, one (H, W) int64 array per sample.
+
+        For other tasks than segmentation: one class (), one label or none for each class (K,) bool,
+        or the values of K targets (K, H, W) float32. Time and location are taken from the samples
+        if the model uses them; a sample without is an error.
+        """
+        self.eval()
+        maps: list[np.ndarray] = []
+        with torch.inference_mode():
+            for start in range(0, len(samples), batch_size):
+                part = samples[start : start + batch_size]
+                batch = {"image": torch.stack([s["image"] for s in part]), **stack_metadata(part)}
+                output = self(**{name: x.to(self.mean.device) for name, x in batch.items()})
+                maps.extend(TASKS[self.task].predict(output).cpu().numpy())
+        return maps
 
     def scale(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,10 @@ from geopeft_nb.tasks import TASKS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from geopeft_nb.models import SegmentationModel
     from geopeft_nb.training.run import Run
+
+    RunOrModel = Run | SegmentationModel
 
 
 #: Chips that are read and predicted at once.
@@ -43,7 +46,7 @@ class Report:
         seed: Seed of the draws; the same seed and chips give the same draws.
         score: Column of the score: ``"mIoU"``, ``"accuracy"``, ``"F1"`` or ``"R²"``.
         limits: Range of the score, in words.
-        trained: Seed that the run was trained with.
+        trained: Seed that the model was trained with, if it was by `fit`.
         notes: What is to be said about the scores.
     """
 
@@ -110,11 +113,11 @@ class Report:
         return plot_reports([self])
 
 
-def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
-    """Score a run on the test chips at home and on every held-out region.
+def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
+    """Score a model on the test chips at home and on every held-out region.
 
     Args:
-        run: From `fit`.
+        run_or_model: From `fit`, or `load_model`.
         data: From `load_data`, with the same task, classes and bands.
         seed: Seed of the bootstrap.
 
@@ -127,32 +130,32 @@ def evaluate(run: Run, data: GeoData, seed: int = 0) -> Report:
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
     parts = data.judged
-    notes = check_judged(run, data, parts)
-    notes += [f"No training chip shows {name}: nothing was learnt of it." for name in run.absent]
+    model: Any = getattr(run_or_model, "model", run_or_model)
+    notes = check_judged(model, data, parts)
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
     task, rows, draws = TASKS[data.task], [], {}
     for region, part in parts.items():
-        counts = _counts(run, data, part)
+        counts = _counts(model, data, part)
         places = [chip.place for chip in part.chips]
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
         notes += class_notes(region, task, total, data.classes)
         role = "home" if region in data.regions else "away"
-        row = {"region": region, "method": run.method, "role": role, "chips": len(part)}
+        row = {"region": region, "method": model.method, "role": role, "chips": len(part)}
         row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}
         rows.append(row | task.columns(total, data.classes))
-    table, trained = pd.DataFrame(rows).set_index("region"), run.settings.get("seed")
-    title = f"{run.method} on {data.card.title}, trained with seed {trained}"
+    table, trained = pd.DataFrame(rows).set_index("region"), model.trained and model.trained.seed
+    title = f"{model.method} on {data.card.title}, trained with seed {trained}"
     return Report(table, title, draws, names, seed, task.title, task.limits, trained, tuple(notes))
 
 
-def _counts(run: Run, data: GeoData, chips: ChipDataset) -> np.ndarray:
+def _counts(model: SegmentationModel, data: GeoData, chips: ChipDataset) -> np.ndarray:
     """Predict chips, a few at a time, and count each: (N, ...), as the task's card says."""
     task, counts = TASKS[data.task], []
     for start in range(0, len(chips), AT_ONCE):
         samples = [chips[index] for index in range(start, min(start + AT_ONCE, len(chips)))]
-        for sample, predicted in zip(samples, run.predict(samples), strict=True):
+        for sample, predicted in zip(samples, model.predict(samples), strict=True):
             pair = sample[task.target][None], torch.as_tensor(predicted)[None]
             counts.append(task.count(*pair, len(data.classes), data.ignore_index))
     return np.stack(counts)

@@ -17,7 +17,7 @@ from geopeft_nb.training.preflight import READ, check_same
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geopeft_nb.training.run import Run
+    from geopeft_nb.models import SegmentationModel, Trained
 
 Pair = tuple[str, Ground, Ground]
 
@@ -32,14 +32,16 @@ FACTOR = 10
 RARE = 0.001
 
 
-def check_judged(run: Run, data: GeoData, parts: Mapping[str, ChipDataset]) -> list[str]:
-    """Refuse to judge a run by data of another kind or scale, or by ground that it has seen.
+def check_judged(
+    model: SegmentationModel, data: GeoData, parts: Mapping[str, ChipDataset]
+) -> list[str]:
+    """Refuse to judge a model by data of another kind or scale, or by ground that it has seen.
 
     Ground is compared where both sides know it, whatever the chips are called and however large
     they are; names where one does not.
 
     Args:
-        run: From `fit`.
+        model: That is judged.
         data: From `load_data`.
         parts: Region -> its chips, see `GeoData.judged`.
 
@@ -49,14 +51,18 @@ def check_judged(run: Run, data: GeoData, parts: Mapping[str, ChipDataset]) -> l
     Raises:
         ValueError: The message says what was found, and what to do.
     """
-    check_same(run.model, data)
+    check_same(model, data)
+    if (trained := model.trained) is None:
+        return ["What it was trained on is not known: neither ground nor scale could be compared."]
     judged = {region: part.grounds() for region, part in parts.items()}
     for region, part in parts.items():
-        if run.pixels:
-            check_scale(region, data.bands, run.pixels, band_statistics(part, READ))
-    pairs = [(region, *pair) for region in parts for pair in shared(judged[region], run.seen)]
-    known = all(ground.known for part in (*judged.values(), run.seen) for ground in part)
-    return [] if known and not pairs else _weigh(run, data, pairs, known)
+        check_scale(region, data.bands, trained.pixels, band_statistics(part, READ))
+    pairs = [(region, *pair) for region in parts for pair in shared(judged[region], trained.seen)]
+    known = all(ground.known for part in (*judged.values(), trained.seen) for ground in part)
+    notes = [] if known and not pairs else _weigh(trained, data, pairs, known)
+    return notes + [
+        f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent
+    ]
 
 
 def shared(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
@@ -86,18 +92,18 @@ def _reaching(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tupl
             yield from ((one, squares[index]) for index in np.flatnonzero(inside.any(axis=0)))
 
 
-def _weigh(run: Run, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[str]:
+def _weigh(trained: Trained, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[str]:
     """Refuse ground that was seen, but of another day or shared as published, which is said."""
-    same = run.data_name == data.card.name
-    if same and run.size != data.size and not known:
+    same = trained.data == data.card.name
+    if same and trained.size != data.size and not known:
         raise GeopeftError(
-            f"Trained on chips of {run.size} px: chips of {data.size} px may lie on the same "
-            f"ground. Evaluate with data of size={run.size}."
+            f"Trained on chips of {trained.size} px: chips of {data.size} px may lie on the same "
+            f"ground. Evaluate with data of size={trained.size}."
         )
 
     def fair(region: str, mine: Ground, other: Ground) -> bool:
         side = "test" if region in data.regions else "holdout"
-        published = same and run.size == data.size and side not in data.card.claims
+        published = same and trained.size == data.size and side not in data.card.claims
         days = None not in (mine.date, other.date) and mine.date != other.date
         return days or (published and mine.name != other.name)
 
@@ -121,7 +127,7 @@ def _weigh(run: Run, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[
 def check_scale(
     region: str, bands: Sequence[str], then: Sequence[Tensor], now: Sequence[Tensor]
 ) -> None:
-    """Refuse pixels of another scale than those that the run was trained on.
+    """Refuse pixels of another scale than those of training.
 
     Args:
         region: Where the pixels are from.

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geopeft_nb.datasets.geodata import GeoData
-    from geopeft_nb.training.run import Run
+    from geopeft_nb.evaluation.regions import RunOrModel
+    from geopeft_nb.models import SegmentationModel
 
 
 def map_regions(
-    run_or_runs: Run | Sequence[Run] | Mapping[str, Run],
+    run_or_runs: RunOrModel | Sequence[RunOrModel] | Mapping[str, RunOrModel],
     data: GeoData,
     regions: Sequence[str] = (),
 ) -> RegionMap:
@@ -33,7 +34,7 @@ def map_regions(
     by side. The map is drawn when it is displayed, or when `.figure` or `.widget` is asked for.
 
     Args:
-        run_or_runs: A run of `fit`, a list of runs, or a dictionary name -> run.
+        run_or_runs: A run of `fit` or a model, a list of them, or a dictionary name -> run.
         data: What `load_data` returned.
         regions: Names of the regions to show; all of them by default.
 
@@ -54,8 +55,8 @@ def map_regions(
     if not runs:
         raise GeopeftError("A map shows at least one run of fit, and got none.")
     parts = data.judged
-    for run in runs.values():
-        check_judged(run, data, parts)
+    for model in runs.values():
+        check_judged(model, data, parts)
     for region in regions:
         check_name("region", region, parts)
     views = [region_view(region, parts[region], runs, data) for region in regions or parts]
@@ -113,10 +114,11 @@ class RegionMap(Regions):
         return bundle(png(self.figure, 100), repr(self))
 
 
-def _name_runs(run_or_runs: Any) -> dict[str, Run]:  # noqa: ANN401 (one, several or named)
-    """Give every run a name: its method, and several in a list a number."""
+def _name_runs(run_or_runs: Any) -> dict[str, SegmentationModel]:  # noqa: ANN401 (one, several)
+    """Give the model of every run a name: its method, and several in a list a number."""
     named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
     runs = list(run_or_runs.values() if named else run_or_runs if listed else [run_or_runs])
+    models = [getattr(run, "model", run) for run in runs]
     if named:
-        return {visible(name): run for name, run in run_or_runs.items()}
-    return {f"{run.method} {i}" if listed else run.method: run for i, run in enumerate(runs, 1)}
+        return dict(zip(map(visible, run_or_runs), models, strict=True))
+    return {f"{x.method} {i}" if listed else x.method: x for i, x in enumerate(models, 1)}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from geopeft_nb.datasets.base import ChipDataset
     from geopeft_nb.datasets.geodata import GeoData
-    from geopeft_nb.training.run import Run
+    from geopeft_nb.models import SegmentationModel
 
 #: Chips that a region shows where they cannot be joined.
 AT_MOST = 12
@@ -110,14 +110,14 @@ class Regions:
 
 
 def region_view(
-    region: str, part: ChipDataset, runs: Mapping[str, Run], data: GeoData
+    region: str, part: ChipDataset, runs: Mapping[str, SegmentationModel], data: GeoData
 ) -> RegionView:
     """Collect the chips of one region, predict them and join them on one grid.
 
     Args:
         region: A home or hold-out region of the data.
         part: Its chips, at least one.
-        runs: Run name -> run.
+        runs: Run name -> its model.
         data: What `load_data` returned.
 
     Returns:
@@ -147,7 +147,7 @@ def region_view(
         bands=bands,
         label=grid.paste(codes, layers.GAP, np.uint8),
         predictions={
-            name: grid.paste(run.predict(samples), layers.GAP, np.uint8)
-            for name, run in runs.items()
+            name: grid.paste(model.predict(samples), layers.GAP, np.uint8)
+            for name, model in runs.items()
         },
     )

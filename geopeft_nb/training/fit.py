@@ -32,13 +32,13 @@ from geopeft_nb.memory.measure import (
     training_bytes,
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
-from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.models import SegmentationModel, Trained, moving_state
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, READ, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import kept_for_a_run, prepare
-from geopeft_nb.training.run import Run, predict
+from geopeft_nb.training.run import Run
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
@@ -279,17 +279,28 @@ def _train(
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
+    model.trained = _trained(model.trained, data, settings["seed"])
     run = Run(
         model=model, method=str(model.method), data_name=data.card.name,
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
         memory={**memory, "peak": peak - before}, seconds=recorder.seconds, best=recorder.best,
         state=state, settings={**settings, "frugal": done},
-        seen=(*data.train.grounds(), *data.val.grounds()), size=data.size,
-        pixels=band_statistics(data.train, READ), absent=(*data.train.absent(),),
     )  # fmt: skip
     if out is not None and trainer.is_global_zero:
         run.save(out)
     return run
+
+
+def _trained(before: Trained | None, data: GeoData, seed: int) -> Trained:
+    """Say what a model has been trained on, now and before."""
+    seen, absent = (*data.train.grounds(), *data.val.grounds()), data.train.absent()
+    if before:
+        seen = (*dict.fromkeys((*before.seen, *seen)),)
+        absent = [name for name in absent if name in before.absent]
+    return Trained(
+        data.card.name, seed, data.size, band_statistics(data.train, READ), seen, (*absent,),
+        data.products,
+    )  # fmt: skip
 
 
 def _trainer(
@@ -327,7 +338,7 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
         CARDS[str(task.model.method)].title, epochs * -(-batches // settings["accumulate"]), epochs,
         data.card.title, score=task.card.title, column=task.card.column,
         images=size * settings["devices"] * settings["accumulate"],
-        chips=lambda: WatchedChips(data, lambda chips: predict(task.model, chips, size)),
+        chips=lambda: WatchedChips(data, lambda chips: task.model.predict(chips, size)),
         show=dashboard,
     )  # fmt: skip
 

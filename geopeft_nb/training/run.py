@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from geopeft_nb.datasets.base import Ground, Sample
-from geopeft_nb.inputs import stack_metadata
+from geopeft_nb.datasets.base import Sample
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.pictures.show import in_bytes
-from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.adapter_files import save
 from geopeft_nb.tuning.methods import CARDS
 
@@ -39,11 +35,6 @@ class Run(Facts):
         best: Epoch, val_loss and validation score of the weights that were kept.
         state: ``"finished"`` or ``"stopped"``.
         settings: What `fit` was told.
-        seen: Ground of the chips that it was trained on, or that chose its weights: of training
-            and validation.
-        size: Side of these chips in pixels.
-        pixels: Mean and standard deviation per band of some training chips, each (C,).
-        absent: Classes that no training chip shows.
 
     A second `fit` of the same model goes on from its weights and changes them for both runs.
     """
@@ -57,10 +48,6 @@ class Run(Facts):
     best: dict[str, float]
     state: str
     settings: dict[str, Any] = field(default_factory=dict)
-    seen: tuple[Ground, ...] = ()
-    size: int = 0
-    pixels: tuple[Tensor, Tensor] | None = None
-    absent: tuple[str, ...] = ()
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say how the run went; see `Facts`."""
@@ -70,34 +57,14 @@ class Run(Facts):
             "steps": f"{len(self.history)} in {self.seconds:.1f} s",
             "peak of memory": in_bytes(self.memory["peak"]) if "peak" in self.memory else "",
             "settings": ", ".join(f"{name}={value!r}" for name, value in self.settings.items()),
-            "in no training chip": ", ".join(self.absent),
+            "in no training chip": ", ".join(getattr(self.model.trained, "absent", ())),
             "next": "run.history, gp.evaluate(run, data), gp.save_adapter(run, folder)",
         }
 
     def predict(self, samples: list[Sample], batch_size: int = 16) -> list[np.ndarray]:
-        """Return what is predicted for each sample; see `predict`."""
-        return predict(self.model, samples, batch_size)
+        """Return what is predicted for each sample; see `SegmentationModel.predict`."""
+        return self.model.predict(samples, batch_size)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write adapter, decoder and history to a folder, which `gp.load_model` reads."""
         return save(self.model, folder, self.best, self.history)
-
-
-def predict(
-    model: SegmentationModel, samples: list[Sample], batch_size: int = 16
-) -> list[np.ndarray]:
-    """Return the predicted class of each pixel, one (H, W) int64 array per sample.
-
-    For other tasks than segmentation: one class (), one label or none for each class (K,) bool, or
-    the values of K targets (K, H, W) float32. Time and location are taken from the samples if the
-    model uses them; a sample without is an error.
-    """
-    model.eval()
-    maps: list[np.ndarray] = []
-    with torch.inference_mode():
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            batch = {"image": torch.stack([s["image"] for s in part]), **stack_metadata(part)}
-            output = model(**{name: x.to(model.mean.device) for name, x in batch.items()})
-            maps.extend(TASKS[model.task].predict(output).cpu().numpy())
-    return maps

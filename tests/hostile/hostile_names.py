@@ -53,7 +53,7 @@ def named(room: Room, name: str) -> GeoData:
 def run_of(room: Room, name: str) -> tuple[Run, GeoData]:
     data = named(room, name)
     model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")
-    facts: dict[str, Any] = {"method": "linear_probe", "data_name": data.card.name, "size": 32}
+    facts: dict[str, Any] = {"method": "linear_probe", "data_name": data.card.name}
     facts |= {"history": pd.DataFrame(), "memory": {}, "seconds": 1.0, "best": {}}
     return Run(model, **facts, state="finished", settings={"note": name}), data
 

@@ -72,7 +72,7 @@ def run_named(name: str) -> tuple[Run, GeoData]:
     data = data_named(name)
     model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")
     table, facts = pd.DataFrame(), {"note": name}
-    return Run(model, "linear_probe", name, table, {}, 1.0, {}, "finished", facts, size=32), data
+    return Run(model, "linear_probe", name, table, {}, 1.0, {}, "finished", facts), data
 
 
 @cache

@@ -112,7 +112,7 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
     (lambda data, **options: gp.memory_plan(**{"model": model(data)} | options), {
         "batch_size": NUMBERS, "size": (*NUMBERS, (1, 2, 3), 10**6), "model": TEXTS,
     }),
-    (lambda data, **options: gp.evaluate(data=data, **options), {"run": TEXTS}),
+    (lambda data, **options: gp.evaluate(data=data, **options), {"run_or_model": TEXTS}),
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,15 +57,13 @@ def make_data(
 
 
 class Predicts:
-    """A run that predicts the label, with a share of the pixels replaced by the next class."""
+    """A model that predicts the label, with a share of the pixels replaced by the next class."""
 
-    history = None
-    data_name, size, seen, pixels = "another", 0, (), None
+    trained, task, bands = None, "segmentation", BANDS
 
     def __init__(self, method: str = "lora", wrong: float = 0.2, classes: int = 2) -> None:
         self.method, self.wrong, self.count = method, wrong, classes
-        names = ("land", "water", "ice")[:classes]
-        self.model = SimpleNamespace(task="segmentation", classes=names, bands=BANDS)
+        self.classes = ("land", "water", "ice")[:classes]
 
     def predict(self, samples: list[dict[str, Any]]) -> list[np.ndarray]:
         noise = np.random.default_rng(7)
@@ -267,10 +264,10 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
     ("arguments", "message"),
     [
         ({"run_or_runs": []}, "at least one run of fit"),
-        ({"run_or_runs": ["lora"]}, "takes runs that fit returned.* got .*lora"),
+        ({"run_or_runs": ["lora"]}, "takes runs of fit or models.* got .*lora"),
         ({"data": "scenes"}, "data takes data that load_data returned, got 'scenes'"),
         ({"regions": "lakes"}, r"regions takes lists of texts, got 'lakes'"),
-        ({"run_or_runs": "lora"}, "takes runs that fit returned.* got .*lora"),
+        ({"run_or_runs": "lora"}, "takes runs of fit or models.* got .*lora"),
         ({"run_or_runs": Predicts(classes=3)}, "built for the classes .*'ice'"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
         ({"data": replace(make_data(), regions=("coast", "cliffs"))}, "'cliffs' has no chips"),

@@ -227,7 +227,7 @@ def test_a_class_that_no_training_chip_shows_is_said(task: str) -> None:
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder)
     run = gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, batch_size=4, dashboard=False)
     said = "No training chip shows water: nothing was learnt of it."
-    assert run.absent == ("water",) and "in no training chip: water" in repr(run)
+    assert run.model.trained.absent == ("water",) and "in no training chip: water" in repr(run)
     report = gp.evaluate(run, data)
     assert report.notes[0] == said and report.notes[1].startswith(
         "No label of virginia shows water"

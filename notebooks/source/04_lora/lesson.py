@@ -70,7 +70,6 @@ from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.tasks import confusion, mean_iou
-from geopeft_nb.training.run import predict
 
 # %%
 out = Path(out_dir or tempfile.mkdtemp(prefix="geopeft_"))
@@ -202,7 +201,7 @@ def cut(rank: int) -> nn.Module:
 def score(network: nn.Module, dataset: list) -> float:
     """Return the mIoU of a network over chips."""
     samples = list(dataset)
-    predicted = np.stack(predict(network, samples))
+    predicted = np.stack(network.predict(samples))
     labels = np.stack([sample["mask"].numpy() for sample in samples])
     return float(mean_iou(confusion(labels, predicted, len(chips.classes), chips.ignore_index)))
 
