@@ -1,0 +1,93 @@
+"""Where crops lie on a scene, and how much each counts: arithmetic of whole numbers, no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+#: Weights are multiples of one part of so many, so that products and sums of them are exact.
+PARTS = 1024
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One side of a scene, covered by crops that overlap.
+
+    A quarter of an overlap is trimmed from either crop, where a network sees no further; in the
+    half between, one crop fades into the next. Beyond the ends the scene is mirrored, and trimmed.
+
+    Args:
+        length: Pixels of the scene's side.
+        crop: Pixels of a crop's side; the scene may be shorter.
+        overlap: Pixels that neighbours share; the last two may share more.
+
+    Example:
+        >>> axis = Axis(100, crop=40, overlap=8)
+        >>> axis.starts
+        (-2, 30, 62)
+        >>> axis.part(1), axis.weights(1)[:5].tolist()
+        (slice(32, 68, None), [0.125, 0.375, 0.625, 0.875, 1.0])
+    """
+
+    length: int
+    crop: int
+    overlap: int
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First pixel of each crop; it may lie before the scene."""
+        trim = self.overlap // 4
+        last = self.length + trim - self.crop
+        if last <= -trim:
+            return ((self.length - self.crop) // 2,)
+        return (*range(-trim, last, self.crop - self.overlap), last)
+
+    @cached_property
+    def edges(self) -> tuple[float, ...]:
+        """Where each crop begins to count for more than the one before, and the scene's end."""
+        pairs = zip(self.starts, self.starts[1:], strict=False)
+        return (0, *((one + self.crop + other) / 2 for one, other in pairs), self.length)
+
+    @property
+    def fade(self) -> int:
+        """Pixels in which one crop fades into the next."""
+        return self.overlap - 2 * (self.overlap // 4)
+
+    def part(self, index: int) -> slice:
+        """Return the pixels of the scene for which a crop counts."""
+        low, high = self.edges[index : index + 2]
+        first = int(low - self.fade / 2) if index else 0
+        last = -int(-(high + self.fade / 2) // 1) if index + 1 < len(self.starts) else self.length
+        return slice(max(first, 0), min(last, self.length))
+
+    def weights(self, index: int) -> np.ndarray:
+        """Return how much a crop counts at each pixel of its part; all crops sum to exactly one."""
+        part = self.part(index)
+        middles = np.arange(part.start, part.stop) + 0.5
+        return self._risen(index, middles) - self._risen(index + 1, middles)
+
+    def _risen(self, edge: int, middles: np.ndarray) -> np.ndarray:
+        """Return how much the crops from an edge on count together."""
+        if edge in (0, len(self.starts)):
+            return np.full(middles.shape, float(edge == 0))
+        ramp = (middles - self.edges[edge]) / max(self.fade, 1e-9) + 0.5
+        return np.round(np.clip(ramp, 0, 1) * PARTS) / PARTS
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return for each pixel of a crop the one of the scene, mirrored beyond the ends."""
+        period = max(2 * (self.length - 1), 1)
+        found = np.arange(self.starts[index], self.starts[index] + self.crop) % period
+        return np.minimum(found, period - found)
+
+
+def span(pixels: np.ndarray) -> slice:
+    """Return the slice from the smallest to the largest."""
+    return slice(int(pixels.min()), int(pixels.max()) + 1)
+
+
+def groups(count: int, size: int) -> Iterator[range]:
+    """Yield the numbers below a count, in groups of a size."""
+    return (range(first, min(first + size, count)) for first in range(0, count, size))
