@@ -7,6 +7,7 @@ them; HLS harmonises Landsat 8/9 to Sentinel-2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from geopeft_nb.errors import GeopeftError, check_name, unknown_name
@@ -62,6 +63,8 @@ _NAMES: dict[str, str] = {
         for digits in (1, 2)
     },
 }
+#: Numbers of bands, with what products and programs write before them.
+_NUMBER = re.compile(r"(?:(?:SR_|TOA_)?B(?:and)?[ _]?)?(\d{1,2}A?)", re.IGNORECASE)
 
 
 def band_name(name: str) -> str:
@@ -89,6 +92,27 @@ def band_name(name: str) -> str:
     if (band := _NAMES.get(str(name).upper())) is None:
         raise _unknown_band(name)
     return band
+
+
+def own_name(name: str, sensor: str = "") -> str | None:
+    """Return the toolkit's name of a band in somebody's file; else the name as it is.
+
+    Args:
+        name: What the file, its name or its user says.
+        sensor: Prefix of the sensor's numbers, such as ``"L8:"``, or ``""`` if it is not known.
+
+    Returns:
+        None for a number without a sensor, which says nothing.
+
+    Example:
+        >>> own_name("SR_B5", "L8:"), own_name("NDVI"), own_name("B05")
+        ('NIR_NARROW', 'NDVI', None)
+    """
+    name = name.strip()
+    number = _NUMBER.fullmatch(name)
+    if number is None:
+        return _NAMES.get(name.upper(), name)
+    return _NAMES.get(f"{sensor}B{number[1].upper()}", name) if sensor else None
 
 
 def _unknown_band(name: object) -> GeopeftError:

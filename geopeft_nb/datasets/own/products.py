@@ -1,0 +1,109 @@
+"""What known products imply: a row for each, recognised by the file's name or its tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+RGBN = ("BLUE", "GREEN", "RED", "NIR")
+
+
+class Product(NamedTuple):
+    """Whole numbers of a product become reflectance: (number + offset) / scale.
+
+    Attributes:
+        title: What the notes call it.
+        patterns: Regular expressions for the path and the tags; one that fits is enough. They may
+            name the `date`, and the `baseline` of Sentinel-2's processing.
+        sensor: What goes before its band numbers, see `geopeft_nb.bands`.
+        scale: Of the numbers.
+        offset: Of the numbers.
+        fill: Number of pixels without data.
+        since: From this date on, and from baseline 04.00 on, `offset` applies; before it is 0.
+        bands: Bands in order, where the product has no other.
+        refused: Why it is not taken.
+    """
+
+    title: str
+    patterns: tuple[str, ...]
+    sensor: str = ""
+    scale: float = 10_000
+    offset: float = 0
+    fill: float = 0
+    since: str = ""
+    bands: tuple[str, ...] = ()
+    refused: str = ""
+
+
+_LANDSAT, _DAY = r"_L2S[PR]_\d{6}_(?P<date>\d{8})_\d{8}_02_", r"(?P<date>\d{8})T\d{6}"
+PRODUCTS = (
+    Product(
+        "Sentinel-2", sensor="S2:", offset=-1_000, since="20220125",
+        patterns=(
+            rf"S2[A-D]_MSIL(?:1C|2A)_{_DAY}_N(?P<baseline>\d{{4}})_",
+            rf"/(?:L2A_)?T\d\d[A-Z]{{3}}_{_DAY}_(?:B\d|AOT|WVP|SCL)[^/]*$",
+            r"PRODUCT_TYPE=S2MSI[\s\S]*?PROCESSING_BASELINE=(?P<baseline>[\d.]+)",
+            r"PROCESSING_BASELINE=(?P<baseline>[\d.]+)[\s\S]*?PRODUCT_TYPE=S2MSI",
+        ),
+    ),
+    Product("HLS L30", (r"HLS\.L30\.T\w{5}\.(?P<date>\d{7})",), "L30:", fill=-9999),
+    Product("HLS S30", (r"HLS\.S30\.T\w{5}\.(?P<date>\d{7})",), "S30:", fill=-9999),
+    Product(
+        "Landsat 8/9 Collection 2 level 2", (r"L[CO]0[89]" + _LANDSAT,), "L8:", 1 / 2.75e-5,
+        -0.2 / 2.75e-5,
+    ),
+    Product(
+        "Landsat 4-7 Collection 2 level 2", (r"L[ET]0[457]" + _LANDSAT,), "L5:", 1 / 2.75e-5,
+        -0.2 / 2.75e-5,
+    ),
+    Product(
+        "Landsat level 1", (r"L[COTE]0[4-9]_L1\w\w_\d{6}_(?P<date>\d{8})",), "L8:",
+        refused="level 1 needs the sun's elevation: reflectance = (0.00002 x number - 0.1) / "
+        "sin(elevation). Take level 2, or say scale=50_000 * sin(elevation), offset=-5_000",
+    ),
+    Product("Planet SR", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS_SR(?:_clip|_harmonized)*\.",),
+            bands=RGBN),
+    Product(
+        "Planet radiance", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS(?:_clip)?\.",),
+        refused="it has radiance, whose coefficients stand in its XML. Take AnalyticMS_SR",
+    ),
+)  # fmt: skip
+
+
+def find_product(path: Path, tags: Mapping[str, str]) -> tuple[Product | None, date | None]:
+    """Recognise a product.
+
+    Args:
+        path: The file; its folders count, too.
+        tags: Of the file.
+
+    Returns:
+        The product, with the offset that holds for this file, or None; and its day, or None.
+    """
+    text = "/".join(("", *path.parts[-6:], *(f"{key}={value}" for key, value in tags.items())))
+    for product in PRODUCTS:
+        found = [match.groupdict() for x in product.patterns if (match := re.search(x, text))]
+        if not found:
+            continue
+        said = {key: value for part in found[::-1] for key, value in part.items() if value}
+        day, baseline = said.get("date", ""), said.get("baseline", "").replace(".", "")
+        if product.since and (baseline or day) < ("0400" if baseline else product.since):
+            product = product._replace(offset=0)
+        return product, read_day(day)
+    return None, read_day(next((tags[key] for key in DATE_TAGS if key in tags), ""))
+
+
+#: Tags with the day of acquisition; TIFFTAG_DATETIME is often that of the file.
+DATE_TAGS = ("ACQUISITION_DATE", "DATE_ACQUIRED", "SENSING_TIME", "DATATAKE_1_SENSING_START")
+
+
+def read_day(text: str) -> date | None:
+    """Read 20210601, 2021-06-01, 2021152 or what begins so; None for anything else."""
+    digits = re.sub(r"\D", "", text[:10].partition("T")[0])
+    try:
+        return datetime.strptime(digits, "%Y%m%d" if len(digits) == 8 else "%Y%j").date()
+    except ValueError:
+        return None
