@@ -164,8 +164,8 @@ class ChipDataset:
         samples = iter(self)
         while missing and (sample := next(samples, None)):
             target = sample[TASKS[self.task].target]
-            there = target.nonzero() if self.task == "multilabel" else target.unique()
-            missing -= {*there.flatten().tolist()}
+            there = target.nonzero() if self.task == "multilabel" else target
+            missing -= {*there.unique().tolist()}
         return [self.classes[index] for index in sorted(missing)]
 
     def check(self, name: str, image: Tensor, target: Tensor) -> None:
@@ -188,9 +188,8 @@ class ChipDataset:
         allowed = task.allowed or {self.ignore_index: "no label"} | dict(enumerate(self.classes))
         # as a number any goes, and NaN is one that is not known
         if not (task.dtype.is_floating_point or np.isin(target.numpy(), [*allowed]).all()):
-            unknown = sorted(set(target.unique().tolist()) - allowed.keys())
-            what = f"{task.target} of chip {name!r}"
-            raise GeopeftError(f"The {what} has unknown values {unknown}, not {allowed}.")
+            unknown = f"unknown values {sorted({*target.unique().tolist()} - allowed.keys())}"
+            raise GeopeftError(f"The {task.target} of chip {name!r} has {unknown}, not {allowed}.")
 
     def spread(self, at_most: int) -> Iterator[Sample]:
         """Read at most so many chips, evenly spread."""

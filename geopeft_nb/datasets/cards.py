@@ -42,7 +42,7 @@ class DataCard:
         leaks: What is known to stand on two sides all the same, with numbers.
         download: What would be downloaded, and how large it is.
         scale: What the numbers of the files are divided by.
-        sizes: The only chip sides that there are; empty where a chip can be cut into smaller ones.
+        whole: Whether chips cannot be cut into smaller ones.
         compressed: Whether chips take so long to decode that they are kept decoded.
     """
 
@@ -72,7 +72,7 @@ class DataCard:
     leaks: str = ""
     download: str = ""
     scale: float = 1
-    sizes: tuple[int, ...] = ()
+    whole: bool = False
     compressed: bool = False
 
 

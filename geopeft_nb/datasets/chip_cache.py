@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.files import cache_folder, check_space, checksum_of
 from geopeft_nb.writing import written_beside
-
-#: Nanoseconds in which a file may change twice without another time of change, with a margin.
-YOUNG = 2_000_000_000
 
 
 class ChipCache:
@@ -47,24 +41,23 @@ class ChipCache:
         Args:
             chip: Name of the chip.
             decode: Reads it from its own files.
-            sources: Its files: once the content of one has changed, the chip is decoded again. Only
-                a file of another size, time of change or inode is read to tell, for its checksum.
+            sources: Its files. Their checksums are part of the key, and no times: the checksum of
+                2 MB takes a millisecond, decoding them fifty.
 
         Returns:
             Arrays that belong to the caller.
         """
         if not self.enabled:
             return decode()
-        whose = repr((chip, [str(path.absolute()) for path in sources]))
-        digest = hashlib.sha256(whose.encode()).hexdigest()
-        file = self.folder / f"{re.sub('[^A-Za-z0-9]', '_', chip)[-50:]}-{digest}.npz"
-        states, kept = [_state(path) for path in sources], _load(file)
-        if kept and kept[1] == states:
-            return kept[0]
-        checksums = [checksum_of(path) for path in sources]  # before decoding: a change then shows
-        reading = kept[0] if kept and kept[2] == checksums else decode()
+        file = self.file(chip, sources)
+        if kept := _load(file):
+            return kept
+        reading = decode()
         try:
-            self._keep(file, reading, states, checksums)
+            check_space(self.folder, reading.image.nbytes, "A decoded chip")
+            about = json.dumps([reading.crs, reading.bounds])
+            with written_beside(file) as written:
+                np.savez(written, image=reading.image, target=reading.target, about=about)
         except OSError as error:
             self.enabled = False
             warnings.warn(
@@ -74,27 +67,18 @@ class ChipCache:
             )
         return reading
 
-    def _keep(self, file: Path, chip: Reading, *facts: list[Any]) -> None:
-        """Write a file whole or not at all."""
-        check_space(self.folder, chip.image.nbytes, "A decoded chip")
-        about = json.dumps([*facts, chip.crs, chip.bounds])
-        with written_beside(file) as written:
-            np.savez(written, image=chip.image, target=chip.target, about=about)
+    def file(self, chip: str, sources: Sequence[Path] = ()) -> Path:
+        """Return where a chip of this name is kept that was decoded from this content."""
+        content = repr((chip, [checksum_of(path) for path in sources]))
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
 
 
-def _state(path: Path) -> list[int]:
-    """Return what changes with a file, though not at once: of a young one no two are the same."""
-    found, now = path.stat(), time.time_ns()
-    changed = found.st_ctime_ns if now - found.st_ctime_ns > YOUNG else now
-    return [found.st_size, found.st_mtime_ns, changed, found.st_ino]
-
-
-def _load(file: Path) -> tuple[Reading, list[Any], list[Any]] | None:
-    """Return a kept chip, the states and the checksums of its files; None if damaged, or absent."""
+def _load(file: Path) -> Reading | None:
+    """Return a kept chip; None if there is none, or a damaged one."""
     try:
         with np.load(file) as kept:
-            states, checksums, crs, bounds = json.loads(kept["about"].item())
+            crs, bounds = json.loads(kept["about"].item())
             bounds = tuple(bounds) if bounds else None
-            return Reading(kept["image"], kept["target"], crs, bounds), states, checksums
+            return Reading(kept["image"], kept["target"], crs, bounds)
     except Exception:  # damage has many errors, and none matters: the chip is decoded again
         return None

@@ -129,29 +129,22 @@ class GeoData(Facts):
             frames: Dates of each image.
 
         Raises:
-            ValueError: See `check_sides`.
+            ValueError: A side has no chips, or one that is claimed to share no place with training
+                does.
         """
         part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
         data = cls(train, val, test, away, card, bands, regions, size, frames=frames)
-        data.check_sides()
-        return data
-
-    def check_sides(self) -> None:
-        """Check that each side has chips, and no place of training if the card claims so.
-
-        Raises:
-            ValueError: A side is empty, or some places are on two; the message names one.
-        """
-        trained = {chip.place for chip in self.train.chips}
-        for side, part in self.filled(self.parts).items():
-            both = trained & {chip.place for chip in part.chips}
-            if both and side.partition(":")[0] in self.card.claims:  # training is not among them
+        trained = {chip.place for chip in train.chips}
+        for side, found in data.filled(data.parts).items():
+            both = trained & {chip.place for chip in found.chips}
+            if both and side.partition(":")[0] in card.claims:  # training is not among them
                 raise GeopeftError(
-                    f"{len(both)} places of {self.card.name} are in training and in {side}, "
+                    f"{len(both)} places of {card.name} are in training and in {side}, "
                     f"{min(both)!r} among them. Give each place to one side only."
                 )
+        return data
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say in a few lines what is where; see `Facts`."""
@@ -179,8 +172,7 @@ def band_statistics(dataset: ChipDataset, at_most: int = 512) -> tuple[Tensor, T
     # no stack of all chips, and they may differ in size
     chips = (sample["image"].double().flatten(1) for sample in dataset.spread(at_most))
     sums = [(pixels.shape[1], pixels.sum(1), (pixels**2).sum(1)) for pixels in chips]
-    counts, totals, squares = zip(*sums, strict=True)
-    count, square = sum(counts), torch.stack(squares).sum(0)
-    mean = torch.stack(totals).sum(0) / count
+    count, total, square = (sum(part) for part in zip(*sums, strict=True))
+    mean = total / count
     variance = (square / count - mean**2).clamp(min=0) * count / max(1, count - 1)
     return mean.float(), variance.sqrt().float()

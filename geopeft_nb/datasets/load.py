@@ -56,7 +56,7 @@ def load_data(
         seed: Seed of the split by place, and of data that are generated.
         cache: Keep decoded chips on disk where decoding takes long (in the folder GEOPEFT_CACHE).
         **options: The data set's own options, which an error lists, for example
-            ``subset="mini"`` of sen1floods11, or ``task`` and ``shift`` of sandbox.
+            ``split="by_tile"`` of burn_scars, or ``task`` and ``shift`` of sandbox.
 
     Returns:
         Data with `.train`, `.val`, `.test` and `.holdout[region]`.
@@ -85,21 +85,19 @@ def _check_options(name: str, options: dict[str, Any], loader: Callable[..., Geo
 
 def leave_one_region_out(
     name: str,
-    regions: Sequence[str] | None = None,
     **arguments: Any,  # noqa: ANN401 - those of load_data
 ) -> Iterator[tuple[str, GeoData]]:
     """Load a data set once for each region, which is held out while the others are home.
 
     Args:
         name: A name that `gp.list_datasets()` lists.
-        regions: Regions to take; None takes all of the data set's.
         **arguments: Of `load_data`, except train_regions and holdout_regions.
 
     Yields:
         The name of the region that is held out, and the data.
 
     Raises:
-        ValueError: Fewer than two regions, or see `load_data`.
+        ValueError: See `load_data`.
 
     Example:
         >>> for away, data in leave_one_region_out("scenes"):
@@ -108,7 +106,7 @@ def leave_one_region_out(
         brandenburg 136 72
     """
     check_name("data set", name, LOADERS)
-    everywhere = tuple(regions) if regions is not None else LOADERS[name][0].regions
+    everywhere = LOADERS[name][0].regions
     for away in everywhere:
         home = [region for region in everywhere if region != away]
         yield away, load_data(name, train_regions=home, holdout_regions=[away], **arguments)

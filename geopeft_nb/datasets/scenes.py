@@ -52,7 +52,7 @@ def load_scenes(request: DataRequest) -> GeoData:
     Raises:
         OSError: The folder lacks one of them.
     """
-    folder = Path(request.root) if request.root is not None else data_folder() / "scenes"
+    folder = Path(request.root or data_folder() / "scenes")
     indices, bands = choose_bands(request.bands, CARD)
     size = request.size or CARD.size
     scenes = [scene_chips(folder / f"{region}.tif", size, indices) for region in CARD.regions]

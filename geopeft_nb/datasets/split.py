@@ -192,5 +192,4 @@ def shared_places(data: GeoData) -> pd.DataFrame:
             "shared_chips": sum(place in trained for place in places),
             "claims": name.partition(":")[0] in data.card.claims,
         }
-    del rows["train"]
-    return pd.DataFrame(rows).T.rename_axis("side")
+    return pd.DataFrame(rows).T.drop("train").rename_axis("side")

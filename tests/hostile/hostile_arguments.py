@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import os
 import pwd
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -115,7 +114,7 @@ def kept(room: Room, content: bytes) -> Callable[[], object]:
     """Leave a file in the cache of decoded chips that nobody of us wrote."""
     cache = ChipCache("toy", "key")
     cache.folder.mkdir(parents=True)
-    (cache.folder / f"a-{zlib.crc32(b'()'):08x}.npz").write_bytes(content)
+    cache.file("a").write_bytes(content)
     return lambda: cache.read("a", lambda: gp.load_backbone("decoded anew"))
 
 

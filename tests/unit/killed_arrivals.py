@@ -73,7 +73,7 @@ def cached(here: Path) -> str:
     for number in NUMBERS:
         decoded: list[int] = []
         found = kept.read(f"chip{number}", lambda n=number, d=decoded: (d.append(n), chip(n))[1])
-        if (found.image != number).any() or (decoded and f"chip{number}-" in str(there)):
+        if (found.image != number).any() or (decoded and kept.file(f"chip{number}").name in there):
             return "half"
     return "all" if len(there) == len(NUMBERS) else "nothing"
 

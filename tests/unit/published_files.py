@@ -193,7 +193,7 @@ def write_hdf5(path: Path, name: str, **changed: np.ndarray | None) -> None:
 
 
 def make_geobench(root: Path, name: str) -> None:
-    folder = root / "segmentation_v1.0" / geobench._SOURCES[name].folder
+    folder = root / "segmentation_v1.0" / geobench.FOLDERS[name][0]
     folder.mkdir(parents=True)
     (folder / "default_partition.json").write_text(json.dumps(PARTITIONS[name]))
     for chip in [chip for chips in PARTITIONS[name].values() for chip in chips]:
@@ -226,12 +226,12 @@ CASES = [
     ),
     *(
         Case(
-            source.card, lambda root, name=name: make_geobench(root, name),
+            card, lambda root, name=name: make_geobench(root, name),
             {("val" if side == "valid" else side): c for side, c in PARTITIONS[name].items()},
-            [f"segmentation_v1.0/{source.folder}/{PARTITIONS[name]['train'][0]}.hdf5"],
+            [f"segmentation_v1.0/{geobench.FOLDERS[name][0]}/{PARTITIONS[name]['train'][0]}.hdf5"],
             level=0.1 if name == "m_cashew_plantation" else 100.0,
         )
-        for name, source in geobench._SOURCES.items()
+        for name, card in ((card.name, card) for card in (geobench.CASHEW, geobench.SA_CROP))
     ),
     Case(eurosat.CARD, make_eurosat, {}, [eurosat_file("AnnualCrop_1")]),
 ]  # fmt: skip

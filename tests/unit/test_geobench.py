@@ -58,7 +58,7 @@ def with_chip(tmp_path: Path, name: str, **changed: np.ndarray | None) -> GeoDat
 
 @both
 def test_a_root_may_be_the_folder_itself_or_one_around_it(name: str, top: Path) -> None:
-    inside = top / "segmentation_v1.0" / geobench._SOURCES[name].folder
+    inside = top / "segmentation_v1.0" / geobench.FOLDERS[name][0]
     for root in (inside, inside.parent, top):
         assert len(gp.load_data(name, root=root).train) == 3
 
@@ -133,6 +133,6 @@ def test_unfit_chips_are_refused_by_name(
 
 @both
 def test_chips_of_one_are_not_taken_for_the_other(name: str, top: Path) -> None:
-    other = next(source.folder for key, source in geobench._SOURCES.items() if key != name)
+    other = next(own for key, (own, _) in geobench.FOLDERS.items() if key != name)
     with pytest.raises(ValueError, match="Is this the folder of another data set"):
         gp.load_data(name, root=top / "segmentation_v1.0" / other)

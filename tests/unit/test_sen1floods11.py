@@ -88,22 +88,6 @@ def test_the_leaks_that_the_card_states_are_those_of_the_lists(placeholders: Pat
     assert shared_places(data)["shared_chips"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.mirror
-def test_the_mini_subset_is_small_and_keeps_the_published_sides(placeholders: Path) -> None:
-    data = load(placeholders, subset="mini")
-    assert counts(data) == {"train": 18, "val": 6, "test": 6, "holdout:Bolivia": 6}
-    full = load(placeholders)
-    for side, part in data.parts.items():
-        chips = {chip.name: chip.region for chip in part.chips}
-        assert chips.keys() <= {chip.name for chip in full.parts[side].chips}
-        each = {"train": 3, "val": 1, "test": 1}.get(side)
-        events = dict.fromkeys(data.regions, each) if each else {"Bolivia": 6}
-        assert Counter(chips.values()) == events
-    assert len(data.regions) == 6 and data.card.regions == ("Bolivia", *data.regions)
-    real = sum(path.stat().st_size for path in paths(mirror_root(), REAL))
-    assert sum(counts(data).values()) * real < 90e6
-
-
 def mirror_root() -> Path:
     return next(f for f in mirror_folders() if (f / "sen1floods11").is_dir()) / "sen1floods11"
 

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ CARD = DataCard(
     homepage="https://huggingface.co/datasets/ibm-nasa-geospatial/hls_burn_scars",
     mean=(0.0525628887, 0.0779808834, 0.0946640745, 0.2139334530, 0.2355762571, 0.1710367799),
     std=(0.0308036711, 0.0375606678, 0.0549106970, 0.0701380521, 0.0910611823, 0.0835518017),
-    statistics_source="the repository of arXiv 2504.17397; TerraTorch has others for the same "
-    "files (means .0333 .0570 .0589 .2323 .1973 .1194)",
+    statistics_source="the repository of arXiv 2504.17397; TerraTorch has others for these files",
     split="lists of arXiv 2504.17397 (524 / 160 / 120 chips), not the two folders of the archive",
     claims=("holdout",),
     leaks="The published split is not geographic: 28 of the 71 MGRS tiles of test (55 of 120 "
@@ -106,8 +106,7 @@ def _find(request: DataRequest, by_tile: bool) -> common.Found:
         return [found.get(name, folder / name) for name in names]
 
     sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
-    everything = [chip for chips in sides.values() for chip in chips]
-    return common.Found({"all": everything} if by_tile else sides, files)
+    return common.Found({"all": [*chain(*sides.values())]} if by_tile else sides, files)
 
 
 def _describe(name: str, found: common.Found) -> Mapping[str, Any]:

@@ -110,11 +110,9 @@ def load_published(
     indices, bands = choose_bands(request.bands, card)
     choose_regions(card, request)
     size = request.size or card.size
-    fits = size in card.sizes if card.sizes else card.size % size == 0
-    if not fits:
-        allowed = " or ".join(map(str, card.sizes)) or f"a divisor of {card.size}"
+    if size != card.size and (card.whole or card.size % size):
+        allowed = f"{card.size}{'' if card.whole else ' or a divisor of it'}"
         raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
-    windows = [Cut("", 0, 0, size)] if card.sizes else cuts(card.size, size)
     found = find(request)
     check_complete(card, found)
     cache = ChipCache(card.name, repr((card.task, bands, size)), request.cache and card.compressed)
@@ -133,7 +131,8 @@ def load_published(
     def chips(name: str) -> list[Chip]:
         facts = describe(name, found)
         return [
-            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts) for cut in windows
+            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts)
+            for cut in cuts(card.size, size)
         ]
 
     sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
@@ -152,8 +151,8 @@ def check_complete(card: DataCard, found: Found) -> None:
     names = list(chain(*found.sides.values()))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise GeopeftError(
-            f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them: a score on "
-            "chips that were trained on says nothing. Restore the published files, each once."
+            f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them. Restore the "
+            "published files, each once."
         )
     files = {path for name in names for path in found.files(name)}
     folders = {path.parent for path in files}

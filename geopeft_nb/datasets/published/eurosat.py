@@ -46,7 +46,7 @@ CARD = DataCard(
     regions=("west", "centre", "east"),
     home=("west", "centre"),
     size=64,
-    sizes=(64,),  # a label need not hold for a part of its chip
+    whole=True,  # a label need not hold for a part of its chip
     scale=10_000,
     resolution=10.0,
     labels="from the European Urban Atlas, looked through by the authors; one for a whole chip",
@@ -63,18 +63,12 @@ CARD = DataCard(
         0.0245718, 0.0333008, 0.0395092, 0.0593751, 0.0566417, 0.0861184, 0.1086631, 0.1117982,
         0.0404920, 0.0004776, 0.1002588, 0.0761303, 0.1231586,
     ),
-    statistics_source=(
-        "torchgeo's EuroSATDataModule (MIT), divided by 10,000. Level 1C: reflectance at the top "
-        "of the atmosphere, haze included, not of the surface as in HLS"
-    ),
-    split=(
-        "by place, cells of 0.25 degrees of latitude and longitude: 60 / 20 / 20 % of the chips "
-        "of each home region; regions west of 3 degrees east, from 13 degrees on, and between"
-    ),
-    leaks=(
-        "none within a cell; chips on two sides of a cell's border may lie close to each other. "
-        "geopeft_tiny was pretrained on the images, not the labels, of 200 chips of all regions"
-    ),
+    statistics_source="torchgeo's EuroSATDataModule, divided by 10,000. Level 1C: reflectance at "
+    "the top of the atmosphere, haze included, not of the surface as in HLS",
+    split="by place, cells of 0.25 degrees: 60 / 20 / 20 % of the chips of each home region, which "
+    "lie west of 3 degrees east, from 13 degrees on, and between",
+    leaks="none within a cell; chips on two sides of a cell's border may lie close to each other. "
+    "geopeft_tiny was pretrained on the images, not the labels, of 200 chips of all regions",
     download="EuroSAT100.zip, about 10 MB; with subset='full' EuroSATallBands.zip, about 2 GB",
 )  # fmt: skip
 
@@ -130,17 +124,10 @@ def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     (path,) = found.files(name)
     with open_raster(path) as raster:
         crs, bounds = raster.crs and raster.crs.to_string(), tuple(raster.bounds)
-        location = centre(crs, bounds)
-    if not location:
+    if not (location := centre(crs, bounds)):
         raise GeopeftError(f"{path} does not say where it lies. Restore it.")
-    latitude, longitude = location
-    return {
-        "region": region_of(longitude),
-        "place": place_of(latitude, longitude),
-        "location": location,
-        "crs": crs,
-        "bounds": bounds,
-    }
+    where = {"region": region_of(location[1]), "place": place_of(*location), "location": location}
+    return {**where, "crs": crs, "bounds": bounds}
 
 
 def region_of(longitude: float) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +53,7 @@ CASHEW = DataCard(
     home=("benin",),
     size=256,
     resolution=10.0,
-    labels="polygons from the ground with GPS, corrected on Airbus Pleiades imagery by "
-    f"TechnoServe; {_ALL_COUNT}",
+    labels=f"polygons from the ground, corrected on Pleiades images; {_ALL_COUNT}",
     licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of TechnoServe)",
     citation=f"{_CITE}; TechnoServe, Cashew Plantations in Benin, doi 10.34911/rdnt.hfv20i",
     homepage=f"https://huggingface.co/datasets/{_HUB}",
@@ -70,13 +69,11 @@ CASHEW = DataCard(
     statistics_source="GEO-Bench, as arXiv 2504.17397 uses them, divided by 10,000",
     split="GEO-Bench's default partition (1,350 / 400 / 50 chips)",
     claims=(),
-    leaks="By its published converter, GEO-Bench cut one area of 1,122 x 1,186 px into 72 squares "
-    "of 256 px that begin every 128 px, and took each on 25 days. A square is on one side on all "
-    "days, but neighbouring squares share half of their ground. In 300 simulated splits of this "
-    "kind 95 % of the ground of validation and of test lay in training chips, with its labels. "
-    "The chips carry no coordinates to check it with.",
-    download=f"m-cashew-plant.zip from huggingface.co/datasets/{_HUB}, about 7 GB once extracted; "
-    "no checksum is published",
+    leaks="By its converter one area was cut into squares of 256 px that begin every 128 px, each "
+    "on 25 days. A square is on one side on all days, but neighbours share half of their ground: "
+    "in 300 simulated splits 95 % of that of validation and test lay in training chips. The chips "
+    "carry no coordinates to check it with.",
+    download=f"m-cashew-plant.zip from {_HUB}, about 7 GB extracted; no checksum is published",
 )  # fmt: skip
 
 SA_CROP = replace(
@@ -94,8 +91,7 @@ SA_CROP = replace(
     ),
     regions=("western_cape",),
     home=("western_cape",),
-    labels="fields surveyed from the air and by car, 2017-2018, Western Cape Department of "
-    f"Agriculture; {_ALL_COUNT}",
+    labels=f"fields surveyed from the air and by car, 2017-2018; {_ALL_COUNT}",
     licence="CC-BY-SA-4.0 (GEO-Bench), CC-BY-4.0 (the original of Radiant Earth)",
     citation=f"{_CITE}; Western Cape Department of Agriculture and Radiant Earth Foundation "
     "(2021), doi 10.34911/rdnt.j0co8q",
@@ -111,50 +107,20 @@ SA_CROP = replace(
     statistics_source="GEO-Bench, as arXiv 2504.17397 uses them",
     reflectance=False,
     split="GEO-Bench's default partition (3,000 / 1,000 / 1,000 chips)",
-    leaks="By its published converter, GEO-Bench took a tile on up to 5 days, all on one side. "
-    "Whether neighbouring tiles are on two sides cannot be checked: the chips carry no coordinates "
-    "that tell them apart.",
-    download=f"m-SA-crop-type.zip from huggingface.co/datasets/{_HUB}, about 9 GB once extracted; "
-    "no checksum is published",
+    leaks="A tile on up to 5 days is on one side. Whether neighbouring tiles are on two cannot be "
+    "checked: the chips carry no coordinates that tell them apart.",
+    download=f"m-SA-crop-type.zip from {_HUB}, about 9 GB extracted; no checksum is published",
 )  # fmt: skip
 
+#: Name -> its folder in GEO-Bench, and what its chips are called: <tile of four digits>_<number of
+#: the picture>, or a number alone.
+FOLDERS = {
+    CASHEW.name: ("m-cashew-plant", r"sample_\d+"),
+    SA_CROP.name: ("m-SA-crop-type", r".*_\d{4}_\d+"),
+}
 #: How the cashew area was cut: days of each square, squares in a row, pixels from one to the next,
 #: and the last ones' top and left, which end with the area.
 _DAYS, _COLUMNS, _STEP, _LAST = 25, 8, 128, (1186 - 256, 1122 - 256)
-
-
-def _corner(name: str) -> tuple[int, int]:
-    """Return top and left of a cashew chip in its area, by its number: ``sample_<number>``."""
-    row, column = divmod(int(name.rpartition("_")[2]) // _DAYS, _COLUMNS)
-    return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
-
-
-def _square(name: str) -> str:
-    """Name the square of a cashew chip: the same ground on all days."""
-    return "square-{}-{}".format(*_corner(name))
-
-
-class _Source(NamedTuple):
-    """What sets the two apart: their folder in GEO-Bench, and what shares ground."""
-
-    card: DataCard
-    folder: str
-    names: str  # of chips, as a regular expression
-    place: Callable[[str], str]
-
-    @property
-    def archive(self) -> FileEntry:
-        path = f"segmentation_v1.0/{self.folder}.zip"
-        url = f"https://huggingface.co/datasets/{_HUB}/resolve/main/{path}"
-        return FileEntry(f"geo-bench-1.0/{path}", url=url, licence="CC-BY-SA-4.0")
-
-
-_SOURCES = {
-    CASHEW.name: _Source(CASHEW, "m-cashew-plant", r"sample_\d+", _square),
-    SA_CROP.name: _Source(  # <tile of four digits>_<number of the picture>
-        SA_CROP, "m-SA-crop-type", r".*_\d{4}_\d+", lambda name: name.rpartition("_")[0]
-    ),
-}
 
 
 def load_cashew_plantation(request: DataRequest) -> GeoData:
@@ -172,7 +138,7 @@ def load_cashew_plantation(request: DataRequest) -> GeoData:
 
     Source: GEO-Bench, https://arxiv.org/abs/2306.03831
     """
-    return _load(request, _SOURCES[CASHEW.name])
+    return _load(CASHEW, request)
 
 
 def load_sa_crop_type(request: DataRequest) -> GeoData:
@@ -180,47 +146,57 @@ def load_sa_crop_type(request: DataRequest) -> GeoData:
 
     Arguments, errors and source are those of `load_cashew_plantation`.
     """
-    return _load(request, _SOURCES[SA_CROP.name])
+    return _load(SA_CROP, request)
+
+
+def _load(card: DataCard, request: DataRequest) -> GeoData:
+    import h5py  # noqa: F401 - refused here, and not when the first chip is read
+
+    return common.load_published(request, card, partial(_find, card), _describe, _read)
 
 
 def mirror_files(name: str) -> list[FileEntry]:
     """Return the files that a mirror needs: the archive of one of the data sets."""
-    return [_SOURCES[name].archive]
+    path = f"segmentation_v1.0/{FOLDERS[name][0]}.zip"
+    url = f"https://huggingface.co/datasets/{_HUB}/resolve/main/{path}"
+    return [FileEntry(f"geo-bench-1.0/{path}", url=url, licence="CC-BY-SA-4.0")]
 
 
-def _load(request: DataRequest, source: _Source) -> GeoData:
-    import h5py  # refused here, and not when the first chip is read, where it is not installed
-
-    where = {"region": source.card.home[0]}
-    return common.load_published(
-        request, source.card, partial(_find, source=source),
-        lambda name, _: {**where, "place": source.place(name)}, partial(_read, h5py.File),
-    )  # fmt: skip
-
-
-def _find(request: DataRequest, source: _Source) -> common.Found:
-    folder = common.unpack(source.card.name, [source.archive], request)
-    partitions = common.files_in(folder, "**/default_partition.json", source.card)
-    file = min(partitions, key=lambda path: path.parent.name != source.folder)
+def _find(card: DataCard, request: DataRequest) -> common.Found:
+    own, called = FOLDERS[card.name]
+    folder = common.unpack(card.name, mirror_files(card.name), request)
+    partitions = common.files_in(folder, "**/default_partition.json", card)
+    file = min(partitions, key=lambda path: path.parent.name != own)
     sides: dict[str, list[str]] = read_text(
         file,
         lambda text: {ours: [*map(str, json.loads(text)[side])] for side, ours in SIDES.items()},
     )
-    names = chain(*sides.values())
-    if strange := [chip for chip in names if not re.fullmatch(source.names, chip)]:
+    if strange := [x for x in chain(*sides.values()) if not re.fullmatch(called, x)]:
         raise GeopeftError(
-            f"{file} lists {strange[0]!r}, and chips of {source.card.name} are {source.names}. Is "
-            "this the folder of another data set?"
+            f"{file} lists {strange[0]!r}, and chips of {card.name} are {called}. Is this the "
+            "folder of another data set?"
         )
     notes: tuple[str, ...] = ()
-    if source.card is CASHEW:
-        shared = overlapping(sides)
+    if card is CASHEW:
+        shared = [f"{n:,} of {len(sides[side]):,}" for side, n in overlapping(sides).items()]
         notes = (
-            f"By the numbers in their names, {shared['val']:,} of {len(sides['val']):,} validation "
-            f"and {shared['test']:,} of {len(sides['test']):,} test chips share ground with "
-            "training.",
+            f"By the numbers in their names, {shared[1]} validation and {shared[2]} test chips "
+            "share ground with training.",
         )
     return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")], notes=notes)
+
+
+def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
+    tile, _, _ = name.rpartition("_")
+    if tile == "sample":
+        return {"region": "benin", "place": "square-{}-{}".format(*_corner(name))}
+    return {"region": "western_cape", "place": tile}
+
+
+def _corner(name: str) -> tuple[int, int]:
+    """Return top and left of a cashew chip in its area, by its number: ``sample_<number>``."""
+    row, column = divmod(int(name.rpartition("_")[2]) // _DAYS, _COLUMNS)
+    return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
 
 
 def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -232,11 +208,11 @@ def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
     }
 
 
-def _read(
-    opened: Callable[..., Any], name: str, found: common.Found, indices: list[int], cut: Cut
-) -> Reading:
+def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
+    import h5py
+
     window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
-    with opened(regular_file(*found.files(name)), "r") as file:
+    with h5py.File(regular_file(*found.files(name)), "r") as file:
         keys = {f"band {match[1]}": match for key in file if (match := _KEY.fullmatch(key))}
         bands = [keys[f"band {NUMBERS[index]}"] for index in indices]
         image = np.stack([_own(file, band[0])[window] for band in bands])

@@ -83,7 +83,7 @@ CARD = DataCard(
     regions=(*_HOME, "austria", "ireland"),
     home=_HOME,
     size=128,
-    sizes=(128, 120),  # padded as in the paper, or the bare patch
+    whole=True,  # a patch of 120 pixels, padded as in the paper
     scale=10_000,
     compressed=True,
     resolution=10.0,
@@ -97,13 +97,11 @@ CARD = DataCard(
     std=tuple(std / 10_000 for _, std, _ in _BANDS.values()),
     statistics_source="arXiv 2504.17397: BigEarthNet v2 at 120 x 120 px, nearest neighbour",
     split="published with arXiv 2504.17397: at least 250 chips of each class in train and 50 in "
-    "val and test, without Austria and Ireland, which are held out (417 and 390 chips; there "
-    "agro-forestry is absent, and beaches and coastal wetlands have 21 and 6 chips)",
+    "val and test; Austria and Ireland, where agro-forestry is absent, are held out",
     leaks="No ground is on two sides, on another day neither; but 31 of the 946 validation chips "
     "touch a training chip. From training to test it is more than 10 km, to the held-out countries "
     "more than 170 km.",
-    download="BigEarthNet v2 as a whole, though 1.3 % of it is used: Sentinel-2 in two parts "
-    "(549,488 patches, tens of GB), reference maps and the table; only what is used is unpacked",
+    download="BigEarthNet v2 as a whole, tens of GB, though only 1.3 % of it is used and unpacked",
 )  # fmt: skip
 
 #: Code of CORINE Land Cover -> class; -2, which no mask may have, where there is no such code.
@@ -111,8 +109,8 @@ _CLASS_OF = np.full(1 << 16, -2, np.int8)
 _CLASS_OF[list(UNLABELLED)] = -1
 for _index, (_, _codes) in enumerate(CLASSES.values()):
     _CLASS_OF[list(_codes)] = _index
-#: Side of a patch in pixels of 10 m.
-SIDE = 120
+#: Side of a patch in pixels of 10 m, and what is added to it.
+SIDE, PAD = 120, 8
 #: Zone of a held-out tile -> its country. Portugal lies in zone 29, too, but is not held out.
 _ZONES = {"33": "austria", "29": "ireland"}
 LISTS = {side: f"reBEN/reBEN_7k/{side}" for side in SIDES} | {"holdout": "reBEN/reBEN_7k/ood"}
@@ -120,13 +118,8 @@ TASKS = {
     "segmentation": CARD,
     "multilabel": replace(CARD, task="multilabel", predicts="which of 19 land covers are there"),
 }
-
-_URL = (
-    "https://huggingface.co/datasets/torchgeo/bigearthnet/resolve/"
-    "3cf3a5910a5302d449fdb8e570e5b78de24fe07f/V2"
-)
-
-
+_COMMIT = "3cf3a5910a5302d449fdb8e570e5b78de24fe07f"
+_URL = f"https://huggingface.co/datasets/torchgeo/bigearthnet/resolve/{_COMMIT}/V2"
 #: Files of the mirror, by name.
 FILES = {
     name: FileEntry(
@@ -156,9 +149,8 @@ def load_reben(request: DataRequest, *, task: str = "segmentation") -> GeoData:
     those that the authors held out.
 
     Args:
-        request: What was asked for. Of ``size`` 128 (the default) a patch is padded at the right
-            and the bottom as in the paper, its image mirrored and its mask with -1; 120 is the
-            bare patch.
+        request: What was asked for. A patch is padded to 128 pixels at the right and the bottom as
+            in the paper, its image mirrored and its mask with -1.
         task: ``"segmentation"`` for the land cover of each pixel, or ``"multilabel"`` for the 19
             zeros and ones that BigEarthNet gives each patch.
 
@@ -232,20 +224,19 @@ def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
 
 def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
     """Read a patch, repeat the pixels of coarser bands, and pad it."""
-    files, extra = found.files(name), cut.side - SIDE
-    squares = []
+    files, squares = found.files(name), []
     for index in indices:
         times = list(_BANDS.values())[index][2] // 10
         pixels, crs, bounds = common.read_raster(files[index], [0], Cut("", 0, 0, SIDE // times))
         pixels = pixels[0].repeat(times, axis=0).repeat(times, axis=1)
-        squares.append(np.pad(pixels, (0, extra), mode="reflect"))
+        squares.append(np.pad(pixels, (0, PAD), mode="reflect"))
     if bounds:
         left, bottom, right, top = bounds
-        bounds = (left, bottom - 10 * extra, right + 10 * extra, top)
+        bounds = (left, bottom - 10 * PAD, right + 10 * PAD, top)
     if len(files) == len(_BANDS):
         target = np.isin(list(CLASSES), found.facts[name][1])
     else:
         codes, *_ = common.read_raster(files[-1], [0], Cut("", 0, 0, SIDE))
         mask = _CLASS_OF[codes[0].astype(np.uint16)]
-        target = np.pad(mask, (0, extra), constant_values=-1)
+        target = np.pad(mask, (0, PAD), constant_values=-1)
     return Reading(np.stack(squares), target, crs, bounds)

@@ -7,19 +7,15 @@ out. Source: Bonafilia et al., CVPR workshops 2020, https://github.com/cloudtost
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
-from functools import partial
+from itertools import chain
 from typing import Any
-
-import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
-from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry, fetch_many, find_dataset
 
 #: Event -> when Sentinel-2 passed, by the data set's Sen1Floods11_Metadata.geojson, in which Mekong
@@ -46,8 +42,7 @@ CARD = DataCard(
     resolution=10.0,
     labels="drawn by hand; -1 where there is no label",
     licence="CC-BY-4.0; contains modified Copernicus Sentinel data",
-    citation="Bonafilia, Tellman, Anderson, Issenberg: Sen1Floods11: a georeferenced dataset to "
-    "train and test deep learning flood algorithms for Sentinel-1. CVPR Workshops 2020",
+    citation="Bonafilia, Tellman, Anderson, Issenberg: Sen1Floods11. CVPR Workshops 2020",
     homepage="https://github.com/cloudtostreet/Sen1Floods11",
     default_bands=HLS_BANDS,
     mean=(
@@ -65,8 +60,8 @@ CARD = DataCard(
     leaks="each of the ten events is in training, validation and test: all 89 validation and all "
     "90 test chips show the same flood as 10 to 41 training chips, and may lie side by side with "
     "them. Only held-out regions are other floods.",
-    download="446 chips one by one from storage.googleapis.com/sen1floods11, about 1 GB (2.3 MB "
-    "for the chip that was measured, 7.3 MB uncompressed); subset='mini': 36 chips, about 85 MB",
+    download="446 chips one by one from storage.googleapis.com/sen1floods11, about 1 GB; with "
+    "train_regions= and holdout_regions= those of these floods only",
 )  # fmt: skip
 
 #: Side of the published lists.
@@ -74,40 +69,16 @@ LISTS = {
     "train": "sen1floods11/train_data", "val": "sen1floods11/valid_data",
     "test": "sen1floods11/test_data", "holdout": "sen1floods11/bolivia_data",
 }  # fmt: skip
-#: The mini subset takes so many chips from the top of each list, of each of its events. 36 chips
-#: of the measured size are 85 MB; with 10 m bands that do not compress at all, 120 MB.
-MINI_CHIPS = {"train": 3, "val": 1, "test": 1, "holdout": 6}
-_MINI_EVENTS = ("Bolivia", "Ghana", "India", "Paraguay", "Spain", "Sri-Lanka", "USA")
-_MINI = replace(
-    CARD,
-    title="Sen1Floods11 (mini)",
-    regions=_MINI_EVENTS,
-    home=_MINI_EVENTS[1:],
-    split="of the published lists the first 3 training, 1 validation and 1 test chips of each of "
-    "six flood events, and the first 6 of Bolivia, held out",
-    leaks="each of the six events is in training, validation and test, and chips of one event may "
-    "lie side by side. Only held-out regions are other floods.",
-)
-#: Subset -> its card, and how many chips of an event it takes at most from each list.
-SUBSETS = {"full": (CARD, dict.fromkeys(LISTS, 446)), "mini": (_MINI, MINI_CHIPS)}
-
 _HAND = "v1.1/data/flood_events/HandLabeled"
 
 
-def load_sen1floods11(request: DataRequest, *, subset: str = "full") -> GeoData:
+def load_sen1floods11(request: DataRequest) -> GeoData:
     """Load Sen1Floods11, cut smaller if asked; see `load_data`.
 
     Without a root each file is looked for by itself, so that a mirror may have only some chips. The
     others are downloaded, if they are of the regions that were asked for.
-
-    Args:
-        request: What was asked for.
-        subset: ``"mini"`` takes 36 chips of seven events, enough to try things out.
     """
-    check_name("subset of sen1floods11", subset, SUBSETS)
-    card, at_most = SUBSETS[subset]
-    find = partial(_find, card=card, at_most=at_most)
-    return common.load_published(request, card, find, _describe, common.read_pair)
+    return common.load_published(request, CARD, _find, _describe, common.read_pair)
 
 
 def mirror_files(name: str) -> list[FileEntry]:
@@ -127,20 +98,18 @@ def _entry(path: str) -> FileEntry:
     return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
 
 
-def _find(request: DataRequest, card: DataCard, at_most: Mapping[str, int]) -> common.Found:
+def _find(request: DataRequest) -> common.Found:
     root = find_dataset(CARD.name, request.root) if request.root else None
-    home, away = choose_regions(card, request)
-    sides = {}
-    for side, name in LISTS.items():
-        chips = pd.Series(common.split_list(name, request.download))
-        events = chips.map(_event)
-        taken = events.isin([*home, *away]) & (events.groupby(events).cumcount() < at_most[side])
-        sides[side] = chips[taken].tolist()  # of no other event anything is downloaded
-    names = _paths([chip for chips in sides.values() for chip in chips])
+    asked = {*chain(*choose_regions(CARD, request))}  # of no other event anything is downloaded
+    sides = {
+        side: [chip for chip in common.split_list(name, request.download) if _event(chip) in asked]
+        for side, name in LISTS.items()
+    }
+    names = _paths([*chain(*sides.values())])
     if root:
         paths = [root / name for name in names]
     else:
-        paths = fetch_many([*map(_entry, names)], f"the chips of {card.title}", request.download)
+        paths = fetch_many([*map(_entry, names)], f"the chips of {CARD.title}", request.download)
     where = dict(zip(names, paths, strict=True))
     return common.Found(sides, lambda chip: [where[name] for name in _paths([chip])])
 
