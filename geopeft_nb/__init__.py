@@ -35,6 +35,7 @@ _ROOMS = {
     "evaluation.regions": "evaluate plot_reports",
     "maps.compare": "map_regions",
     "maps.data_card": "data_card",
+    "maps.scene": "map_scene",
     "memory.frugal": "list_recipes",
     "memory.plan": "measure_memory memory_plan",
     "memory.shortage": "OutOfMemory",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.maps.data_card import data_card
+    from geopeft_nb.maps.scene import map_scene
     from geopeft_nb.memory.frugal import list_recipes
     from geopeft_nb.memory.plan import measure_memory, memory_plan
     from geopeft_nb.memory.shortage import OutOfMemory

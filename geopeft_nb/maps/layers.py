@@ -1,31 +1,68 @@
-"""Layers of a map: what a prediction gets wrong, colours, web mercator, data addresses.
-
-A class layer is uint8 with a code per pixel: its class, the number of classes for "no label", and
-`GAP` where no chip lies. Painted it is (H, W, 4) uint8 and clear there, as pictures are.
-"""
+"""Layers of a map: codes and what they mean, what a prediction gets wrong, web mercator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.maps.grid import Grid
-from geopeft_nb.pictures.show import data_address
 
 #: Colours of what a prediction gets wrong (Okabe-Ito, told apart with any colour vision).
-MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR = "#D55E00", "#CC79A7", "#9A9A9A"
+MISSED_COLOUR, FALSE_ALARM_COLOUR, GREY = "#D55E00", "#CC79A7", "#9A9A9A"
+#: What a legend has for pixels that are striped in grey.
+STRIPES = "stripes"
 #: Codes of a difference layer. With more than two classes every error is MISSED ("wrong class").
 CORRECT, MISSED, FALSE_ALARM, UNLABELLED = 0, 1, 2, 3
-#: Code of pixels that no chip covers, in class and difference layers.
+#: Code of pixels of which nothing is known; it is clear.
 GAP = 255
-#: Colour per code of a difference layer. A veil over what is right lets single errors stand out.
-DIFFERENCE_COLOURS = ("#FFFFFF99", MISSED_COLOUR, FALSE_ALARM_COLOUR, IGNORED_COLOUR)
 
-_Bounds = tuple[tuple[float, float], tuple[float, float]]
-_WEB_SIDE = 1400  # longest side in pixels of a layer in the interactive map
+
+@dataclass(frozen=True)
+class Layer:
+    """A code for each pixel, and how it is shown.
+
+    Attributes:
+        name: Its name in the controls.
+        codes: (H, W) uint8, `GAP` where nothing is known.
+        legend: Meaning -> ``"#rrggbb"``, or `STRIPES`.
+        colours: Code -> ``"#rrggbb"`` or ``"#rrggbbaa"``; those of the legend by default.
+        words: Code -> what a click says; those of the legend by default.
+        caption: What stands above it in the figure; its name by default.
+        striped: (H, W) bool, True where the ground is striped in grey, or None.
+    """
+
+    name: str
+    codes: NDArray[np.uint8]
+    legend: Mapping[str, str]
+    colours: Sequence[str] = ()
+    words: Sequence[str] = ()
+    caption: str = ""
+    striped: NDArray[np.bool_] | None = None
+
+    @property
+    def table(self) -> tuple[list[str], list[str]]:
+        """Colours and words of the codes from 0 on; codes beyond are clear."""
+        shown = {words: colour for words, colour in self.legend.items() if colour != STRIPES}
+        return [*(self.colours or shown.values())], [*(self.words or shown)]
+
+    @property
+    def stripes(self) -> NDArray[np.bool_]:
+        """Where a grey stripe lies: some 80 diagonal ones over a layer."""
+        if self.striped is None:
+            return np.zeros(self.codes.shape, bool)
+        row, column = np.indices(self.codes.shape)
+        width = max(1, max(self.codes.shape) // 160)
+        return self.striped & ((row + column) // width % 2 == 0)
+
+    def painted(self) -> NDArray[np.uint8]:
+        """Return its colours (H, W, 4)."""
+        values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in self.table[0]))
+        table = np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)
+        grey = np.array([*bytes.fromhex(GREY[1:]), 255], np.uint8)
+        return np.where(self.stripes[..., None], grey, table[self.codes])
 
 
 def difference(
@@ -34,8 +71,8 @@ def difference(
     """Code where a prediction differs from the label.
 
     Args:
-        label: Class layer (H, W).
-        prediction: Class layer (H, W).
+        label: Classes (H, W); `count` is no label, `GAP` no chip.
+        prediction: Classes (H, W).
         count: Number of classes. With two, the second one can be missed or a false alarm.
 
     Returns:
@@ -49,51 +86,40 @@ def difference(
     return codes.astype(np.uint8)
 
 
-def paint(codes: NDArray[np.uint8], colours: Sequence[str]) -> NDArray[np.uint8]:
-    """Paint codes (H, W) in #rrggbb or #rrggbbaa, (H, W, 4); codes without colour are clear."""
-    values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
-    return np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)[codes]
-
-
-def warp(layer: NDArray[np.uint8], grid: Grid) -> tuple[NDArray[np.uint8], _Bounds]:
-    """Bring a layer to web mercator, between whose corners Leaflet stretches a picture.
+def warp(
+    bands: NDArray[np.uint8], grid: Grid, nothing: int, side: int
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """Bring pixels to web mercator, between whose corners a page stretches a picture.
 
     Nearest neighbour throughout: colours of classes must not be mixed, and the image then shows
     exactly the pixels that were classified.
 
     Args:
-        layer: Colours (H, W, 4).
-        grid: The region's grid. A contact sheet is returned as it is, in pixel coordinates.
+        bands: Colours or codes (B, H, W).
+        grid: Their grid. Pixels of a contact sheet stay where they are.
+        nothing: Value of pixels of which nothing is known.
+        side: Pixels of the longest side at most.
 
     Returns:
-        The layer on the new grid, and its ((south, west), (north, east)) in degrees.
+        Pixels (B, h, w), and their left, top, right and bottom edge: in metres, with y growing to
+        the south, or in pixels.
     """
     if grid.crs is None:
-        return layer, ((0.0, 0.0), (float(grid.height), float(grid.width)))
+        step = -(-max(grid.height, grid.width) // side)
+        return bands[:, ::step, ::step], (0.0, 0.0, float(grid.width), float(grid.height))
     from rasterio.transform import array_bounds, from_bounds, from_origin
-    from rasterio.warp import calculate_default_transform, reproject, transform
+    from rasterio.warp import calculate_default_transform, reproject
 
     target, width, height = calculate_default_transform(
         grid.crs, "EPSG:3857", grid.width, grid.height, *grid.bounds
     )
     west, south, east, north = array_bounds(height, width, target)
-    shrink = min(1.0, _WEB_SIDE / max(height, width))
+    shrink = min(1.0, side / max(height, width))
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
     warped, _ = reproject(
-        layer.transpose(2, 0, 1),
-        np.zeros((4, height, width), np.uint8),
-        src_transform=from_origin(*grid.origin, *grid.pixel),
-        src_crs=grid.crs,
-        dst_transform=from_bounds(west, south, east, north, width, height),
-        dst_crs="EPSG:3857",
-    )
-    longitudes, latitudes = transform("EPSG:3857", "EPSG:4326", [west, east], [south, north])
-    bounds = (latitudes[0], longitudes[0]), (latitudes[1], longitudes[1])
-    return warped.transpose(1, 2, 0), bounds
-
-
-def address(layer: NDArray[np.uint8], **options: Any) -> str:  # noqa: ANN401 (of Pillow)
-    """Encode a layer (H, W, 4) as a data address: WebP is small and keeps gaps transparent."""
-    from PIL import Image
-
-    return data_address(Image.fromarray(np.ascontiguousarray(layer)), "webp", **options)
+        bands, np.full((len(bands), height, width), nothing, np.uint8),
+        src_transform=from_origin(*grid.origin, *grid.pixel), src_crs=grid.crs,
+        dst_transform=from_bounds(west, south, east, north, width, height), dst_crs="EPSG:3857",
+        src_nodata=nothing, dst_nodata=nothing,
+    )  # fmt: skip
+    return warped, (west, -north, east, -south)

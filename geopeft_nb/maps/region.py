@@ -1,23 +1,22 @@
-"""What is shown: regions with label and predictions on one grid each, and their scores."""
+"""One region: its chips joined on one grid, predicted, and the scores of its test chips."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, mosaic_grid, sheet_grid
-from geopeft_nb.pictures.chips import picture_of
+from geopeft_nb.maps.layers import Layer
+from geopeft_nb.maps.views import View
+from geopeft_nb.pictures.chips import last_date, picture_of
+from geopeft_nb.pictures.show import short, visible
 from geopeft_nb.tasks import confusion, mean_iou
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from geopeft_nb.datasets.base import ChipDataset
     from geopeft_nb.datasets.geodata import GeoData
     from geopeft_nb.models import SegmentationModel
@@ -26,128 +25,95 @@ if TYPE_CHECKING:
 AT_MOST = 12
 
 
-@dataclass(frozen=True)
-class RegionView:
-    """What is shown of one region, on one grid.
-
-    Attributes:
-        region: Name of the region.
-        role: ``"home"`` where the model was trained nearby, ``"away"`` for a hold-out region.
-        chips: Which chips of the region are shown, in words.
-        grid: The pixel grid of all layers.
-        picture: Picture (H, W, 4) uint8, clear where there is no chip. At home it also shows the
-            training and validation chips between the test chips.
-        bands: What the picture shows, in words.
-        label: Class layer (H, W), see `geopeft_nb.maps.layers`.
-        predictions: Run name -> class layer (H, W).
-    """
-
-    region: str
-    role: str
-    chips: str
-    grid: Grid
-    picture: NDArray[np.uint8]
-    bands: str
-    label: NDArray[np.uint8]
-    predictions: dict[str, NDArray[np.uint8]]
-
-
-@dataclass
-class Regions:
-    """All regions that a figure or an interactive map shows, and how the classes look.
-
-    Attributes:
-        views: One per region.
-        data: What `load_data` returned, with classes and their colours.
-    """
-
-    views: tuple[RegionView, ...]
-    data: GeoData
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Scores of the shown pixels: a row per region and run, and as columns ...
-
-        `miou`, the mean intersection over union of the classes that label or prediction hold, and
-        `wrong`, the share of the labelled pixels that got another class, both 0-1.
-        """
-        import pandas as pd
-
-        rows, count = [], len(self.data.classes)
-        for view in self.views:
-            known = view.label < count
-            for name, prediction in view.predictions.items():
-                truth, found = view.label[known].astype(int), prediction[known].astype(int)
-                miou = float(mean_iou(confusion(truth, found, count, layers.GAP)))
-                row = {"region": view.region, "role": view.role, "run": name, "miou": miou}
-                rows.append(row | {"wrong": float((truth != found).sum() / max(1, truth.size))})
-        return pd.DataFrame(rows)
-
-    @property
-    def legend(self) -> dict[str, str]:
-        """Meaning -> colour of everything that class and difference layers can show."""
-        classes = self.data.classes
-        entries = dict(zip(classes, self.data.colours, strict=True))
-        if len(classes) == 2:
-            first, second = classes
-            entries[f"missed: label {second}, predicted {first}"] = layers.MISSED_COLOUR
-            entries[f"false alarm: label {first}, predicted {second}"] = layers.FALSE_ALARM_COLOUR
-        else:
-            entries["wrong class"] = layers.MISSED_COLOUR
-        if any((view.label == len(classes)).any() for view in self.views):
-            entries["no label"] = layers.IGNORED_COLOUR
-        return entries
-
-    def painted(self, view: RegionView) -> dict[str, NDArray[np.uint8]]:
-        """Return label, predictions and differences of a view: name -> colours (H, W, 4)."""
-        count, colours = len(self.data.classes), (*self.data.colours, layers.IGNORED_COLOUR)
-        painted = {"Label": layers.paint(view.label, colours)}
-        for name, found in view.predictions.items():
-            wrong = layers.difference(view.label, found, count)
-            painted[f"Prediction: {name}"] = layers.paint(found, colours)
-            painted[f"Difference: {name}"] = layers.paint(wrong, layers.DIFFERENCE_COLOURS)
-        return painted
-
-
 def region_view(
     region: str, part: ChipDataset, runs: Mapping[str, SegmentationModel], data: GeoData
-) -> RegionView:
-    """Collect the chips of one region, predict them and join them on one grid.
+) -> tuple[View, list[dict[str, Any]]]:
+    """Predict the chips of a region, at home also those of training, and join them on one grid.
 
     Args:
         region: A home or hold-out region of the data.
-        part: Its chips, at least one.
+        part: Its test or hold-out chips, at least one.
         runs: Run name -> its model.
         data: What `load_data` returned.
 
     Returns:
-        The region's layers.
+        What is shown, and the scores of `part`, a row per run.
     """
-    home, samples, around = region in data.regions, list(part), []
-    grid = mosaic_grid(samples)
+    home, judged, around = region in data.regions, list(part), []
+    grid = mosaic_grid(judged)
     if grid is None:  # nothing to join them on
-        samples = list(part.spread(AT_MOST))
-        grid = sheet_grid(samples)
+        judged = list(part.spread(AT_MOST))
+        grid = sheet_grid(judged)
     elif home:
-        # Test chips are scattered over a home region: those between them show where they lie.
+        # Test chips are scattered over a home region: it is whole with those between them.
         between = [*data.train.in_region(region), *data.val.in_region(region)]
-        if wider := mosaic_grid([*samples, *between]):
+        if wider := mosaic_grid([*between, *judged]):
             grid, around = wider, between
 
-    images = [sample["image"].numpy() for sample in [*samples, *around]]
+    samples = [*around, *judged]
+    images, dates = zip(*(last_date(sample["image"].numpy()) for sample in samples), strict=True)
     picture, bands = picture_of(grid.paste(images, np.nan, np.float32), data.bands)
+    sides = [np.full(s["mask"].shape, i < len(around)) for i, s in enumerate(samples)]
+    trained = grid.paste(sides, False, bool)
+    count = len(data.classes)
     masks = [sample["mask"].numpy() for sample in samples]
-    codes = [np.where(mask == data.ignore_index, len(data.classes), mask) for mask in masks]
-    return RegionView(
-        region=region,
-        role="home" if home else "away",
-        chips=f"{len(samples)} of {len(part)} {'test' if home else 'hold-out'} chips",
-        grid=grid,
-        picture=np.dstack([picture, 255 * picture.any(axis=2).astype(np.uint8)]),
-        bands=bands,
-        label=grid.paste(codes, layers.GAP, np.uint8),
-        predictions={
-            name: grid.paste(model.predict(samples), layers.GAP, np.uint8)
-            for name, model in runs.items()
-        },
-    )
+    codes = [np.where(mask == data.ignore_index, count, mask) for mask in masks]
+    label = grid.paste(codes, layers.GAP, np.uint8)
+
+    unlabelled = {"no label": layers.GREY} if (label == count).any() else {}
+    classes = dict(zip(map(visible, data.classes), data.colours, strict=True))
+    predicted, differing, rows = [], [], []
+    for name, model in runs.items():
+        found = grid.paste(model.predict(samples), layers.GAP, np.uint8)
+        truth, answers = (x[(label < count) & ~trained].astype(int) for x in (label, found))
+        miou = float(mean_iou(confusion(truth, answers, count, layers.GAP)))
+        wrong = float((truth != answers).sum() / max(1, truth.size))
+        role = "home" if home else "away"
+        rows.append({"region": region, "role": role, "run": name, "miou": miou, "wrong": wrong})
+        caption = f"Prediction, {short(name)}: mIoU {miou:.2f}"
+        predicted.append(Layer(f"Prediction: {name}", found, classes, caption=caption))
+        caption = f"Differences, {short(name)}: {wrong:.1%} wrong"
+        errors = layers.difference(label, found, count)
+        differing.append(_differing(f"Difference: {name}", errors, classes, unlabelled, caption))
+    truths = [Layer("Label", label, classes | unlabelled)]
+    shown = [*truths, *predicted] if len(runs) == 1 else [*predicted, *truths]
+
+    role = "home: trained here" if home else "away: its labels were never seen"
+    chips = f"{len(judged)} of {len(part)} {'test' if home else 'hold-out'} chips"
+    clear = 255 * picture.any(axis=2).astype(np.uint8)
+    view = View(
+        visible(region),
+        visible(f"{region} ({role}) · scores of {chips} {grid.extent}"),
+        home, grid, [*shown, *differing], np.dstack([picture, clear]), bands + dates[0], trained,
+        _signs(grid, masks[0].shape, len(around)),
+    )  # fmt: skip
+    return view, rows
+
+
+def _differing(
+    name: str, codes: NDArray[np.uint8], classes: dict[str, str],
+    unlabelled: dict[str, str], caption: str,
+) -> Layer:  # fmt: skip
+    """Make the layer of what a prediction gets wrong, under a veil where it is right."""
+    errors = {"wrong class": layers.MISSED_COLOUR, " ": layers.FALSE_ALARM_COLOUR}
+    if len(classes) == 2:
+        first, second = classes
+        errors = {
+            f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
+            f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,
+        }
+    meanings = {"right": "#FFFFFF99", **errors, "no label": layers.GREY}
+    legend = {x: errors[x] for x in errors if x != " "} | unlabelled
+    return Layer(name, codes, legend, [*meanings.values()], [*meanings], caption)
+
+
+def _signs(grid: Grid, side: Sequence[int], trained: int) -> list[tuple[float, float, str]]:
+    """Name the two sides of the outline, each on the chip that has most of its kind around."""
+    if not trained:
+        return []
+    corners, kinds = np.array(grid.corners), np.arange(len(grid.corners)) < trained
+    near = (np.abs(corners[:, None] - corners) <= side).all(axis=2)
+    alike = (near & (kinds[:, None] == kinds)).sum(axis=1)
+    chosen = (alike * kinds).argmax(), (alike * ~kinds).argmax()
+    (down, across), (y, x) = corners[[*chosen]] + np.array(side) / 2
+    return [(float(across), float(down), "training"), (float(x), float(y), "test")]

@@ -37,6 +37,13 @@ def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArra
     return np.broadcast_to(drawn, (3, *usable.shape)).transpose(1, 2, 0), words
 
 
+def last_date(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """Take the last date (C, H, W) of an image (C, T, H, W), and say so; others stay."""
+    if image.ndim == 3:
+        return image, ""
+    return image[:, -1], f", the last of {image.shape[1]} dates"
+
+
 def coloured(
     mask: NDArray[np.int64], colours: Sequence[str], ignore_index: int
 ) -> NDArray[np.uint8]:

@@ -1,0 +1,81 @@
+"""A map in a notebook: a static figure first, then a page to move in; and both as files."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.maps.page import write_page
+from geopeft_nb.maps.views import Views
+from geopeft_nb.pictures.show import bundle, escaped, png, visible
+from geopeft_nb.writing import written_beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Map(Views):
+    """What a notebook shows as a static figure first, then as an interactive map."""
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The static matplotlib figure."""
+        from geopeft_nb.maps.figure import draw
+
+        return draw(self)
+
+    @cached_property
+    def page(self) -> str:
+        """The interactive map as HTML that needs neither network nor kernel."""
+        return write_page(self)
+
+    @property
+    def widget(self) -> Any:  # noqa: ANN401 (ipywidgets is imported only here)
+        """The interactive map as an ipywidgets box, which a saved notebook does not keep."""
+        import ipywidgets
+
+        words, height = escaped(self.title), 560 * len(self.views)  # until the page says its own
+        style = f"width:100%;height:{height}px;border:0"
+        frame = f'<iframe title="{words}" style="{style}" srcdoc="{escaped(self.page)}"></iframe>'
+        return ipywidgets.HTML(frame, layout=ipywidgets.Layout(width="100%"))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the figure as a PNG file, or the interactive map as one of HTML.
+
+        The page has all it needs in it, at most 5 MB, and opens without network.
+
+        Args:
+            path: A name that ends in ``.png`` or ``.html``.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: Another ending, or the file cannot be written.
+        """
+        target = Path(path)
+        if target.suffix not in (".png", ".html"):
+            raise GeopeftError(f"{target} ends in neither .png nor .html: a map is saved as these.")
+        content = png(self.figure, 100) if target.suffix == ".png" else self.page.encode()
+        with written_beside(target) as file:
+            file.write_bytes(content)
+        return target
+
+    def __repr__(self) -> str:
+        """Say what the figure shows, in words, also for those who cannot see it."""
+        lines = [f"{self.title}: {self.said[0]}", *self.said[1:]]
+        return visible("\n".join([*lines[:11], *["…"] * (len(lines) > 11)]))
+
+    def _ipython_display_(self) -> None:
+        """Display the static figure, then the interactive map below it."""
+        from IPython.display import display
+
+        display(self._repr_mimebundle_(), raw=True)
+        display(self.widget)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ANN401
+        """Return the static figure for a saved notebook: HTML with alt text, PNG and text."""
+        return bundle(png(self.figure, 100), repr(self))
