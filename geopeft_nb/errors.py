@@ -157,4 +157,69 @@ KINDS: dict[str, tuple[str, Callable[..., bool]]] = {
     "PeftConfig": ("configs of peft", _has("peft_type")),
     "Report": ("reports that evaluate returned", _has("table")),
     "Run": ("runs that fit returned", _has("model")),
+    "RunOrModel": ("runs of fit or models", _has("predict")),
     "Scene": ("results that predict_scene returned", _has("applicability")),
+    "SegmentationModel": ("models that build_model returned", _has("method_options")),
+}  # fmt: skip
+
+
+def check_values(values: Mapping[str, object], kinds: Mapping[str, object]) -> None:
+    """Refuse values of another kind than their annotations say, or of an absurd size.
+
+    The one place for it: for the arguments of all public functions, and for the options of data
+    sets, decoders and methods. What is annotated in words that `KINDS` lacks passes.
+
+    Args:
+        values: Argument -> what was given.
+        kinds: Argument -> its annotation.
+
+    Raises:
+        GeopeftError: A value is refused; the message says what is allowed.
+    """
+    for name, value in values.items():
+        text = inspect.formatannotation(kinds.get(name, Any)).strip("'\"")
+        kind = text.replace("str | os.PathLike[str]", "path")
+        if not any(_fits(name, value, word) for word in kind.split(" | ")):
+            raise _unfit(name, value, kind)
+
+
+def _fits(name: str, value: object, kind: str) -> bool:
+    """Tell whether a value is what an annotation such as "Mapping[str, Run]" says."""
+    outer, _, inner = kind.removesuffix("]").partition("[")
+    return outer not in KINDS or KINDS[outer][1](name, value, *filter(None, inner.split(", ")))
+
+
+def _unfit(name: str, value: object, kind: str) -> GeopeftError:
+    low, high = _bounds(name, "int" in kind)
+    kind = re.sub(r"tuple\[(\w+).*\]", lambda pair: f"{pair[0].count(',') + 1} {pair[1]}", kind)
+    called = re.sub(r"\w+", lambda word: KINDS[word[0]][0] if word[0] in KINDS else word[0], kind)
+    span = ("numbers", f"numbers from {low:,} to {high:,}")
+    for sign, word in (("[", " of "), (", ", " and "), (" | ", " or "), ("]", ""), span):
+        called = called.replace(sign, word)
+    return GeopeftError(f"{name} takes {called}, got {_shown(value)}.")
+
+
+def _shown(value: object) -> str:
+    plain = type(value).__module__ == "builtins" and not (
+        isinstance(value, int) and abs(value) > 10**99
+    )
+    return reprlib.repr(value) if plain else f"a {type(value).__name__}"
+
+
+def name_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function answer unknown options and unfit values in words, not by Python's TypeError.
+
+    All public functions do. Options that one hands on are checked where they arrive.
+    """
+    known = inspect.signature(function).parameters
+    kinds = {name: parameter.annotation for name, parameter in known.items()}
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        for option in () if hands_on else options:
+            check_name(f"option of {function.__name__}", option, known)
+        check_values(dict(zip(known, args, strict=False)) | options, kinds)
+        return function(*args, **options)
+
+    return checked

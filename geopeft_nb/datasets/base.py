@@ -178,7 +178,7 @@ class ChipDataset:
         task = TASKS[self.task]
         if not np.isfinite(image.numpy()).all():  # faster than torch's
             raise GeopeftError(f"Chip {name!r} has NaN or infinite values: fill or leave it out.")
-        shape, types = task.shape(len(self.classes), image.shape[1:]), (torch.float32, task.dtype)
+        shape, types = task.shape(len(self.classes), image.shape[-2:]), (torch.float32, task.dtype)
         # a map of one target may lack the axis of targets
         if shape not in (target.shape, (1, *target.shape)) or (image.dtype, target.dtype) != types:
             raise GeopeftError(

@@ -88,8 +88,9 @@ def map_regions(
 
 def _name_runs(run_or_runs: Any) -> dict[str, SegmentationModel]:  # noqa: ANN401 (one, several)
     """Give the model of every run a name: its method, and several in a list a number."""
-    if isinstance(run_or_runs, Mapping):
-        return {visible(name): getattr(run, "model", run) for name, run in run_or_runs.items()}
-    listed = isinstance(run_or_runs, list | tuple)
-    models = [getattr(run, "model", run) for run in (run_or_runs if listed else [run_or_runs])]
+    named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
+    runs = run_or_runs.values() if named else run_or_runs if listed else [run_or_runs]
+    models = [getattr(run, "model", run) for run in runs]
+    if named:
+        return dict(zip(map(visible, run_or_runs), models, strict=True))
     return {f"{x.method} {i}" if listed else x.method: x for i, x in enumerate(models, 1)}

@@ -50,11 +50,11 @@ class Layer:
 
     @property
     def stripes(self) -> NDArray[np.bool_]:
-        """Where a grey stripe lies: some 80 diagonal ones over a layer."""
+        """Where a grey stripe lies: some 50 diagonal ones over a layer."""
         if self.striped is None:
             return np.zeros(self.codes.shape, bool)
         row, column = np.indices(self.codes.shape)
-        width = max(1, max(self.codes.shape) // 160)
+        width = max(1, max(self.codes.shape) // 100)
         return self.striped & ((row + column) // width % 2 == 0)
 
     def painted(self) -> NDArray[np.uint8]:

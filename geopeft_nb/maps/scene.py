@@ -28,13 +28,13 @@ SIDE = 1400
 OUTSIDE = "outside what training saw"
 #: Upper ends of steps, their meaning and their colour, from light to dark.
 SURE: Steps = (
-    (0.5, "probability below 50 %", "#FDE725"), (0.7, "50 to 70 %", "#5EC962"),
-    (0.9, "70 to 90 %", "#21918C"), (np.inf, "90 % and more", "#3B528B"),
+    (0.5, "probability below 50 %", "#FDE725"), (0.7, "probability 50 to 70 %", "#5EC962"),
+    (0.9, "probability 70 to 90 %", "#21918C"), (np.inf, "probability over 90 %", "#3B528B"),
 )  # fmt: skip
 FAR: Steps = (
-    (0.5, "like training: at most half as far as 95 % of it", "#2166AC"),
-    (1.0, "as far as training reaches", "#92C5DE"),
-    (2.0, f"{OUTSIDE}: up to twice as far", "#FDAE61"),
+    (0.5, "distance up to half the threshold", "#2166AC"),
+    (1.0, "distance up to the threshold, as 95 % of training", "#92C5DE"),
+    (2.0, f"{OUTSIDE}: up to twice the threshold", "#FDAE61"),
     (np.inf, f"{OUTSIDE}: further", "#D7301F"),
 )
 
@@ -108,8 +108,8 @@ def _view(name: str, scene: Scene) -> View:
         layers[0] = replace(layers[0], striped=outside, legend=classes | {OUTSIDE: STRIPES})
         layers.append(_graded(f"Distance from training{end}", stored, values, words, FAR))
     place = visible(scene.path.stem)
-    every = f", drawn with every {step}th pixel" if step > 1 else ""
-    heading = f"{place}: {grid.extent}{every}"
+    thinned = f", one of {step} × {step} that the file has" if step > 1 else ""
+    heading = f"{place} {grid.extent}{thinned}"
     return View(place, heading, False, grid, layers, None, "", np.zeros(codes.shape, bool))
 
 

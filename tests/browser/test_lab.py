@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import nbformat
 import nbval_reference
 import pytest
 from lab_window import MINUTE, Lab, open_and_run, take
-from playwright.sync_api import Page, TimeoutError
+from playwright.sync_api import Page, TimeoutError, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("lab")]
 
@@ -37,8 +38,6 @@ DONE = """() => {
   return failed || (cells.length && cells.every((cell) => /\\[\\d+\\]/.test(number(cell))));
 }"""
 MOVING = "() => Object.values(window.liveViews).some((seen) => seen.length > 2)"
-LOADED = """() => [...document.querySelectorAll('.leaflet-container img.leaflet-image-layer')]
-  .filter((image) => image.complete && image.naturalWidth > 8).length"""
 
 
 class Seen(NamedTuple):
@@ -102,20 +101,21 @@ def test_live_view_ends_in_a_picture_with_words_for_screen_readers(seen: Seen) -
         assert "finished" in (picture.get_attribute("alt") or "")
 
 
-def test_map_shows_image_and_prediction(seen: Seen) -> None:
-    maps = seen.page.locator(".leaflet-container")
-    maps.first.wait_for(timeout=MINUTE)
-    seen.page.wait_for_function(f"() => ({LOADED})() >= 2", timeout=MINUTE)
-    for index in range(maps.count()):
-        layers = maps.nth(index).locator("img.leaflet-image-layer")
-        assert layers.count() >= 2
-        for box in (layers.nth(number).bounding_box() for number in range(layers.count())):
-            assert box and box["width"] > 50 and box["height"] > 50
-    take(seen.page, ".jp-OutputArea-output:has(.leaflet-container)", seen.screenshots / "map.png")
+def test_map_shows_image_and_prediction_and_tells_of_a_pixel(seen: Seen) -> None:
+    inside = seen.page.frame_locator(".jp-OutputArea-output iframe")
+    inside.locator("body[data-ready]").wait_for(timeout=MINUTE)
+    maps = inside.locator("canvas")
+    assert maps.count() == 2
+    for canvas in maps.all():
+        box = canvas.bounding_box()
+        assert box and box["width"] > 300 and box["height"] > 300
+        canvas.click(position={"x": box["width"] / 3, "y": box["height"] / 2})
+        expect(inside.locator("#said")).to_contain_text(re.compile("Label: .*Prediction: .*: "))
+    take(seen.page, ".jp-OutputArea-output:has(iframe)", seen.screenshots / "map.png")
 
 
 def test_pictures_in_outputs_are_drawn_and_have_alternative_text(seen: Seen) -> None:
-    pictures = seen.page.locator(".jp-OutputArea-output img:not(.leaflet-container img)")
+    pictures = seen.page.locator(".jp-OutputArea-output img")
     shown = [p for p in pictures.all() if p.is_visible()]
     assert shown
     for number, picture in enumerate(shown):

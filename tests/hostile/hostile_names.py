@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.maps.interactive import _legend
 from geopeft_nb.pictures.show import image_html
 from geopeft_nb.training.run import Run
 
@@ -75,7 +74,7 @@ def report(room: Room, name: str) -> str:
 
 def regions(room: Room, name: str) -> str:
     shown = gp.map_regions(*run_of(room, name))
-    return shown._repr_mimebundle_()["text/html"] + _legend(shown).value
+    return shown._repr_mimebundle_()["text/html"] + shown.page + shown.widget.value
 
 
 def model_card(room: Room, name: str) -> str:

@@ -122,12 +122,6 @@ def quiz(name: str) -> str:
     return write("01", [{"ask": name, "choice": [{"text": name, "why": name}]}])
 
 
-def values(widget: Any) -> list[str]:  # noqa: ANN401
-    """Return the HTML of a widget and of all within it."""
-    own = [widget.value] if type(widget).__name__ == "HTML" else []
-    return own + [x for inner in getattr(widget, "children", ()) for x in values(inner)]
-
-
 #: What is made of a name, as HTML.
 MAKERS: dict[str, Callable[[str], str]] = {
     "data": lambda name: run_named(name)[1]._repr_html_(),
@@ -142,7 +136,8 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "quiz": quiz,
     "picture": lambda name: bundle(png(Figure((1, 1))), name)["text/html"],
     "map": lambda name: bundle(b"", repr(map_named(name)))["text/html"],
-    "widget": lambda name: "".join(values(map_named(name).widget)),
+    "page": lambda name: map_named(name).page,
+    "widget": lambda name: map_named(name).widget.value,
 }
 
 
@@ -153,8 +148,7 @@ def model_card(name: str, folder: Path) -> str:
 
 
 def sent(name: str) -> str:
-    """Return as JSON what Jupyter sends to the live view and to the map's controls."""
+    """Return as JSON what Jupyter sends to the live view."""
     view, chips = live_view(name)
-    controls = map_named(name).widget.children[0].children[0]
     said = [{key: x for key, x in chip.items() if key != "picture"} for chip in chips["chips"]]
-    return json.dumps([view, said, chips["legend"], controls.options], ensure_ascii=False)
+    return json.dumps([view, said, chips["legend"]], ensure_ascii=False)

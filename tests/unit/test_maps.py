@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -17,7 +21,10 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
-from geopeft_nb.maps import figure, grid, layers
+from geopeft_nb.evaluation.scene import Scene
+from geopeft_nb.maps import figure, grid, layers, views
+from geopeft_nb.maps import page as page_module
+from geopeft_nb.maps import scene as scene_module
 from geopeft_nb.maps.region import AT_MOST
 from geopeft_nb.tasks import confusion, mean_iou
 
@@ -80,11 +87,16 @@ def decode(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
 
 
-def overlays(box: object) -> list[Any]:
-    """Return the leaflet maps inside a widget box."""
-    if type(box).__name__ == "Map":
-        return [box]
-    return [found for child in getattr(box, "children", ()) for found in overlays(child)]
+def content(page: str) -> dict[str, Any]:
+    """Return what a page shows."""
+    found = re.search(r'<script id="content" type="application/json">(.*?)</script>', page)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def codes(layer: dict[str, Any]) -> np.ndarray:
+    """Return the codes (H, W) that a page is sent for a layer."""
+    return decode(layer["source"])[..., 0]
 
 
 def read(*chips: Chip) -> list[dict[str, Any]]:
@@ -130,15 +142,16 @@ def test_warped_layer_covers_the_scene() -> None:
 
     joined = grid.mosaic_grid(read(*(chip(row, column) for row in range(3) for column in range(4))))
     assert joined is not None
-    codes = np.random.default_rng(0).integers(0, 2, (joined.height, joined.width), np.uint8)
-    warped, ((south, west), (north, east)) = layers.warp(layers.paint(codes, COLOURS), joined)
-    expected = transform_bounds("EPSG:32618", "EPSG:4326", *joined.bounds, densify_pts=21)
-    pixel = (east - west) / warped.shape[1]
+    sent = np.random.default_rng(0).integers(0, 2, (1, joined.height, joined.width), np.uint8)
+    warped, (west, top, east, bottom) = layers.warp(sent, joined, layers.GAP, 1400)
+    expected = transform_bounds("EPSG:32618", "EPSG:3857", *joined.bounds, densify_pts=21)
+    pixel = (east - west) / warped.shape[2]
     # Web mercator's pixels are whole, so an edge may lie up to one pixel outside.
-    assert np.array([west, south, east, north]) == pytest.approx(expected, abs=1.01 * pixel)
-    shown = {bytes(colour).hex() for colour in np.unique(warped.reshape(-1, 4), axis=0)}
-    assert shown == {"00000000", *(f"{c[1:].lower()}ff" for c in COLOURS[:2])}, "no new colours"
-    assert (warped[..., 3] == 255).mean() > 0.9
+    assert np.array([west, -bottom, east, -top]) == pytest.approx(expected, abs=1.01 * pixel)
+    assert set(np.unique(warped)) == {0, 1, layers.GAP}, "no new codes"
+    assert (warped != layers.GAP).mean() > 0.9
+    small, box = layers.warp(sent, joined, layers.GAP, 20)
+    assert max(small.shape) == 20 and box == (west, top, east, bottom)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -158,22 +171,71 @@ def test_difference_layer_counts_what_numpy_counts(classes: int) -> None:
     assert counts[layers.GAP] == (label == layers.GAP).sum()
 
 
-def test_scores_are_those_of_the_shown_test_chips() -> None:
-    data, run = make_data(), Predicts()
-    table = gp.map_regions(run, data).scores.set_index("region")
-    for region, part in (("coast", data.test), ("lakes", data.holdout["lakes"])):
-        samples = read(*part.chips)
-        label = np.stack([sample["mask"].numpy() for sample in samples])
-        counts = confusion(label, np.stack(run.predict(samples)), 2, -1)
-        assert table.loc[region, "miou"] == pytest.approx(float(mean_iou(counts)))
-        assert table.loc[region, "wrong"] == pytest.approx(1 - np.trace(counts) / counts.sum())
+def test_scores_are_those_of_the_test_chips_whatever_is_predicted_around_them() -> None:
+    class Parrot(Predicts):
+        """Knows the chips of training by heart, and nothing else."""
+
+        def predict(self, samples: list[dict[str, Any]]) -> list[np.ndarray]:
+            known = {chip.name for part in (data.train, data.val) for chip in part.chips}
+            masks = [np.maximum(sample["mask"].numpy(), 0) for sample in samples]
+            pairs = zip(samples, masks, strict=True)
+            return [mask if sample["name"] in known else 1 - mask for sample, mask in pairs]
+
+    data = make_data()
+    table = gp.map_regions(Parrot(), data).scores.set_index("region")
+    assert table["wrong"].to_dict() == {"coast": 1.0, "lakes": 1.0}
     assert table["role"].to_dict() == {"coast": "home", "lakes": "away"}
 
+    run = Predicts()
+    samples = read(*data.holdout["lakes"].chips)
+    counts = confusion(
+        np.stack([sample["mask"].numpy() for sample in samples]), np.stack(run.predict(samples)),
+        2, -1,
+    )  # fmt: skip
+    row = gp.map_regions(run, data, regions=["lakes"]).scores.iloc[0]
+    assert row["miou"] == pytest.approx(float(mean_iou(counts)))
+    assert row["wrong"] == pytest.approx(1 - np.trace(counts) / counts.sum())
 
-def test_home_shows_the_chips_around_but_scores_only_test_chips() -> None:
-    view = gp.map_regions(Predicts(), make_data(), regions=["coast"]).views[0]
-    assert (view.label != layers.GAP).sum() == 3 * SIDE * SIDE
-    assert view.picture[..., 3].all() and view.label.shape == (3 * SIDE, 4 * SIDE)
+
+def test_the_whole_home_is_predicted_and_training_is_outlined() -> None:
+    shown = gp.map_regions(Predicts(wrong=0), make_data(), regions=["coast"])
+    (view,) = shown.views
+    label, prediction, wrong = view.layers
+    assert label.codes.shape == (3 * SIDE, 4 * SIDE) and view.picture is not None
+    assert view.picture[..., 3].all() and (prediction.codes != layers.GAP).all()
+    known = label.codes < 2
+    assert np.array_equal(label.codes[known], prediction.codes[known])
+    assert not (wrong.codes == layers.MISSED).any()
+    # of twelve chips in three rows the first nine are training and validation
+    expected = np.ones((3, 4), bool)
+    expected[2, 1:] = False
+    assert np.array_equal(view.trained, np.kron(expected, np.ones((SIDE, SIDE), bool)))
+    assert views.TRAINED in shown.legend
+    for x, y, words in view.signs:
+        assert view.trained[int(y), int(x)] == (words == "training")
+    (line,) = content(shown.page)["views"][0]["outline"]
+    assert np.ptp(line, axis=0) == pytest.approx(1, abs=0.05)
+    assert views.TRAINED not in gp.map_regions(Predicts(), make_data(), regions=["lakes"]).legend
+
+
+def test_of_several_dates_the_last_is_shown_and_it_says_so() -> None:
+    def dated(part: ChipDataset) -> ChipDataset:
+        def early(one: Chip) -> Chip:
+            def read() -> tuple[np.ndarray, np.ndarray]:
+                image, mask = one.read()
+                return np.stack([image[::-1], 1 - image, image], axis=1), mask
+
+            return replace(one, read=read)
+
+        return replace(part, chips=[early(one) for one in part.chips])
+
+    data = make_data()
+    sides = {side: dated(getattr(data, side)) for side in ("train", "val", "test")}
+    away = {name: dated(part) for name, part in data.holdout.items()}
+    several = gp.map_regions(Predicts(), replace(data, holdout=away, **sides)).views
+    for view, single in zip(several, gp.map_regions(Predicts(), data).views, strict=True):
+        assert view.picture is not None and np.array_equal(view.picture, single.picture)
+        assert view.caption == f"{single.caption}, the last of 3 dates"
 
 
 def test_figure_names_regions_scores_and_every_class() -> None:
@@ -193,7 +255,8 @@ def test_figure_names_regions_scores_and_every_class() -> None:
 
 def test_three_classes_have_one_kind_of_error() -> None:
     regions = gp.map_regions(Predicts(classes=3), make_data(classes=3))
-    assert list(regions.legend) == ["land", "water", "ice", "wrong class", "no label"]
+    names = ["land", "water", "ice", "no label", "wrong class", views.TRAINED]
+    assert list(regions.legend) == names
     assert regions.scores["wrong"].between(0.1, 0.3).all()
 
 
@@ -204,58 +267,55 @@ def test_a_saved_notebook_keeps_the_figure_with_words_and_a_live_one_has_maps_be
     monkeypatch.setattr("IPython.display.display", lambda value, **_: shown.append(value))
     gp.map_regions(Predicts(), make_data())._ipython_display_()
     bundle, below = shown
-    assert len(overlays(below)) == 2
+    assert below.value.startswith("<iframe ") and "&lt;canvas" not in below.value
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     alt = re.search(r'<img alt="([^"]+)"', bundle["text/html"])
     assert alt is not None and "Test &lt;chips&gt;" in alt[1]
-    for said in ("coast (home)", "lakes (away)", "lora: mIoU 0.", "% wrong"):
+    for said in ("coast (home: ", "lakes (away: ", "lora: mIoU 0.", "% wrong"):
         assert said in bundle["text/plain"]
 
 
-def test_swipe_sides_have_their_own_panes_over_the_same_ground() -> None:
-    maps = overlays(gp.map_regions([Predicts("full"), Predicts("lora")], make_data()).widget)
-    assert len(maps) == 2
-    for world in maps:
-        split = next(c for c in world.controls if type(c).__name__ == "SplitMapControl")
-        left, right = split.left_layer, split.right_layer
-        assert (left.pane, right.pane) == ("left", "right")
-        assert {"left", "right", "image", "land"} <= set(world.panes)
-        image = next(layer for layer in world.layers if layer.pane == "image")
-        assert left.bounds == right.bounds == image.bounds
-        (south, west), (north, east) = image.bounds
-        assert south < world.center[0] < north and west < world.center[1] < east
-        assert not any(type(layer).__name__ == "TileLayer" for layer in world.layers), "no internet"
-        assert not decode(left.url)[..., 3].any(), "the left side starts as the bare image"
+def test_the_page_holds_every_pixel_and_what_it_means() -> None:
+    shown = gp.map_regions([Predicts("full"), Predicts("lora")], make_data())
+    page = content(shown.page)
+    assert page["sides"] == ["Prediction: full 1", "Prediction: lora 2"]
+    assert page["names"] == [layer.name for layer in shown.views[0].layers]
+    for sent, view in zip(page["views"], shown.views, strict=True):
+        assert sent["ground"] and sent["picture"].startswith("data:image/webp")
+        for drawn, layer in zip(sent["layers"], view.layers, strict=True):
+            warped, box = layers.warp(layer.codes[None], view.grid, layers.GAP, 1400)
+            assert np.array_equal(codes(drawn), warped[0]) and sent["box"] == [*box]
+            assert set(np.unique(layer.codes)) <= {*range(len(drawn["words"])), layers.GAP}
+            assert len(drawn["words"]) == len(drawn["colours"])
+    assert "https:" not in shown.page and "http:" not in shown.page
 
 
-def test_choosing_a_layer_changes_the_side_on_every_map() -> None:
-    regions = gp.map_regions([Predicts(), Predicts(wrong=0.4)], make_data())
-    left, right, opacity = regions.widget.children[0].children
-    assert right.value == "Prediction: lora 2" and "Difference: lora 1" in left.options
-    left.value = "Label"
-    for world, view in zip(overlays(regions.widget), regions.views, strict=True):
-        split = next(c for c in world.controls if type(c).__name__ == "SplitMapControl")
-        painted = layers.paint(view.label, (*regions.data.colours, "#9A9A9A"))
-        assert np.array_equal(decode(split.left_layer.url), layers.warp(painted, view.grid)[0])
-        assert split.left_layer.opacity == opacity.value
+def test_a_large_map_is_drawn_smaller_until_its_page_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = gp.map_regions(Predicts(), make_data())
+    whole = codes(content(shown.page)["views"][0]["layers"][0])
+    monkeypatch.setattr(page_module, "SIDES", (1400, 40, 20))
+    monkeypatch.setattr(page_module, "MOST", len(shown.page) - 1)
+    fitted = page_module.write_page(shown)
+    assert len(fitted) < len(shown.page)
+    assert max(codes(content(fitted)["views"][0]["layers"][0]).shape) == 40 < max(whole.shape)
 
 
 def test_chips_without_coordinates_get_a_plain_map() -> None:
     many = [chip(0, column, "lakes", None) for column in range(AT_MOST + 1)]
     regions = gp.map_regions(Predicts(), make_data(crs=None, away=many))
-    notes = ["3 of 3 test chips", "12 of 13 hold-out chips"]
-    assert [view.chips for view in regions.views] == notes
-    world = overlays(regions.widget)[1]
-    assert world.crs["name"] == "Simple"
-    (image,) = world.layers
-    assert image.bounds == [(0, 0), regions.views[1].label.shape]
+    for view, note in zip(regions.views, ["3 of 3 test", "12 of 13 hold-out"], strict=True):
+        assert f"scores of {note} chips side by side" in view.heading
+    sent = content(regions.page)["views"][1]
+    height, width = regions.views[1].layers[0].codes.shape
+    assert sent["box"] == [0, 0, width, height] and not sent["ground"]
     assert len(regions.figure.axes) == 2 * 4, "no world map where nothing is known of the place"
 
 
 def test_shipped_outlines_surround_the_shipped_scenes() -> None:
     axes = Figure().add_subplot()
     figure.draw_land(axes)
-    points = np.concatenate(axes.collections[0].get_segments())
+    points = np.concatenate(figure.land_lines())
+    assert len(axes.collections[0].get_segments()) == len(figure.land_lines())
     near_virginia = np.hypot(points[:, 0] + 75.6, points[:, 1] - 37.6) < 0.5
     assert near_virginia.any() and np.abs(points[:, 0]).max() <= 180
 
@@ -281,7 +341,98 @@ def test_bad_input_is_explained(arguments: dict[str, Any], message: str) -> None
 
 def test_without_true_colour_one_band_is_shown() -> None:
     run, bands = Predicts(), ("NIR_NARROW", "SWIR_1", "SWIR_2", "BLUE", "GREEN", "COASTAL_AEROSOL")
-    run.model.bands = bands
+    run.bands = bands
     regions = gp.map_regions(run, make_data(bands=bands))
-    assert {view.bands for view in regions.views} == {"band NIR_NARROW"}
-    assert all((view.picture[..., :3] == view.picture[..., :1]).all() for view in regions.views)
+    assert {view.caption for view in regions.views} == {"band NIR_NARROW"}
+    pictures = [view.picture for view in regions.views if view.picture is not None]
+    assert pictures and all((x[..., :3] == x[..., :1]).all() for x in pictures)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Callable[..., Scene]:
+    """Write the files of a mapped scene of 60 x 90 pixels, a block of them without data."""
+
+    def write(name: str = "fields", crs: str | None = "EPSG:32618", zoom: int = 1) -> Scene:
+        noise, shape = np.random.default_rng(len(name)), (60 * zoom, 90 * zoom)
+        stored = [noise.integers(0, high, shape, np.uint8) for high in (3, 200, 180)]
+        paths = [tmp_path / f"{name}{end}.tif" for end in ("", "_probability", "_applicability")]
+        for path, band, scale in zip(paths, stored, (1, 1 / 200, 1 / 100), strict=True):
+            band[:20, :20] = 255
+            place = rasterio.transform.from_origin(LEFT, TOP, PIXEL, PIXEL)
+            kind = {"count": 1, "dtype": "uint8", "nodata": 255, "crs": crs, "transform": place}
+            height, width = band.shape
+            with rasterio.open(path, "w", "GTiff", width, height, **kind) as file:
+                file.write(band, 1)
+                file.scales = (scale,)
+        classes, colours = ("soil", "<b>crop</b>", "water"), (*COLOURS[:2], "#117733")
+        return Scene(*paths, classes, colours, notes=("Calibrated.",))
+
+    return write
+
+
+def test_a_scene_shows_class_probability_and_where_not_to_believe_it(
+    mapped: Callable[..., Scene],
+) -> None:
+    scene = mapped()
+    shown = gp.map_scene(scene)
+    (view,) = shown.views
+    classes, sure, far = view.layers
+    with rasterio.open(scene.path) as file:
+        assert np.array_equal(classes.codes, file.read(1))
+        assert view.grid.bounds == tuple(file.bounds)
+    assert classes.table == ([*scene.colours], ["soil", "<b>crop</b>", "water"])
+    assert (sure.table[1][100], far.table[1][90]) == ("50%", "0.90")
+    assert far.table[1][130] == "1.30 (outside what training saw)"
+    outside = (far.codes > 100) & (far.codes < 255)
+    assert classes.striped is not None and np.array_equal(classes.striped, outside)
+    painted = classes.painted()
+    grey = (painted[..., :3] == 0x9A).all(axis=-1)
+    assert 0.4 < grey[outside].mean() < 0.6 and not grey[~outside].any()
+    assert not painted[:20, :20, 3].any() and painted[20:, :, 3].all()
+    # each step of colour ends where its words say
+    ends = {words: [sure.table[0][code] for code in (99, 101)] for words in sure.legend}
+    assert ends["probability below 50 %"] == [*sure.legend.values()][:2]
+    assert "Calibrated." in repr(shown) and shown.sides == ("Class", "Distance from training")
+
+
+def test_two_methods_are_swiped_and_other_ground_is_refused(mapped: Callable[..., Scene]) -> None:
+    one, other = mapped(), mapped("the same fields")
+    shown = gp.map_scene({"LoRA": one, "full": other})
+    assert shown.sides == ("Class: LoRA", "Class: full")
+    assert len(shown.views[0].layers) == 6 and len(shown.figure.axes) == 7
+    assert gp.map_scene([one, one]).sides == ("Class: fields 1", "Class: fields 2")
+    bare = replace(other, probability=None, applicability=None)
+    assert [layer.name for layer in gp.map_scene(bare).views[0].layers] == ["Class"]
+    for wrong in (mapped("larger", zoom=2), replace(one, classes=("soil", "rice", "water"))):
+        with pytest.raises(gp.GeopeftError, match=r"other pixels or classes than .*fields\.tif"):
+            gp.map_scene([one, wrong])
+    with pytest.raises(gp.GeopeftError, match="at least one result of predict_scene"):
+        gp.map_scene([])
+    with pytest.raises(gp.GeopeftError, match=r"takes results that predict_scene returned.*lora"):
+        gp.map_scene("lora")
+
+
+def test_a_scene_becomes_one_file_that_needs_nothing_else(
+    mapped: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = gp.map_scene(mapped(), out=tmp_path / "maps" / "map.html")
+    page = (tmp_path / "maps" / "map.html").read_text(encoding="utf-8")
+    assert page == shown.page and "default-src 'none'" in page and "<b>crop" not in page
+    assert shown.save(tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(gp.GeopeftError, match=r"neither \.png nor \.html"):
+        shown.save(tmp_path / "map.pdf")
+    # a scene that is too large for a page is thinned out, on the same ground
+    monkeypatch.setattr(scene_module, "SIDE", 45)
+    (thin,) = gp.map_scene(mapped()).views
+    assert thin.layers[0].codes.shape == (30, 45) and "one of 2 × 2" in thin.heading
+    assert thin.grid.bounds == shown.views[0].grid.bounds
+    nowhere = gp.map_scene(mapped("nowhere", crs=None))
+    assert content(nowhere.page)["views"][0]["box"] == [0, 0, 45, 30]
+
+
+def test_a_scene_of_numbers_is_refused(mapped: Callable[..., Scene]) -> None:
+    scene = mapped()
+    with rasterio.open(scene.path, "w", "GTiff", 3, 2, 1, dtype="float32") as file:
+        file.write(np.ones((1, 2, 3), np.float32))
+    with pytest.raises(gp.GeopeftError, match="has numbers"):
+        gp.map_scene(scene)

@@ -36,7 +36,7 @@ def objects() -> dict[str, Any]:
         ("plan", ["weights", "activations", "peak"]),
         ("run", ["LoRA on scenes, finished", "val_miou", "peak of memory", "gp.evaluate"]),
         ("report", ["lora on", "virginia", "brandenburg", "mIoU", "low"]),
-        ("map", ["virginia (home)", "brandenburg (away)", "mIoU"]),
+        ("map", ["virginia (home", "brandenburg (away", "mIoU"]),
     ],
 )
 def test_what_is_loaded_trained_or_scored_says_what_it_is(
