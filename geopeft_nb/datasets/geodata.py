@@ -75,12 +75,13 @@ class GeoData(Facts):
 
     @property
     def judged(self) -> dict[str, ChipDataset]:
-        """Region -> its chips that are scored and shown: of the test at home, or held out.
+        """Region -> its chips that are scored and shown: of the test at home if any, or held out.
 
         Raises:
             ValueError: A region has none.
         """
-        sides = {**dict.fromkeys(self.regions, self.test), **self.holdout}
+        home = self.regions if self.test.chips or not self.holdout else ()
+        sides = {**dict.fromkeys(home, self.test), **self.holdout}
         return self.filled({region: side.in_region(region) for region, side in sides.items()})
 
     def filled(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
@@ -103,7 +104,7 @@ class GeoData(Facts):
             indices, _ = choose_bands(self.bands, self.card)
             mean, std = torch.tensor(self.card.mean), torch.tensor(self.card.std)
             return mean[indices], std[indices]
-        return band_statistics(self.train)
+        return band_statistics(self.filled({"train": self.train})["train"])
 
     def words(self, sample: Sample) -> str:
         """Name the class, or the classes, of a sample that has no label map."""
@@ -115,7 +116,7 @@ class GeoData(Facts):
     @classmethod
     def of(
         cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int,
-        frames: int = 1,
+        frames: int = 1, whole: bool = True,
     ) -> GeoData:  # fmt: skip
         """Put chips on their sides.
 
@@ -127,17 +128,18 @@ class GeoData(Facts):
             regions: The home regions.
             size: Chip side in pixels.
             frames: Dates of each image.
+            whole: False lets sides be empty, as a split of one's own may be.
 
         Raises:
-            ValueError: A side has no chips, or one that is claimed to share no place with training
-                does.
+            ValueError: A side has no chips, if `whole`, or one that is claimed to share no place
+                with training does.
         """
         part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
         data = cls(train, val, test, away, card, bands, regions, size, frames=frames)
         trained = {chip.place for chip in train.chips}
-        for side, found in data.filled(data.parts).items():
+        for side, found in (data.filled(data.parts) if whole else data.parts).items():
             both = trained & {chip.place for chip in found.chips}
             if both and side.partition(":")[0] in card.claims:  # training is not among them
                 raise GeopeftError(

@@ -42,7 +42,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     if len(names) < len(SIDES):
         raise GeopeftError(
             f"{len(places)} chips in {len(names)} place(s), and a split needs at least 3 places. "
-            "Take smaller chips, or other regions."
+            "Take smaller chips (size=, of own files also block=), or put regions together."
         )
     shuffled = np.random.default_rng(seed).permutation(len(names))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]

@@ -64,7 +64,8 @@ def check_fit(
     check_values({"classes": data.classes}, {"classes": "Sequence[str]"})  # else no file takes them
     if data.size % model.backbone.patch_size and not model.pad:
         raise uneven(data.size, model.backbone.patch_size)
-    for name, part in data.filled(data.parts).items():
+    parts = {name: part for name, part in data.parts.items() if part.chips or name != "test"}
+    for name, part in data.filled(parts).items():
         check_part(name, part, model, (len(data.bands), data.size, data.size))
     whole("devices", devices, 1, len(data.train))
 

@@ -1,0 +1,220 @@
+"""Keep ground apart: which chips touch, the places that they make, and the sides of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from geopeft_nb.datasets.base import Bounds, Chip, centre
+from geopeft_nb.datasets.cards import DataCard, DataRequest
+from geopeft_nb.datasets.geodata import GeoData, Names
+from geopeft_nb.datasets.split import SIDES, choose_regions, split_places
+from geopeft_nb.errors import GeopeftError, unknown_name
+
+#: Regions of files that are in no subfolders, for those who ask for them.
+QUARTERS = ("north-west", "north-east", "south-west", "south-east")
+#: Ground that holds together is one place, unless it is more than this share of its region.
+MOSAIC = 0.2
+#: Deals that are tried, to find one that leaves out few chips; fewer of many chips.
+DEALS, CHIPS = 20, 100_000
+#: Sides as numbers, in the order in which they give way to each other; -1 is none of them.
+TRAIN, VAL, TEST, HELD = range(4)
+
+
+def split_own(
+    chips: Sequence[Chip], grounds: Sequence[Bounds], splits: Sequence[str | None],
+    request: DataRequest, card: DataCard, bands: Names, size: int, block: int,
+) -> tuple[GeoData, list[str]]:  # fmt: skip
+    """Split somebody's own chips so that no ground is on two sides; or keep their own split.
+
+    Chips that touch, also those of several files, are one place and go to one side. Where that
+    leaves too little to deal, as in one large scene, squares of `block` chips a side are the
+    places, and a strip of chips between two sides is left out.
+
+    Args:
+        chips: All chips; `place` is the file that each is from.
+        grounds: (left, bottom, right, top) of each without padding, in its crs, or without one in
+            pixels of its file, counted upwards.
+        splits: The user's own side of each chip, or all None.
+        request: Regions, and the seed.
+        card: Card of the data set; its regions are set here.
+        bands: Bands of the chips.
+        size: Chip side in pixels.
+        block: Side of a square in chips.
+
+    Returns:
+        The data, and notes. Sides that a split of one's own lacks are empty.
+
+    Raises:
+        ValueError: An unknown region, or too few places.
+    """
+    frame = pd.DataFrame(grounds, columns=["left", "bottom", "right", "top"], dtype=float).assign(
+        crs=[chip.crs for chip in chips], place=[chip.place for chip in chips],
+        region=[chip.region for chip in chips],
+    )  # fmt: skip
+    pairs = touching(frame, size)
+    asked = {*(request.train_regions or ()), *(request.holdout_regions or ())} - {*frame.region}
+    if odd := asked - {*QUARTERS}:
+        raise unknown_name("region", min(odd), {*frame.region, *QUARTERS})
+    frame["place"] = name_places(frame, pairs, MOSAIC / 4 if asked else MOSAIC, block)
+    if asked:
+        frame["region"] = quarters(chips, frame.place)
+    regions = tuple(frame.region.unique())
+    home, away = choose_regions(replace(card, regions=regions, home=regions), request)
+    sides = np.where(frame.region.isin(away), HELD, -1)
+    if any(splits):
+        own = [SIDES.index(side) if side else -1 for side in splits]
+        sides = np.where(frame.region.isin(home), own, sides)
+        notes = _keep(sides, frame, pairs, request.seed)
+    else:
+        sides, notes = _deal(sides, frame, home, pairs, request.seed)
+    claims = () if any(splits) and giving_way(sides, pairs).any() else card.claims
+    card = replace(card, regions=regions, home=regions, claims=claims)
+    at_home = {*frame.place[(sides >= 0) & (sides < HELD)]}
+    parts: dict[str, list[Chip]] = {name: [] for name in (*SIDES, *away)}
+    for chip, side, place, region in zip(chips, sides, frame.place, frame.region, strict=True):
+        if side >= 0:
+            # a strip lies between what is held out and home, where both are of one place
+            place = f"{region}: {place}" if side == HELD and place in at_home else place
+            name = region if side == HELD else SIDES[side]
+            parts[name].append(replace(chip, place=place, region=region))
+    held = {name: parts.pop(name) for name in away}
+    data = GeoData.of(parts, held, card, bands, home, size, whole=not any(splits))
+    counted = ", ".join(
+        f"{name} {len(part)} in {len({chip.place for chip in part.chips})}"
+        for name, part in data.parts.items()
+    )
+    return data, [f"Chips, and the places that they lie in: {counted}.", *notes]
+
+
+def _keep(sides: np.ndarray, frame: pd.DataFrame, pairs: np.ndarray, seed: int) -> list[str]:
+    """Keep the user's own sides, but take validation from training if there is none."""
+    notes = ["Your own split is kept."]
+    if stray := (sides < 0).sum():
+        notes.append(f"{stray} chips are on none of its sides, and are left out.")
+    mine = np.flatnonzero(sides == TRAIN)
+    if not (sides == VAL).any() and frame.place[mine].nunique() >= len(SIDES):
+        dealt = np.array(split_places([*frame.place[mine]], seed))
+        sides[mine[dealt == VAL]] = VAL
+        strip = giving_way(np.where(sides <= VAL, sides, -1), pairs)
+        sides[strip] = -1
+        notes.append(
+            f"It has no validation: {(sides == VAL).sum()} chips of training, whole places, are "
+            f"taken for it, and {strip.sum()} beside them are left out."
+        )
+    if shared := giving_way(sides, pairs).sum():
+        notes.append(
+            f"{shared} of its chips overlap or touch ground of a side that is judged later (val, "
+            "test or held out), so scores there are too good to be true of new ground."
+        )
+    return notes
+
+
+def _deal(
+    held: np.ndarray, frame: pd.DataFrame, home: Names, pairs: np.ndarray, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Deal the places of each home region, and leave out the strip of chips between sides."""
+    seeds = [seed, *np.random.default_rng(seed).integers(2**31, size=DEALS).tolist()]
+    tried: list[tuple[int, int, int, np.ndarray]] = []
+    for seed in seeds[: max(1, CHIPS // len(frame))]:
+        sides, dealt = held.copy(), dict[str, int]()
+        for region in home:  # places that regions share are dealt once
+            places = frame.place[frame.region == region]
+            new = [place for place in places if place not in dealt]
+            if len({*new}) >= len(SIDES) or len(new) == len(places):
+                dealt |= dict(zip(new, split_places(new, seed), strict=True))
+            sides[places.index] = [dealt.get(place, TRAIN) for place in places]
+        out = giving_way(sides, pairs)
+        sides[out] = -1
+        tried.append((len({*range(HELD)} - {*sides}), int(out.sum()), len(tried), sides))
+        if not out.any():
+            break
+    _, count, _, sides = min(tried)
+    strip = f"{count} chips that touch ground of another side are left out; larger block=: fewer."
+    return sides, [strip] if count else []
+
+
+def giving_way(sides: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Say which chips touch one that stays on a later side."""
+    out = np.zeros(len(sides), bool)
+    for side in (TEST, VAL, TRAIN):
+        for one, two in (pairs, pairs[::-1]):
+            out[one[(sides[one] == side) & (sides[two] > side) & ~out[two]]] = True
+    return out
+
+
+def touching(frame: pd.DataFrame, size: int) -> np.ndarray:
+    """Return pairs of chips (2, n) whose ground overlaps or shares an edge; a corner is none.
+
+    Between coordinate reference systems boxes of degrees are compared, which are larger than the
+    ground: rather too much touches than too little.
+    """
+    boxes = frame[["left", "bottom", "right", "top"]].to_numpy(copy=True)
+    systems = frame.groupby(frame.crs.fillna(frame.place)).indices
+    pairs = [_near(boxes, some, size) for some in systems.values()]
+    if len(placed := frame.crs.dropna().unique()) > 1:
+        from rasterio.warp import transform
+
+        for crs in placed:
+            some = systems[crs]
+            x, y = boxes[some][:, [0, 0, 2, 2]], boxes[some][:, [1, 3, 1, 3]]
+            x, y = (np.reshape(z, x.shape) for z in transform(crs, "EPSG:4326", x.flat, y.flat)[:2])
+            boxes[some] = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+        pairs.append(_near(boxes, np.flatnonzero(frame.crs.notna()), size))
+    return np.concatenate(pairs, axis=1)
+
+
+def _near(boxes: np.ndarray, some: np.ndarray, size: int) -> np.ndarray:
+    """Return pairs (2, n) of some boxes that overlap or share an edge, to half a pixel."""
+    from shapely import STRtree, box
+
+    left, bottom, right, top = boxes[some].T
+    half = (right - left).max() / size / 2
+    grown = box(left - half, bottom - half, right + half, top + half)
+    one, two = STRtree(grown).query(grown)
+    one, two = one[one < two], two[one < two]
+    across = np.minimum(right[one], right[two]) - np.maximum(left[one], left[two])
+    along = np.minimum(top[one], top[two]) - np.maximum(bottom[one], bottom[two])
+    edge = (np.minimum(across, along) > -half) & (np.maximum(across, along) > half)
+    return np.stack([some[one[edge]], some[two[edge]]])
+
+
+def name_places(frame: pd.DataFrame, pairs: np.ndarray, share: float, block: int) -> pd.Series:
+    """Name the place of each chip: ground that holds together, or a square of a large one."""
+    first = np.arange(len(frame))  # of the chips that hold together
+    while ((ends := np.sort(first[pairs], axis=0))[0] < ends[1]).any():
+        np.minimum.at(first, ends[1], ends[0])
+        first = first[first]
+    places = frame.place.to_numpy()[first]
+    size = frame.groupby([places, "region"]).region.transform("size")
+    large = size > share * frame.groupby("region").region.transform("size")
+    large = large.groupby(places).transform("any")
+    ground = frame.groupby([places, frame.crs.fillna("")])
+    step = block * (frame.right - frame.left).groupby(frame.crs.fillna("")).transform("max")
+    column = ((frame.left + frame.right) / 2 - ground.left.transform("min")) // step
+    row = (ground.top.transform("max") - (frame.bottom + frame.top) / 2) // step
+    squares = (
+        places
+        + " "
+        + frame.crs.fillna("")
+        + row.map(" {:.0f}".format)
+        + column.map("/{:.0f}".format)
+    )
+    return squares.where(large, places)
+
+
+def quarters(chips: Sequence[Chip], places: pd.Series) -> np.ndarray:
+    """Divide chips into four regions by where their places lie, half of the places on each side."""
+    where = [centre(chip.crs, chip.bounds) for chip in chips]
+    if None in where:
+        raise GeopeftError(
+            f"{chips[where.index(None)].name} has no coordinates, so it has no "
+            f"{', '.join(QUARTERS)}. Put the files of each region into a subfolder with its name."
+        )
+    middles = pd.DataFrame(where).groupby(places.to_numpy()).transform("mean")
+    latitude, longitude = middles.groupby(places.to_numpy()).first().median()
+    north = np.where(middles[0] >= latitude, "north-", "south-")
+    return np.char.add(north, np.where(middles[1] >= longitude, "east", "west"))
