@@ -178,7 +178,7 @@ def test_regions_on_the_same_ground_are_dealt_alike() -> None:
     """As two versions of the same scenes are: chip n of both is on one side, none is lost."""
     pairs = [chip(f"{r}{n}", 3 * n, 0, region=r) for r in ("new", "old") for n in range(10)]
     data, notes = split(pairs)
-    assert sum(counts(data).values()) == 20 and len(notes) == 1
+    assert sum(counts(data).values()) == 20 and not any("left out" in note for note in notes)
     for part in data.parts.values():
         assert {x.name for x in part.chips if x.region == "old"} == {
             x.name.replace("new", "old") for x in part.chips if x.region == "new"
@@ -212,6 +212,29 @@ def test_quarters_of_a_scene_are_regions_that_never_touch() -> None:
         split(scene(8, 8), train_regions=["northwest"])
     with pytest.raises(ValueError, match="has no coordinates, so it has no north-west"):
         split(scene(8, 8, crs=None), train_regions=["north-west"])
+
+
+def advice(notes: list[str]) -> dict[str, list[str]]:
+    found = [note for note in notes if note.startswith("No region is held out; ")]
+    call = (
+        found[0].removeprefix("No region is held out; ").removesuffix(" does it.") if found else ""
+    )
+    return eval(f"dict({call})")
+
+
+def test_a_region_is_advised_only_if_holding_it_out_leaves_no_side_empty() -> None:
+    line = [chip(f"c{n}", 3 * n, 0) for n in range(20)]  # all as far north
+    for pairs, held in (
+        ([*scene(4, 4, "a", region="a"), *scene(4, 4, "b", region="b", east=9)], ["b"]),
+        (scene(16, 16), ["north-east", "south-east"]),
+        (line, None), (scene(16, 16, crs=None), None), (scene(5, 5), None),
+        ([chip(f"{r}{n}", 3 * n, 0, region=r) for r in "ab" for n in range(9)], None),
+    ):  # fmt: skip
+        found = advice(split(pairs)[1])
+        assert found.get("holdout_regions") == held
+        if held:
+            data, _ = split(pairs, **found)
+            assert set(data.holdout) == set(held) and min(counts(data).values()) > 0
 
 
 def test_too_few_places_are_refused_with_what_to_do() -> None:
@@ -278,5 +301,5 @@ def test_many_chips_take_one_deal(monkeypatch: pytest.MonkeyPatch) -> None:
         n * 3 // len(some) for n in range(len(some))
     ])  # fmt: skip
     monkeypatch.setattr(places, "CHIPS", 256)
-    split(scene(16, 16))
+    split(scene(16, 16), train_regions=["all"])
     assert deals == [0]

@@ -270,15 +270,18 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> GeopeftError:
         f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if names[3:] else ''})"
         for kind, names in seen.items()
     )
-    best, call = 0, "labels='…'"
+    best, call = 0, ""
     for images, masks in permutations([pattern for pattern, _ in often.most_common(12)], 2):
         with suppress(GeopeftError, IndexError):
             items = _by_patterns(found[:500], base, images, masks, [])
             sizes = [path.stat().st_size for path in (items[0].images[0][0], items[0].mask) if path]
             if len(items) > best and sizes[0] > sizes[-1]:
-                best, call = len(items), f"images={images!r}, masks={masks!r}"
+                pair = f"images={images!r}, masks={masks!r}"
+                call = f'gp.load_data("folder", root={str(root)!r}, {pair}), or '
+                best = len(items)
     return GeopeftError(
         f"No image in {root} has a mask or another label. Seen: {shown or 'no raster'}. Say what "
-        f'labels them: gp.load_data("folder", root={str(root)!r}, {call}), or labels= with a file '
-        "of polygons or a raster that covers all; images='{label}/{id}.tif' if folders are classes."
+        f"labels them: {call}images='…' and masks='…' with {{id}} for what both share, labels= with "
+        "a file of polygons or a raster that covers all, images='{label}/{id}.tif' if folders are "
+        "classes. Images that nobody labelled are for gp.predict_scene."
     )

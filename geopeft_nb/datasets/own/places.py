@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,14 @@ def split_own(
         f"{name} {len(part)} in {len({chip.place for chip in part.chips})}"
         for name, part in data.parts.items()
     )
+    if not (away or request.train_regions or any(splits)):
+        one = len(regions) == 1
+        rest, last = (QUARTERS[::2], QUARTERS[1::2]) if one else (regions[:-1], regions[-1:])
+        trial = replace(request, train_regions=rest, holdout_regions=last)
+        with suppress(GeopeftError):  # nothing is advised that would leave a side empty
+            split_own(chips, grounds, splits, trial, card, bands, size, block)
+            how = f"train_regions={[*rest]}, holdout_regions={[*last]}"
+            notes.append(f"No region is held out; {how} does it.")
     return data, [f"Chips, and the places that they lie in: {counted}.", *notes]
 
 
