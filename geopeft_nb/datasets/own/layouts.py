@@ -281,7 +281,7 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> GeopeftError:
                 best = len(items)
     return GeopeftError(
         f"No image in {root} has a mask or another label. Seen: {shown or 'no raster'}. Say what "
-        f"labels them: {call}images='…' and masks='…' with {{id}} for what both share, labels= with "
-        "a file of polygons or a raster that covers all, images='{label}/{id}.tif' if folders are "
-        "classes. Images that nobody labelled are for gp.predict_scene."
+        f"labels them: {call}images='…' and masks='…' with {{id}} for what both share, labels= "
+        "with a file of polygons or a raster that covers all, images='{label}/{id}.tif' if folders "
+        "are classes. Images that nobody labelled are for gp.predict_scene."
     )
