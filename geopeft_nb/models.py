@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: How the names of ViT-Adapter's own weights begin.
 _VIT_ADAPTER = re.compile(r"backbone\.(level_embed|spm|interactions|up|norm[1-4])\b")
+#: What each of several adapters has of its own.
+OWN = ("decoder", "mean", "std", "method_options", "trained")
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,8 @@ class SegmentationModel(Facts, nn.Module):
     Attributes:
         method: Name of the attached method, or None before `attach`.
         adapter: Name of the active adapter, of methods that can have several; else None.
-        shelf: Decoders of the adapters that are not active.
+        shelf: Adapter that is not active -> what of `OWN` belongs to it.
         method_options: Options that the attached method, or the active adapter, was given.
-        options: The same for every adapter, by its name.
         built_for: Facts about the data that `build_model` was given, for the model card.
         trained: What `fit` trained it on; None before.
     """
@@ -108,9 +109,9 @@ class SegmentationModel(Facts, nn.Module):
         self.pad, self.metadata = pad, metadata
         self.decoder = self.new_decoder(seed)
         self.method_options: dict[str, object] = {}
-        self.options: dict[str | None, dict[str, object]] = {}
         self.built_for: dict[str, Any] = {}
-        self.shelf: dict[str, nn.Module] = {}  # a plain dict: what is not active is not trained
+        # A plain dict: what is not active is not trained.
+        self.shelf: dict[str, dict[str, Any]] = {}
         # Saved runs know their models by these names, too.
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
@@ -147,7 +148,7 @@ class SegmentationModel(Facts, nn.Module):
         return tuple(self.backbone.peft_config) if self.adapter is not None else ()
 
     def use_adapter(self, name: str) -> Self:
-        """Make another adapter the active one, and its decoder.
+        """Make another adapter the active one, and its decoder, mean and std.
 
         Args:
             name: One of `adapters`.
@@ -160,10 +161,15 @@ class SegmentationModel(Facts, nn.Module):
         """
         check_name("adapter", name, self.adapters)
         if name != self.adapter:
-            self.shelf[str(self.adapter)] = self.decoder
-            self.decoder = self.shelf.pop(name).to(self.mean).train(self.training)
+            self.shelf[str(self.adapter)], here = (
+                {part: getattr(self, part) for part in OWN},
+                self.mean,
+            )
+            for part, own in self.shelf.pop(name).items():
+                setattr(self, part, own.to(here) if hasattr(own, "to") else own)
             self.backbone.set_adapter(name)
-            self.adapter, self.method_options = name, self.options[name]
+            self.decoder.train(self.training)
+            self.adapter = name
         return self
 
     @contextmanager

@@ -29,6 +29,7 @@ from geopeft_nb.tuning.identity import (
     read_description,
 )
 from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft
+from geopeft_nb.tuning.trained_files import read_trained, write_trained
 from geopeft_nb.writing import placed, written_together
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ FILES = (
     "backbone.safetensors",
     "decoder.safetensors",
     "model_card.md",
+    "reference.safetensors",
+    "trained.json",
 )
 #: All that is replaced when an adapter is saved over another.
 OWN = (*FILES, "history.csv")
@@ -64,8 +67,9 @@ def save(
 
     Returns:
         The folder, with `adapter_config.json` and `adapter_model.safetensors` (peft's), or
-        `backbone.safetensors` (methods that are not peft's); `decoder.safetensors`; and
-        `adapter.json`: all that `load_model` needs to build the model again.
+        `backbone.safetensors` (methods that are not peft's); `decoder.safetensors`; of what `fit`
+        trained, `trained.json` and `reference.safetensors`, see `Trained`; and `adapter.json`: all
+        that `load_model` needs to build the model again.
 
     Raises:
         ValueError: No method is attached, so that nothing says what is adapter and what backbone;
@@ -85,6 +89,8 @@ def save(
             config = model.backbone.peft_config[model.adapter]
             with quiet_peft():
                 replace(config, inference_mode=True).save_pretrained(str(part))
+        if model.trained is not None:
+            write_trained(model.trained, part)
         about = describe(model, best or {}, part)
         (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         read_description(part)  # what could not be read again is not saved
@@ -145,7 +151,8 @@ def load_model(
         revision: As in `load_adapter`.
 
     Returns:
-        The model in evaluation mode; it gives what the saved one gave.
+        The model in evaluation mode; it gives what the saved one gave, and `evaluate`, `fit` and
+        the maps take it as they take a run's. `trained` says what it was trained on.
 
     Raises:
         FileNotFoundError: There is no adapter, or the backbone's weights cannot be had.
@@ -156,7 +163,7 @@ def load_model(
     drawn = re.fullmatch(r"random initialisation, seed (\d+)", about["weights"])
     backbone = load_backbone(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
-        layers=about["layers"], gsd=about["gsd"] or 10.0, seed=int(drawn[1]) if drawn else 0,
+        about["frames"], about["layers"], about["gsd"] or 10.0, int(drawn[1]) if drawn else 0,
     )  # fmt: skip
     mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
     with damaged(source), torch.device("meta"):  # the decoder gets memory once its file fits
@@ -178,8 +185,9 @@ def load_adapter(
     """Attach a saved method and load its weights and its decoder, in place.
 
     Args:
-        model: From `build_model`, with the same backbone, bands and classes. If it carries adapters
-            of the same method already, the loaded one joins them and becomes the active one.
+        model: From `build_model`, with the same backbone, bands, classes and decoder; pixels are
+            scaled as when the adapter was trained. If the model carries adapters of the same method
+            already, the loaded one joins them and becomes the active one.
         folder: Written by `save_adapter`; or a repository of the Hugging Face hub, ``"owner/name"``
             or ``"hub:owner/name"``.
         name: Name of the adapter in the model; None takes the one that it was saved with.
@@ -197,17 +205,20 @@ def load_adapter(
     about = read_description(source)
     check_identity(source, about, identity(model))
     joins = name or about["adapter"] or "default"
-    if model.adapters and (name is None or name in model.adapters):
+    if joins in model.adapters:
         raise GeopeftError(
-            f"The model carries adapters already: {model.options}. Choose another name for "
-            f"{source}, which was saved with {about['options']}, by load_adapter(..., name=...)."
+            f"The model carries an adapter {joins!r} already, with {model.method_options}. Choose "
+            f"another name for {source}, saved with {about['options']}, by load_adapter(..., "
+            "name=...)."
         )
+    trained = read_trained(source, len(model.bands))
     trial = _outline(model)
     with damaged(source, GeopeftError), torch.device("meta"):
         _attach_saved(trial, source, about, joins)
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
-    model.options[joins] = model.method_options = about["options"]
+    model.method_options, model.trained = about["options"], trained
+    _take_scaling(model, about)
     if next(model.decoder.parameters()).is_meta:
         model.decoder.to_empty(device=model.mean.device)
     model.decoder.load_state_dict(files["decoder.safetensors"])
@@ -243,7 +254,7 @@ def merge(model: SegmentationModel) -> SegmentationModel:
         warnings.warn(f"Merging {model.adapter} drops {', '.join(others)}.", stacklevel=2)
     model.backbone = model.backbone.merge_and_unload().requires_grad_(False)
     model.method = model.backbone.attached = f"merged {model.method}"
-    model.adapter, model.options, model.shelf = None, {}, {}
+    model.adapter, model.shelf = None, {}
     return model.train(model.training)  # a frozen backbone keeps its batch statistics
 
 
@@ -275,10 +286,21 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
         attach(model, read_config(source, about["method"]), name=name)
 
 
+def _take_scaling(model: SegmentationModel, about: dict[str, Any]) -> None:
+    """Scale pixels as when the adapter was trained, and say so if that is a change."""
+    mean, std = (torch.tensor(about[key])[:, None, None].to(model.mean) for key in ("mean", "std"))
+    if not (torch.allclose(mean, model.mean) and torch.allclose(std, model.std)):
+        warnings.warn(
+            "Pixels are now scaled by the mean and std of the adapter, which differ from those of "
+            "the model.", stacklevel=4,
+        )  # fmt: skip
+    model.mean, model.std = mean, std
+
+
 def _outline(model: SegmentationModel) -> SegmentationModel:
     """Copy a model without its numbers, to try on it, in no memory, what might not fit."""
     copies: dict[int, Any] = {}
-    for module in (model, *model.shelf.values()):
+    for module in (model, *(parts["decoder"] for parts in model.shelf.values())):
         for weight in module.parameters():
             copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
         copies |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}

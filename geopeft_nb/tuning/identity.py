@@ -32,28 +32,15 @@ from geopeft_nb.writing import placed
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-#: What an adapter must find again in a model -> what to do where it does not.
-REMEDIES = {
-    "backbone": "Load it with load_backbone({!r}).",
-    "bands": "Use load_data(..., bands={0!r}) and load_backbone(..., bands={0!r}).",
-    "classes": "Use the data set that it was trained on, or your own with these classes.",
-    "task": "Use data for this task.",
-    "decoder": "Use build_model(..., decoder={!r}).",
-    "weights": "Give load_backbone(..., weights=...) the checkpoint that it was trained on.",
-    "layers": "Use load_backbone(..., layers={!r}).",
-    "channels": "Use load_backbone(...) as it was when it was trained.",
-    "grid": "Use load_backbone(..., img_size=...) with the patch side times this.",
-    "gsd": "Use load_backbone(..., gsd={!r}).",
-    "metadata": "Use build_model(..., metadata=...) as when it was trained.",
-    "mean": "Use build_model(..., normalise=...) and the data as when it was trained.",
-    "std": "Use build_model(..., normalise=...) and the data as when it was trained.",
-}
-#: Where these differ, the others say nothing new.
-FIRST = ("backbone", "bands", "classes", "task", "decoder")
+#: What an adapter must find again in a model, what says most first.
+SAME = (
+    "backbone", "bands", "classes", "task", "decoder", "weights", "layers", "img_size", "frames",
+    "gsd", "metadata",
+)  # fmt: skip
 #: Field of adapter.json -> what it is, as annotations say it.
 FIELDS = {
-    "backbone": "str", "weights": "str", "layers": "Sequence[int]", "channels": "Sequence[Any]",
-    "grid": "int | None", "gsd": "float | None", "metadata": "Sequence[str]", "decoder": "str",
+    "backbone": "str", "weights": "str", "layers": "Sequence[int]", "frames": "int",
+    "gsd": "float | None", "metadata": "Sequence[str]", "decoder": "str",
     "task": "str", "bands": "Sequence[str]", "classes": "Sequence[str]", "mean": "Sequence[float]",
     "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
     "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
@@ -65,7 +52,6 @@ BUILT_FOR = {
 #: What else must be true of it, given all fields.
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "weights": lambda value, _: re.search("seed .{19}", value) is None,  # torch takes 63 bits
-    "channels": lambda value, _: all(type(number) is int for number in value),
     "metadata": lambda value, _: set(value) <= set(METADATA),
     "bands": lambda value, _: band_names(value) == tuple(value),
     "classes": lambda value, _: 0 < len(set(value)) == len(value),
@@ -83,8 +69,8 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "backbone": backbone.card.name,
         "weights": backbone.provenance.get("sha256", backbone.provenance["weights"]),
         "layers": list(backbone.layers),
-        "channels": list(backbone.channels),
-        "grid": backbone.trained_grid,
+        "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
+        "frames": backbone.frames,
         "gsd": backbone.gsd,
         "metadata": list(model.metadata),
         "decoder": model.decoder_name,
@@ -108,7 +94,6 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
     data, backbone = model.built_for.get("data"), model.plain_backbone
     return {
         **identity(model), "pad": model.pad, "decoder_options": model.decoder_options,
-        "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
         "method": model.method, "options": model.method_options, "adapter": model.adapter,
         "built_for": model.built_for | {"data": data and asdict(data)},
         "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
@@ -151,7 +136,7 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about = {"files": {}} | read_json(file)
+        about: dict[str, Any] = {"files": {}, "frames": 1} | read_json(file)
         if lacking := FIELDS.keys() - about.keys():
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values({field: about[field] for field in FIELDS}, FIELDS)
@@ -172,12 +157,12 @@ def read_description(source: Path) -> dict[str, Any]:
     return about
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, largest: int = 1_000_000) -> dict[str, Any]:
     """Read an object of JSON that somebody else may have written."""
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} holds no {file.name}; save_adapter writes one.")
-    if file.stat().st_size > 1_000_000:
-        raise ValueError("it has more than a megabyte")
+    if file.stat().st_size > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
     found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     if not isinstance(found, dict):
         raise ValueError(f"it is no object, but a {type(found).__name__}")
@@ -237,22 +222,13 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
         ValueError: They differ; the message says what would work.
     """
     check_files(source, about)
-    differing = [key for key in REMEDIES if _rounded(about[key]) != _rounded(own[key])]
-    said = [key for key in differing if key in FIRST] or differing
-    sentences = [
-        f"It was saved for {key} {_words(about[key])}, but the model has {_words(own[key])}. "
-        f"{REMEDIES[key].format(about[key])}"
-        for key in said
-    ]
-    if sentences:
-        raise GeopeftError(f"{source} does not fit the model. {' '.join(sentences)}")
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - any value of JSON
-    """Leave out digits of statistics in which two machines that add them up may differ."""
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return round(value, 6) if isinstance(value, float) else value
+    other = next((key for key in SAME if about[key] != own[key]), None)
+    if other is not None:
+        raise GeopeftError(
+            f"{source} does not fit the model: it was saved for {other} {_words(about[other])}, "
+            f"and the model has {_words(own[other])}. gp.load_model({str(source)!r}) builds the "
+            "model that it fits, also on a checkpoint of your own, by weights=."
+        )
 
 
 def _words(value: Any) -> str:  # noqa: ANN401

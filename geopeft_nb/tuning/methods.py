@@ -17,7 +17,7 @@ from torch import nn
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import GeopeftError, check_name, check_values, did_you_mean, name_options
-from geopeft_nb.models import SegmentationModel, part_of
+from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.tuning.target_modules import find_layers
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ def attach(
             model.backbone = made
         elif model.adapters:
             model.backbone.add_adapter(name, made)
-            model.shelf[name], model.options[name] = model.new_decoder(seed), options
+            fresh = {"decoder": model.new_decoder(seed), "trained": None}
+            model.shelf[name] = {part: getattr(model, part) for part in OWN} | fresh
             model.use_adapter(name)
         else:
             from peft import get_peft_model
@@ -197,7 +198,7 @@ def attach(
     if card.name == "vit_adapter":
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
     model.method = backbone.attached = card.name
-    model.method_options = model.options[name] = options
+    model.method_options = options
     return model.train(model.training)  # also what is new
 
 
@@ -328,7 +329,7 @@ def _check_joins(model: SegmentationModel, card: MethodCard, name: str) -> None:
         )
     if model.method != card.name or name in (model.adapters or [name]):
         raise GeopeftError(
-            f"{model.method!r} is attached already, with adapters {model.options}. Build a new "
+            f"{model.method!r} is attached already, with adapters {model.adapters}. Build a new "
             "model; or, of a method of peft, attach another adapter by attach(..., name=...), or "
             "switch by model.use_adapter(name)."
         )

@@ -18,7 +18,7 @@ Edit = Callable[[Path, Room], object]
 BOTH = ("adapter.json", "adapter_config.json")
 #: Fields that say how the model is built.
 FIELDS = (
-    "backbone", "weights", "layers", "channels", "grid", "gsd", "metadata", "decoder", "task",
+    "backbone", "weights", "layers", "frames", "gsd", "metadata", "decoder", "task",
     "bands", "classes", "mean", "std", "decoder_options", "img_size", "method", "options",
     "adapter", "built_for",
 )  # fmt: skip

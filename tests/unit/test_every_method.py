@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -184,35 +182,6 @@ def describe(network: nn.Module) -> list[tuple[str, type]]:
     return [(name, type(module)) for name, module in network.named_modules()]
 
 
-IN_A_NEW_PROCESS = """
-import sys, torch
-import geopeft_nb as gp
-
-image, expected = torch.load(sys.argv[1], weights_only=True)
-for folder, output in expected.items():
-    with torch.no_grad():
-        print(torch.equal(gp.load_model(folder)(image), output))
-"""
-
-
-def test_saved_adapters_give_the_same_output_in_a_new_process(
-    data: GeoData, image: Tensor, tmp_path: Path
-) -> None:
-    expected = {}
-    for method in ("full", "vera", "vpt", "adapter", "bitfit", "vit_adapter"):
-        model = gp.build_model(gp.load_backbone("geopeft_tiny", bands=data.bands), data)
-        train(gp.attach(model, method), image)
-        folder = gp.save_adapter(model, tmp_path / method)
-        with torch.no_grad():
-            expected[str(folder)] = model(image)
-    torch.save((image, expected), tmp_path / "expected.pt")
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_NEW_PROCESS, tmp_path / "expected.pt"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout.split() == ["True"] * len(expected), done.stderr[-3000:]
-
-
 def test_one_model_carries_several_adapters_and_their_decoders(
     data: GeoData, image: Tensor
 ) -> None:
@@ -268,7 +237,7 @@ def test_bad_options_name_what_would_work(
     model = build(data, "prithvi_eo_v2_300")
     with pytest.raises(ValueError, match=message):
         gp.attach(model, method, **options)
-    assert model.method is None and not model.adapters and not model.options
+    assert model.method is None and not model.adapters and not model.method_options
 
 
 @pytest.mark.parametrize(

@@ -237,10 +237,10 @@ SIX = [0.1] * 6
 #: What is put in the place of fields of adapter.json; None takes them out.
 FIELDS: list[tuple[str, object]] = [
     *((field, value) for value in (None, 7.5, [[None]])
-      for field in ("backbone", "weights", "layers", "channels", "grid", "gsd", "metadata",
+      for field in ("backbone", "weights", "layers", "frames", "gsd", "metadata",
                     "decoder", "task", "bands", "classes", "mean", "std", "pad", "img_size",
                     "decoder_options", "method", "options", "adapter", "built_for")
-      if (field, value) != ("gsd", 7.5)),
+      if (field, value) not in [("gsd", 7.5), ("frames", None)]),
     ("mean", [*SIX[1:], torch.nan]), ("mean", [*SIX[1:], 10**400]), ("mean", [0.1]),
     ("mean", ["x"] * 6), ("std", [0.0] * 6), ("std", [-1.0] * 6), ("std", [torch.inf] * 6),
     ("img_size", 640_000_000), ("img_size", 0), ("img_size", True), ("gsd", -1.0),

@@ -228,7 +228,7 @@ reports["lora"].table[["role", "chips", "places", "mIoU", "low", "high"]].round(
 rows = []
 for name in names:
     run, score = runs[name], reports[name].table.groupby("role")["mIoU"].mean()
-    files = gp.save_adapter(run, out / name).glob("*.safetensors")
+    files = gp.save_adapter(run, out / name).glob("[abd]*.safetensors")
     rows.append(
         {
             "method": name,

@@ -663,12 +663,13 @@ median = pd.DataFrame(rounds).median()
 folder = gp.save_adapter(network, out / "adapter")
 files = pd.Series({file.name: file.stat().st_size / 1e3 for file in sorted(folder.iterdir())})
 whole = sum(weight.numel() for weight in pretrained.parameters()) * 4 / 1e3
-print(f"the adapter's folder: {files.sum():.0f} kB; the backbone in float32: {whole:.0f} kB,")
-print(f"{whole / files.sum():.0f} times as much")
+kept = files[["adapter_model.safetensors", "decoder.safetensors"]].sum()
+print(f"adapter and decoder: {kept:.0f} kB; the backbone in float32: {whole:.0f} kB,")
+print(f"{whole / kept:.0f} times as much")
 files.rename("kB").to_frame().round(1)
 
 # %% [markdown]
-# `gp.load_adapter(network, folder)` puts it back onto a fresh network, and refuses one that differs. Open `model_card.md`: it says what somebody needs to know who gets the folder from you.
+# `gp.load_model(folder)` builds the network again from the folder alone, also in another process and without the chips; `trained.json` says what it has seen, so that nobody scores it on its own training ground. `gp.load_adapter(network, folder)` puts it onto a network that you have, and refuses one that differs. Open `model_card.md`: it says what somebody needs to know who gets the folder from you.
 #
 # **Switch.** Adapters are small, so one backbone can carry many: one per region, task or season. Attach again under another name, and a second adapter with a decoder of its own stands beside the first. Here the second learns at the other place.
 

@@ -755,7 +755,7 @@ for name in order:
     run, score = runs[name], reports[name].table.groupby("role")["mIoU"].mean()
     folder = gp.save_adapter(run.model, out / name.replace(", ", "_"))
     row = {"method": name, "trained": gp.parameter_table(run.model).loc["total", "trainable"]}
-    row["file_bytes"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    row["file_bytes"] = sum(file.stat().st_size for file in folder.glob("[abd]*.safetensors"))
     row["activation_bytes"] = run.memory["activations"]
     row["step_ratio"] = ratios[name]
     row |= {"miou_home": score["home"], "miou_away": score["away"]}
