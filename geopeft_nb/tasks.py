@@ -40,6 +40,7 @@ class TaskCard:
         title: What the score is called, and its column in a table.
         column: Its name in a history.
         limits: Its range, in words.
+        losses: Names that `fit` takes for the loss, the one above first.
         labelled: Counts -> (K,) how often each class is in the labels.
         allowed: Values of a target and what they mean; none are the numbers of the classes.
     """
@@ -54,6 +55,7 @@ class TaskCard:
     columns: Callable[[np.ndarray, Sequence[str]], dict[str, float]]
     title: str
     column: str
+    losses: tuple[str, ...] = ("cross_entropy", "dice", "focal")
     limits: str = "0-1"
     allowed: Mapping[int, str] = field(default_factory=dict)
     labelled: Callable[[np.ndarray], np.ndarray] = lambda counts: counts[..., :0]
@@ -210,7 +212,8 @@ TASKS = {
         ),
         predict=lambda output: output > 0,
         count=_hits, parts=_f1, columns=lambda hits, names: _by_name("F1", _f1(hits), names),
-        title="F1", column="val_f1", allowed={0: "absent", 1: "there"},
+        title="F1", column="val_f1", losses=("binary_cross_entropy",),
+        allowed={0: "absent", 1: "there"},
         labelled=lambda hits: hits[:, 2],
     ),
     "regression": TaskCard(
@@ -218,6 +221,7 @@ TASKS = {
         loss=_squared_error,
         predict=lambda output: output.float(),
         count=_sums, parts=_r2, columns=_number_columns,
-        title="R²", column="val_r2", limits="1 at best", labelled=lambda sums: sums[:, 0],
+        title="R²", column="val_r2", losses=("squared_error",), limits="1 at best",
+        labelled=lambda sums: sums[:, 0],
     ),
 }  # fmt: skip

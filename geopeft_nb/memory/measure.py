@@ -27,9 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-def process_memory() -> int:
-    """Return the memory this process holds now, in bytes (resident set size)."""
-    return int(psutil.Process().memory_info().rss)
+def memory_now(device: torch.device | str = "cpu") -> int:
+    """Return the bytes that tensors take on a CUDA device now, or else the process (resident)."""
+    cuda = str(device).startswith("cuda")
+    return torch.cuda.memory_allocated(device) if cuda else int(psutil.Process().memory_info().rss)
 
 
 def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
@@ -39,14 +40,14 @@ def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
         device: "cpu", "cuda", "cuda:1" or the same as a torch.device.
 
     Returns:
-        Always `process`, see `process_memory`, and `limit`, what the machine has. On a CUDA device
+        Always `process`, see `memory_now`, and `limit`, what the machine has. On a CUDA device
         also `allocated` (tensors now), `peak` (most since `reset_peak`) and `total` (the device's
         memory). Elsewhere `peak` is the most the process held since `reset_peak`, where the system
         keeps count of it (Linux).
     """
-    memory = {"process": process_memory(), "limit": psutil.virtual_memory().total}
+    memory = {"process": memory_now(), "limit": psutil.virtual_memory().total}
     if str(device).startswith("cuda"):
-        memory["allocated"] = torch.cuda.memory_allocated(device)
+        memory["allocated"] = memory_now(device)
         memory["peak"] = torch.cuda.max_memory_allocated(device)
         memory["total"] = torch.cuda.get_device_properties(device).total_memory
     elif (status := Path("/proc/self/status")).exists():

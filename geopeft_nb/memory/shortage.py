@@ -75,14 +75,13 @@ def explain(
     now = plan(**settings)
     kept = " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in COLUMNS)
     advice = (
-        "No smaller batch and no recipe helps enough. Use smaller chips (load_data(..., size=...)),"
-        " a method that trains less (gp.list_methods()) or a smaller backbone "
-        "(gp.list_backbones())."
+        "No smaller batch and no recipe helps enough. Use smaller chips, a method that trains less "
+        "(gp.list_methods()) or a smaller backbone (gp.list_backbones())."
     )
-    for choice in smaller(model, settings):
-        planned = plan(**choice)
-        if planned.total < now.total and planned.fits(limit):
-            advice = f"Try {_call(**choice)}: planned {in_bytes(planned.total)}."
+    for way in smaller(model, settings):
+        less = plan(**way)
+        if less.total < now.total and less.fits(limit):
+            advice = f"Try {_call(**way)}: planned {in_bytes(less.total)}."
             break
     return OutOfMemory(
         f"Memory ran out on {place}, which has {in_bytes(limit)}: {said}\n"

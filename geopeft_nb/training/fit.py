@@ -27,13 +27,14 @@ from geopeft_nb.memory.frugal import applied, chosen_recipes
 from geopeft_nb.memory.measure import (
     device_memory,
     hand_back,
-    process_memory,
+    memory_now,
     reset_peak,
     training_bytes,
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel, Trained, moving_state
 from geopeft_nb.tasks import TASKS
+from geopeft_nb.training.losses import ChosenLoss, Loss
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, READ, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
@@ -56,6 +57,7 @@ class Task(lightning.LightningModule):
         lr: Learning rate to begin with.
         weight_decay: Of AdamW.
         augment: Turn and mirror the training chips at random.
+        criterion: The loss; None is the task's own.
 
     Attributes:
         counts: What the validation under way has counted, see `TaskCard`.
@@ -64,19 +66,20 @@ class Task(lightning.LightningModule):
 
     def __init__(
         self, model: SegmentationModel, data: GeoData, lr: float, weight_decay: float = 0.01,
-        augment: bool = True,
+        augment: bool = True, criterion: ChosenLoss | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.lr, self.weight_decay, self.augment = model, lr, weight_decay, augment
         self.card, self.ignore = TASKS[data.task], data.ignore_index
+        self.loss: Loss = criterion or (lambda x, y: self.card.loss(x, y, self.ignore))
         self.strict_loading = False  # a checkpoint holds only the weights that training changes
-        self.features: tuple[CachedFeatures, CachedFeatures] | None = None
+        self.features: tuple[CachedFeatures, ...] = ()
         self.counts: Any = 0
         self.schedule_state: dict[str, Any] | None = None
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Return the loss of a batch, whose chips are turned and mirrored at random."""
-        if self.features is not None:
+        if self.features:
             return self.loss(*self.features[0].look(batch))
         if self.augment:
             image, target = turn_and_mirror(batch["image"], batch["target"])
@@ -86,10 +89,6 @@ class Task(lightning.LightningModule):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Call the model on images and what is known of them."""
         return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss over what is known."""
-        return self.card.loss(output, target, self.ignore)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
@@ -112,17 +111,13 @@ class Task(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Compute the features that are cached; now, so that their seconds count."""
-        for features in self.features or ():
+        for features in self.features:
             with self.trainer.precision_plugin.forward_context():
                 features.fill()
 
-    def on_validation_epoch_start(self) -> None:
-        """Count from the first chip."""
-        self.counts = 0
-
     def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Log and return the loss of a batch, and count what is right and wrong in it."""
-        if self.features is not None:
+        if self.features:
             output, target = self.features[1].look(batch)
         else:
             output, target = self(batch), batch["target"]
@@ -135,8 +130,9 @@ class Task(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Score what all devices have counted."""
         counts = torch.as_tensor(self.counts, device=self.device)
-        self.counts = self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().numpy()
-        self.log(self.card.column, self.card.score(self.counts), sync_dist=True)
+        summed = self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().numpy()
+        self.log(self.card.column, self.card.score(summed), sync_dist=True)
+        self.counts = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep of the weights what training changes, and the schedule."""
@@ -155,7 +151,8 @@ def fit(
     seed: int = 0, device: str = "auto", dashboard: bool | str = True,
     resume: bool = False, out: str | os.PathLike[str] | None = None,
     accumulate: int = 1, strategy: str = "auto", devices: int = 1, augment: bool = True,
-    weight_decay: float = 0.01, patience: int = 15, callbacks: Sequence[Callback] = (),
+    weight_decay: float = 0.01, patience: int = 15, loss: str | Loss | None = None,
+    class_weights: str | Sequence[float] | None = None, callbacks: Sequence[Callback] = (),
     logger: Logger | Sequence[Logger] | None = None,
 ) -> Run:  # fmt: skip
     """Train the model on `data.train`, watched on `data.val`.
@@ -194,6 +191,13 @@ def fit(
         augment: Turn and mirror the training chips at random.
         weight_decay: Of AdamW.
         patience: Epochs without a better validation loss after which training ends.
+        loss: ``"cross_entropy"``, ``"dice"`` or ``"focal"`` of single classes, the latter two of
+            segmentation-models-pytorch; or a function of output (B, K, ...) and target (B, ...),
+            in which `data.ignore_index`, or NaN of numbers, is what counts for nothing, that
+            returns a scalar. None takes the task's own. The validation loss is the same one.
+        class_weights: Of the classes in the cross-entropy: a number above 0 for each, or
+            ``"balanced"``: labelled pixels of the training chips / (classes that occur × pixels of
+            the class). A rare class is found more often then, and falsely more often, too.
         callbacks: Further callbacks of Lightning's.
         logger: Lightning's loggers, which are told validation loss and score.
 
@@ -208,6 +212,8 @@ def fit(
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(model, data, device, strategy, devices)
+    own = loss is None and class_weights is None
+    criterion = None if own else ChosenLoss(data, loss, class_weights)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, len(data.train) // devices),
@@ -216,13 +222,17 @@ def fit(
         "frugal": chosen_recipes(frugal, model) if frugal else (),
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
+        "loss": criterion.name if criterion else TASKS[data.task].losses[0],
+        "class_weights": criterion and criterion.weights,
     }  # fmt: skip
     if out is None and resume:
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     options = {"accelerator": device, "strategy": strategy, "logger": logger or False}
     try:
         with kept_for_a_run(out):
-            run = _train(model, data, settings, options, dashboard, callbacks, out, resume)
+            run = _train(
+                model, data, settings, options, dashboard, callbacks, out, resume, criterion
+            )
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
@@ -236,14 +246,16 @@ def fit(
 def _train(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any], options: dict[str, Any],
     dashboard: bool | str, callbacks: Sequence[Callback], out: str | os.PathLike[str] | None,
-    resume: bool,
+    resume: bool, criterion: ChosenLoss | None,
 ) -> Run:  # fmt: skip
     """Train what `fit` has checked: model on device · measure a step · train · keep the best.
 
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    task = Task(model, data, settings["lr"], settings["weight_decay"], settings["augment"])
+    task = Task(
+        model, data, settings["lr"], settings["weight_decay"], settings["augment"], criterion
+    )
     order = Order(len(data.train), settings["batch_size"], settings["seed"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
@@ -263,23 +275,22 @@ def _train(
         trainer = _trainer(settings, options, watching, epochs)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
-        there = device_memory(place)
         try:
             train, val = _loaders(task, data, order, frugal)
-            model.to(place)
+            task.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, order.size)
             reset_peak(place)
-            # what else is on a GPU; of a process what it holds before the first step
-            before = there.get("allocated", process_memory())
-            view.start(step_memory=memory, device=there)
+            before = memory_now(place)  # what else is on a GPU; or what the process holds
+            view.start(step_memory=memory, device=device_memory(place))
             state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
         finally:
-            peak = device_memory(place).get("peak", process_memory())
+            peak = device_memory(place).get("peak", memory_now(place))
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
     model.trained = _trained(model.trained, data, settings["seed"])
+    model.built_for |= {name: settings[name] for name in ("loss", "class_weights")}
     run = Run(
         model=model, method=str(model.method), data_name=data.card.name,
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
@@ -349,19 +360,17 @@ def _loaders(
     """Return the loaders of training and validation, of images or of cached features."""
     parts: Any = (data.train, data.val)
     if {"cached", "cached_on_disk"} & {*frugal}:
-        parts = task.features = _features(task, data, "cached_on_disk" in frugal)
+        folder = cache_folder() if "cached_on_disk" in frugal else None
+        views = (task.augment, False)
+        parts = task.features = tuple(
+            CachedFeatures(task.model, part, augment, folder)
+            for part, augment in zip(parts, views, strict=True)
+        )
     together = None if task.features else collate
     return [
         DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
         DataLoader(parts[1], order.size, collate_fn=together),
     ]
-
-
-def _features(task: Task, data: GeoData, on_disk: bool) -> tuple[CachedFeatures, CachedFeatures]:
-    """Return training and validation chips whose features are cached."""
-    folder = cache_folder() if on_disk else None
-    train = CachedFeatures(task.model, data.train, task.augment, folder)
-    return train, CachedFeatures(task.model, data.val, False, folder)
 
 
 def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:

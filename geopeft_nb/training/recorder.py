@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from geopeft_nb.memory.measure import process_memory
+from geopeft_nb.memory.measure import memory_now
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
 from geopeft_nb.training.divergence import Diverged
@@ -85,7 +84,7 @@ class Recorder(Callback):
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
         if not math.isfinite(self.losses[-1]):
-            raise Diverged("training", self.losses[-1], self.rows, batch, trainer, task)
+            raise Diverged("training", self.losses[-1], self.rows, batch, trainer)
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
@@ -117,7 +116,7 @@ class Recorder(Callback):
     ) -> None:  # fmt: skip
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
         if not outputs.isfinite():
-            raise Diverged("validation", float(outputs), self.rows, batch, trainer, task)
+            raise Diverged("validation", float(outputs), self.rows, batch, trainer)
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""
@@ -145,11 +144,6 @@ class Recorder(Callback):
             return f"Stopped before the first validation: {which} are kept."
         score = f"{self.card.title} {self.best[self.card.column]:.3f}"
         return f"Kept epoch {self.best['epoch']:.0f}: validation {score}."
-
-
-def memory_now(device: torch.device) -> int:
-    """Return the bytes that tensors take on a CUDA device, or that the process takes elsewhere."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else process_memory()
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from geopeft_nb.memory.measure import training_bytes
 FLOAT = 4  # bytes
 
 
-def test_process_memory_grows_with_what_is_allocated() -> None:
+def test_memory_now_grows_with_what_is_allocated() -> None:
     measure.reset_peak()  # hands back what earlier tests left free, so that the block is new
-    before = measure.process_memory()
+    before = measure.memory_now()
     block = torch.ones(64 * 2**20, dtype=torch.uint8)
-    grown = measure.process_memory() - before
+    grown = measure.memory_now() - before
     # the allocator may already hold a few free MiB that the block reuses
     assert 0.8 * block.nbytes < grown < 1.5 * block.nbytes
 

@@ -178,6 +178,8 @@ def test_a_checkpoint_holds_what_is_trained_and_no_more(data: GeoData, tmp_path:
         ("lora", {"precision": "bf16"}, "precision was 'fp32' and is 'bf16'"),
         ("lora", {"lr": 0.5}, "lr was 0.001 and is 0.5"),
         ("lora", {"accumulate": 2}, "accumulate was 1 and is 2"),
+        ("lora", {"loss": "dice"}, "loss was 'cross_entropy' and is 'dice'"),
+        ("lora", {"class_weights": [1, 2]}, r"class_weights was None and is \[1.0, 2.0\]"),
         ("vpt", {"lr": 0.001}, "method was 'lora' and is 'vpt'"),
     ],
 )
