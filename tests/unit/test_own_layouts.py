@@ -58,6 +58,9 @@ USUAL: list[tuple[str, str, str, str, str | None]] = [
     ("train/kenya/images/{}.tif", "train/kenya/masks/{}.tif", "train/kenya/{}", "kenya", "train"),
     ("images/kenya/k{}.tif", "labels/k{}.tif", "kenya/k{}", "kenya", None),
     ("site{}/image.tif", "site{}/mask.tif", "site{}", "all", None),
+    ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png", "train/Rural/{}", "Rural",
+     "train"),
+    ("top_2_{}_RGB.tif", "top_2_{}_label.tif", "top_2_{}", "all", None),
     ("images/target_{}.tif", "masks/target_{}.tif", "{}", "all", None),
     ("images/HLS.L30.T18SUH.202100{}.v2.0.tif", "masks/HLS.L30.T18SUH.202100{}.v2.0.tif",
      "HLS.L30.T18SUH.202100{}.v2.0", "all", None),
@@ -109,6 +112,10 @@ def test_of_a_sentinel_product_the_finest_of_each_band_is_taken(tmp_path: Path) 
               f"{safe}/QI_DATA/MSK_CLDPRB_20m.jp2", "T32UQD_20220101_mask.tif"]  # fmt: skip
     made(tmp_path, *wanted, *others)
     (item,), _, _ = find_items(tmp_path)
+    for inside in (safe.partition("/")[0], f"{safe}/IMG_DATA"):
+        made(tmp_path, f"{inside}/p.geojson", f"{inside}/T32UQD-ql.jpg")
+        (same,), _, _ = find_items(tmp_path / inside)
+        assert (same.images, same.region) == (item.images, "all")
     assert item.images == (tuple(tmp_path / name for name in wanted),)
     assert item.bands == ("B02", "B8A", "SCL") and item.mask == tmp_path / others[-1]
 
@@ -155,6 +162,8 @@ def test_polygons_or_one_raster_label_all_images(tmp_path: Path) -> None:
         find_items(made(tmp_path / "north", "a.geojson", "b.geojson"))
     with pytest.raises(FileNotFoundError, match=r"labels='none\.tif' is not there"):
         find_items(tmp_path, labels="none.tif")
+    with pytest.raises(ValueError, match=r"labels='north' is a folder.*masks='north/\{id\}\.tif'"):
+        find_items(tmp_path, labels="north")
 
 
 def test_what_has_no_partner_is_left_out_and_told(tmp_path: Path) -> None:
@@ -242,10 +251,11 @@ def test_a_table_says_it_all(tmp_path: Path, kind: str) -> None:
         ("images/a.(tif|.*)", None, "fits none"),
         ("images/{id}.tif", "mask/{id}.tif", "'mask/{id}.tif' fits none"),
         ("images/{id}.tif", "masks/b.tif", "No image .* has a mask"),
+        (None, "masks/{id}.tif", "needs images="),
     ],
 )
 def test_a_pattern_that_does_not_fit_is_refused(
-    tmp_path: Path, images: str, masks: str | None, message: str
+    tmp_path: Path, images: str | None, masks: str | None, message: str
 ) -> None:
     made(tmp_path, "images/a.tif", "masks/b.tif")
     with pytest.raises(ValueError, match=message):
@@ -311,6 +321,7 @@ def test_the_error_has_a_call_that_works_when_typed(tmp_path: Path, image: str, 
     gp = type("gp", (), {"load_data": staticmethod(lambda name, **options: given.update(options))})
     eval(call[0], {"gp": gp})  # as a reader types it
     items, _, _ = find_items(Path(given["root"]), given["images"], given["masks"])
+    assert "{region}" not in given["images"]
     assert {(i, m) for i, m in seen(items, tmp_path).values()} == {
         (image.format(n), mask.format(n)) for n in range(10, 14)
     }

@@ -74,7 +74,7 @@ def _item(files: Iterable[File], level: int, mask: Path | None = None) -> Item:
         name or file.path.stem,
         tuple(tuple(dates[when][band].path for band in bands) for when in days),
         tuple(bands) if any(bands) else (), tuple(map(day, days)), mask, file.label,
-        file.folders[0] if file.folders else "all", file.split,
+        "all" if file.folders in ((), (file.label,)) else file.folders[0], file.split,
     )  # fmt: skip
 
 

@@ -22,10 +22,10 @@ from geopeft_nb.open_files import read_text, regular_file
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
 #: Words of folders and of names; case does not matter.
-IMAGES = "image|images|img|imgs|imagery|scene|scenes|sat|merged|s2hand|dir"
+IMAGES = "image|images|img|imgs|imagery|scene|scenes|sat|rgb|merged|s2hand|dir|png|tif|tiff"
 MASKS = (
-    "mask|masks|label|labels|lbl|ann|annotation|annotations|gt|ground_truth|truth|target|targets"
-    "|labelhand"
+    "mask|masks|msk|label|labels|lbl|ann|annotation|annotations|gt|ground_truth|truth|target"
+    "|targets|seg|reference|labelhand"
 )
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -33,9 +33,12 @@ SPLITS = {
 }  # fmt: skip
 DATE = r"(?:19|20)\d\d(?:[-_]?[01]\d[-_]?[0-3]\d|[0-3]\d\d)(?:T\d{6}Z?)?"
 BAND = (
-    r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
+    r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?B?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
     r"|COASTAL|BLUE|GREEN|RED|NIR|SWIR_?[12]|RED_?EDGE_?[123]|NDVI|DEM"
 )
+#: Folders of a Sentinel-2 product, and what lies beside its bands or Planet's and Landsat's.
+PRODUCT = r".*\.SAFE|GRANULE|IMG_DATA|R\d0m"
+ASIDE = r"(^|[._-])(udm2?|tci|pvi|ql|thumb_\w+)([._-]\d\dm)?$"
 #: What a pattern may name -> the text that it stands for.
 FIELDS = {
     **dict.fromkeys(("id", "region", "band", "label"), "[^/]{1,255}?"),
@@ -73,14 +76,12 @@ def find_items(
     if not root.exists():
         raise FileNotFoundError(f"root={str(root)!r} is not there.")
     base = root.parent if root.is_file() else root
-    one = None if labels is None else base / labels
-    if one is not None and not one.exists():
-        raise FileNotFoundError(f"labels={str(labels)!r} is not there; it is looked for in {base}.")
-    if one is not None:
-        regular_file(one, one.parent)
+    one = None if labels is None else _there("labels", labels, base)
     vectors = _below(base, VECTORS) if one is None and root.is_dir() else []
     found = [root] if root.is_file() else [x for x in _below(root, RASTERS) if x != one]
     notes: list[str] = []
+    if masks is not None and images is None:
+        raise GeopeftError(f"masks={masks!r} needs images='…', the pattern of what they label.")
     if table is not None:
         items = _from_table(table, base, notes)
     elif images is not None:
@@ -105,6 +106,18 @@ def find_items(
     if items and polygons is not None:
         return items, polygons, notes
     raise _unlabelled(root, found)
+
+
+def _there(option: str, name: str | os.PathLike[str], base: Path) -> Path:
+    """Return the path of a file that an option names."""
+    if not (path := base / name).exists():
+        raise FileNotFoundError(f"{option}={str(name)!r} is not there; it is looked for in {base}.")
+    if path.is_dir():
+        raise GeopeftError(
+            f"{option}={str(name)!r} is a folder, and a file is needed. Of a folder of masks say "
+            f"images='…/{{id}}.tif', masks='{path.name}/{{id}}.tif'."
+        )
+    return regular_file(path, path.parent)
 
 
 def _below(folder: Path, endings: Iterable[str]) -> list[Path]:
@@ -173,7 +186,9 @@ def _from_table(table: Any, base: Path, notes: list[str]) -> list[Item]:  # noqa
     """Take items from the rows of a table."""
     if isinstance(table, str | os.PathLike):
         texts = dict.fromkeys({"image", "mask", *FIELDS} - {"label"}, str)
-        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), dtype=texts))
+        table = read_text(
+            _there("table", table, base), lambda text: pd.read_csv(StringIO(text), dtype=texts)
+        )
     check_name("column of the table", "image", [*table.columns])
     files, masks = [], {}
     for row in table.to_dict("records"):
@@ -195,21 +210,15 @@ def _by_names(
     trees = any(_said(part) & {*MASKS.split("|")} for some in parts.values() for part in some)
     files = [x for path, some in parts.items() if (x := _read_name(path, some, trees))]
     files = [file for file in files if one is None or not file.is_mask]
-    classes = {path.parent.name for path in found}
-    plain = all(file.folders[-1:] == (file.path.parent.name,) for file in files)
+    labels = {file.path: file.path.parent.name for file in files}
+    plain = all(file.folders[-1:] == (labels[file.path],) and not file.is_mask for file in files)
     twice = Counter((file.path.parents[1], file.path.stem) for file in files).values()
-    if len(classes) == 2 and {*twice} == {2}:
-        plain = False  # rather images and masks under other words than classes: that is asked
-    bare = not (one or polygons or any(file.is_mask for file in files))
-    if bare and plain and len(classes) > 1:
-        files = [
-            replace(
-                x, label=x.folders[-1], folders=x.folders[:-1],
-                names=tuple(f"{x.folders[-1]}/{name}" for name in x.names),
-            )
-            for x in files
-        ]  # fmt: skip
-        listed = ", ".join(sorted(classes))
+    count = len({*labels.values()})
+    # the same names in two folders are rather images and masks under other words: that is asked
+    asked = count == 2 and {*twice} == {2}
+    if plain and count > 1 and not (one or polygons or asked):
+        files = [replace(file, label=labels[file.path]) for file in files]
+        listed = ", ".join(sorted({*labels.values()}))
         notes.append(f"There are no masks: the label of an image is its folder ({listed}).")
     items = group(files, notes)
     counts = Counter(item.region for item in items)
@@ -227,13 +236,14 @@ def _said(folder: str) -> set[str]:
 
 def _read_name(path: Path, parts: tuple[str, ...], trees: bool) -> File | None:
     """Read what folders and name of a file say; None if it is a picture beside the bands."""
-    safe = next((n for n, part in enumerate(parts) if part.upper().endswith(".SAFE")), len(parts))
-    if re.search(r"(^|[._-])(udm2?|tci|pvi)([._-]\d\dm)?$", path.stem, re.IGNORECASE) or (
-        safe < len(parts) and "IMG_DATA" not in parts
+    product = [n for n, part in enumerate(parts) if re.fullmatch(PRODUCT, part, re.IGNORECASE)]
+    if (product and parts[product[0]][0] != "R" and "IMG_DATA" not in parts) or re.search(
+        ASIDE, path.stem, re.IGNORECASE
     ):
         return None
-    above = {word for part in parts[:safe] for word in _said(part)}
-    folders = [part for part in parts[:safe] if not _said(part)]
+    parts = parts[: product[0]] if product else parts
+    above = {word for part in parts for word in _said(part)}
+    folders = [part for part in parts if not _said(part)]
     usual = re.compile(rf"(?:^|[._ -]+)({IMAGES}|{MASKS})(?=[._ -]|$)", re.IGNORECASE)
     own = {word.lower() for word in usual.findall(path.stem)}
     name = usual.sub("", path.stem).strip("._ -")
@@ -270,15 +280,16 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> GeopeftError:
         f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if names[3:] else ''})"
         for kind, names in seen.items()
     )
-    best, call = 0, ""
+    best, call = (0, 0), ""
     for images, masks in permutations([pattern for pattern, _ in often.most_common(12)], 2):
         with suppress(GeopeftError, IndexError):
             items = _by_patterns(found[:500], base, images, masks, [])
             sizes = [path.stat().st_size for path in (items[0].images[0][0], items[0].mask) if path]
-            if len(items) > best and sizes[0] > sizes[-1]:
+            fit = len(items), -images.count("{")  # as few fields as needed
+            if fit > best and sizes[0] > sizes[-1]:
                 pair = f"images={images!r}, masks={masks!r}"
                 call = f'gp.load_data("folder", root={str(root)!r}, {pair}), or '
-                best = len(items)
+                best = fit
     return GeopeftError(
         f"No image in {root} has a mask or another label. Seen: {shown or 'no raster'}. Say what "
         f"labels them: {call}images='…' and masks='…' with {{id}} for what both share, labels= "
