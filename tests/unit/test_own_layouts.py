@@ -212,6 +212,17 @@ def test_a_pattern_may_say_the_label(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_table_may_have_numbers_and_times(tmp_path: Path) -> None:
+    made(tmp_path, "1.tif", "2.tif")
+    days = pd.to_datetime(["2021-07-01", "2021-06-01"])
+    table = pd.DataFrame(
+        {"image": ["1.tif", "2.tif"], "id": 7, "region": 3, "date": days, "label": 1.5}
+    )
+    (item,), _, _ = find_items(tmp_path, table=table)
+    assert (item.name, item.region, item.label) == ("3/7", "3", 1.5)
+    assert item.dates == (date(2021, 6, 1), date(2021, 7, 1))
+
+
 @pytest.mark.parametrize("kind", ["file", "frame", "geoframe"])
 def test_a_table_says_it_all(tmp_path: Path, kind: str) -> None:
     made(tmp_path, "x/1.tif", "x/2.tif", "x/3.tif", "y/a.tif", "y/b.tif")

@@ -172,13 +172,13 @@ def _fitting(found: Iterable[Path], base: Path, pattern: str, is_mask: bool) -> 
 def _told(path: Path, said: Mapping[str, Any], is_mask: bool = False) -> File:
     """Take what a pattern or a row says of a file."""
     said = {**dict.fromkeys(FIELDS, ""), **said}
-    name, when, split = said["id"], str(said["date"]), str(said["split"]).lower()
+    name, when, split = str(said["id"]), str(said["date"]), str(said["split"]).lower()
     label = None if said["label"] == "" else said["label"]
     if split:
         check_name("split", split, SPLITS)
     return File(
         path, (f"{name}_{when}".strip("_"), name, name), SPLITS.get(split),
-        tuple(filter(None, [said["region"]])), when, str(said["band"]), label, 0, is_mask,
+        tuple(filter(None, [str(said["region"])])), when, str(said["band"]), label, 0, is_mask,
     )  # fmt: skip
 
 
