@@ -1,9 +1,9 @@
 """Chips: what every data set looks like to the rest of the toolkit.
 
-A sample is a torchgeo dictionary: `image` (C, H, W) float32 reflectance 0-1, `mask` (H, W) int64 or
-`label`, `crs`, `bounds` (left, bottom, right, top), `region`, `place` and `name`. Where they are
-known it also has `temporal` (1, 2) float32, year and day of year counted from 1, and `location`
-(2,) float32, latitude and longitude in degrees.
+A sample is a torchgeo dictionary: `image` (C, H, W) float32 reflectance 0-1, or (C, T, H, W) of
+several dates, `mask` (H, W) int64 or `label`, `crs`, `bounds` (left, bottom, right, top), `region`,
+`place` and `name`. Where they are known it also has `temporal` (T, 2) float32, year and day of year
+counted from 1, and `location` (2,) float32, latitude and longitude in degrees.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from geopeft_nb.tasks import TASKS
 
 Sample = dict[str, Any]
 Bounds = tuple[float, float, float, float]
+Days = datetime.date | tuple[datetime.date, ...]
 
 
 class Reading(NamedTuple):
     """What reading a chip gave; what is not None goes before what the chip itself states.
 
     Attributes:
-        image: (C, H, W) float32.
+        image: (C, H, W) or (C, T, H, W) float32.
         target: A mask (H, W) int64, or as its `TaskCard` says.
         crs: Coordinate reference system.
         bounds: (left, bottom, right, top) in units of the crs.
         location: Latitude and longitude in degrees.
-        date: Day of acquisition.
+        date: Day of acquisition, or those of T dates.
     """
 
     image: np.ndarray
@@ -42,11 +43,14 @@ class Reading(NamedTuple):
     crs: str | None = None
     bounds: Bounds | None = None
     location: tuple[float, float] | None = None
-    date: datetime.date | None = None
+    date: Days | None = None
 
 
 class Ground(NamedTuple):
-    """What of the Earth a chip shows, as far as it is known; fields as of `Chip`."""
+    """What of the Earth a chip shows, as far as it is known; of dates the first.
+
+    Fields as of `Chip`.
+    """
 
     name: str
     crs: str | None
@@ -67,12 +71,13 @@ class Chip:
         name: Unique name within the data set.
         region: The region it lies in.
         place: Chips of one place share ground, or lie side by side: splits keep them together.
-        read: Returns image (C, H, W) float32 and its target: a mask (H, W) int64, or of another
-            task (see `geopeft_nb.tasks`); or a `Reading`, which also says where and when.
+        read: Returns image (C, H, W) or (C, T, H, W) float32 and its target: a mask (H, W) int64,
+            or of another task (see `geopeft_nb.tasks`); or a `Reading`, which also says where and
+            when.
             It is called in every epoch, so a slow one keeps what it has read.
         crs: Coordinate reference system, for example ``"EPSG:32618"``, or None.
         bounds: (left, bottom, right, top) in units of the crs, or None.
-        date: Day of acquisition, or None.
+        date: Day of acquisition, or those of T dates, or None.
         location: Latitude and longitude of the centre in degrees; None takes it from the bounds.
         filled: Bounds of what is not padding, or None if there is none.
     """
@@ -83,7 +88,7 @@ class Chip:
     read: Callable[[], tuple[np.ndarray, np.ndarray] | Reading]
     crs: str | None = None
     bounds: Bounds | None = None
-    date: datetime.date | None = None
+    date: Days | None = None
     location: tuple[float, float] | None = None
     filled: Bounds | None = None
 
@@ -128,12 +133,13 @@ class ChipDataset:
         image, target = torch.from_numpy(found.image), torch.from_numpy(np.asarray(found.target))
         self.check(chip.name, image, target)
         where = chip.filled or known["bounds"]
-        self.noted[index] = Ground(chip.name, known["crs"], where, known["date"])
+        self.noted[index] = Ground(chip.name, known["crs"], where, first_day(known["date"]))
         sample = {key: known[key] for key in ("name", "region", "place", "crs", "bounds")}
         sample |= {"image": image, TASKS[self.task].target: target}
-        if date := known["date"]:
-            day = date.timetuple().tm_yday
-            sample["temporal"] = torch.tensor([[float(date.year), float(day)]])
+        if days := known["date"]:
+            days = days if isinstance(days, tuple) else (days,)
+            pairs = [(float(day.year), float(day.timetuple().tm_yday)) for day in days]
+            sample["temporal"] = torch.tensor(pairs)
         if location := known["location"] or centre(known["crs"], known["bounds"]):
             sample["location"] = torch.tensor(location, dtype=torch.float32)
         return sample
@@ -155,7 +161,9 @@ class ChipDataset:
         for index, chip in enumerate(self.chips):
             if None in (chip.crs, chip.bounds) and index not in self.noted:
                 self[index]  # which notes it
-        stated = [Ground(x.name, x.crs, x.filled or x.bounds, x.date) for x in self.chips]
+        stated = [
+            Ground(x.name, x.crs, x.filled or x.bounds, first_day(x.date)) for x in self.chips
+        ]
         return [self.noted.get(index, ground) for index, ground in enumerate(stated)]
 
     def absent(self) -> list[str]:
@@ -195,6 +203,11 @@ class ChipDataset:
         """Read at most so many chips, evenly spread."""
         chosen = np.linspace(0, len(self) - 1, min(at_most, len(self))).round().astype(int)
         return (self[int(index)] for index in chosen)
+
+
+def first_day(days: Days | None) -> datetime.date | None:
+    """Return the first of several dates, or the one that there is."""
+    return days[0] if isinstance(days, tuple) else days
 
 
 @lru_cache(maxsize=100_000)

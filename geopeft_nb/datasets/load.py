@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from geopeft_nb.datasets import folder, hls_water, scenes
+from geopeft_nb.datasets import hls_water, scenes
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.own import load as own
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
 from geopeft_nb.errors import check_name, check_values, name_options
@@ -21,7 +22,7 @@ from geopeft_nb.errors import check_name, check_values, name_options
 LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
     "scenes": (scenes.CARD, scenes.load_scenes),
     "sandbox": (sandbox.CARD, sandbox.load_sandbox),
-    "folder": (folder.CARD, folder.load_folder),
+    "folder": (own.CARD, own.load_folder),
     "eurosat": (eurosat.CARD, eurosat.load_eurosat),
     "hls_water": (hls_water.CARD, hls_water.load_hls_water),
     "sen1floods11": (sen1floods11.CARD, sen1floods11.load_sen1floods11),

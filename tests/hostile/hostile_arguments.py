@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hostile_folders import STATED
 from hostile_fork import NOISE, Input, Room
 
 import geopeft_nb as gp
@@ -45,7 +46,7 @@ DOORS: dict[str, Callable[..., object]] = {
     "attach": tiny,
     "load_data": lambda room, **options: gp.load_data(**{"name": "scenes"} | options),
     "folder": lambda room, **options: list(
-        gp.load_data("folder", **{"root": room.warm.pairs} | options).train
+        gp.load_data("folder", **{"root": room.warm.pairs} | STATED | options).train
     ),
     "fit": lambda room, **options: gp.fit(
         room.warm.model, room.warm.data, **{"dashboard": False, "epochs": 1} | options

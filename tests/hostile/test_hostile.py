@@ -59,7 +59,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         )
         gp.save_adapter(warm.model, warm.saved / method)
     hostile_folders.write_pairs(warm.pairs)
-    gp.load_data("folder", root=warm.pairs).train[0]
+    gp.load_data("folder", root=warm.pairs, **hostile_folders.STATED).train[0]
     hostile_names.regions(Room(folder, folder, warm), "name")  # fonts, maps and widgets
     warm.url, listener = listen(warm.visits)
     gc.collect()

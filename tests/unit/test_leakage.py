@@ -82,7 +82,8 @@ def own_files(folder: Path) -> None:
     for number in range(12):
         where = 32632, (500_000 + 5_000 * number, 5_000_000), 10
         for name, bands, value in (("images", 6, 1000), ("masks", 1, number % 2)):
-            pixels = np.full((bands, 16, 16), value, np.uint16)
+            pixels = np.random.default_rng(number).integers(value // 2, value + 1, (bands, 16, 16))
+            pixels = pixels.astype(np.uint16)
             write_raster(folder / name / f"chip_{number}.tif", pixels, *where)
 
 
@@ -95,7 +96,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 #: A data set's own tasks and splits; what is not here is loaded as it comes.
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "sandbox": [{"task": task} for task in TASKS],
-    "folder": [{"band_names": list(HLS_BANDS)}],
+    "folder": [{"band_names": list(HLS_BANDS), "scale": 10_000}],
     "burn_scars": [{}, {"split": "by_tile"}],
 }
 

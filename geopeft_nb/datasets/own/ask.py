@@ -73,18 +73,22 @@ class Ask:
     Args:
         call: What was called, up to its options, with a bracket or a comma at its end.
         given: The options that were given.
+        asked: What was said about the files.
         files: All files, and the region of each.
     """
 
     def __init__(
-        self, call: str, given: Mapping[str, object], files: Sequence[tuple[Path, str]]
-    ) -> None:
+        self, call: str, given: Mapping[str, object], asked: Asked,
+        files: Sequence[tuple[Path, str]],
+    ) -> None:  # fmt: skip
+        self.asked = asked
         self.call, self.given = call, {key: x for key, x in given.items() if x is not None}
         self.files = dict(files)
         self.why: dict[str, set[Path]] = {}
         self.rows: dict[Path, dict[str, object]] = {}
         self.likely: dict[str, dict[Path, object]] = {}
         self.common: dict[str, object] = {}
+        self.items: dict[int, str] = {}
 
     def about(self, path: Path, why: str, **likely: object) -> None:
         """Take down a question about a file, and the likely answers for it."""
@@ -109,7 +113,7 @@ class Ask:
         """
         if not self.why:
             return
-        options = self.given | {key: self._shortest(x) for key, x in self.likely.items()}
+        options = self.given | {key: self._shortest(key, x) for key, x in self.likely.items()}
         said = ", ".join(f"{key}={value!r}" for key, value in (options | self.common).items())
         odd = set().union(*self.why.values())
         rows = [row for path, row in self.rows.items() if path in odd or not odd]
@@ -123,9 +127,12 @@ class Ask:
             f"If that is right, type this; else change it:\n{self.call}{said})"
         )
 
-    def _shortest(self, answers: Mapping[Path, object]) -> object:
+    def _shortest(self, option: str, answers: Mapping[Path, object]) -> object:
         """Say one value for all files, or one a region, or one a file."""
-        answer = {path: answers.get(path) for path in self.files}
+        answer = {
+            path: answers.get(path, self.asked.of(option, path, region))
+            for path, region in self.files.items()
+        }
         values = list(answer.values())
         if all(value == values[0] for value in values):
             return values[0]

@@ -40,7 +40,7 @@ def open_source(files: Sequence[Path], asked: Asked, call: str = "Asked(") -> So
     Raises:
         GeopeftError: Something that is needed is not stated; or a file cannot be read.
     """
-    ask = Ask(call, asked.given, [(Path(file), "all") for file in files])
+    ask = Ask(call, asked.given, asked, [(Path(file), "all") for file in files])
     source = name_bands([Path(file) for file in files], asked, ask)
     (found,) = settle([source], source.bands, asked, ask)
     ask.settle()
@@ -87,6 +87,8 @@ def name_bands(
         order = _likely_order(first, frames)
         ask.about_all("the order of dates and bands", order=order)
     count = len(layers) // frames
+    if count * frames != len(layers):
+        raise GeopeftError(f"{first.path} has {len(layers)} bands, not of {frames} dates alike.")
     if frames > 1 and len({*raw}) == count:  # named alike for each date
         raw = list(dict.fromkeys(raw))
     sensors = {raster.product.sensor for raster in rasters if raster.product} - {""}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
+
+from geopeft_nb.datasets.own.items import day as day_of
 
 RGBN = ("BLUE", "GREEN", "RED", "NIR")
 
@@ -92,18 +94,9 @@ def find_product(path: Path, tags: Mapping[str, str]) -> tuple[Product | None, d
         day, baseline = said.get("date", ""), said.get("baseline", "").replace(".", "")
         if product.since and (baseline or day) < ("0400" if baseline else product.since):
             product = product._replace(offset=0)
-        return product, read_day(day)
-    return None, read_day(next((tags[key] for key in DATE_TAGS if key in tags), ""))
+        return product, day_of(day)
+    return None, day_of(next((tags[key] for key in DATE_TAGS if key in tags), ""))
 
 
 #: Tags with the day of acquisition; TIFFTAG_DATETIME is often that of the file.
 DATE_TAGS = ("ACQUISITION_DATE", "DATE_ACQUIRED", "SENSING_TIME", "DATATAKE_1_SENSING_START")
-
-
-def read_day(text: str) -> date | None:
-    """Read 20210601, 2021-06-01, 2021152 or what begins so; None for anything else."""
-    digits = re.sub(r"\D", "", text[:10].partition("T")[0])
-    try:
-        return datetime.strptime(digits, "%Y%m%d" if len(digits) == 8 else "%Y%j").date()
-    except ValueError:
-        return None

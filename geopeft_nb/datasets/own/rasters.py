@@ -287,6 +287,11 @@ class Source:
         return self.grid.transform
 
     @property
+    def own(self) -> Grid:
+        """The grid of its finest file, before it is resampled."""
+        return max((raster.grid for raster in self.rasters), key=lambda grid: grid.shape)
+
+    @property
     def tiles(self) -> tuple[int, int]:
         """The file's block shape."""
         return self.raster.tiles
@@ -294,7 +299,9 @@ class Source:
     @property
     def has_gaps(self) -> bool:
         """Whether its files say which pixels have no data."""
-        return any(x.fills or x.masked or x.beside for x in self.rasters)
+        return any(
+            x.fills or x.masked or x.beside or x.dtype.startswith("float") for x in self.rasters
+        )
 
     @property
     def rasters(self) -> list[Raster]:

@@ -22,14 +22,14 @@ AT_MOST, PIXELS = 500, 2**24
 CONSTANT = 0.01
 #: The darkest band's 1st percentile, from where on an offset is likely; Sentinel-2's is 0.1.
 FLOOR = 0.095
-#: Medians of reflectance that surfaces have.
-MEDIANS = -0.05, 1.2
+#: Medians of reflectance that surfaces have, and what the brightest band has at least.
+MEDIANS, DARK = (-0.05, 1.2), 0.005
 LANDSAT = 36_363.64, -7_272.73
 
 
 #: Numbers that are no data where they fill a part of a single band.
 FILLS = (0, -9999, -32768, 65535, 255)
-STATED = "as the file states"
+STATED, PLAIN = "as the file states", "taken as reflectance 0-1"
 T = TypeVar("T")
 
 
@@ -88,19 +88,27 @@ def settle(sources: Sequence[Source], bands: Sequence[str], asked: Asked, ask: A
     optical = [band for band in bands if band in WAVELENGTHS]
     ask.files = {raster.path: x.region for x in looked for raster in x.rasters}
     found: list[Source] = []
-    darkest: dict[str, float] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    chosen = {*looked}
     for source in sources:
         stated = _stated(source, optical, asked)
-        if source in looked:
-            numbers = look(source, optical or bands, side)
-            stated, top = _check(stated, numbers, optical, asked, ask)
-            darkest[stated.rule] = max(top, darkest.get(stated.rule, 0.0))
-        found.append(stated)
-    for source in looked:
-        rule = found[sources.index(source)].rule
-        if darkest[rule] < 0.03:
-            why = f"{rule} leaves no pixel brighter than {darkest[rule]:.3f}: no surface is so dark"
-            ask.about(source.raster.path, why, scale=255)
+        whole = not source.raster.dtype.startswith("float")
+        if source in chosen or (whole and not stated.rule):
+            try:
+                numbers = look(source, optical or bands, side)
+            except OSError:  # it is refused, and named, when it is asked for
+                numbers = np.empty((len(optical or bands), 0))
+            stated, low, high = _check(stated, numbers, optical, asked, ask)
+            least, most = ends.get(stated.rule, (np.inf, -np.inf))
+            ends[stated.rule] = min(least, low), max(most, high)
+        found.append(stated if stated.rule else replace(stated, rule=PLAIN))
+    for rule, (least, most) in ends.items():
+        if 0.6 < least < np.inf or -np.inf < most < 0.03:
+            for source in (x for x in found if x.rule == rule):
+                _about(
+                    ask, source, f"numbers {rule} are all between {least:.3g} and {most:.3g}: no "
+                    "ground is so dark or so bright", **_likely(source, optical, side),
+                )  # fmt: skip
     return found
 
 
@@ -131,7 +139,7 @@ def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
 
 def _check(
     source: Source, numbers: np.ndarray, optical: Sequence[str], asked: Asked, ask: Ask
-) -> tuple[Source, float]:
+) -> tuple[Source, float, float]:
     """Look at the numbers of an acquisition, and ask about what cannot be right.
 
     Args:
@@ -142,22 +150,24 @@ def _check(
         ask: Takes down questions.
 
     Returns:
-        The acquisition with a rule, and the reflectance of its brightest band (99th percentile).
+        The acquisition with a rule, and the reflectance of its darkest band (1st percentile) and
+        of its brightest (99th).
     """
     raster = source.raster
     about = partial(_about, ask, source)
     numbers, odd = _without_constants(source, numbers, asked)
     if odd:
-        share = f"{odd.pop():.1%} of its pixels are {', '.join(f'{x:g}' for x in odd)}: no data?"
-        about(share, nodata=odd if len(odd) > 1 else odd[0])
+        share, which = f"{odd.pop():.1%}", ", ".join(f"{x:g}" for x in odd)
+        about(f"many of its pixels are {which}: no data?", nodata=odd if odd[1:] else odd[0])
+        ask.seen(raster.path, constant=f"{which}: {share}")
     if not numbers.size:
-        return source, np.inf
+        return source, np.inf, -np.inf
     low, middle, high = np.percentile(numbers, (1, 50, 99), axis=1)
     shown = {"1 %": low, "50 %": middle, "99 %": high}
     table = {key: " ".join(f"{x:.4g}" for x in values) for key, values in shown.items()}
     ask.seen(raster.path, type=raster.dtype, bands=" ".join(source.bands), **table)
     if not optical:
-        return replace(source, reflectance=False), np.inf
+        return replace(source, reflectance=False), np.inf, -np.inf
     likely = _likely_rule(raster.dtype, float(low.min()), float(high.max()))
     if not source.rule:
         plain = raster.dtype.startswith("float") and likely == (1, 0)
@@ -165,27 +175,29 @@ def _check(
             what = f"what is the scale of its {raster.dtype} numbers?"
             about(what, scale=likely[0], offset=likely[1])
         new = {x: source.layers[x]._replace(scale=likely[0], offset=likely[1]) for x in optical}
-        rule = "taken as reflectance 0-1"
-        source = replace(source, layers=source.layers | new, rule=rule, certain=not plain)
+        source = replace(source, layers=source.layers | new, rule=PLAIN, certain=not plain)
     rules = [source.layers[name] for name in optical]
     scales, offsets = np.array([[band.scale, band.offset] for band in rules]).T
     eight = raster.dtype in ("uint8", "int8") and source.rule != STATED
     if eight or 255 in scales:
-        return replace(source, reflectance=False), np.inf
+        return replace(source, reflectance=False), np.inf, -np.inf
     low, middle, high = ((values + offsets) / scales for values in (low, middle, high))
-    if not MEDIANS[0] <= min(low.min(), middle.min()) <= middle.max() <= MEDIANS[1]:
+    if (
+        high.max() < DARK
+        or not MEDIANS[0] <= min(low.min(), middle.min()) <= middle.max() <= MEDIANS[1]
+    ):
         about(
-            f"numbers {source.rule} give medians of {middle.min():.3g} to {middle.max():.3g} and "
-            f"{low.min():.3g} at the least (1st percentile): no surface has such reflectance",
+            f"numbers {source.rule} give medians, or a darkest or brightest band, that no surface "
+            "has",
             scale=likely[0], offset=likely[1],
         )  # fmt: skip
     elif not source.certain and low.min() >= FLOOR:
         about(
-            f"no reflectance is below {low.min():.2g}: are its numbers too high, as those of "
-            "Sentinel-2 from baseline 04.00 on? offset=0 says that they are not",
+            "no reflectance is below 0.095: are the numbers too high, as those of Sentinel-2 from "
+            "baseline 04.00 on? offset=0 says that they are not",
             offset=-0.1 * float(scales[0]),
         )  # fmt: skip
-    return source, float(high.max())
+    return source, float(low.min()), float(high.max())
 
 
 def _about(ask: Ask, source: Source, why: str, **likely: object) -> None:
@@ -213,6 +225,13 @@ def _without_constants(
     odd = [x for x, _ in Counter([*values[often].tolist(), *never[:99].tolist()]).most_common(3)]
     gone = np.isin(numbers, odd)
     return numbers[:, ~(gone.any(0))], [*odd, float(gone.any(0).mean())] if odd else []
+
+
+def _likely(source: Source, optical: Sequence[str], side: int) -> dict[str, float]:
+    numbers = look(source, optical, side)
+    low, high = np.percentile(numbers, (1, 99)) if numbers.size else (0, 1)
+    scale, offset = _likely_rule(source.raster.dtype, float(low), float(high))
+    return {"scale": scale, "offset": offset}
 
 
 def _likely_rule(dtype: str, low: float, high: float) -> tuple[float, float]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from geopeft_nb.datasets.folder_rasters import UNSET, Box, Raster
+from geopeft_nb.datasets.own.rasters import Grid
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.open_files import read_polygons
 
-#: Mask value where polygons of different classes overlap; negative, so it counts as unlabelled.
-OVERLAP = -2
 #: Attributes that are taken for the class, in this order; case does not matter.
 CLASS_FIELDS = ("class", "class_name", "label", "landcover", "land_cover", "category", "type")
 
@@ -33,22 +31,21 @@ class Polygons:
         notes: What was found and mended.
 
     Raises:
-        ValueError: The file cannot be read, has several layers of polygons, no polygons or no
-            coordinate reference system; no attribute is clearly the class; or there are values that
-            are not in the class list.
-        ImportError: geopandas is not installed (pip install geopandas).
+        GeopeftError: No polygons or no coordinate reference system; no attribute is clearly the
+            class; or there are values that are not in the class list.
     """
 
     def __init__(
         self, path: Path, field: str | None, classes: Sequence[str] | None, background: str | None
     ) -> None:
-        self.path, self.notes = path, []
-        frame = self._read()
+        self.path, self.notes = path, list[str]()
+        frame = self._areas()
         self.field = self._choose(frame, field)
-        names = [None if _missing(value) else _text(value) for value in frame[self.field]]
-        if unnamed := sum(name is None for name in names):
+        frame = frame.assign(name=[_text(value) for value in frame[self.field]])
+        if unnamed := int(frame["name"].isna().sum()):
             self.notes.append(f"{unnamed} polygons without a class are left out.")
-        found = sorted({name for name in names if name is not None}, key=_order)
+        frame = frame[frame["name"].notna()]
+        found = sorted(set(frame["name"]), key=lambda x: (int(x) if x.isdecimal() else np.inf, x))
         known = list(classes) if classes is not None else found
         if background is not None and background not in known:
             known = [background, *known]
@@ -63,13 +60,11 @@ class Polygons:
                 "polygons is something else, name it with background='…'."
             )
         self.classes = tuple(known)
-        self.outside = UNSET if background is None else known.index(background)
-        kept = [name is not None for name in names]
-        frame = frame[kept].assign(code=[known.index(name) for name in names if name is not None])
-        self.frame = frame[["code", frame.geometry.name]]
+        self.outside = np.nan if background is None else known.index(background)
+        self.frame = frame[[frame.geometry.name]].assign(code=list(map(known.index, frame["name"])))
         self._laid: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {}
 
-    def _read(self) -> Any:  # noqa: ANN401 - geopandas has no types
+    def _areas(self) -> Any:  # noqa: ANN401 - geopandas has no types
         frame = read_polygons(self.path)
         if frame.crs is None:
             raise GeopeftError(
@@ -79,8 +74,6 @@ class Polygons:
         shapes = frame.geometry.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
         if not shapes.any():
             raise GeopeftError(f"{self.path} has {len(frame)} features and no polygon among them.")
-        if dropped := int((~shapes).sum()):
-            self.notes.append(f"{dropped} features without a polygon are left out.")
         frame = frame[shapes]
         if invalid := int((~frame.geometry.is_valid).sum()):
             frame = frame.set_geometry(frame.geometry.make_valid())
@@ -103,57 +96,53 @@ class Polygons:
             f"{shown or 'none: there are no attributes'}."
         )
 
-    def _near(self, image: Raster, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Return polygons whose bounding box meets a part of an image, and their classes."""
-        assert image.crs is not None
-        if image.crs not in self._laid:  # plain arrays: a frame takes longer than the burning
-            frame = self.frame.to_crs(image.crs)
+    def _near(self, grid: Grid, window: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
+        """Return polygons whose bounding box meets a window, and their classes."""
+        assert grid.crs is not None
+        if grid.crs not in self._laid:  # plain arrays: a frame takes longer than the burning
+            frame = self.frame.to_crs(grid.crs)
             laid = (np.array(frame.geometry), np.array(frame["code"]), frame.sindex)
-            self._laid[image.crs] = laid
-        shapes, codes, index = self._laid[image.crs]
-        found = np.sort(index.intersection(image.bounds_of(box)))
+            self._laid[grid.crs] = laid
+        shapes, codes, index = self._laid[grid.crs]
+        found = np.sort(index.intersection(grid.bounds(window)))
         return shapes[found], codes[found]
 
-    def touch(self, image: Raster, box: Box) -> bool:
-        """Say whether the bounding box of a polygon meets a part of an image."""
-        return len(self._near(image, box)[0]) > 0
+    def touch(self, grid: Grid, window: Any) -> bool:  # noqa: ANN401 - rasterio's
+        """Say whether a window may have a label."""
+        return bool(self.outside == self.outside or len(self._near(grid, window)[0]))
 
-    def burn(self, image: Raster, box: Box) -> np.ndarray:
-        """Return the classes on a part of an image: a pixel has what its centre lies in.
+    def burn(self, grid: Grid, window: Any) -> np.ndarray:  # noqa: ANN401 - rasterio's
+        """Return the classes on a window (H, W): a pixel has what its centre lies in.
 
-        Returns:
-            (H, W) int32: index of the class; `OVERLAP` where classes differ; outside all polygons
-            the background, or `UNSET`.
+        Outside all polygons it is the background, or NaN; NaN where classes overlap.
         """
         from rasterio.features import rasterize
-        from rasterio.windows import transform as window_transform
+        from rasterio.windows import transform
 
-        shape = (box.height, box.width)
-        found = np.full(shape, self.outside, np.int32)
-        shapes, codes = self._near(image, box)
-        covered = np.zeros(shape, bool)
+        shape = (int(window.height), int(window.width))
+        found, covered = np.full(shape, float(self.outside)), np.zeros(shape, bool)
+        shapes, codes = self._near(grid, window)
         for code in np.unique(codes):
             inside = rasterize(
                 list(shapes[codes == code]), out_shape=shape, dtype="uint8",
-                transform=window_transform(box.window, image.transform),
+                transform=transform(window, grid.transform),
             ).astype(bool)  # fmt: skip
-            found[inside] = code
-            found[inside & covered] = OVERLAP
+            found[inside] = np.where(covered[inside], np.nan, code)
             covered |= inside
         return found
 
+    def elsewhere(self, path: Path, grid: Grid) -> GeopeftError:
+        """Make the error for polygons of which none lies on an image."""
+        here = ", ".join(f"{value:.8g}" for value in grid.bounds() or ())
+        there = ", ".join(f"{x:.8g}" for x in self.frame.to_crs(grid.crs).total_bounds)
+        return GeopeftError(
+            f"{self.path} has no polygon on any image: the polygons lie in ({there}), {path.name} "
+            f"in ({here}), {grid.crs}. Is its coordinate reference system right?"
+        )
 
-def _missing(value: object) -> bool:
-    return value is None or value != value or value == ""
 
-
-def _text(value: object) -> str:
-    """Name a class; 3.0, as a column with gaps has it, is 3."""
+def _text(value: object) -> str | None:
+    """Name a class; 3.0, as a column with gaps has it, is 3; nothing is None."""
+    if value is None or value != value or value == "":
+        return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _order(name: str) -> tuple[float, str]:
-    try:
-        return float(name), name
-    except ValueError:
-        return float("inf"), name

@@ -1,0 +1,460 @@
+"""Somebody's own files: images with masks, polygons or labels, cut into chips, split by place.
+
+`layouts` finds which files belong together, `files` opens them, `values` makes reflectance of their
+numbers, `labels` finds the task and the classes, and `places` keeps ground apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geopeft_nb.bands import WAVELENGTHS, band_name, own_name
+from geopeft_nb.datasets.base import Chip, centre
+from geopeft_nb.datasets.cards import DataCard, DataRequest
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.own.ask import Ask, Asked
+from geopeft_nb.datasets.own.files import name_bands
+from geopeft_nb.datasets.own.items import Item
+from geopeft_nb.datasets.own.labels import Labels, Tile, find_labels
+from geopeft_nb.datasets.own.layouts import find_items
+from geopeft_nb.datasets.own.places import split_own
+from geopeft_nb.datasets.own.polygons import Polygons
+from geopeft_nb.datasets.own.rasters import Grid, Raster, Source, read_header
+from geopeft_nb.datasets.own.values import settle, spread
+from geopeft_nb.errors import GeopeftError, check_name
+
+CARD = DataCard(
+    name="folder",
+    title="Your own files",
+    predicts="what your masks, polygons or labels say",
+    classes=(),
+    colours=(),
+    bands=(),
+    regions=(),
+    home=(),
+    size=64,
+    resolution=float("nan"),
+    labels="yours",
+    licence="yours",
+    citation="yours",
+    download="nothing: gp.load_data('folder', root='…') reads images and labels",
+)
+#: Colours of the classes in turn: those that Okabe and Ito made for colour-blind readers, and more.
+COLOURS = (
+    "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F",
+    "#8C564B", "#17BECF", "#BCBD22", "#9467BD", "#AEC7E8", "#98DF8A", "#FF9896", "#C49C94",
+)  # fmt: skip
+#: A strip at the border that is narrower than this share of a chip is left out.
+NARROW = 0.25
+#: Without a size, images that are all squares of one such side at most are not cut, if so many.
+WHOLE, MANY = 256, 10
+#: Chips whose images are read to leave out those without any data.
+AT_MOST = 1000
+
+
+def load_folder(
+    request: DataRequest,
+    *,
+    images: str | None = None,
+    masks: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    table: Any = None,  # noqa: ANN401 - a path, or a frame of pandas or geopandas
+    task: str | None = None,
+    classes: Sequence[str] | Mapping[int, str] | None = None,
+    unlabelled: float | Sequence[float] | None = None,
+    label_field: str | None = None,
+    background: str | None = None,
+    band_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    scale: float | Mapping[str, float] | None = None,
+    offset: float | Mapping[str, float] | None = None,
+    nodata: float | Sequence[float] | Mapping[str, float] | None = None,
+    frames: int = 1,
+    order: str | None = None,
+    resolution: float | None = None,
+    block: int = 2,
+) -> GeoData:
+    """Load somebody's own files; see `load_data`. `data.notes` says what was found and done.
+
+    What a file states holds for that file: GDAL's scale and offset, no-data, masks, alpha, names
+    of bands. So does what a known product implies (Sentinel-2, HLS, Landsat Collection 2 level 2,
+    Planet SR). All else is asked for: the error shows what was seen, and the whole call to type.
+    `band_names`, `scale`, `offset` and `nodata` take one value, or a mapping by region or by
+    pattern of file names, such as ``{"2021": 0, "*_2022*.tif": -1000}``.
+
+    Headers are read here, and pixels of a bounded sample; all else when it is asked for. Pixels
+    without data get the mean of their chip and count for nothing, as does what pads a chip at a
+    border. Chips without any label or data are left out.
+
+    Args:
+        request: `root` is a folder, or one image; `size` None takes 64 px, or whole images if at
+            least ten are squares of one side up to 256 px that 16 divides, or if each has one
+            label. Without regions there is one, ``"all"``; asking for ``"north-west"``,
+            ``"north-east"``, ``"south-west"`` or ``"south-east"`` divides it.
+        images: Pattern of the images' paths below the root, such as
+            ``"{split}/{region}/{id}_{date}_{band}.tif"``; None knows a dozen usual layouts.
+        masks: Pattern of the masks' paths, such as ``"labels/mask_{id}.png"``.
+        labels: A file of polygons, or a raster that covers the images, relative to the root.
+        table: CSV or frame with a row an image: image, mask, split, region, date, band, label.
+        task: ``"segmentation"``, ``"regression"``, ``"classification"`` or ``"multilabel"`` (labels
+            with semicolons between them); None takes what is clear.
+        classes: Names of the mask values 0, 1, …; or value -> name, where one name for several
+            merges them. None names the values found.
+        unlabelled: Mask values to ignore; the no-data value of a mask is, unless this is ``[]``.
+            None takes negative values of classes, too.
+        label_field: Attribute of the polygons that has the class; None takes one with a usual name.
+        background: Name of the class of ground outside the polygons; None leaves it unlabelled.
+        band_names: Names of the bands of the files, in their order, also of unknown ones; `bands`
+            of the request chooses among them, and None takes those of known wavelength.
+        scale: Reflectance 0-1 is (number + offset) / scale.
+        offset: In the numbers of the files, for example -1000.
+        nodata: Number of pixels without data, beside those that the file says; 0 counts where all
+            bands have it, any other where one has. ``float("nan")`` says that there is none.
+        frames: Dates that are stacked in each file; `image` is (C, T, H, W) then.
+        order: ``"time-band"`` if all bands of the first date come first, or ``"band-time"``.
+        resolution: Pixel side in metres to resample to; None takes files of one resolution only.
+        block: Side of a place in chips, where one image is cut into places.
+
+    Returns:
+        The data, split by place within each region, or as their own split says.
+
+    Raises:
+        FileNotFoundError: The root or the labels are not there.
+        GeopeftError: Something that is needed is not stated, or does not fit together.
+    """
+    options = {key: value for key, value in locals().items() if key != "request"}
+    if request.root is None:
+        raise GeopeftError(
+            "Say where your files are: gp.load_data('folder', root='…'), a folder of images with "
+            "masks beside them or with a file of polygons."
+        )
+    if order is not None:
+        check_name("order", order, ("time-band", "band-time"))
+    root = Path(request.root).expanduser()
+    items, vector, notes = find_items(root, images, masks, labels, table)
+    asked = Asked(band_names, scale, offset, nodata, frames, order)
+    files = [(path, item.region) for item in items for date in item.images for path in date]
+    asked.check(files)
+    ask = Ask('gp.load_data("folder", ', _given(request, options), asked, files)
+
+    acquired = [_sources(item, asked, ask, resolution) for item in items]
+    bands = _choose_bands(request.bands, acquired)
+    flat = settle([source for some in acquired for source in some], bands, asked, ask)
+    count = len(acquired[0])
+    acquired = [flat[at : at + count] for at in range(0, len(flat), count)]
+    notes += _described(items, vector, flat, resolution)
+    size = request.size or _choose_size(items, [some[0].grid for some in acquired])
+    tiles, more = _tiles(items, acquired, size)
+    polygons = None
+    if vector is not None:
+        if isinstance(classes, Mapping):
+            raise GeopeftError("classes is a list of names for polygons, which have names already.")
+        if unlabelled is not None:
+            raise GeopeftError("unlabelled is for masks; polygons say nothing of the rest.")
+        polygons = Polygons(vector, label_field, classes, background)
+        notes += [f"Classes are the values of {polygons.field}.", *polygons.notes]
+    elif label_field is not None or background is not None:
+        raise GeopeftError("label_field and background are for polygons, and these have none.")
+    known = None if unlabelled is None else tuple(np.ravel(unlabelled).tolist())
+    tiles, meaning, words = find_labels(
+        tiles, Labels("segmentation", polygons=polygons, unlabelled=known), task, classes, ask
+    )
+    ask.settle()
+    notes += [*more, *words]
+    tiles, words = _with_data(tiles, bands)
+    notes += words
+
+    optical = all(band in WAVELENGTHS for band in bands)
+    card = replace(
+        CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
+        colours=tuple(COLOURS[index % len(COLOURS)] for index in range(len(meaning.classes))),
+        bands=bands, size=size, resolution=flat[0].grid.metres or float("nan"),
+        reflectance=optical and all(source.reflectance for source in flat),
+    )  # fmt: skip
+    chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]
+    data, words = split_own(
+        chips, [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles], request,
+        card, bands, size, block,
+    )  # fmt: skip
+    titles = {raster.product.title for x in flat for raster in x.rasters if raster.product}
+    return replace(data, notes=(*notes, *words), frames=count, products=tuple(sorted(titles)))
+
+
+class _Name(str):
+    """What is typed as a name, and not as a text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return str(self)
+
+
+def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `load_data` was given, as it is typed."""
+    usual = vars(DataRequest()) | {"frames": 1, "block": 2}
+    given = {**vars(request), **options}
+    if not isinstance(given["table"], str | None):
+        given["table"] = _Name("table")
+    changed = {key: x for key, x in given.items() if x is not None and x is not usual.get(key)}
+    return {key: str(x) if isinstance(x, os.PathLike) else x for key, x in changed.items()}
+
+
+def _sources(item: Item, asked: Asked, ask: Ask, resolution: float | None) -> list[Source]:
+    """Open what is of one id: an acquisition a date, all on the grid of the first."""
+    if len(item.images) > 1 and asked.frames > 1:
+        raise GeopeftError(
+            f"frames={asked.frames} is for stacked files; {item.name} has a file a date."
+        )
+    opened = [
+        name_bands(files, asked, ask, item.region, item.bands, frame, resolution)
+        for files in item.images
+        for frame in range(asked.frames)
+    ]
+    if ask.items.setdefault(len(opened), item.name) != item.name and len(ask.items) > 1:
+        dates = "; ".join(f"{name} has {count} dates" for count, name in ask.items.items())
+        raise GeopeftError(f"All ids need as many dates: {dates}. Add them, or take some out.")
+    return [replace(source, grid=opened[0].grid) for source in opened]
+
+
+def _choose_bands(
+    wanted: Sequence[str] | None, acquired: Sequence[Sequence[Source]]
+) -> tuple[str, ...]:
+    """Choose bands that all files have, as they or the toolkit call them."""
+    first = acquired[0][0]
+    known = [name for name in first.bands if name in WAVELENGTHS]
+    bands = tuple(known or first.bands)
+    if wanted is not None:
+        product = first.raster.product
+        sensor = product.sensor if product else ""
+        named = [name if name in first.bands else own_name(name, sensor) for name in wanted]
+        bands = tuple(x or band_name(y) for x, y in zip(named, wanted, strict=True))
+        if isinstance(wanted, str) or not bands or len({*bands}) < len(bands):
+            raise GeopeftError(f"bands must be a list that names each band once, got {wanted!r}.")
+    for source in (source for some in acquired for source in some):
+        for name in bands:
+            if wanted is not None:
+                check_name("band of these data", name, source.bands)
+            elif name not in source.bands:
+                raise GeopeftError(
+                    f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
+                    f"{source.raster.path} has {', '.join(source.bands)}. Choose bands= that all "
+                    "have, or name them with band_names=."
+                )
+    return bands
+
+
+def _described(
+    items: Sequence[Item], vector: Path | None, sources: Sequence[Source], resolution: float | None
+) -> list[str]:
+    """Say what was found: files, coordinates, pixels, bands, and how numbers become reflectance."""
+    grids = [source.grid for source in sources]
+    sides = Counter(f"{grid.shape[1]} x {grid.shape[0]} px" for grid in grids)
+    what = f"polygons of {vector.name}" if vector else "a mask each" if items[0].mask else "labels"
+    first = sources[0]
+    notes = [
+        f"Files: {len(items)} images with {what}, {', '.join(x for x, _ in sides.most_common(3))}.",
+        f"Bands: {', '.join(first.bands)}.",
+    ]
+    if extra := [x for x in first.bands if x not in WAVELENGTHS]:
+        notes.append(
+            f"{', '.join(extra)}: no known wavelength, so their numbers stay as they are, and "
+            "bands= has to name them."
+        )
+    metres = sorted((grid.metres, str(source.raster.path)) for grid, source in
+                    zip(grids, sources, strict=True) if grid.metres)  # fmt: skip
+    if metres:
+        (finest, one), (coarsest, other) = metres[0], metres[-1]
+        if coarsest > 1.01 * finest:
+            raise GeopeftError(
+                f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Pass "
+                "resolution= in metres to resample all to one size, or load them apart."
+            )
+        systems = Counter(str(grid.crs) for grid in grids if grid.crs)
+        listed = ", ".join(f"{name} ({count})" for name, count in systems.most_common(4))
+        notes.append(f"Coordinates: {listed}; pixels of {finest:.4g} m.")
+    place = centre(grids[0].crs, grids[0].bounds()) if grids[0].crs == "EPSG:3857" else None
+    if place and grids[0].metres:
+        ground = grids[0].metres * np.cos(np.radians(place[0]))
+        notes.append(f"EPSG:3857 stretches: on the ground a pixel is about {ground:.3g} m.")
+    if bare := sum(grid.crs is None for grid in grids):
+        notes.append(f"{bare} images have no coordinates: no map, and overlap goes unnoticed.")
+    if resolution is not None:
+        notes.append(f"Images are resampled to {resolution:g} m where they have other pixels.")
+    rules = Counter(_rule(source) for source in sources)
+    return [*notes, *(f"Numbers of {count} images: {rule}." for rule, count in rules.items())]
+
+
+def _rule(source: Source) -> str:
+    rules = {(x.scale, x.offset) for x in source.layers.values() if x.name in WAVELENGTHS}
+    words = " or ".join(
+        (f"(number {offset:+,.7g})" if offset else "number") + f" / {scale:,.7g}"
+        for scale, offset in sorted(rules)
+    )
+    return f"{source.rule}: {words}" if words else "as they are"
+
+
+def _choose_size(items: Sequence[Item], grids: Sequence[Grid]) -> int:
+    """Choose the chip side: 64 px, less for small images, whole images if many are alike."""
+    sides = {side for grid in grids for side in grid.shape}
+    largest = max(sides)
+    whole = len(grids) >= MANY and len(sides) == 1 and largest % 16 == 0
+    if largest <= WHOLE and (whole or any(item.label is not None for item in items)):
+        return -(-largest // 16) * 16
+    return min(64, -(-largest // 16) * 16)
+
+
+def _tiles(
+    items: Sequence[Item], acquired: Sequence[Sequence[Source]], size: int
+) -> tuple[list[Tile], list[str]]:
+    """Cut all images, and check that masks can be laid onto them.
+
+    Chips lie side by side; at the right and lower border they are smaller, and strips that are
+    narrower than a quarter of a chip are left out, if anything else is there.
+    """
+    from rasterio.windows import Window
+
+    def starts(side: int) -> list[int]:
+        return [at for at in range(0, side, size) if at == 0 or side - at >= NARROW * size]
+
+    shapes = [some[0].shape for some in acquired]
+    if (most := sum(-(-height // size) * -(-width // size) for height, width in shapes)) > 10**6:
+        raise GeopeftError(
+            f"These files make {most:,} chips of {size} px, and 1,000,000 are allowed: give a "
+            "coarser resolution=, a larger size=, or fewer files."
+        )
+    headers = {path: read_header(path) for path in {item.mask for item in items} if path}
+    tiles, moved = [], 0
+    for item, sources in zip(items, acquired, strict=True):
+        mask = None
+        if item.mask is not None:
+            mask = _laid(headers[item.mask], sources[0])
+            moved += mask.grid not in (sources[0].grid, sources[0].own)
+        elif item.label is None and sources[0].crs is None:
+            raise GeopeftError(
+                f"{sources[0].raster.path} has no coordinate reference system, so nobody knows "
+                "where the polygons lie on it. Add it, or give a mask of the same size."
+            )
+        height, width = sources[0].shape
+        corners = [(top, left) for top in starts(height) for left in starts(width)]
+        for top, left in corners:
+            cell = f"-{top // size:03d}-{left // size:03d}" if len(corners) > 1 else ""
+            window = Window(left, top, min(size, width - left), min(size, height - top))
+            tiles.append(Tile(item.name + cell, item, tuple(sources), mask, window))
+    notes = []
+    if moved:
+        notes.append(
+            f"{moved} masks lie on another grid than their images and are reprojected onto it, "
+            "nearest pixel; what they do not cover is unlabelled."
+        )
+    if padded := sum(min(tile.window.height, tile.window.width) < size for tile in tiles):
+        notes.append(
+            f"{padded} chips are smaller than {size} px and are padded with ignored pixels; strips "
+            f"narrower than a quarter of {size} px are left out."
+        )
+    return tiles, notes
+
+
+def _laid(mask: Raster, source: Source) -> Raster:
+    """Lay a mask pixel on pixel onto an image of the same size, or check that they overlap."""
+    image, grid = source.own, mask.grid
+    here, there = image.bounds(), grid.bounds()
+    same = grid.shape == image.shape
+    if here is None or there is None:
+        if not same:
+            raise GeopeftError(
+                f"{mask.path} has {grid.shape} pixels and {source.raster.path} has {image.shape}; "
+                "without coordinates in both they must be of one size. Add the coordinates."
+            )
+        return replace(mask, grid=image)
+    if same and grid.crs == image.crs:
+        if np.abs(np.subtract(here, there)).max() < 0.1 * image.transform.a:
+            return replace(mask, grid=image)
+    from rasterio.warp import transform_bounds
+
+    left, bottom, right, top = transform_bounds(grid.crs, image.crs, *there)
+    if left < here[2] and right > here[0] and bottom < here[3] and top > here[1]:
+        return mask
+    raise GeopeftError(
+        f"{mask.path} ({grid.crs}, {_shown(there)}) does not cover any of {source.raster.path} "
+        f"({image.crs}, {_shown(here)}). Is it the mask of another image?"
+    )
+
+
+def _shown(bounds: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.10g}' for value in bounds)})"
+
+
+def _with_data(tiles: Sequence[Tile], bands: Sequence[str]) -> tuple[list[Tile], list[str]]:
+    """Leave out tiles without data, where files say what that is."""
+    looked = spread([tile for tile in tiles if any(x.has_gaps for x in tile.sources)], AT_MOST)
+    if not looked:
+        return list(tiles), []
+    empty = {tile.name for tile in looked if _is_empty(tile, bands)}
+    if len(empty) == len(tiles):
+        raise GeopeftError("No chip has any data: all pixels are no-data. Is nodata= right?")
+    return [tile for tile in tiles if tile.name not in empty], [
+        "No-data: such pixels get the mean of their chip in each band, and are ignored in the "
+        f"mask. {len(empty)} chips without any data are left out."
+    ]
+
+
+def _is_empty(tile: Tile, bands: Sequence[str]) -> bool:
+    try:
+        return not any(source.read(tile.window, bands)[1].any() for source in tile.sources)
+    except OSError:  # it is refused, and named, when it is asked for
+        return False
+
+
+def _padded(tile: Tile, size: int) -> Any:  # noqa: ANN401 - rasterio's
+    return type(tile.window)(tile.window.col_off, tile.window.row_off, size, size)
+
+
+def _ground(tile: Tile) -> tuple[float, float, float, float]:
+    """Return the ground of a tile in its crs, or in pixels of its file, counted upwards."""
+    window = tile.window
+    return tile.sources[0].grid.bounds(window) or (
+        window.col_off, -window.row_off - window.height, window.col_off + window.width,
+        -window.row_off,
+    )  # fmt: skip
+
+
+def _chip(tile: Tile, size: int, read: Any) -> Chip:  # noqa: ANN401 - a function
+    grid, item = tile.sources[0].grid, tile.item
+    days = item.dates if len(item.dates) == len(tile.sources) else (None,)
+    known = [day or x.raster.day for day, x in zip(days, tile.sources, strict=False)]
+    dates = None if None in known else tuple(day for day in known if day)
+    return Chip(
+        tile.name, item.region, str(tile.sources[0].raster.path), read, grid.crs,
+        grid.bounds(_padded(tile, size)), dates[0] if dates and len(dates) == 1 else dates,
+        filled=grid.bounds(tile.window),
+    )  # fmt: skip
+
+
+def _read(
+    tile: Tile, bands: Sequence[str], labels: Labels, card: DataCard
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a tile as a chip: image (C, size, size) or (C, T, size, size), and its target."""
+    parts = [source.read(tile.window, bands) for source in tile.sources]
+    pixels = np.stack([part for part, _ in parts], axis=1)
+    there = np.logical_and.reduce([whole for _, whole in parts])
+    known = pixels[..., there]
+    means = known.mean(axis=2) if known.size else np.zeros(pixels.shape[:2], np.float32)
+    if card.reflectance and known.size and not -0.2 <= means.mean() <= 2:
+        raise GeopeftError(
+            f"{tile.sources[0].raster.path} has a mean of {means.mean():.4g} there, which is no "
+            "reflectance: it seems to have another scale than the other files. Say its scale=, or "
+            "take it out."
+        )
+    height, width = there.shape
+    image = np.empty((*pixels.shape[:2], card.size, card.size), np.float32)
+    image[:] = means[..., None, None]
+    image[..., :height, :width][..., there] = known
+    return image if len(parts) > 1 else image[:, 0], labels.target(tile, there, card.size)
