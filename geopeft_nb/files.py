@@ -78,11 +78,10 @@ def hub_file(
     return FileEntry(path, url=url, **facts)  # type: ignore[arg-type]
 
 
-def data_folder() -> Path:
-    """Return the folder of what ships: `data/` in a checkout, or inside the installed package."""
+def data_folder(name: str = "data") -> Path:
+    """Return the folder of what ships: in a checkout, or inside the installed package."""
     package = Path(__file__).resolve().parent
-    installed = package / "data"
-    return installed if installed.is_dir() else package.parent / "data"
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def mirror_folders() -> list[Path]:

@@ -203,12 +203,7 @@ def _from_gdal(path: Path, **options: str) -> Any:  # noqa: ANN401 - geopandas h
     try:
         frame = read_dataframe(place, **options)
         wkt = frame.crs.to_wkt() if frame.crs else ""
-    except (
-        AttributeError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # it has no shapes
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:  # it has no shapes
         raise refuse(path, error) from error
     check_crs(path, wkt)
     return frame

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from geopeft_nb.errors import check_name
+from geopeft_nb.files import data_folder
 from geopeft_nb.pictures.show import escaped, visible
 
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
@@ -122,10 +123,8 @@ def exercise(
 
 def lesson_folders() -> dict[str, Path]:
     """Return number -> folder of each lesson: in a checkout, or inside the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "notebooks"
-    lessons = installed if installed.is_dir() else package.parent / "notebooks"
-    return {path.name[:2]: path for path in sorted(lessons.glob("source/[0-9][0-9]_*"))}
+    lessons = sorted(data_folder("notebooks").glob("source/[0-9][0-9]_*"))
+    return {path.name[:2]: path for path in lessons}
 
 
 @cache
