@@ -33,6 +33,7 @@ _ROOMS = {
     "decoders.load": "list_decoders",
     "errors": "GeopeftError",
     "evaluation.regions": "evaluate plot_reports",
+    "evaluation.scene": "predict_scene",
     "maps.compare": "map_regions",
     "maps.data_card": "data_card",
     "maps.scene": "map_scene",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.decoders.load import list_decoders
     from geopeft_nb.errors import GeopeftError
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
+    from geopeft_nb.evaluation.scene import predict_scene
     from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.maps.data_card import data_card
     from geopeft_nb.maps.scene import map_scene

@@ -14,7 +14,8 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ AT_ONCE, DENSE = 2**29, 2_000
 TEXT = 2**27
 #: A coordinate reference system that names a file by its path, or an address.
 _GRID = re.compile(r"""(?:grids=|init=|PARAMETERFILE\["[^"]*",\s*")[^\s,"]*[/\\:]""", re.IGNORECASE)
+#: What `kept_open` keeps: path -> the open raster, and what closes all of them.
+_KEPT: ContextVar[tuple[dict[Path, Any], ExitStack] | None] = ContextVar("kept", default=None)
 #: Names in a GeoPackage that compute something when they are read.
 _QUERIES = """
     SELECT name FROM sqlite_master WHERE type = 'view'
@@ -93,6 +96,30 @@ def open_raster(path: Path, whole: bool = False) -> Iterator[Any]:
             file can hold.
         RasterioIOError: Pixels cannot be read; it is an `OSError`.
     """
+    if (kept := _KEPT.get()) is None:
+        with _opened(path, whole) as raster:
+            yield raster
+        return
+    rasters, stack = kept
+    if path not in rasters:
+        rasters[path] = stack.enter_context(_opened(path, whole))
+    yield rasters[path]
+
+
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Let rasters that are opened meanwhile stay open, with the tiles that GDAL has decoded.
+
+    For one thread that reads many windows of a few files.
+    """
+    with ExitStack() as stack:
+        token = _KEPT.set(({}, stack))
+        stack.callback(_KEPT.reset, token)
+        yield
+
+
+@contextmanager
+def _opened(path: Path, whole: bool) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 

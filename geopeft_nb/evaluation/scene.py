@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from geopeft_nb.bands import band_indices
+from geopeft_nb.datasets.own.ask import Asked
+from geopeft_nb.datasets.own.files import open_source
+from geopeft_nb.datasets.own.values import windows
+from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.evaluation.strips import Network, Strips
+from geopeft_nb.evaluation.trust import check_scale
+from geopeft_nb.evaluation.unfinished import Unfinished, outlines
+from geopeft_nb.evaluation.windows import Axis
+from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
+from geopeft_nb.training.preflight import DEVICES
+from geopeft_nb.tuning.adapter_files import load_model
+from geopeft_nb.writing import held
+
+if TYPE_CHECKING:
+    from geopeft_nb.datasets.own.rasters import Source
+    from geopeft_nb.evaluation.regions import RunOrModel
+    from geopeft_nb.models import SegmentationModel
+
+#: Beside the class map.
+LAYERS = ("probability", "applicability")
+#: Bytes of GDAL's cache at least and at most.
+CACHE = (2**25, 2**28)
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,7 +52,7 @@ class Scene(Facts):
         applicability: Distance from training in units of the threshold; or None. Scaled likewise.
         classes: Names of the classes by their index in the map, or of the values.
         colours: #rrggbb of each class.
-        threshold: The applicability above which a pixel is unlike 95 % of training.
+        threshold: The applicability above which ground is unlike 95 % of that of training.
         polygons: GeoPackage of the classes' outlines, or None.
         notes: What is to be said about the map.
         seconds: Wall time.
@@ -36,7 +70,7 @@ class Scene(Facts):
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """Say where the files are; see `Facts`."""
-        return f"Map of {len(self.classes)} classes, {', '.join(self.classes)}", {
+        return f"Map of {', '.join(self.classes)}", {
             "map": self.path,
             "probability": self.probability,
             "applicability": self.applicability,
@@ -44,3 +78,237 @@ class Scene(Facts):
             "took": f"{self.seconds:.1f} s",
             "note": " ".join(self.notes),
         }
+
+
+def predict_scene(
+    run_or_model: RunOrModel | str | os.PathLike[str],
+    source: Any,  # noqa: ANN401 - a path, a list of them, or a list of such
+    out: Any,  # noqa: ANN401 - a path, or a list of them
+    layers: Sequence[str] = LAYERS, crop: int | None = None, overlap: int | None = None,
+    batch_size: int = 16, device: str = "auto", polygons: bool = False, tta: bool = False,
+    progress: bool = True, executor: Any = None,  # noqa: ANN401 - of any library
+    band_names: Any = None, scale: Any = None, offset: Any = None, nodata: Any = None,  # noqa: ANN401
+    dates: Sequence[str] = (),
+) -> Any:  # noqa: ANN401 - a Scene, or a list of them  # fmt: skip
+    """Map a scene of any size, in the memory of one row of crops.
+
+    Crops overlap, are trimmed and fade into each other; at its borders the scene is mirrored. What
+    has no data in the source has none in the map. If it is interrupted, or killed, the same call
+    goes on where it was, and writes the same file.
+
+    Args:
+        run_or_model: From `fit` or `load_model`; or a folder or repository that `load_model` takes.
+        source: A GeoTIFF or JPEG 2000; a list of files, one a band; or the folder of one product,
+            such as a ``.SAFE``. For a model of T frames a list of T of these. Bands that the model
+            lacks are left out.
+        out: The class map to write, ``"….tif"``. Further layers get its name with theirs at the
+            end. A list maps a list of sources.
+        layers: Which to write besides: ``"probability"`` of the class, divided by the temperature
+            that fits the validation chips; ``"applicability"``, how far the features lie from those
+            of training, where above 1 is further than 95 % of its ground. A regression has values
+            and applicability.
+        crop: Pixels a side that the model sees; None takes the size of the training chips.
+        overlap: Pixels that neighbours share; None takes a quarter of the crop.
+        batch_size: Crops at a time.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
+        polygons: Write outlines of the classes to a GeoPackage, too; they are in memory at once.
+        tta: Take the mean over the eight turns and mirrorings of each crop.
+        progress: Show a bar with the time that is left.
+        executor: Has `submit`, as executors of concurrent.futures and clients of dask.distributed:
+            it maps a list of scenes. Workers of other machines see the same files.
+        band_names: Of a file whose bands have no names, as of `load_data("folder")`.
+        scale: Reflectance is (number + offset) / scale, as of `load_data("folder")`.
+        offset: See `scale`.
+        nodata: Number of pixels without data, as of `load_data("folder")`.
+        dates: Day of each date, ``"2021-06-01"``, for models that use it and files that lack it.
+
+    Returns:
+        A `Scene` with the paths; for a list of outs a list of them. Files have the source's CRS,
+        transform and size, and are cloud-optimised.
+
+    Raises:
+        GeopeftError: Something that is needed is not stated, and the message says what to type; the
+            pixels are of another scale than those of training; bands are lacking; the model answers
+            for whole images; or another process writes there.
+        NotWrittenError: The disk is full; what was done is kept.
+    """
+    model = getattr(run_or_model, "model", run_or_model)
+    asked = Asked(band_names, scale, offset, nodata)
+    options = (asked, tuple(layers), crop, overlap, batch_size, device, polygons, tta, progress)
+    if not isinstance(out, list | tuple):
+        return _map(model, source, out, dates, *options)
+    if not isinstance(source, list | tuple) or len(source) != len(out):
+        raise GeopeftError(f"{len(out)} files to write need a list of as many sources.")
+    pairs = zip(source, out, strict=True)
+    if executor is None:
+        return [_map(model, one, target, dates, *options) for one, target in pairs]
+    jobs = [executor.submit(_map, model, one, path, dates, *options) for one, path in pairs]
+    return [job.result() for job in jobs]
+
+
+def _map(
+    given: Any, source: Any, out: str | os.PathLike[str], dates: Sequence[str],  # noqa: ANN401
+    asked: Asked, layers: tuple[str, ...], crop: int | None, overlap: int | None, batch_size: int,
+    device: str, polygons: bool, tta: bool, progress: bool,
+) -> Scene:  # fmt: skip
+    """Map one scene; arguments as of `predict_scene`."""
+    import rasterio
+
+    began = monotonic()
+    model = given if hasattr(given, "decode") else load_model(given)
+    path = Path(out).expanduser().absolute()
+    crop = whole("crop", crop or model.built_for["size"], 8, 4_096)
+    overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
+    layers, notes = _check(model, path, layers, device)
+    files = _frames(source, model.plain_backbone.frames)
+    if path in {file for frame in files for file in frame}:
+        raise GeopeftError(f"{path} is the source itself. Name another file to write.")
+    given = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
+    call = f"predict_scene(model, {given!r:.200}, {str(out)!r}, "
+    frames = [open_source(frame, asked, call) for frame in files]
+    days = _check_frames(model, frames, dates)
+    first, grid = frames[0], {"crs": frames[0].crs, "transform": frames[0].transform}
+    grid["height"], grid["width"] = first.shape
+    counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
+    colours = model.built_for["data"].colours if "class" in counted else ()
+    home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
+    try:
+        network = Network(model.eval().to("cuda" if cuda else home), "applicability" in layers, tta)
+        cut = Axis(first.shape[0], crop, overlap), Axis(first.shape[1], crop, overlap)
+        strips = Strips(network, frames, days, *cut, batch_size)
+        cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
+        with held(path), cached, kept_open():
+            key = _key(model, files, (asked, crop, overlap, batch_size, tta, layers, dates, cuda))
+            todo = Unfinished(path, grid, key, counted | dict.fromkeys(layers, 1))
+            with tqdm(
+                desc=path.name, total=first.shape[0], initial=todo.rows, disable=not progress
+            ) as bar:
+                for rows in strips.rows(todo.rows):
+                    todo.write(strips.numbers(rows))
+                    bar.update(rows.shape[1])
+            made = todo.finish(model.classes, colours)
+            drawn = outlines(path, model.classes) if polygons and colours else None
+    finally:
+        model.to(home)
+    return Scene(
+        path, made.get("probability"), made.get("applicability"), tuple(model.classes), colours,
+        polygons=drawn, notes=notes, seconds=monotonic() - began,
+    )  # fmt: skip
+
+
+def _check(
+    model: SegmentationModel, path: Path, layers: Sequence[str], device: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Refuse what cannot be mapped; return the layers that can be, and notes on the others."""
+    check_name("device", device, DEVICES)
+    for layer in layers:
+        check_name("layer", layer, LAYERS)
+    if model.task not in ("segmentation", "regression") or len(model.classes) > 254:
+        raise GeopeftError(
+            f"A map has a value for every pixel, and at most 254 classes; this is a model for "
+            f"{model.task} with {len(model.classes)}. Build one for pixels."
+        )
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise GeopeftError(
+            f"out takes the name of a GeoTIFF, such as 'map.tif'; got {path.name!r}."
+        )
+    trained, notes = model.trained, []
+    if trained is None:
+        notes.append("What it was trained on is not known: the scale of the pixels is not checked.")
+    if trained is None or trained.reference is None:
+        layers = [layer for layer in layers if layer != "applicability"]
+        notes.append("No applicability: the model has no features of its training chips.")
+    if model.task == "regression":
+        layers = [layer for layer in layers if layer != "probability"]
+    elif trained is None or trained.temperature is None:
+        notes.append("The probability is not calibrated: no validation chips chose a temperature.")
+    return (*layers,), (*notes,)
+
+
+def _frames(source: Any, count: int) -> list[list[Path]]:  # noqa: ANN401 - as of predict_scene
+    """Return the files of each date."""
+    several = [*source] if count > 1 and isinstance(source, list | tuple) else [source]
+    if len(several) != count:
+        raise GeopeftError(
+            f"The model takes {count} dates: give source a list of {count} scenes, each a file, a "
+            f"folder, or a list of files; got {len(several)}."
+        )
+    return [_files(one) for one in several]
+
+
+def _files(source: Any) -> list[Path]:  # noqa: ANN401 - as of predict_scene
+    """Return the files of one date; of a product's folder one a band, the finest there is."""
+    listed = [*source] if isinstance(source, list | tuple) else [source]
+    paths = [Path(one).expanduser().absolute() for one in listed]
+    if len(paths) != 1 or not paths[0].is_dir():
+        return paths
+    found = [
+        p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (".tif", ".tiff", ".jp2")
+    ]
+    bands: dict[str, Path] = {}
+    for file in found:  # R10m comes before R20m
+        if token := re.search(r"(?<=[_.])B\d[\dA]?(?=[_.]|$)", file.stem, re.IGNORECASE):
+            bands.setdefault(token[0].upper(), file)
+    if not (found := [*bands.values()] or found):
+        raise GeopeftError(f"{paths[0]} has no GeoTIFF or JPEG 2000. Name the file itself.")
+    return found
+
+
+def _check_frames(
+    model: SegmentationModel, frames: Sequence[Source], dates: Sequence[str]
+) -> tuple[date, ...]:
+    """Refuse dates that do not lie on each other, and pixels that are not like those of training.
+
+    Returns:
+        The day of each frame, if the model uses it.
+    """
+    if len({(frame.shape, frame.crs, frame.transform) for frame in frames}) > 1:
+        raise GeopeftError("The dates have different grids. Warp them onto one, as rio warp does.")
+    for frame in frames:
+        name = frame.raster.path.name
+        band_indices(model.bands, frame.bands)
+        read = [
+            frame.read(window, model.bands, shape) for window, shape in windows(frame.grid, 512)
+        ]
+        pixels = np.concatenate([pixels[:, there] for pixels, there in read], axis=1)
+        if not pixels.size:
+            raise GeopeftError(f"No pixel of {name} has data in all bands. Is nodata= right?")
+        if model.trained:
+            now = [torch.from_numpy(x) for x in (pixels.mean(1), pixels.std(1))]
+            check_scale(name, model.bands, model.trained.pixels, now)
+    if "time" not in model.metadata:
+        return ()
+    said = [*map(date.fromisoformat, dates)] or [frame.raster.day for frame in frames]
+    days = tuple(day for day in said if day)
+    if len(days) != len(frames):
+        raise GeopeftError(
+            f"The model uses the day of each of {len(frames)} dates, and the files do not say it. "
+            "Give dates=['2021-06-01', …]."
+        )
+    return days
+
+
+def _one_row(frames: Sequence[Source]) -> int:
+    """Return the bytes that a row of tiles of all files takes when it is decoded."""
+    rasters = [raster for frame in frames for raster in frame.rasters]
+    return sum(
+        raster.tiles[0]
+        * raster.grid.shape[1]
+        * len(raster.numbers)
+        * np.dtype(raster.dtype).itemsize
+        for raster in rasters
+    )
+
+
+def _key(model: SegmentationModel, files: Sequence[Sequence[Path]], settings: object) -> str:
+    """Return a key of all that a map depends on: model, files, and settings."""
+    known = hashlib.sha256(repr(settings).encode())
+    for path in (file for frame in files for file in frame):
+        known.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    for name, value in model.state_dict().items():
+        known.update(name.encode())
+        known.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    known.update(
+        repr(model.trained and (model.trained.temperature, model.trained.threshold)).encode()
+    )
+    return known.hexdigest()

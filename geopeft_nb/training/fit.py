@@ -34,6 +34,7 @@ from geopeft_nb.memory.measure import (
 from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel, Trained, moving_state
 from geopeft_nb.tasks import TASKS
+from geopeft_nb.training.calibration import calibrated
 from geopeft_nb.training.losses import ChosenLoss, Loss
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, READ, check_fit, choose_precision
@@ -289,7 +290,8 @@ def _train(
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
-    model.trained = _trained(model.trained, data, settings["seed"])
+    trained = _trained(model.trained, data, settings["seed"])
+    model.trained = calibrated(model, data, trained, place)
     model.built_for |= {name: settings[name] for name in ("loss", "class_weights")}
     run = Run(
         model=model, method=str(model.method), data_name=data.card.name,

@@ -1,0 +1,188 @@
+"""From crops to rows of a scene: what a network says of each, blended, in the memory of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geopeft_nb.datasets.base import centre
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.evaluation.unfinished import LAYERS
+from geopeft_nb.evaluation.windows import Axis, groups, span
+from geopeft_nb.models import SegmentationModel
+from geopeft_nb.training.calibration import cell, deepest, distances
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from geopeft_nb.datasets.own.rasters import Source
+
+
+def blended(
+    rows: Axis, columns: Axis, depth: int, done: int,
+    predict: Callable[[int], Iterator[tuple[int, np.ndarray]]],
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Yield what crops say, blended, from the top of a scene to its bottom.
+
+    Numbers are added up in float64, where products of a float32 with the weights lose nothing: what
+    all crops say alike comes out as it is.
+
+    Args:
+        rows: The scene's height.
+        columns: Its width.
+        depth: Numbers D for each pixel.
+        done: Rows of pixels from the top that are not wanted.
+        predict: Takes a row of crops, and yields of each column (D, crop, crop) float32; one that
+            is left out counts as 0.
+
+    Yields:
+        (D, h, W) float64: the next h rows.
+    """
+    parts = [rows.part(index) for index in range(len(rows.starts))]
+    carried = np.zeros((depth, 0, columns.length))
+    for index, part in enumerate(parts):
+        if part.stop <= done:
+            continue
+        total = np.zeros((depth, part.stop - part.start, columns.length))
+        total[:, : carried.shape[1]] = carried
+        down = slice(part.start - rows.starts[index], part.stop - rows.starts[index])
+        for column, said in predict(index):
+            across, start = columns.part(column), columns.starts[column]
+            inside = said[:, down, across.start - start : across.stop - start]
+            total[:, :, across] += inside * np.outer(rows.weights(index), columns.weights(column))
+        end = parts[index + 1].start if index + 1 < len(parts) else rows.length
+        yield total[:, max(done - part.start, 0) : end - part.start]
+        carried = total[:, end - part.start :]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a model says of crops, and how far they are from its training.
+
+    Attributes:
+        model: On its device.
+        far: Whether distances are wanted.
+        views: Whether the mean over the eight turns and mirrorings is taken.
+    """
+
+    model: SegmentationModel
+    far: bool
+    views: bool
+
+    def __call__(self, image: Tensor, **more: Tensor) -> np.ndarray:
+        """Compute scores, and a distance in units of the threshold where it is wanted.
+
+        Args:
+            image: (B, C, H, W) or (B, C, T, H, W) reflectance.
+            more: `temporal` and `location`, as the model takes them.
+
+        Returns:
+            (B, K, H, W), or K + 1 with the distance last; float32, or float64 of several views.
+        """
+        image = image.to(self.model.mean.device)
+        more = {name: value.to(image.device) for name, value in more.items()}
+        if not self.views:
+            return self._one(image, more).cpu().numpy()
+        total = torch.zeros((), dtype=torch.float64, device=image.device)
+        for mirrored, turns in product((False, True), range(4)):
+            view = (image.flip(-1) if mirrored else image).rot90(turns, (-2, -1))
+            said = self._one(view, more).double().rot90(-turns, (-2, -1))
+            total = total + (said.flip(-1) if mirrored else said)
+        return (total / 8).cpu().numpy()
+
+    def _one(self, image: Tensor, more: dict[str, Tensor]) -> Tensor:
+        trained = self.model.trained
+        with torch.inference_mode(), deepest(self.model) as seen:
+            scores = self.model(image, **more).float()
+            if not self.far or trained is None or trained.reference is None:
+                return scores
+            cells = distances(seen[0].permute(0, 2, 3, 1), trained.reference.to(image.device))
+            far = functional.interpolate(cells[:, None], scale_factor=cell(self.model))
+            far = far[..., : image.shape[-2], : image.shape[-1]] / (trained.threshold or 1)
+            return torch.cat([scores, far], dim=1)
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Rows of a scene, from what a network says of its crops.
+
+    Attributes:
+        network: Says it.
+        frames: The scene on each date.
+        days: Day of each, if the network uses it.
+        down: Crops along its height.
+        across: Crops along its width.
+        batch_size: Crops at a time.
+    """
+
+    network: Network
+    frames: Sequence[Source]
+    days: Sequence[date]
+    down: Axis
+    across: Axis
+    batch_size: int
+
+    def rows(self, done: int) -> Iterator[np.ndarray]:
+        """Yield the next rows of what the network says, and last how much of a pixel is there."""
+        depth = len(self.network.model.classes) + self.network.far + 1
+        return blended(self.down, self.across, depth, done, self._crops)
+
+    def _crops(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield what the network says of each crop of a row that has data."""
+        from rasterio.windows import Window
+
+        model, lines = self.network.model, self.down.pixels(row)
+        rows, fill = span(lines), model.mean.cpu().numpy()
+        for group in groups(len(self.across.starts), self.batch_size):
+            columns = [self.across.pixels(index) for index in group]
+            part = span(np.concatenate(columns))
+            window = Window.from_slices(rows, part)
+            read = [frame.read(window, model.bands) for frame in self.frames]
+            there = np.logical_and.reduce([known for _, known in read])
+            # what is missing is at the mean, which is 0 to the network
+            images = [np.where(np.isfinite(pixels), pixels, fill) for pixels, _ in read]
+            image = images[0] if len(images) == 1 else np.stack(images, axis=1)
+            places = [np.ix_(lines - rows.start, column - part.start) for column in columns]
+            if not (kept := [n for n, place in enumerate(places) if there[place].any()]):
+                continue
+            batch = torch.from_numpy(np.stack([image[..., *places[n]] for n in kept]))
+            more = [self._metadata(rows, span(columns[n])) for n in kept]
+            stacked = {name: torch.stack([one[name] for one in more]) for name in more[0]}
+            for n, said in zip(kept, self.network(batch, **stacked), strict=True):
+                yield group[n], np.concatenate([said, there[places[n]][None]])
+
+    def _metadata(self, rows: slice, columns: slice) -> dict[str, Tensor]:
+        """Return what the model uses of time and place of a crop."""
+        from rasterio.windows import Window
+
+        found, used = {}, self.network.model.metadata
+        if "time" in used:
+            days = [[float(day.year), float(day.timetuple().tm_yday)] for day in self.days]
+            found["temporal"] = torch.tensor(days)
+        if "location" in used:
+            first = self.frames[0]
+            where = centre(first.crs, first.grid.bounds(Window.from_slices(rows, columns)))
+            if where is None:
+                raise GeopeftError("The model uses the location, and the scene has no CRS. Add it.")
+            found["location"] = torch.tensor(where, dtype=torch.float32)
+        return found
+
+    def numbers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return all layers, (K, h, W) each as it is stored, of rows that `rows` gave."""
+        model = self.network.model
+        scores, there = rows[: len(model.classes)], rows[-1] > 0.5
+        found = {"values": scores}
+        if model.task != "regression":
+            heat = (model.trained and model.trained.temperature) or 1.0
+            parts = np.exp((scores - scores.max(0)) / heat)  # the largest is 1
+            found = {"class": scores.argmax(0)[None], "probability": 1 / parts.sum(0)[None]}
+        if self.network.far:
+            found["applicability"] = rows[-2:-1]
+        return {name: LAYERS[name].stored(part, there) for name, part in found.items()}

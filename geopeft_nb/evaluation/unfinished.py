@@ -1,0 +1,176 @@
+"""The files of a mapped scene: written piece by piece, resumable, then cloud-optimised at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+
+from geopeft_nb.writing import sync, written_beside
+
+#: Pixels a side of the squares in which files are written.
+TILE = 512
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How the numbers of a layer are stored: number = stored value x `scale`.
+
+    Attributes:
+        says: What the numbers are.
+        dtype: Of the stored values.
+        nodata: Stored where the source has no data.
+        scale: One step of the stored values.
+        overview: How GDAL joins pixels for a smaller scale.
+    """
+
+    says: str
+    dtype: str = "uint8"
+    nodata: float = 255
+    scale: float = 1.0
+    overview: str = "average"
+
+    def stored(self, numbers: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """Return numbers (K, h, w) as they are stored, with no-data where nothing is there."""
+        steps = numbers / self.scale
+        if self.dtype == "uint8":
+            steps = np.clip(np.round(steps), 0, 254)
+        return np.where(there, steps, self.nodata).astype(self.dtype)
+
+
+LAYERS = {
+    "class": Layer("index of the class", overview="mode"),
+    "probability": Layer("calibrated probability of the class, 0-1", scale=0.005),
+    "applicability": Layer(
+        "distance of the features from those of training, in units of the distance within which "
+        "95 % of the training chips lie: above 1 is outside", scale=0.02,
+    ),
+    "values": Layer("predicted values", "float32", np.nan),
+}  # fmt: skip
+
+
+class Unfinished:
+    """Layers of a scene that are not finished, in a hidden folder beside the file-to-be.
+
+    Plain tiled GeoTIFFs whose squares have their places from the start, so that a killed process
+    leaves those whole that the journal counts.
+
+    Args:
+        out: Where the first layer will be.
+        grid: Height, width, crs and transform, as rasterio's profiles name them.
+        key: Of all that the result depends on: with another one it begins anew.
+        layers: Name -> number of bands.
+
+    Attributes:
+        rows: How many are written.
+    """
+
+    def __init__(
+        self, out: Path, grid: Mapping[str, Any], key: str, layers: Mapping[str, int]
+    ) -> None:
+        self.out, self.key, self.layers = out, key, layers
+        self.folder = out.with_name(f".part-{out.name}")
+        self.height, self.width = grid["height"], grid["width"]
+        self.rows, self.waiting = 0, dict[str, np.ndarray]()
+        with suppress(OSError, ValueError, KeyError):
+            journal = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
+            self.rows = journal["rows"] if journal["key"] == key else 0
+        if not self.rows:
+            rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            for name, count in layers.items():
+                self._open(name, "w", count=count, dtype=LAYERS[name].dtype, tiled=True,
+                           nodata=LAYERS[name].nodata, blockxsize=TILE, blockysize=TILE,
+                           bigtiff="IF_SAFER", interleave="band", **grid).close()  # fmt: skip
+
+    def _open(self, name: str, mode: str, **profile: Any) -> Any:  # noqa: ANN401 - rasterio's
+        import rasterio
+
+        return rasterio.open(self.folder / f"{name}.tif", mode, driver="GTiff", **profile)
+
+    def write(self, blocks: Mapping[str, np.ndarray]) -> None:
+        """Take the next rows of all layers, (K, h, W) each, and write those that fill squares."""
+        from rasterio.windows import Window
+
+        self.waiting = {
+            name: np.concatenate([self.waiting.get(name, block[:, :0]), block], axis=1)
+            for name, block in blocks.items()
+            if name in self.layers
+        }
+        there = next(iter(self.waiting.values())).shape[1]
+        rows = there if self.rows + there == self.height else there - there % TILE
+        if not rows:
+            return
+        for name, block in self.waiting.items():
+            with self._open(name, "r+") as raster:
+                raster.write(block[:, :rows], window=Window(0, self.rows, self.width, rows))
+            sync(self.folder / f"{name}.tif")
+            self.waiting[name] = block[:, rows:]
+        self.rows += rows
+        with written_beside(self.folder / "journal.json") as file:
+            file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
+
+    def finish(self, classes: Sequence[str], colours: Sequence[str]) -> dict[str, Path]:
+        """Copy all layers to where they belong, as cloud-optimised GeoTIFFs, and leave no rest.
+
+        Args:
+            classes: Names, by index.
+            colours: #rrggbb, by index; or none.
+
+        Returns:
+            Layer -> its file: `out`, and for the others its name with that of the layer.
+        """
+        from rasterio.shutil import copy
+
+        first = next(iter(self.layers))
+        named = {name: self.out.with_stem(f"{self.out.stem}_{name}") for name in self.layers}
+        named[first] = self.out
+        for name, count in self.layers.items():
+            layer = LAYERS[name]
+            with self._open(name, "r+") as raster:
+                raster.update_tags(layer=name, says=layer.says, software="geopeft_nb")
+                raster.descriptions = [*classes] if name == "values" else [layer.says] * count
+                raster.scales = [layer.scale] * count
+                if name == "class":
+                    raster.update_tags(1, **{f"CLASS_{i}": x for i, x in enumerate(classes)})
+                    table = {i: tuple(bytes.fromhex(x[1:])) for i, x in enumerate(colours)}
+                    raster.write_colormap(1, table)
+        with written_beside(self.out) as new:
+            for name, path in named.items():
+                copy(
+                    str(self.folder / f"{name}.tif"), str(new.with_name(path.name)), driver="COG",
+                    COMPRESS="DEFLATE", BLOCKSIZE=512, BIGTIFF="IF_SAFER",
+                    OVERVIEW_RESAMPLING=LAYERS[name].overview,
+                )  # fmt: skip
+        rmtree(self.folder)
+        return named
+
+
+def outlines(path: Path, classes: Sequence[str]) -> Path:
+    """Write the outlines of the classes of a map to a GeoPackage beside it.
+
+    Returns:
+        The GeoPackage: polygons with `class` and its index `value`.
+    """
+    from geopandas import GeoDataFrame
+    from rasterio import band
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    from geopeft_nb.open_files import open_raster
+
+    with open_raster(path) as raster:
+        found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]
+        crs = raster.crs
+    values = [int(value) for _, value in found]
+    columns = {"class": [classes[value] for value in values], "value": values}
+    frame = GeoDataFrame(columns, geometry=[shape(one) for one, _ in found], crs=crs)
+    with written_beside(path.with_suffix(".gpkg")) as file:
+        frame.to_file(file, driver="GPKG", engine="pyogrio")
+    return path.with_suffix(".gpkg")
