@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from tqdm.auto import tqdm
 from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.own.ask import Asked
 from geopeft_nb.datasets.own.files import open_source
+from geopeft_nb.datasets.own.products import read_day
 from geopeft_nb.datasets.own.values import windows
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
@@ -32,6 +32,8 @@ from geopeft_nb.tuning.adapter_files import load_model
 from geopeft_nb.writing import held
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from geopeft_nb.datasets.own.rasters import Source
     from geopeft_nb.evaluation.regions import RunOrModel
     from geopeft_nb.models import SegmentationModel
@@ -278,7 +280,7 @@ def _check_frames(
             check_scale(name, model.bands, model.trained.pixels, now)
     if "time" not in model.metadata:
         return ()
-    said = [*map(date.fromisoformat, dates)] or [frame.raster.day for frame in frames]
+    said = [frame.raster.day for frame in frames] if not dates else [*map(read_day, dates)]
     days = tuple(day for day in said if day)
     if len(days) != len(frames):
         raise GeopeftError(
