@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from geopeft_nb.datasets.base import ChipDataset
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel, Trained
+from geopeft_nb.training.preflight import READ
 
 #: Chips of training, and of validation, that are looked at, and pixels of each.
 CHIPS, PIXELS = 48, 4_000
@@ -105,6 +106,18 @@ def temperature(logits: Tensor, target: Tensor) -> float:
 
     search.step(loss)  # convex in the inverse
     return float(1 / inverse.detach().nan_to_num(1).clamp(0.01, 100))
+
+
+def trained_on(model: SegmentationModel, data: GeoData, seed: int) -> Trained:
+    """Say what a model has been trained on, now and before."""
+    seen, absent = (*data.train.grounds(), *data.val.grounds()), data.train.absent()
+    if before := model.trained:
+        seen = (*dict.fromkeys((*before.seen, *seen)),)
+        absent = [name for name in absent if name in before.absent]
+    return Trained(
+        data.card.name, seed, data.size, band_statistics(data.train, READ), seen, (*absent,),
+        data.products,
+    )  # fmt: skip
 
 
 def calibrated(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geopeft_nb.datasets.augment import turn_and_mirror
-from geopeft_nb.datasets.geodata import GeoData, band_statistics
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
@@ -32,12 +32,12 @@ from geopeft_nb.memory.measure import (
     training_bytes,
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
-from geopeft_nb.models import SegmentationModel, Trained, moving_state
+from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.calibration import calibrated
+from geopeft_nb.training.calibration import calibrated, trained_on
 from geopeft_nb.training.losses import ChosenLoss, Loss
 from geopeft_nb.training.order import Order
-from geopeft_nb.training.preflight import LIGHTNING_NAMES, READ, check_fit, choose_precision
+from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import kept_for_a_run, prepare
 from geopeft_nb.training.run import Run
@@ -290,8 +290,7 @@ def _train(
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
-    trained = _trained(model.trained, data, settings["seed"])
-    model.trained = calibrated(model, data, trained, place)
+    model.trained = calibrated(model, data, trained_on(model, data, settings["seed"]), place)
     model.built_for |= {name: settings[name] for name in ("loss", "class_weights")}
     run = Run(
         model=model, method=str(model.method), data_name=data.card.name,
@@ -302,18 +301,6 @@ def _train(
     if out is not None and trainer.is_global_zero:
         run.save(out)
     return run
-
-
-def _trained(before: Trained | None, data: GeoData, seed: int) -> Trained:
-    """Say what a model has been trained on, now and before."""
-    seen, absent = (*data.train.grounds(), *data.val.grounds()), data.train.absent()
-    if before:
-        seen = (*dict.fromkeys((*before.seen, *seen)),)
-        absent = [name for name in absent if name in before.absent]
-    return Trained(
-        data.card.name, seed, data.size, band_statistics(data.train, READ), seen, (*absent,),
-        data.products,
-    )  # fmt: skip
 
 
 def _trainer(
