@@ -6,7 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,6 @@ from tqdm.auto import tqdm
 from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.own.ask import Asked
 from geopeft_nb.datasets.own.files import open_source
-from geopeft_nb.datasets.own.products import read_day
 from geopeft_nb.datasets.own.values import windows
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
@@ -32,8 +33,6 @@ from geopeft_nb.tuning.adapter_files import load_model
 from geopeft_nb.writing import held
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from geopeft_nb.datasets.own.rasters import Source
     from geopeft_nb.evaluation.regions import RunOrModel
     from geopeft_nb.models import SegmentationModel
@@ -280,14 +279,16 @@ def _check_frames(
             check_scale(name, model.bands, model.trained.pixels, now)
     if "time" not in model.metadata:
         return ()
-    said = [frame.raster.day for frame in frames] if not dates else [*map(read_day, dates)]
-    days = tuple(day for day in said if day)
+    days = [frame.raster.day for frame in frames if frame.raster.day]
+    if dates:
+        with suppress(ValueError):
+            days = [date.fromisoformat(day) for day in dates]
     if len(days) != len(frames):
         raise GeopeftError(
-            f"The model uses the day of each of {len(frames)} dates, and the files do not say it. "
+            f"The model uses the day of each of {len(frames)} dates, and found {len(days)}. "
             "Give dates=['2021-06-01', …]."
         )
-    return days
+    return tuple(days)
 
 
 def _one_row(frames: Sequence[Source]) -> int:
