@@ -62,12 +62,15 @@ def name_bands(
         frame: Which of the dates that are stacked in the file.
         resolution: Pixel side in metres to resample to.
     """
-    rasters = [_with_fills(read_header(file), asked, region) for file in files]
+    given = [asked.of("band_names", file, region) for file in files]
+    rasters = [
+        _with_fills(read_header(file, len(names or ())), asked, region)
+        for file, names in zip(files, given, strict=True)
+    ]
     layers = [Band("", raster, n) for raster in rasters for n in raster.numbers]
     first, frames, order = rasters[0], asked.frames, asked.order
     if len(odd := {raster.grid.crs for raster in rasters}) > 1:
         raise GeopeftError(f"The files of {first.path} have several coordinate systems: {odd}.")
-    given = [asked.of("band_names", raster.path, region) for raster in rasters]
     raw = [name or "" for raster in rasters for name in raster.names]
     if None not in given:
         several = isinstance(asked.band_names, Mapping)

@@ -81,7 +81,7 @@ class Labels:
         if self.task == "regression" and (rule := mask.rules[0]):
             found = (found + rule[1]) / rule[0]
         odd = np.isin(found, self.unlabelled or ())
-        if self.unlabelled is None and self.task != "regression":
+        if self.unlabelled is None and self.task == "segmentation":
             odd |= found < 0
         found[odd] = np.nan
         return found
@@ -168,7 +168,7 @@ def find_labels(
     seen: Counter[float] = Counter()
     inside: dict[str, set[float]] = {}
     unread, total = [], 0
-    labels = replace(labels, task=task or labels.task)
+    labels = replace(labels, task=task or "")
     for tile in looked:
         try:
             numbers = labels.numbers(tile)
@@ -184,8 +184,12 @@ def find_labels(
     if len(looked) < len(tiles):
         notes.append(f"Only {len(looked)} of {len(tiles)} masks were looked at.")
     task = _which_task(tiles, labels, values, task, classes, ask)
+    labels = replace(labels, task=task)
+    if task == "segmentation" and labels.unlabelled is None:
+        values = [value for value in values if value >= 0]
+        inside = {name: {value for value in some if value >= 0} for name, some in inside.items()}
     if task == "regression":
-        labels = replace(labels, task=task, classes=_target(classes))
+        labels = replace(labels, classes=_target(classes))
         notes.append(f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}.")
     else:
         names = _names(values, labels, classes, len(tiles[0].mask.numbers) if tiles[0].mask else 1)
@@ -205,7 +209,7 @@ def find_labels(
         for value in values:
             shares[names[value]] += seen[value]
         said = ", ".join(f"{name} {shares[name] / max(1, total):.1%}" for name in order)
-        notes.append(f"Classes: {said}; unlabelled {1 - sum(seen.values()) / max(1, total):.1%}.")
+        notes.append(f"Classes: {said}; unlabelled {1 - shares.total() / max(1, total):.1%}.")
     kept = [tile for tile in tiles if inside.get(tile.name, {0})]
     if not kept:
         raise GeopeftError("No chip has a label: all pixels of all masks are unlabelled.")

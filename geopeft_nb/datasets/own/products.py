@@ -46,7 +46,7 @@ PRODUCTS = (
         "Sentinel-2", sensor="S2:", offset=-1_000, since="20220125",
         patterns=(
             rf"S2[A-D]_MSIL(?:1C|2A)_{_DAY}_N(?P<baseline>\d{{4}})_",
-            rf"/(?:L2A_)?T\d\d[A-Z]{{3}}_{_DAY}_(?:B\d|AOT|WVP|SCL)[^/]*$",
+            rf"/(?:L2A_)?T\d\d[A-Z]{{3}}_{_DAY}_(?:B\d|AOT|WVP|SCL)",
             r"PRODUCT_TYPE=S2MSI[\s\S]*?PROCESSING_BASELINE=(?P<baseline>[\d.]+)",
             r"PROCESSING_BASELINE=(?P<baseline>[\d.]+)[\s\S]*?PRODUCT_TYPE=S2MSI",
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from math import cos, radians
+from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,8 @@ class Raster:
         names: Their descriptions.
         rules: Their (scale, offset), of GDAL's tags; None where it states none.
         fills: Numbers of pixels without data.
-        masked: Whether it has a mask of its own, or an alpha band.
+        masked: Whether it has a mask of its own.
+        alpha: Its alpha bands, which GDAL takes for a mask only beside one or three others.
         beside: A mask beside it.
         product: What known product it is of.
         day: When it was taken.
@@ -84,6 +86,7 @@ class Raster:
     rules: tuple[tuple[float, float] | None, ...]
     fills: tuple[float, ...]
     masked: bool
+    alpha: tuple[int, ...]
     beside: Path | None
     product: Product | None
     day: date | None
@@ -92,8 +95,13 @@ class Raster:
     colours: dict[int, tuple[int, ...]]
 
 
-def read_header(path: Path) -> Raster:
+def read_header(path: Path, named: int = 0) -> Raster:
     """Read what a raster says of itself, without its pixels.
+
+    Args:
+        path: The file.
+        named: Number of its bands that somebody named. If these are all, none is alpha: GDAL takes
+            the fourth of four bands of 8 bits for alpha, also where it is near infrared.
 
     Raises:
         GeopeftError: It cannot be read, is turned or upside down, or has complex numbers.
@@ -101,7 +109,12 @@ def read_header(path: Path) -> Raster:
     from rasterio.enums import ColorInterp, MaskFlags
 
     with open_raster(path) as file:
-        numbers = [n for n, x in enumerate(file.colorinterp, 1) if x != ColorInterp.alpha]
+        alpha = {
+            n for n, kind in enumerate(file.colorinterp, 1)
+            if kind == ColorInterp.alpha and named != file.count
+            and str(file.descriptions[n - 1] or "alpha").lower() == "alpha"
+        }  # fmt: skip
+        numbers = [n for n in range(1, file.count + 1) if n not in alpha]
         kinds = {file.dtypes[n - 1] for n in numbers}
         if len(kinds) != 1 or "complex" in (dtype := kinds.pop()):
             raise GeopeftError(
@@ -113,13 +126,14 @@ def read_header(path: Path) -> Raster:
         product, day = find_product(path, file.tags())
         beside = path.with_name(f"{path.name}.msk")
         flags = file.mask_flag_enums[numbers[0] - 1]
+        masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         palette = file.colorinterp[0] == ColorInterp.palette
         return Raster(
             path, _grid(path, file), dtype, tuple(numbers),
             tuple(file.descriptions[n - 1] for n in numbers),
             tuple((1 / scale, offset / scale) if stated else None for scale, offset in rules),
             tuple({x for x in file.nodatavals if x is not None and x == x}),
-            MaskFlags.per_dataset in flags, beside if beside.exists() else None, product, day,
+            masked, tuple(alpha), beside if lexists(beside) else None, product, day,
             file.block_shapes[0], bool(file.overviews(1)), file.colormap(1) if palette else {},
         )  # fmt: skip
 
@@ -178,6 +192,8 @@ def read_numbers(
         there = np.ones(size, bool)
         if raster.masked:
             there = file.dataset_mask(window=source, out_shape=size) > 0
+        for band in raster.alpha:
+            there &= file.read(band, window=source, out_shape=size) > 0
     if raster.beside is not None:
         with open_raster(raster.beside) as file:
             if file.shape != raster.grid.shape:
@@ -300,7 +316,8 @@ class Source:
     def has_gaps(self) -> bool:
         """Whether its files say which pixels have no data."""
         return any(
-            x.fills or x.masked or x.beside or x.dtype.startswith("float") for x in self.rasters
+            x.fills or x.masked or x.alpha or x.beside or x.dtype.startswith("float")
+            for x in self.rasters
         )
 
     @property

@@ -195,7 +195,7 @@ def _check(
         about(
             "no reflectance is below 0.095: are the numbers too high, as those of Sentinel-2 from "
             "baseline 04.00 on? offset=0 says that they are not",
-            offset=-0.1 * float(scales[0]),
+            scale=float(scales[0]), offset=-0.1 * float(scales[0]),
         )  # fmt: skip
     return source, float(low.min()), float(high.max())
 

@@ -1,0 +1,434 @@
+"""The numbers of somebody's own files: right by what is stated, or asked for by a call that works.
+
+Each kind of input is written here from a known reflectance, loaded without a word, and, where that
+is refused, with the call that the error offers. A kind passes if every pixel is right then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+import geopeft_nb as gp
+from geopeft_nb.datasets.own.ask import Asked
+from geopeft_nb.datasets.own.files import open_source
+
+NAMES = ("BLUE", "GREEN", "RED", "NIR_NARROW")
+SIDE, COUNT = 32, 6
+Pixels = np.ndarray
+
+
+def truth(number: int) -> tuple[Pixels, Pixels]:
+    """Reflectance (4, 32, 32), dark in the infrared over water, and where water is (32, 32)."""
+    noise = np.random.default_rng(number)
+    water = np.arange(SIDE) < noise.integers(10, 22)
+    spectra = np.where(water, [[0.06], [0.06], [0.04], [0.02]], [[0.05], [0.08], [0.09], [0.30]])
+    image = spectra[:, None] * (1 + 0.1 * noise.standard_normal((4, SIDE, SIDE)))
+    return np.clip(image, 0.001, 1), np.broadcast_to(water, (SIDE, SIDE)).astype(np.uint8)
+
+
+def write(
+    path: Path, pixels: Pixels, number: int, names: Sequence[str] = (), valid: Pixels | None = None,
+    rules: Sequence[tuple[float, float]] = (), tags: dict[str, str] | None = None,
+    alpha: bool = False, colours: dict[int, Any] | None = None, **options: Any,  # noqa: ANN401
+) -> None:  # fmt: skip
+    """Write a raster at a place of its own for each number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = pixels if pixels.ndim == 3 else pixels[None]
+    place = from_origin(500_000 + number * 5_000, 4_200_000, 10, 10)
+    profile = {"driver": "GTiff", "crs": "EPSG:32618", "transform": place} | options
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
+        path, "w", count=len(pixels), height=SIDE, width=SIDE, dtype=pixels.dtype, **profile
+    ) as file:  # fmt: skip
+        if alpha:
+            file.colorinterp = [*[ColorInterp.undefined] * (len(pixels) - 1), ColorInterp.alpha]
+        file.write(pixels)
+        file.update_tags(**(tags or {}))
+        if colours:
+            file.write_colormap(1, colours)
+        if names:
+            file.descriptions = tuple(names)
+        if rules:
+            file.scales, file.offsets = zip(*rules, strict=True)
+        if valid is not None:
+            file.write_mask(valid)
+
+
+def numbers(reflectance: Pixels, scale: float = 10_000, offset: float = 0) -> Pixels:
+    return (reflectance * scale - offset).round()
+
+
+GONE = np.zeros((SIDE, SIDE), bool)
+GONE[:5] = True
+TAGGED = {"rules": [(1e-4, 0.0)] * 4}
+
+
+def stored(
+    dtype: str = "uint16", scale: float = 10_000, offset: float = 0, fill: float | None = None,
+    fill_bands: Sequence[int] = (0, 1, 2, 3), image: str = "images/c{}.tif",
+    mask: str = "masks/c{}.tif", regions: Sequence[str] = ("",), offsets: Sequence[float] = (),
+    names: Sequence[str] = NAMES, band_files: Sequence[str] = (), **options: Any,  # noqa: ANN401
+) -> Callable[[Path], None]:  # fmt: skip
+    """Say how images are stored; `fill` stands in the first five rows."""
+
+    def make(root: Path) -> None:
+        for number in range(COUNT * len(regions)):
+            region = number // COUNT
+            reflectance, label = truth(number)
+            shift = offsets[region] if offsets else offset
+            pixels = numbers(reflectance, scale, shift) if "int" in dtype else (
+                reflectance * scale - shift
+            )  # fmt: skip
+            if fill is not None:
+                for band in fill_bands:
+                    pixels[band][GONE] = fill
+            where, pixels = root / regions[region], pixels.astype(dtype)
+            if band_files:
+                for band, part in zip(band_files, pixels, strict=True):
+                    write(where / image.format(number, band), part, number, **options)
+            else:
+                write(where / image.format(number), pixels, number, names, **options)
+            write(where / mask.format(number), label, number)
+
+    return make
+
+
+def then(make: Callable[[Path], None], change: Callable[[Path], None]) -> Callable[[Path], None]:
+    def both(root: Path) -> None:
+        make(root)
+        change(root)
+
+    return both
+
+
+def each(pattern: str, change: Callable[[Path, Pixels, dict[str, Any]], None]) -> Any:  # noqa: ANN401
+    """Write each raster that fits a pattern again."""
+
+    def all_of_them(root: Path) -> None:
+        for path in sorted(root.glob(pattern)):
+            with rasterio.open(path) as file:
+                pixels, profile = file.read(), {"crs": file.crs, "transform": file.transform}
+                names = file.descriptions
+            change(path, pixels, profile | {"names": names})
+
+    return all_of_them
+
+
+def with_alpha(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+    alpha = np.where(GONE, 0, 65_535).astype(np.uint16)[None]
+    names = [*where.pop("names"), "ALPHA"]
+    rules = [(1e-4, 0.0)] * 4 + [(1.0, 0.0)]
+    write(path, np.concatenate([pixels, alpha]), 0, names, rules=rules, alpha=True, **where)
+
+
+def with_msk(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+    beside = np.where(GONE, 0, 255).astype(np.uint8)
+    del where["names"]
+    write(path.with_name(path.name + ".msk"), beside, 0, **where)
+
+
+def extra_bands(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+    names = [where["names"][0], "NDVI", *where["names"][1:], "QA_PIXEL"]
+    more = [pixels[:1], pixels[:1] * 0, pixels[1:], pixels[:1] * 0 + 21_824]
+    write(path, np.concatenate(more), 0, **where | {"names": names})
+
+
+def two_fills(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+    pixels[:, :2], pixels[:, 2:5] = 0, -9999
+    write(path, pixels, 0, rules=[(1e-4, 0.0)] * 4, **where)
+
+
+S2 = "images/S2A_MSIL2A_20220601T100559_{}_R022_T33UUU_20220601T1{{:05d}}.tif"
+HLS = "images/HLS.{}.T18SUH.20211{{:02d}}T100000.v2.0.tif"
+S2_TAGS = {"PRODUCT_TYPE": "S2MSI2A", "PROCESSING_BASELINE": "05.09"}
+#: Kind -> how it is stored; what the error asks for, or nothing where it is right without a word;
+#: and whether the first five rows have no data.
+KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
+    # numbers
+    "uint16": (stored(), "scale=10000", False),
+    "int16": (stored("int16"), "scale=10000", False),
+    "uint32": (stored("uint32"), "scale=10000", False),
+    "float32 0-1": (stored("float32", 1), "", False),
+    "float64 0-1": (stored("float64", 1), "", False),
+    "per cent": (stored("float32", 100), "scale=100,", False),
+    "floats of 10,000": (stored("float32"), "scale=10000", False),
+    "numbers of Landsat": (stored("uint16", 1 / 2.75e-5, -0.2 / 2.75e-5), "scale=36363", False),
+    "1,000 too high": (stored(offset=-1_000), "offset=-1000", False),
+    "floats 0.1 too high": (stored("float32", 1, -0.1), "offset=-0.1", False),
+    "tags": (stored(**TAGGED), "", False),
+    "tags with an offset": (stored(offset=-1_000, rules=[(1e-4, -0.1)] * 4), "", False),
+    "tags of 8 bits": (stored("uint8", 400, rules=[(1 / 400, 0.0)] * 4), "", False),
+    "two baselines": (stored(regions=("new", "old"), offsets=(-1_000, 0)), "'new': -1000", False),
+    # no data
+    "zeros": (stored(fill=0, **TAGGED), "nodata=0", True),
+    "zeros and no scale": (stored(fill=0), "nodata=0", True),
+    "-9999": (stored("int16", fill=-9999, **TAGGED), "nodata=-9999", True),
+    "-9999 in one band": (stored("int16", fill=-9999, fill_bands=[2], **TAGGED), "-9999", True),
+    "65535": (stored(fill=65_535, **TAGGED), "nodata=65535", True),
+    "1e20": (stored("float32", 1, fill=1e20), "nodata=1", True),
+    "NaN": (stored("float32", 1, fill=np.nan), "", True),
+    "NaN in one band": (stored("float32", 1, fill=np.nan, fill_bands=[1]), "", True),
+    "a tag of 0": (stored(fill=0, nodata=0, **TAGGED), "", True),
+    "a tag in one band": (
+        stored("int16", fill=-9999, fill_bands=[3], nodata=-9999, **TAGGED), "", True,
+    ),
+    "two fills": (
+        then(stored("int16"), each("images/*", two_fills)), "nodata=[-9999.0, 0.0]", True,
+    ),
+    "a mask inside": (stored(fill=7, valid=~GONE, **TAGGED), "", True),
+    "a mask beside": (then(stored(fill=7, **TAGGED), each("images/*", with_msk)), "", True),
+    "alpha": (then(stored(fill=7), each("images/*", with_alpha)), "", True),
+    # products
+    "Sentinel-2 N0400": (stored(offset=-1_000, image=S2.format("N0400"),
+                                mask="masks" + S2[6:].format("N0400"),
+                                names=("B02", "B03", "B04", "B8A")), "", False),
+    "Sentinel-2 N0301": (stored(image=S2.format("N0301"),
+                                mask="masks" + S2[6:].format("N0301"),
+                                names=("B02", "B03", "B04", "B8A")), "", False),
+    "Sentinel-2 tags": (stored(offset=-1_000, tags=S2_TAGS, names=("B2", "B3", "B4", "B8A")),
+                        "", False),
+    "HLS L30": (stored("int16", fill=-9999, image=HLS.format("L30"),
+                       mask="masks" + HLS[6:].format("L30"),
+                       names=("B02", "B03", "B04", "B05")), "", True),
+    "HLS S30": (stored("int16", fill=-9999, image=HLS.format("S30"),
+                       mask="masks" + HLS[6:].format("S30"),
+                       names=("B02", "B03", "B04", "B8A")), "", True),
+    "Sentinel-2 granules": (stored(offset=-1_000, image="T3{}UUU_20220601T101559_{}_10m.tif",
+                                   mask="T3{}UUU_20220601T101559_label.tif",
+                                   band_files=("B02", "B03", "B04", "B8A")), "", False),
+    "Landsat 8": (stored(scale=1 / 2.75e-5, offset=-0.2 / 2.75e-5,
+                         image="LC08_L2SP_01403{}_20210601_20210610_02_T1_SR_{}.TIF",
+                         mask="LC08_L2SP_01403{}_20210601_20210610_02_T1_label.TIF",
+                         band_files=("B2", "B3", "B4", "B5")), "", False),
+    "Landsat 5": (stored(scale=1 / 2.75e-5, offset=-0.2 / 2.75e-5,
+                         image="LT05_L2SP_01403{}_20210601_20210610_02_T1_SR_{}.TIF",
+                         mask="LT05_L2SP_01403{}_20210601_20210610_02_T1_label.TIF",
+                         band_files=("B1", "B2", "B3", "B4")), "", False),
+    "Planet": (stored(image="images/20210601_10000{}_1047_3B_AnalyticMS_SR.tif",
+                      mask="masks/20210601_10000{}_1047_3B_AnalyticMS_SR.tif",
+                      names=()), "", False),
+    # bands
+    "numbers of no sensor": (stored(names=("B2", "B3", "B4", "B5"), **TAGGED), "Landsat 8", False),
+    "numbers with B8A": (stored(names=("B2", "B3", "B4", "B8A"), **TAGGED), "", False),
+    "no names": (stored(names=(), **TAGGED), "band_names=['BLUE'", False),
+    "other spellings": (stored(names=("blue", "Green", "red", "nir08"), **TAGGED), "", False),
+    "other bands": (then(stored(), each("images/*", extra_bands)), "scale=10000", False),
+    "a file a band": (stored(image="c{}_{}.tif", mask="c{}_mask.tif",
+                             band_files=("B02", "B03", "B04", "B8A"), rules=[(1e-4, 0.0)]),
+                      "", False),
+}  # fmt: skip
+
+
+def load(root: Path, **options: Any) -> tuple[Any, str]:  # noqa: ANN401
+    """Load a folder, by the call of the error where there is one; and return that error."""
+    try:
+        return gp.load_data("folder", root=root, **options), ""
+    except gp.GeopeftError as error:
+        call = str(error).splitlines()[-1]
+        assert call.startswith("gp.load_data("), error
+        return eval(call, {"gp": gp}), str(error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_right_or_asks_with_a_call_that_works(tmp_path: Path, kind: str) -> None:
+    make, asks, gone = KINDS[kind]
+    make(tmp_path)
+    data, asked = load(tmp_path)
+    assert (asks in asked) if asks else not asked, asked
+    names = [name if name in data.bands else "NIR_BROAD" for name in NAMES]  # of Landsat 5
+    assert {*data.bands} == {*names}
+    assert data.card.reflectance
+    samples = [sample for part in data.parts.values() for sample in part]
+    assert len(samples) >= COUNT - 1
+    there = ~GONE if gone else np.ones((SIDE, SIDE), bool)
+    order = [data.bands.index(name) for name in names]
+    for sample in samples:
+        image, label = truth(round((sample["bounds"][0] - 500_000) / 5_000))
+        mask = sample["mask"].numpy()
+        assert np.array_equal(mask, np.where(there, label.astype(int), -1))
+        # numbers are rounded to 1e-4 of reflectance at most, of 8 bits to a four-hundredth
+        near = 2e-3 if "8 bits" in kind else 1e-4
+        assert np.abs(sample["image"].numpy()[order] - image)[:, there].max() < near
+        assert sample["image"].isfinite().all()
+
+
+#: What somebody says wrongly, or what no rule is known for -> what the error says.
+WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
+    "10,000 for Landsat": (stored("uint16", 1 / 2.75e-5, -0.2 / 2.75e-5),
+                           {"scale": 10_000, "offset": 0}, "scale=36363"),
+    "100 for 10,000": (stored(), {"scale": 100, "offset": 0}, "scale=10000"),
+    "10,000 for floats 0-1": (stored("float32", 1), {"scale": 10_000}, "scale=1"),
+    "10,000 for 8 bits in floats": (stored("float32", 255), {"scale": 10_000}, "scale="),
+    "10,000 for 8 bits in 16": (stored("uint16", 400), {"scale": 10_000}, "no ground"),
+    "an offset too much": (stored(), {"scale": 10_000, "offset": -1_000}, "offset=0"),
+    "an offset for all": (stored(regions=("a", "b"), offsets=(-1_000, 0)),
+                          {"scale": 10_000, "offset": -1_000}, "'b': 0"),
+    "no offset": (stored(offset=-1_000), {"scale": 10_000}, "offset=-1000"),
+    "tags that are wrong": (stored(rules=[(1e-2, 0.0)] * 4), {}, "no surface"),
+    "a region that there is not": (stored(), {"scale": {"north": 10_000}}, "no region"),
+    "harmonised, named as not": (
+        stored(image=S2.format("N0400"), names=("B02", "B03", "B04", "B8A"),
+               mask="masks/S2A_MSIL2A_20220601T100559_N0400_R022_T33UUU_20220601T1{:05d}.tif"),
+        {}, "no surface"),
+    "Landsat level 1": (stored(image="images/LC08_L1TP_014032_2021060{}.tif",
+                               mask="masks/LC08_L1TP_014032_2021060{}.tif"), {}, "level 2"),
+    "radiance": (stored(image="images/20210601_10000{}_1047_3B_AnalyticMS.tif", names=(),
+                        mask="masks/20210601_10000{}_1047_3B_AnalyticMS.tif"),
+                 {"band_names": list(NAMES)}, "AnalyticMS_SR"),
+    "frames that do not divide": (stored(**TAGGED), {"frames": 3}, "not of 3 dates"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_no_surface_has_is_refused_whoever_said_so(tmp_path: Path, kind: str) -> None:
+    make, options, words = WRONG[kind]
+    make(tmp_path)
+    with pytest.raises(gp.GeopeftError, match=re.escape(words)):
+        gp.load_data("folder", root=tmp_path, **options)
+
+
+def test_one_file_of_another_scale_is_found_among_others(tmp_path: Path) -> None:
+    stored(**TAGGED)(tmp_path)
+    write(tmp_path / "images/c3.tif", truth(3)[0].astype("float32") * 100, 3, NAMES)
+    data, asked = load(tmp_path)
+    assert "c3.tif" in asked and "scale={'images/c3.tif': 100}" in asked
+    image = next(s for part in data.parts.values() for s in part if s["name"] == "c3")["image"]
+    assert np.abs(image.numpy() - truth(3)[0]).max() < 1e-4
+
+
+def test_numbers_that_are_data_are_kept_if_somebody_says_so(tmp_path: Path) -> None:
+    stored(fill=0, **TAGGED)(tmp_path)
+    data = gp.load_data("folder", root=tmp_path, nodata=float("nan"))
+    assert (data.train[0]["mask"] >= 0).all() and data.train[0]["image"][:, :5].max() == 0
+
+
+def test_bands_without_a_wavelength_are_carried_when_they_are_chosen(tmp_path: Path) -> None:
+    then(stored(), each("images/*", extra_bands))(tmp_path)
+    data = gp.load_data("folder", root=tmp_path, scale=10_000, offset=0, bands=["QA_PIXEL", "RED"])
+    assert data.bands == ("QA_PIXEL", "RED") and not data.card.reflectance
+    image = data.train[0]["image"]
+    assert (image[0] == 21_824).all() and 0 < image[1].max() < 1
+
+
+def test_eight_bit_pictures_are_no_reflectance(tmp_path: Path) -> None:
+    stored("uint8", 255)(tmp_path)
+    data, asked = load(tmp_path)
+    assert "scale=255" in asked and not data.card.reflectance
+
+
+@pytest.mark.parametrize("order", ["time-band", "band-time"])
+def test_three_dates_in_a_file_ask_for_frames_and_their_order(tmp_path: Path, order: str) -> None:
+    for number in range(COUNT):
+        image = np.concatenate([truth(number)[0], truth(number)[0][2:]])
+        dates = np.stack([numbers(image * f) for f in (0.9, 1.0, 1.1)])  # (T, C, H, W)
+        stacked = dates if order == "time-band" else dates.swapaxes(0, 1)
+        pixels = stacked.reshape(18, SIDE, SIDE).astype(np.uint16)
+        write(tmp_path / f"images/c{number}.tif", pixels, number)
+        write(tmp_path / f"masks/c{number}.tif", truth(number)[1], number)
+    data, asked = load(tmp_path)
+    assert f"frames=3, order='{order}'" in asked
+    assert data.frames == 3 and data.train[0]["image"].shape == (6, 3, SIDE, SIDE)
+    means = data.train[0]["image"].mean(dim=(2, 3))
+    assert np.allclose(means[:, 0] / means[:, 1], 0.9, atol=0.01)  # rounded to 1e-4 of 0.02
+    assert np.allclose(means[:, 2] / means[:, 1], 1.1, atol=0.01)
+
+
+def relabelled(change: Callable[[Pixels], Pixels], **options: Any) -> Callable[[Path], None]:  # noqa: ANN401
+    """Change the masks of well-stated images."""
+
+    def again(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+        del where["names"]
+        write(path, change(pixels[0]), 0, **where | options)
+
+    return then(stored(**TAGGED), each("masks/*", again))
+
+
+ROWS = np.arange(SIDE)[:, None]
+MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[str, ...]]] = {
+    "two": (relabelled(lambda x: x), {}, "", "segmentation", ("class 0", "class 1")),
+    "0 and 255": (relabelled(lambda x: x * 255), {}, "", "segmentation", ("class 0", "class 255")),
+    "255 beside 1": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")), {},
+                     "unlabelled=255", "segmentation", ("class 0", "class 1")),
+    "255 named": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")),
+                  {"classes": {0: "land", 1: "water", 255: "cloud"}}, "", "segmentation",
+                  ("land", "water", "cloud")),
+    "merged": (relabelled(lambda x: np.where(x, 111, 1 + 4 * (ROWS % 2)).astype("uint8")),
+               {"classes": {1: "crop", 5: "crop", 111: "water"}}, "", "segmentation",
+               ("crop", "water")),
+    "a tag of 0": (relabelled(lambda x: np.where(ROWS < 9, 0, x + 1).astype("uint8"), nodata=0),
+                   {}, "", "segmentation", ("class 1", "class 2")),
+    "a palette": (relabelled(lambda x: x, colours={0: (1, 2, 3), 1: (4, 5, 6)}), {}, "",
+                  "segmentation", ("class 0", "class 1")),
+    "heights": (relabelled(lambda x: (ROWS + 8 * (x + 1)).astype("uint8")), {}, "task='regression'",
+                "regression", ("value",)),
+    "floats": (relabelled(lambda x: (ROWS / 7 + x).astype("float32")), {}, "task='regression'",
+               "regression", ("value",)),
+    "heights with a fill": (relabelled(lambda x: np.where(ROWS < 5, -9999, ROWS / 7).astype("f4")
+                                       + 0 * x), {}, "unlabelled=", "regression", ("value",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_become_the_task_that_they_are_for(tmp_path: Path, kind: str) -> None:
+    make, options, asks, task, classes = MASKS[kind]
+    make(tmp_path)
+    data, asked = load(tmp_path, **options)
+    assert (asks in asked) if asks else not asked, asked
+    assert (data.task, data.classes) == (task, classes)
+    target = data.train[0]["mask"]
+    with rasterio.open(tmp_path / "masks" / f"{data.train[0]['name']}.tif") as file:
+        stored_mask = file.read(1)
+    if task == "regression":
+        known = target[0].isfinite().numpy()
+        assert np.array_equal(known, stored_mask > -9999)
+        assert np.allclose(target[0].numpy()[known], stored_mask[known])
+    elif not options and kind != "a tag of 0":
+        codes = {0: 0, 1: 1, 255: -1 if "beside" in kind else 1}
+        assert np.array_equal(target.numpy(), np.vectorize(codes.get)(stored_mask))
+    else:
+        assert {*target.unique().tolist()} - {-1} == {*range(len(classes))}
+        assert ((target == -1).numpy() == (stored_mask == 0)).all() or "tag" not in kind
+
+
+@pytest.mark.parametrize(("task", "labels", "classes"), [
+    ("classification", ["crop", "water", "crop", "water", "crop", "water"], ("crop", "water")),
+    ("multilabel", ["crop;water", "water", "crop", "water", "crop", "water"], ("crop", "water")),
+])  # fmt: skip
+def test_a_table_of_labels_becomes_one_or_several_for_an_image(
+    tmp_path: Path, task: str, labels: list[str], classes: tuple[str, ...]
+) -> None:
+    stored(**TAGGED)(tmp_path)
+    rows = [f"images/c{number}.tif,{label}" for number, label in enumerate(labels)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    data, asked = load(tmp_path, table="labels.csv")
+    assert (asked == "") == (task == "classification") and data.task == task
+    assert data.classes == classes
+    for sample in data.train:
+        label = labels[int(sample["name"][-1])]
+        if task == "classification":
+            assert classes[int(sample["label"])] == label
+        else:
+            assert [classes[n] for n in sample["label"].nonzero().flatten()] == label.split(";")
+
+
+def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
+    stored(fill=0, nodata=0, **TAGGED)(tmp_path)
+    path = tmp_path / "images/c0.tif"
+    source = open_source([path], Asked())
+    assert source.bands == NAMES and source.shape == (SIDE, SIDE) and source.crs == "EPSG:32618"
+    window = rasterio.windows.Window(3, 2, 8, 6)
+    image, there = source.read(window, ["NIR_NARROW", "RED"])
+    assert image.shape == (2, 6, 8) and image.dtype == np.float32
+    assert np.abs(image[:, there] - truth(0)[0][[3, 2], 2:8, 3:11][:, there]).max() < 1e-4
+    assert np.array_equal(there, ~GONE[2:8, 3:11])
+    with rasterio.open(path) as file:
+        whole = source.read(rasterio.windows.Window(0, 0, SIDE, SIDE), NAMES)[1]
+        assert np.array_equal(whole, file.dataset_mask() > 0)
