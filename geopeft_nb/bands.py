@@ -8,7 +8,7 @@ them; HLS harmonises Landsat 8/9 to Sentinel-2.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from geopeft_nb.errors import GeopeftError, check_name, unknown_name
 
@@ -123,14 +123,24 @@ def _unknown_band(name: object) -> GeopeftError:
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the toolkit's names of bands that are all different.
+    """Return the names of bands that are all different, of others than the table's as they are.
+
+    Others are what is no reflectance, such as NDVI, a height or radar; networks that know no
+    wavelengths learn them.
 
     Raises:
-        GeopeftError: No list, a band that is unknown or there twice, or none at all.
+        GeopeftError: No list, a band that is there twice, none at all, or no short line of text.
+
+    Example:
+        >>> band_names(["b8a", "NDVI"])
+        ('NIR_NARROW', 'NDVI')
     """
-    names = () if isinstance(wanted, str) else tuple(map(band_name, wanted))
+    listed = () if isinstance(wanted, str) else tuple(map(str, wanted))
+    names = tuple(_NAMES.get(name.upper(), name) for name in listed)
     if not names or len(set(names)) < len(names):
         raise GeopeftError(f"bands must be a list that names each band once, got {wanted!r}.")
+    if odd := [name for name in names if not (name.isprintable() and 0 < len(name) <= 64)]:
+        raise GeopeftError(f"A band has a name of 1 to 64 letters and digits, got {odd[0]!r:.99}.")
     return names
 
 
@@ -145,28 +155,30 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
         One index into `available` for each wanted band.
 
     Raises:
-        ValueError: A band is unknown, asked for twice, or not available.
+        ValueError: A band is asked for twice, or not available.
 
     Example:
         >>> band_indices(["RED", "B02"], HLS_BANDS)
         [2, 0]
     """
-    names, present = band_names(wanted), [band_name(name) for name in available]
+    names, present = band_names(wanted), band_names(available)
     for name in names:
         check_name("band of these data", name, present)
     return [present.index(name) for name in names]
 
 
-def nearest_band(name: str, known: Sequence[str]) -> str:
+def nearest_band(
+    name: str, known: Sequence[str], wavelengths: Mapping[str, float] = WAVELENGTHS
+) -> str:
     """Return the known band that is `name` itself, or else nearest in central wavelength.
 
     Args:
-        name: Any band name.
-        known: Band names of the table above.
+        name: Band name.
+        known: Band names.
+        wavelengths: Central wavelength of each of them in micrometres.
 
     Example:
-        >>> nearest_band("B8", HLS_BANDS)
+        >>> nearest_band("NIR_BROAD", HLS_BANDS)
         'NIR_NARROW'
     """
-    wavelength = WAVELENGTHS[band_name(name)]
-    return min(known, key=lambda other: abs(WAVELENGTHS[other] - wavelength))
+    return min(known, key=lambda other: abs(wavelengths[other] - wavelengths[name]))

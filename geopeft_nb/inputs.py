@@ -33,7 +33,8 @@ def choose_scaling(
         ValueError: An unknown name, or a scaling that the backbone or the data rule out.
     """
     card, reflectance = backbone.card, data.card.reflectance
-    normalise = normalise or ("pretraining" if reflectance else "dataset")
+    usual = "pretraining" if reflectance and not backbone.others else "dataset"
+    normalise = normalise or usual
     check_name("normalisation", normalise, NORMALISATIONS)
     if normalise == "pretraining" and reflectance:
         return normalise, *backbone.scaling()
@@ -124,7 +125,7 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
 
 
 def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Return `temporal` (B, 1, 2) and `location` (B, 2), each only if all samples have it."""
+    """Return `temporal` (B, T, 2) and `location` (B, 2), each only if all samples have it."""
     return {
         key: torch.stack([sample[key] for sample in samples])
         for key in METADATA.values()

@@ -136,6 +136,11 @@ class SegmentationModel(Facts, nn.Module):
         return self.backbone.bands
 
     @property
+    def frames(self) -> int:
+        """Dates T of each image."""
+        return self.plain_backbone.frames
+
+    @property
     def plain_backbone(self) -> Backbone:
         """The backbone itself, without what a method wrapped around it."""
         if self.adapter is not None:
@@ -217,8 +222,9 @@ class SegmentationModel(Facts, nn.Module):
         """Score every pixel, or every image.
 
         Args:
-            image: (B, C, H, W) reflectance 0-1; H and W need not be multiples of the patch.
-            temporal: (B, 1, 2) year and day of year from 1, as samples have it.
+            image: (B, C, H, W) reflectance 0-1, or (B, C, T, H, W) of several dates; H and W need
+                not be multiples of the patch.
+            temporal: (B, T, 2) year and day of year from 1, as samples have it.
             location: (B, 2) latitude and longitude in degrees.
 
         Returns:
@@ -228,7 +234,8 @@ class SegmentationModel(Facts, nn.Module):
             ValueError: An image of another shape or bands, or metadata that it uses are not given.
                 What it does not use may be given and changes nothing.
         """
-        image = self.plain_backbone.check_input(image)[:, :, 0]  # other bands would broadcast
+        image = self.plain_backbone.check_input(image)  # other bands would broadcast
+        image = image if self.frames > 1 else image[:, :, 0]
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
@@ -256,7 +263,8 @@ class SegmentationModel(Facts, nn.Module):
         more = {}
         if self.metadata:
             more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
-        return (image - self.mean) / self.std, more
+        mean, std = (x if image.ndim == 4 else x[..., None] for x in (self.mean, self.std))
+        return (image - mean) / std, more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Turn the backbone's maps of an image of that height and width into what `forward` does.

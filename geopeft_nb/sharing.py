@@ -189,7 +189,8 @@ def export_onnx(
     check_export(model, "ONNX")
     side = model.built_for.get("size", 224) if size is None else size
     # Two images, because the exporter takes a batch of one for a constant.
-    image = torch.zeros(2, len(model.bands), side, side, device=model.mean.device)
+    dates = [model.frames] * (model.frames > 1)
+    image = torch.zeros(2, len(model.bands), *dates, side, side, device=model.mean.device)
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     training = model.training
     program: Any = torch.onnx.export(

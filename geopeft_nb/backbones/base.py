@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, run_blocks
-from geopeft_nb.bands import nearest_band
+from geopeft_nb.bands import WAVELENGTHS, nearest_band
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.facts import Facts
 
@@ -29,6 +29,7 @@ class BackboneRequest:
         frames: Time steps T.
         layers: Blocks whose output is returned; None means the last, or all stages.
         gsd: Ground sampling distance in metres per pixel, for models that take it.
+        wavelengths: Of bands that have none here, in micrometres.
     """
 
     bands: tuple[str, ...]
@@ -36,6 +37,7 @@ class BackboneRequest:
     frames: int = 1
     layers: Sequence[int] | None = None
     gsd: float = 10.0
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backbone(Facts, nn.Module):
@@ -59,6 +61,9 @@ class Backbone(Facts, nn.Module):
         provenance: Where the weights came from: file, sha256, what was adapted.
         fixed: Keys of `state_dict` that are computed and never loaded.
         any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
+        any_name: Whether it also takes bands without a wavelength, such as NDVI.
+        wavelengths: Of all bands that have one, in micrometres.
+        others: Input bands without a wavelength.
         trained_grid: Rows and columns of patches of its stored position codes, if it has such.
         gsd: Metres per pixel, if it takes that.
         notes: What was adapted to the request, for `provenance`.
@@ -73,6 +78,7 @@ class Backbone(Facts, nn.Module):
     provenance: dict[str, Any]
     fixed: tuple[str, ...] = ()
     any_band: bool = False
+    any_name: bool = False
     trained_grid: int | None = None
     gsd: float | None
     notes: tuple[str, ...] = ()
@@ -82,6 +88,8 @@ class Backbone(Facts, nn.Module):
         self.card, self.request = card, request
         self.bands, self.frames = request.bands, request.frames
         self.gsd = request.gsd if card.takes_gsd else None
+        self.wavelengths = WAVELENGTHS | dict(request.wavelengths)
+        self.others = tuple(band for band in self.bands if band not in self.wavelengths)
 
     @abstractmethod
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,8 +132,19 @@ class Backbone(Facts, nn.Module):
         }
 
     def scaling(self) -> tuple[Tensor, Tensor]:
-        """Return offset and divisor per input band, each (C,), that turn reflectance into input."""
-        return self.card.scale_by(*map(torch.tensor, self.card.statistics(self.bands)))
+        """Return offset and divisor per input band, each (C,), that turn reflectance into input.
+
+        Raises:
+            ValueError: A band is no reflectance.
+        """
+        if self.others:
+            raise GeopeftError(
+                f"{self.card.name} knows no statistics of {', '.join(self.others)}. Use "
+                "build_model(..., normalise='dataset')."
+            )
+        return self.card.scale_by(
+            *map(torch.tensor, self.card.statistics(self.bands, self.wavelengths))
+        )
 
     def normalise(self, reflectance: Tensor) -> Tensor:
         """Scale images as they were scaled in pretraining.
@@ -374,7 +393,9 @@ def calendar_day(year: float, day: float) -> date:
     return date(int(year), 1, 1) + timedelta(int(day) - 1)
 
 
-def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
+def adapt_kernel(
+    kernel: Tensor, known: Sequence[str], wanted: Sequence[str], fresh: Tensor | None = None
+) -> Tensor:
     """Choose the input channels of a first layer by band, also for bands it has never seen.
 
     A band that the model knows takes its own channel. One that it never saw takes a copy of the
@@ -385,6 +406,7 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
         kernel: (D, C, ...) weights for the known bands.
         known: The C band names of the kernel.
         wanted: Band names of the images.
+        fresh: (D, len(wanted), ...) of which bands without a wavelength keep theirs.
 
     Returns:
         (D, len(wanted), ...) weights.
@@ -399,9 +421,13 @@ def adapt_kernel(kernel: Tensor, known: Sequence[str], wanted: Sequence[str]) ->
             f"The checkpoint's first layer is {tuple(kernel.shape)}, and that of the published one "
             f"has {len(known)} input channels: {', '.join(known)}."
         )
-    sources = [known.index(nearest_band(band, known)) for band in wanted]
+    places = [place for place, band in enumerate(wanted) if band in WAVELENGTHS]
+    sources = [known.index(nearest_band(wanted[place], known)) for place in places]
     shares = torch.tensor([sources.count(index) for index in sources]).to(kernel)
-    return kernel[:, sources].float() / shares.reshape(-1, *[1] * (kernel.ndim - 2))
+    adapted = kernel[:, sources].float() / shares.reshape(-1, *[1] * (kernel.ndim - 2))
+    if fresh is None or len(places) == len(wanted) or fresh[:, places].shape != adapted.shape:
+        return adapted
+    return fresh.detach().index_copy(1, torch.tensor(places), adapted)
 
 
 def adapt_group(

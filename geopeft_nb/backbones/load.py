@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_name, name_options, whole
+from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options, whole
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it; imported when asked for.
@@ -42,6 +42,7 @@ def load_backbone(
     name: str, weights: str | os.PathLike[str] | None = "pretrained",
     bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
     layers: Sequence[int] | None = None, gsd: float = 10.0, seed: int = 0,
+    wavelengths: Mapping[str, float] | None = None,
 ) -> Backbone:  # fmt: skip
     """Load a geospatial foundation model.
 
@@ -53,6 +54,8 @@ def load_backbone(
             initialisation.
         bands: Bands of your images, in their order. None takes the model's own. A band that the
             model never saw takes the weights of the band nearest in wavelength, with a warning.
+            What has no wavelength, such as NDVI, heights or radar, gets fresh weights in ``"unet"``
+            and the networks of timm and torchgeo; the other models refuse it.
         img_size: Image side in pixels that stored position codes are made for. None keeps that of
             pretraining; images of other sizes then use resized codes.
         frames: Time steps T of your images.
@@ -60,6 +63,7 @@ def load_backbone(
             None means the last block, or all stages of a network that has stages.
         gsd: Ground sampling distance of your images in metres per pixel, for Clay and Galileo.
         seed: Seed of the random initialisation, for ``weights=None``.
+        wavelengths: For Clay: band -> central wavelength in micrometres, of those without one here.
 
     Returns:
         The backbone, in float32 on the CPU. `backbone.provenance` says where the weights are from.
@@ -72,9 +76,11 @@ def load_backbone(
     card = find_card(name)
     chosen = card.bands if bands is None else band_names(bands)
     side = card.img_size if img_size is None else img_size
-    request = BackboneRequest(chosen, side, frames, layers, gsd)
-    check_request(card, request)
+    waves = wavelengths or {}
+    waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
+    request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
+    check_request(card, request, build)
     with seeded(seed):
         backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
@@ -101,8 +107,24 @@ def find_card(name: str) -> BackboneCard:
     return CARDS[name]
 
 
-def check_request(card: BackboneCard, request: BackboneRequest) -> None:
-    """Refuse frames, image size, ground sampling distance or layers that the card rules out."""
+def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
+    """Refuse bands, frames or an image size that a model cannot take."""
+    others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
+    if request.wavelengths and not build.any_band:
+        raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
+    if others and not build.any_name:
+        more = f", give wavelengths={{{others[0]!r}: …}} in micrometres" * build.any_band
+        raise GeopeftError(
+            f"{card.name} knows bands by their wavelength, and {', '.join(others)} has none here."
+            f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
+            "'unet' or a 'timm:<model>', which learn any band."
+        )
+    if request.frames > 1 == card.max_frames:
+        able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
+        raise GeopeftError(
+            f"{card.name} takes images of one date, and frames={request.frames} were asked for. "
+            f"Load one of {able}."
+        )
     whole(f"frames of {card.name}", request.frames, 1, card.max_frames)
     side = request.img_size
     if side % card.patch_size and side != card.img_size:
@@ -116,7 +138,12 @@ def announce_bands(backbone: Backbone, shares: bool) -> None:
     card, bands = backbone.card, backbone.bands
     takes = "a share of the weights and the statistics" if shares else "the statistics"
     unseen = [band for band in bands if band not in card.bands]
-    told = [f"{band} takes {takes} of {nearest_band(band, card.bands)}" for band in unseen]
+    told = [
+        f"{band} begins with fresh weights"
+        if band in backbone.others
+        else f"{band} takes {takes} of {nearest_band(band, card.bands, backbone.wavelengths)}"
+        for band in unseen
+    ]
     backbone.notes += (f"input bands {', '.join(bands)}", *told)
     if unseen:
         warnings.warn(

@@ -21,6 +21,8 @@ class OwnBackbone(Stages):
         request: See `Backbone`.
     """
 
+    any_name = True
+
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         self.network: Any = card.extra["build"](len(self.bands)).eval()
@@ -49,6 +51,7 @@ class UNet(Stages):
     classes (the library's own last layer is 3×3). All weights are random.
     """
 
+    any_name = True
     stages = ((16, 1),)
     reach = 32  # pixels per cell of the encoder's deepest map
 

@@ -41,6 +41,8 @@ class TimmBackbone(Backbone):
         **options: What `timm.create_model` takes besides.
     """
 
+    any_name = True
+
     def __init__(self, card: BackboneCard, request: BackboneRequest, **options: Any) -> None:  # noqa: ANN401
         super().__init__(card, request)
         self.network = _network(card.extra["timm"], len(self.bands), **options)
@@ -49,14 +51,16 @@ class TimmBackbone(Backbone):
         """Drop the classifier (`fc.*` of a ResNet, `head.*` of a ViT) and choose bands.
 
         timm itself would repeat the RGB weights over further channels (`in_chans`), as the paper
-        does; here each band takes the weights of its own or the nearest wavelength.
+        does; here each band takes the weights of its own or the nearest wavelength, and one without
+        a wavelength keeps its fresh ones.
         """
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         kept = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
+        own = self.network.state_dict()
         for first in _first_layers(self.card.extra["timm"], len(self.card.bands)):
             if first in kept:
-                kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands)
+                kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands, own.get(first))
         return {f"network.{key}": value for key, value in kept.items()}
 
 

@@ -68,12 +68,13 @@ class Step(nn.Module):
         """Make a random batch with the targets that the task has."""
         model, count, task = self.model, self.batch_size, TASKS[self.model.task]
         shape = task.shape(len(model.classes), self.size)
+        dates = [model.frames] * (model.frames > 1)
         batch = {
-            "image": torch.rand(count, len(model.bands), *self.size, device=device),
+            "image": torch.rand(count, len(model.bands), *dates, *self.size, device=device),
             "target": torch.zeros(count, *shape, dtype=task.dtype, device=device),
         }
         if "time" in model.metadata:
-            batch["temporal"] = torch.ones(count, 1, 2, device=device)
+            batch["temporal"] = torch.ones(count, model.frames, 2, device=device)
         if "location" in model.metadata:
             batch["location"] = torch.zeros(count, 2, device=device)
         return batch

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.bands import band_indices, band_name
+from geopeft_nb.bands import band_indices, band_names
 
 TRUE_COLOUR = ("RED", "GREEN", "BLUE")
 
@@ -19,15 +19,16 @@ def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArra
     """Turn reflectance into a picture: true colour where the bands allow it, else one band.
 
     Args:
-        image: Reflectance (C, H, W), NaN where there is no chip.
+        image: Reflectance (C, H, W) or (C, T, H, W), NaN where there is no chip.
         bands: Names of the C bands.
 
     Returns:
         Picture (H, W, 3) with values 1-255, each band from its 2nd to its 98th percentile and
         brightened, and 0 where there is no chip; and a caption.
     """
+    image = image.reshape(len(image), -1, *image.shape[-2:])[:, -1]  # the last of several dates
     chosen, words = image[:1], f"band {bands[0]}"
-    if {band_name(name) for name in bands} >= set(TRUE_COLOUR):
+    if {*band_names(bands)} >= set(TRUE_COLOUR):
         chosen = image[band_indices(TRUE_COLOUR, bands)]
         words = f"true colour: {', '.join(TRUE_COLOUR)}"
     usable = np.isfinite(chosen).all(axis=0)

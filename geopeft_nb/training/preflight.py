@@ -64,19 +64,20 @@ def check_fit(
     check_values({"classes": data.classes}, {"classes": "Sequence[str]"})  # else no file takes them
     if data.size % model.backbone.patch_size and not model.pad:
         raise uneven(data.size, model.backbone.patch_size)
+    shape = (len(data.bands), *[data.frames] * (data.frames > 1), data.size, data.size)
     parts = {name: part for name, part in data.parts.items() if part.chips or name != "test"}
     for name, part in data.filled(parts).items():
-        check_part(name, part, model, (len(data.bands), data.size, data.size))
+        check_part(name, part, model, shape)
     whole("devices", devices, 1, len(data.train))
 
 
 def check_same(model: SegmentationModel, data: GeoData) -> None:
-    """Refuse data of another task, or with other classes or bands, than the model's.
+    """Refuse data of another task, or with other classes, bands or dates, than the model's.
 
     Raises:
         ValueError: They differ; the message says in what.
     """
-    for what in ("task", "classes", "bands"):
+    for what in ("task", "classes", "bands", "frames"):
         ours, theirs = getattr(model, what), getattr(data, what)
         if ours != theirs:
             raise GeopeftError(

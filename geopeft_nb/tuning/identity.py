@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: What an adapter must find again in a model, what says most first.
 SAME = (
     "backbone", "bands", "classes", "task", "decoder", "weights", "layers", "img_size", "frames",
-    "gsd", "metadata",
+    "gsd", "wavelengths", "metadata",
 )  # fmt: skip
 #: Field of adapter.json -> what it is, as annotations say it.
 FIELDS = {
@@ -45,6 +45,7 @@ FIELDS = {
     "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
     "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
     "adapter": "str | None", "built_for": "Mapping[str, Any]", "files": "Mapping[str, Any]",
+    "wavelengths": "Mapping[str, float]",
 }  # fmt: skip
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
@@ -72,6 +73,7 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
         "frames": backbone.frames,
         "gsd": backbone.gsd,
+        "wavelengths": dict(backbone.request.wavelengths),
         "metadata": list(model.metadata),
         "decoder": model.decoder_name,
         "task": model.task,
@@ -136,7 +138,7 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about: dict[str, Any] = {"files": {}, "frames": 1} | read_json(file)
+        about: dict[str, Any] = {"files": {}, "frames": 1, "wavelengths": {}} | read_json(file)
         if lacking := FIELDS.keys() - about.keys():
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values({field: about[field] for field in FIELDS}, FIELDS)

@@ -179,7 +179,7 @@ class VitAdapter(Backbone):
         stem: Features of the first layers of the spatial prior.
 
     Raises:
-        ValueError: A network without transformer blocks.
+        ValueError: A network without transformer blocks, or for several dates.
 
     Source: Chen et al., Vision Transformer Adapter for Dense Predictions, arXiv 2205.08534. Beyond
     it: patches of any size, and several tokens per patch, which all stand at their patch's place;
@@ -193,6 +193,11 @@ class VitAdapter(Backbone):
         super().__init__(vit.card, vit.request)
         block_names(vit)  # refuses a network without blocks
         assert isinstance(vit, Transformer)
+        if vit.frames > 1:
+            raise GeopeftError(
+                f"vit_adapter takes images of one date, and {vit.card.name} was loaded for "
+                f"{vit.frames}. Attach 'lora' or another method."
+            )
         depth = len(vit.blocks)  # it runs them all
         self.patch_size, self.layers = vit.patch_size, vit.layers
         self.provenance = vit.provenance

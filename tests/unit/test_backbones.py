@@ -80,7 +80,7 @@ def test_metadata_is_refused_by_a_model_that_takes_none() -> None:
         ({"name": "geopeft_tinny"}, "Did you mean 'geopeft_tiny'"),
         ({"name": "geopeft_tiny", "bands": ["CIRUS"]}, "Did you mean 'CIRRUS'"),
         ({"name": "geopeft_tiny", "bands": ["RED", "B4"]}, "each band once"),
-        ({"name": "clay_v1_base", "frames": 2}, "whole number from 1 to 1"),
+        ({"name": "clay_v1_base", "frames": 2}, "images of one date, and frames=2"),
         ({"name": "galileo_nano", "frames": 25}, "whole number from 1 to 24"),
         ({"name": "clay_v1_base", "gsd": 0.0}, "gsd takes numbers from 0.001 to 1,000,000, got 0"),
         ({"name": "geopeft_tiny", "img_size": (64, 64)}, "img_size takes whole numbers"),
