@@ -235,7 +235,7 @@ class SegmentationModel(Facts, nn.Module):
                 What it does not use may be given and changes nothing.
         """
         image = self.plain_backbone.check_input(image)  # other bands would broadcast
-        image = image if self.frames > 1 else image[:, :, 0]
+        image = image if image.shape[2] > 1 else image[:, :, 0]
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
