@@ -196,6 +196,7 @@ def read(here: Path) -> None:
 
 def main(door: str, folder: Path) -> dict[str, Any]:
     """Try one door, and say how it went."""
+    folder.mkdir()
     here, source, archive = folder / "here", folder / "source", folder / "set.tar.gz"
     os.environ |= {"GEOPEFT_CACHE": str(here / "cache"), "GEOPEFT_MIRROR": str(source)}
     weights = FileEntry("toy/encoder.pt", size=len(CHIPS["a/chip0"]))
@@ -225,10 +226,15 @@ def main(door: str, folder: Path) -> dict[str, Any]:
             rounds.append([*together(here, [lambda: mirror(here)] * 2), mirrored(here)])
         return {"rounds": rounds}
     if door == "download":
-        requests.adapters.HTTPAdapter.send = without_certificate()
         with trickling(CHIPS["a/chip0"]) as server:
             entry = FileEntry("big.bin", url=server.url, size=40_000)
             return attempts(here, lambda _: fetch(entry), downloaded)
+    if door == "downloads":
+        with trickling(bytes(3_000_000)) as server:
+            server.pause = 0.01
+            entry = FileEntry("big.bin", url=server.url, size=3_000_000)
+            ended = together(here, [lambda: fetch(entry)] * 3)
+            return {"ended": ended, "asked": server.asked, "size": fetch(entry).stat().st_size}
     doors: dict[str, tuple[Callable[..., object], Callable[..., str]]] = {
         "extraction": (lambda here: extract([archive], here / "set"), lambda h: holds(h / "set")),
         "mirror": (mirror, mirrored), "cache": (keep, cached),
@@ -238,7 +244,8 @@ def main(door: str, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    requests.adapters.HTTPAdapter.send = without_certificate()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the doors themselves print
-    json.dump(main(sys.argv[1], Path(sys.argv[2])), out)
+    json.dump({door: main(door, Path(sys.argv[1], door)) for door in sys.argv[2:]}, out)
     out.close()

@@ -24,7 +24,6 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from arrive import chip
 from trickling_server import Trickle, trickling, without_certificate
 
 from geopeft_nb import files
@@ -52,6 +51,12 @@ def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickle]:
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", without_certificate())
     with trickling(CONTENT) as server:
         yield server
+
+
+def chip(number: int) -> Reading:
+    """Make a chip that is told from others."""
+    pixels = np.random.default_rng(number).integers(0, 9999, (6, 64, 64))
+    return Reading(pixels.astype(np.uint16), np.full((64, 64), number, np.int16))
 
 
 def entry(server: Trickle, **changes: object) -> FileEntry:
@@ -138,33 +143,28 @@ def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Pat
     assert server.asked == 0
 
 
-def run(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "arrive.py"), *arguments], stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
+DOORS = ["extraction", "mirror", "download", "cache"]
 
 
-def test_first_downloads_at_the_same_time_ask_once(server: Trickle, cache: Path) -> None:
-    server.pause = 0.01
-    arguments = (server.url, DIGEST, str(len(CONTENT)))
-    together = [run(*arguments) for _ in range(3)]
-    assert [process.wait() for process in together] == [0] * 3
-    assert server.asked == 1
-    assert (cache / "big.bin").read_bytes() == CONTENT
-
-
-def tried(door: str, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, str(HERE / "killed_arrivals.py"), door, str(folder)]
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Each door, and what was seen there; one process tries all, each time in a child."""
+    command = [sys.executable, str(HERE / "killed_arrivals.py"), str(tmp_path_factory.mktemp("k"))]
+    command += [*DOORS, "downloads", "readers", "mirrors"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", ["extraction", "mirror", "download", "cache"])
+def test_first_downloads_at_the_same_time_ask_once(tried: dict[str, Any]) -> None:
+    assert tried["downloads"] == {"ended": [0, 0, 0], "asked": 1, "size": 3_000_000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", DOORS)
 def test_what_was_killed_or_filled_the_disk_is_whole_or_not_there(
-    tmp_path: Path, door: str
+    tried: dict[str, Any], door: str
 ) -> None:
-    facts = tried(door, tmp_path)
+    facts = tried[door]
     assert facts["kills"] >= 20 and facts["random"] >= 15
     assert facts["left"] == ["all", "nothing"] and facts["again"] == [[0, "all"]]
     if door == "cache":  # which warns, and decodes again
@@ -174,10 +174,11 @@ def test_what_was_killed_or_filled_the_disk_is_whole_or_not_there(
 
 
 @pytest.mark.slow
-def test_thirty_readers_of_a_mirror_and_two_who_fill_one_get_all_of_it(tmp_path: Path) -> None:
-    (tmp_path / "two").mkdir()
-    assert tried("readers", tmp_path)["rounds"] == [[0] * 30] * 10
-    rounds = tried("mirrors", tmp_path / "two")["rounds"]
+def test_thirty_readers_of_a_mirror_and_two_who_fill_one_get_all_of_it(
+    tried: dict[str, Any],
+) -> None:
+    assert tried["readers"]["rounds"] == [[0] * 30] * 10
+    rounds = tried["mirrors"]["rounds"]
     assert len(rounds) == 10 and all(found in ([0, 3, "all"], [0, 0, "all"]) for found in rounds)
 
 

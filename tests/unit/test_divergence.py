@@ -66,10 +66,11 @@ class Spoil(Callback):
             torch.nn.init.constant_(next(iter(task.model.decoder.parameters())), float("nan"))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("side", ["train", "val"])
-@pytest.mark.parametrize(("task", "method", "options"), [
-    ("segmentation", "lora", {}), ("classification", "linear_probe", {"frugal": "cached"}),
-    ("multilabel", "full", {"precision": "bf16"}), ("regression", "linear_probe", {}),
+@pytest.mark.parametrize(("side", "task", "method", "options"), [
+    ("train", "segmentation", "lora", {}), ("val", "segmentation", "lora", {}),
+    ("train", "classification", "linear_probe", {"frugal": "cached"}),
+    ("val", "multilabel", "full", {"precision": "bf16"}),
+    ("train", "regression", "linear_probe", {}),
 ])  # fmt: skip
 def test_a_chip_that_spoils_the_loss_is_named_and_the_weights_are_put_back(
     side: str, task: str, method: str, options: dict[str, str]
