@@ -91,7 +91,10 @@ class GeoData(Facts):
             ValueError: One has no chips.
         """
         if empty := [name for name, part in parts.items() if not part.chips]:
-            raise GeopeftError(f"{empty[0]!r} has no chips of {self.size} px. Take other regions.")
+            raise GeopeftError(
+                f"{empty[0]!r} has no chips of {self.size} px. Take other regions, or another "
+                "size= (of own files also block=)."
+            )
         return parts
 
     @property

@@ -132,6 +132,16 @@ def test_dates_without_masks_of_their_own_become_frames(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_masks_may_lack_the_time_of_day(tmp_path: Path) -> None:
+    names = [f"T32_202206{day}T101559_{band}.jp2" for day in (10, 11) for band in ("B02", "B03")]
+    made(tmp_path, *names, "T32_20220610_mask.tif", "T32_2022-06-11_mask.tif")
+    items, _, _ = find_items(tmp_path)
+    assert seen(items, tmp_path) == {
+        "T32_2022-06-10": ("T32_20220610T101559_B02.jp2", "T32_20220610_mask.tif"),
+        "T32_2022-06-11": ("T32_20220611T101559_B02.jp2", "T32_2022-06-11_mask.tif"),
+    }
+
+
 def test_class_folders_label_their_images(tmp_path: Path) -> None:
     made(tmp_path, "Forest/1.jpg", "Forest/2.jpg", "River/1.jpg")
     items, _, notes = find_items(tmp_path)

@@ -42,7 +42,7 @@ class File:
     """A file and what its name says."""
 
     path: Path
-    names: tuple[str, ...]  # three: the name with less and less in it, down to the id
+    names: tuple[str, ...]  # four: the name, without band, time of day, and date: the id
     split: str | None = None
     folders: tuple[str, ...] = ()  # the first is the region
     date: str = ""
@@ -66,7 +66,7 @@ def _item(files: Iterable[File], level: int, mask: Path | None = None) -> Item:
     ])  # fmt: skip
     if odd := [when for when in days if {*dates[when]} != {*bands}]:
         raise GeopeftError(
-            f"{file.names[2]!r} has the bands {', '.join(bands)} on {days[0]}, and "
+            f"{file.names[-1]!r} has the bands {', '.join(bands)} on {days[0]}, and "
             f"{', '.join(sorted(dates[odd[0]]))} on {odd[0]}. Add what is missing."
         )
     name = "/".join(filter(None, (file.split, *file.folders, file.names[level].strip("/"))))
@@ -79,7 +79,7 @@ def _item(files: Iterable[File], level: int, mask: Path | None = None) -> Item:
 
 
 def group(files: Sequence[File], notes: list[str]) -> list[Item]:
-    """Match masks to images: by the whole name, without the band, without the date, or alone."""
+    """Match masks to images: by names with less and less in them, or alone in a folder."""
     sides = [[file for file in files if file.is_mask == is_mask] for is_mask in (False, True)]
     if not sides[1]:  # bands belong together, and dates if a pattern says so
         alone: dict[Hashable, list[File]] = defaultdict(list)
@@ -88,21 +88,21 @@ def group(files: Sequence[File], notes: list[str]) -> list[Item]:
         return [_item(some, 1) for some in alone.values()]
     both = [x for x in ("split", "folders") if all(any(getattr(f, x) for f in s) for s in sides)]
     items, used = [], set()
-    for level in range(4):
+    for level in range(5):
         groups: dict[Hashable, tuple[list[File], list[File]]] = defaultdict(lambda: ([], []))
         for file in files:
             if file.path not in used:
                 key = [getattr(file, name) for name in both]
-                groups[(*key, file.names[level]) if level < 3 else file.path.parent][
+                groups[(*key, file.names[level]) if level < 4 else file.path.parent][
                     file.is_mask].append(file)  # fmt: skip
         for some, drawn in groups.values():
             if not some or not drawn:
                 continue
-            fits = len({(file.split, file.folders, file.names[2]) for file in some}) == 1
+            fits = len({(file.split, file.folders, file.names[-1]) for file in some}) == 1
             if fits and len(drawn) == 1:
-                items.append(_item(some, min(level, 2), drawn[0].path))
+                items.append(_item(some, min(level, 3), drawn[0].path))
                 used |= {drawn[0].path, *(file.path for file in some)}
-            elif level < 3:
+            elif level < 4:
                 raise alike(*[file.path for file in (drawn if drawn[1:] else some)[:2]])
     for side, kind, other in zip(sides, ("image", "mask"), ("mask", "image"), strict=True):
         if left := [file.path.name for file in side if file.path not in used]:

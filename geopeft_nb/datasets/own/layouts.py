@@ -177,7 +177,7 @@ def _told(path: Path, said: Mapping[str, Any], is_mask: bool = False) -> File:
     if split:
         check_name("split", split, SPLITS)
     return File(
-        path, (f"{name}_{when}".strip("_"), name, name), SPLITS.get(split),
+        path, (f"{name}_{when}".strip("_"), name, name, name), SPLITS.get(split),
         tuple(filter(None, [str(said["region"])])), when, str(said["band"]), label, 0, is_mask,
     )  # fmt: skip
 
@@ -252,10 +252,12 @@ def _read_name(path: Path, parts: tuple[str, ...], trees: bool) -> File | None:
     band = None if is_mask else band
     known = name[: band.start()] if band else name
     days = [x[0] for x in re.finditer(rf"(?<!\d){DATE}(?!\d)", known) if day(x[0])]
-    bare = re.sub("|".join(days) or "$", "", known).strip("._ -")
+    any_day = re.compile("|".join(days) or "$")
+    daily = any_day.sub(lambda text: str(day(text[0]) or ""), known)  # without the time of day
+    bare = any_day.sub("", known).strip("._ -")
     folder = f"{folders.pop()}/" if folders and not known else ""  # it names the image
     return File(
-        path, (folder + name, folder + known, folder + bare),
+        path, tuple(folder + text for text in (name, known, daily, bare)),
         next((SPLITS[word] for word in above if word in SPLITS), None), tuple(folders),
         days[0] if days else "", band[1].upper() if band else "",
         metres=int(band[2] or 0) if band else 0, is_mask=is_mask,
