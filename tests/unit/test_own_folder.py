@@ -353,6 +353,26 @@ def test_a_raster_or_a_folder_of_labels_can_be_named(tmp_path: Path) -> None:
 # Polygons.
 
 
+def test_whether_folders_are_classes_is_asked(tmp_path: Path) -> None:
+    for number in range(6):
+        origin, where = (500_000.0 + 9_000 * number, 5_000_000.0), ("crop", "wood")[number % 2]
+        write(
+            tmp_path / where / f"{number}.tif",
+            reflectance((4, 32, 32)),
+            origin=origin,
+            names=RGB_NIR,
+        )
+    with pytest.raises(ValueError, match=r"are folders classes \(crop, wood\)\?") as error:
+        load(tmp_path)
+    assert "task='classification'" in str(error.value)
+    data = load(tmp_path, task="classification")
+    assert data.classes == ("crop", "wood") and data.regions == ("all",)
+    assert {s["name"][:4]: int(s["label"]) for s in chips_of(data).values()} == {
+        "crop": 0,
+        "wood": 1,
+    }
+
+
 def polygons(root: Path, shapes: list[Any], names: list[Any]) -> Path:
     geopandas = pytest.importorskip("geopandas", reason="polygons need geopandas")
     frame = geopandas.GeoDataFrame({"label": names}, geometry=shapes, crs=UTM)
