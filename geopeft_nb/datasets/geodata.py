@@ -92,8 +92,8 @@ class GeoData(Facts):
         """
         if empty := [name for name, part in parts.items() if not part.chips]:
             raise GeopeftError(
-                f"{empty[0]!r} has no chips of {self.size} px. Take other regions, or another "
-                "size= (of own files also block=)."
+                f"{empty[0]!r} has no chips of {self.size} px. Take other regions or files, or "
+                "another size= (of own files also block=)."
             )
         return parts
 
