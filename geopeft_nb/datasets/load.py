@@ -57,7 +57,8 @@ def load_data(
         seed: Seed of the split by place, and of data that are generated.
         cache: Keep decoded chips on disk where decoding takes long (in the folder GEOPEFT_CACHE).
         **options: The data set's own options, which an error lists, for example
-            ``split="by_tile"`` of burn_scars, or ``task`` and ``shift`` of sandbox.
+            ``split="by_tile"`` of burn_scars, ``task`` and ``shift`` of sandbox, or what the files
+            of folder do not say of themselves: see `geopeft_nb.datasets.own.load.load_folder`.
 
     Returns:
         Data with `.train`, `.val`, `.test` and `.holdout[region]`.
