@@ -527,7 +527,7 @@ def without(pattern: str) -> Callable[[Path], object]:
         (spoil(CHIP, transform=from_origin(*HERE, 20, 20)), {},
          r"chip0\.tif has pixels of 10 m and .*chip3\.tif of 20 m.*resolution="),
         (spoil(CHIP, change=lambda x: x.astype(np.float32) / 1e4), {},
-         r"that no surface has[\s\S]*chip3\.tif[\s\S]*scale=\{.images/chip0\.tif.: 10000, "),
+         r"that no surface has[\s\S]*chip3\.tif[\s\S]*scale=\{.chip0\.tif.: 10000, "),
         (spoil(CHIP, transform=TURNED), {}, r"chip3\.tif has a grid that is turned"),
         (spoil(CHIP, change=lambda x: x[[0, 1, 2, 3, 3]], names=(*RGB_NIR, "B11")), {},
          r"chip0\.tif has the bands BLUE, GREEN, RED, NIR_NARROW, and .*chip3"),

@@ -299,9 +299,23 @@ def test_one_file_of_another_scale_is_found_among_others(tmp_path: Path) -> None
     stored(**TAGGED)(tmp_path)
     write(tmp_path / "images/c3.tif", truth(3)[0].astype("float32") * 100, 3, NAMES)
     data, asked = load(tmp_path)
-    assert "c3.tif" in asked and "scale={'images/c3.tif': 100}" in asked
+    assert "c3.tif" in asked and "scale={'c3.tif': 100}" in asked
     image = next(s for part in data.parts.values() for s in part if s["name"] == "c3")["image"]
     assert np.abs(image.numpy() - truth(3)[0]).max() < 1e-4
+
+
+def test_files_of_one_name_in_two_folders_have_each_their_own_scale(tmp_path: Path) -> None:
+    for number in range(2 * COUNT):
+        where, scale = tmp_path / ("a", "b")[number % 2], (10_000, 100)[number % 4 // 2]
+        image = numbers(truth(number)[0], scale).astype(np.float32)
+        write(where / f"images/c{number // 4}{number // 2 % 2}.tif", image, number, NAMES)
+        write(where / f"masks/c{number // 4}{number // 2 % 2}.tif", truth(number)[1], number)
+    data, asked = load(tmp_path)
+    assert "'a/images/c00.tif': 10000" in asked and "'b/images/c01.tif': 100" in asked
+    for part in data.parts.values():
+        for sample in part:
+            image = truth(round((sample["bounds"][0] - 500_000) / 5_000))[0]
+            assert np.abs(sample["image"].numpy() - image).max() < 6e-3  # per cent, rounded
 
 
 def test_numbers_that_are_data_are_kept_if_somebody_says_so(tmp_path: Path) -> None:

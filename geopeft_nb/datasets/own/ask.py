@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from glob import escape
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -138,5 +140,6 @@ class Ask:
             return values[0]
         by = {region: answer[path] for path, region in self.files.items()}
         if any(by[self.files[path]] != value for path, value in answer.items()):
-            by = {"/".join(path.parts[-2:]): value for path, value in answer.items()}
+            root = commonpath([path.parent for path in answer])
+            by = {escape(path.relative_to(root).as_posix()): x for path, x in answer.items()}
         return {key: value for key, value in by.items() if value is not None}
