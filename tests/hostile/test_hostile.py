@@ -102,7 +102,8 @@ BREACHES: dict[str, Callable[[Room], object]] = {
 
 @pytest.mark.parametrize("breach", BREACHES)
 def test_a_breach_is_seen(breach: str, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile_fork, "SECONDS", 1)
+    if breach.startswith("killed"):  # 600 MB may take longer than that
+        monkeypatch.setattr(hostile_fork, "SECONDS", 1)
     hostile = Input("name of it", "harmless", lambda room: partial(BREACHES[breach], room))
     assert any(wrong.startswith(breach) for wrong in attempt(hostile, room))
 
