@@ -330,9 +330,10 @@ def build_model(
     model = SegmentationModel(
         backbone, decoder, options, mean, std, data.classes, data.task, pad, used, seed
     )
-    model.built_for = {
-        "data": data.card, "size": data.size, "regions": list(data.regions),
-        "holdout": list(data.holdout), "normalise": normalise,
+    told = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
+    model.built_for = {key: getattr(data.card, key) for key in told} | {
+        "size": data.size, "regions": list(data.regions), "holdout": list(data.holdout),
+        "normalise": normalise,
     }  # fmt: skip
     return model
 

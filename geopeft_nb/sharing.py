@@ -95,26 +95,26 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
     from jinja2 import Environment
 
     about = read_description(folder)
-    data = about["built_for"].get("data")
     template = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")
     with damaged(folder, GeopeftError):
         card = Environment(finalize=markdown).from_string(template).render(
             about | {
-                "name": repr(folder.name), "backbone": find_card(about["backbone"]), "data": data,
+                "name": repr(folder.name), "backbone": find_card(about["backbone"]),
                 "tags": ["remote-sensing", about["task"], about["method"]],
                 "method": CARDS[about["method"]], "report": report, "licence": licence,
-                "units": units(data), "files": [placed(folder, name) for name in FILES],
+                "units": units(about["built_for"]),
+                "files": [placed(folder, name) for name in FILES],
             }
         )  # fmt: skip
     with written_beside(folder / "model_card.md") as part:
         part.write_text(card, encoding="utf-8")
 
 
-def units(data: dict[str, Any] | None) -> str:
-    """Say what the numbers of the images are; of the fields of a `DataCard`, or None."""
-    if data is None or data["reflectance"]:
+def units(built_for: dict[str, Any]) -> str:
+    """Say what the numbers of the images are that a model was built for."""
+    if built_for["reflectance"]:
         return "Reflectance 0-1"
-    return f"The numbers of {data['title']}, which are not reflectance"
+    return f"The numbers of {built_for['title']}, which are not reflectance"
 
 
 def push_adapter(
@@ -187,7 +187,7 @@ def export_onnx(
         ImportError: The packages of the extra `export` are not installed.
     """
     check_export(model, "ONNX")
-    side = model.built_for.get("size", 224) if size is None else size
+    side = model.built_for["size"] if size is None else size
     # Two images, because the exporter takes a batch of one for a constant.
     dates = [model.frames] * (model.frames > 1)
     image = torch.zeros(2, len(model.bands), *dates, side, side, device=model.mean.device)
@@ -198,10 +198,9 @@ def export_onnx(
         dynamic_shapes={"image": batch}, verbose=False,
     )  # fmt: skip
     model.train(training)
-    data = model.built_for.get("data")
     program.model.metadata_props.update(
         bands=", ".join(model.bands), classes=", ".join(model.classes), task=model.task,
-        input=units(data and vars(data)), backbone=model.plain_backbone.card.name,
+        input=units(model.built_for), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
     target = Path(file).expanduser()
     with held(target), written_beside(target) as part:  # a second file of it would lie beside it

@@ -22,7 +22,6 @@ from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.identity import (
     check_identity,
     damaged,
-    data_card,
     describe,
     identity,
     read_config,
@@ -172,8 +171,7 @@ def load_model(
             backbone, about["decoder"], about["decoder_options"], mean, std,
             tuple(about["classes"]), about["task"], about["pad"], tuple(about["metadata"]),
         )  # fmt: skip
-    data = about["built_for"]["data"]
-    model.built_for = about["built_for"] | {"data": data and data_card(data)}
+    model.built_for = about["built_for"]
     return load_adapter(model, source).eval()
 
 

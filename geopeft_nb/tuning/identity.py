@@ -6,12 +6,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.bands import band_names
-from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.decoders.load import check_decoder
 from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import checksum_of
@@ -49,6 +47,8 @@ FIELDS = {
 }  # fmt: skip
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
+    "title": "str", "labels": "str", "licence": "str", "citation": "str", "synthetic": "bool",
+    "reflectance": "bool",
 }  # fmt: skip
 #: What else must be true of it, given all fields.
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
@@ -58,7 +58,6 @@ CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "classes": lambda value, _: 0 < len(set(value)) == len(value),
     "mean": lambda value, about: len(value) == len(about["bands"]),
     "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 0,
-    "built_for": lambda value, _: "data" in value,
     "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
 }
 
@@ -93,11 +92,11 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
         folder: Of the files that belong to it. Of each, `files` says `size` (bytes) and `sha256`,
             by which `check_identity` knows a damaged one, or one of another adapter.
     """
-    data, backbone = model.built_for.get("data"), model.plain_backbone
+    backbone = model.plain_backbone
     return {
         **identity(model), "pad": model.pad, "decoder_options": model.decoder_options,
         "method": model.method, "options": model.method_options, "adapter": model.adapter,
-        "built_for": model.built_for | {"data": data and asdict(data)},
+        "built_for": model.built_for,
         "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
         "trained": parameter_table(model)["trainable"].to_dict(),
         "best": dict(best),
@@ -153,9 +152,9 @@ def read_description(source: Path) -> dict[str, Any]:
         known = option_kinds(CARDS[about["method"]])
         for option in about["options"] if about["method"] != "peft" else ():
             check_name("option", option, known)
-        check_values({key: about["built_for"].get(key) for key in BUILT_FOR}, BUILT_FOR)
-        if about["built_for"]["data"] is not None:
-            data_card(about["built_for"]["data"])
+        built = about["built_for"] | (about["built_for"].get("data") or {})  # as it once was
+        about["built_for"] = {key: built.get(key) for key in BUILT_FOR}
+        check_values(about["built_for"], BUILT_FOR)
     return about
 
 
@@ -176,21 +175,6 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError("it says something twice")
     return found
-
-
-def data_card(facts: dict[str, Any]) -> DataCard:
-    """Make the card of a data set of its fields, as JSON holds them."""
-    facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
-    if "kind" in facts:  # saved before the task was called so, and its words `predicts`
-        facts["predicts"], facts["task"] = facts.pop("task"), facts.pop("kind")
-    kinds = {
-        entry.name: str(entry.type).replace(", ...", "").replace("tuple", "Sequence")
-        for entry in fields(DataCard)
-    }
-    if str(facts.get("resolution")) == "nan":  # of images that say none
-        kinds["resolution"] = "Any"
-    check_values(facts, kinds)
-    return DataCard(**facts)
 
 
 def read_config(source: Path, method: str) -> PeftConfig:

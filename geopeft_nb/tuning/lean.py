@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from geopeft_nb.backbones.vit import FeedForward, PreNormBlock, SelfAttention, full_weight
+from geopeft_nb.backbones.vit import FeedForward, PreNormBlock, SelfAttention
 
 
 def forward(block: PreNormBlock, x: Tensor) -> Tensor:
@@ -63,21 +61,25 @@ def _after(before: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> Sequenc
     keeping = [layer for layer in layers if _keeps_input(layer)]
     if not torch.is_grad_enabled() or not keeping:
         return run(x)
-    if not all(_is_plain(layer, before) for layer in keeping):
+    if not all(_is_plain(layer) for layer in keeping):
         return checkpoint(run, x, use_reentrant=False)
-    return [_lora(before, layer, x) if layer in keeping else layer(before(x)) for layer in layers]
+
+    def detours(x: Tensor) -> list[Tensor]:
+        h = before(x)
+        return [_detour(layer, h) for layer in keeping]
+
+    h, added = before(x), iter(checkpoint(detours, x, use_reentrant=False))
+    return [
+        layer.get_base_layer()(h) + next(added) if layer in keeping else layer(h)  # type: ignore[operator]
+        for layer in layers
+    ]
 
 
-def _lora(before: nn.Module, layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - peft's
-    """Apply a layer with LoRA to `before(x)`, which is not kept."""
-    name, base = layer.active_adapters[0], layer.get_base_layer()
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _BeforeAndLora.apply(x, down, up, before, base, layer.scaling[name])
-
-
-def _full(base: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """Write out the weight of a linear layer, which may be held in fewer bytes."""
-    return full_weight(base.weight, getattr(base, "weight_scale", None), dtype)
+def _detour(layer: Any, h: Tensor) -> Tensor:  # noqa: ANN401 - peft's
+    """Compute what LoRA adds to a layer: s B A h."""
+    name = layer.active_adapters[0]
+    low = layer.lora_A[name](layer.lora_dropout[name](h))
+    return layer.lora_B[name](low) * layer.scaling[name]
 
 
 def _keeps_input(layer: nn.Module) -> bool:
@@ -85,62 +87,9 @@ def _keeps_input(layer: nn.Module) -> bool:
     return any(p.requires_grad and p.ndim > 1 for p in layer.parameters())
 
 
-def _is_plain(layer: nn.Module, before: nn.Module) -> bool:
-    """Say whether one LoRA without dropout or variant acts, and nothing else is trained."""
-    if not isinstance(layer, Linear):
+def _is_plain(layer: nn.Module) -> bool:
+    """Say whether a detour W x + s B A x is all that is trained of a layer."""
+    if not isinstance(layer, Linear) or layer.disable_adapters or layer.merged:
         return False
     names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.disable_adapters or layer.merged or len(names) != 1:
-        return False
-    kept = [*layer.get_base_layer().parameters(), *before.parameters()]
-    return not (
-        names[0] in layer.lora_variant
-        or not isinstance(layer.lora_dropout[names[0]], nn.Identity)
-        or layer.lora_bias[names[0]]
-        or any(p.requires_grad for p in kept)
-    )
-
-
-class _BeforeAndLora(torch.autograd.Function):
-    """y = W h + b + scale * B A h with h = before(x); keeps x and A h, and never h."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        x: Tensor, down: Tensor, up: Tensor, before: nn.Module, base: nn.Linear, scale: float,
-    ) -> Tensor:  # fmt: skip
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        h = before(x).to(dtype)
-        with torch.autocast(kind, enabled=False):
-            bias = None if base.bias is None else base.bias.to(dtype)
-            y = functional.linear(h, _full(base, dtype), bias)
-            low = functional.linear(h, down.to(dtype))  # (..., r)
-            y.flatten(0, -2).addmm_(low.flatten(0, -2), up.to(dtype).T, alpha=scale)
-        ctx.save_for_backward(x, low, down, up)
-        ctx.before, ctx.base, ctx.scale = before, base, scale
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x, low, down, up = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)
-        d_up = (rows.T @ low.flatten(0, -2)).mul_(ctx.scale).to(up.dtype)
-        d_low = (rows @ up.to(rows.dtype)).mul_(ctx.scale)
-        with torch.enable_grad():
-            again = x.detach().requires_grad_()
-            h = ctx.before(again)
-        d_x, read = None, h.detach().flatten(0, -2).to(rows.dtype)
-        d_down = (d_low.T @ read).to(down.dtype)
-        if ctx.needs_input_grad[0]:
-            # h has served: its memory takes its own gradient, and the GELU's takes its place.
-            d_h = torch.mm(rows, _full(ctx.base, rows.dtype), out=read)
-            d_h.addmm_(d_low, down.to(rows.dtype))
-            d_x = d_h.view(x.shape).to(x.dtype)
-            if isinstance(ctx.before, nn.GELU):
-                kind = ctx.before.approximate
-                torch.ops.aten.gelu_backward(d_x, x, approximate=kind, grad_input=d_x)
-            else:
-                (d_x,) = torch.autograd.grad(h, again, d_x)
-        return d_x, d_down, d_up, None, None, None
+    return len(names) == 1 and names[0] not in layer.lora_variant

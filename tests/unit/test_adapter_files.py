@@ -112,16 +112,16 @@ def test_a_folder_alone_gives_the_model_with_its_batch_statistics_and_facts(
     assert (again.classes, again.pad, again.built_for) == (data.classes, True, model.built_for)
 
 
-def test_the_names_of_a_data_card_that_older_adapters_hold_are_understood(
+def test_the_data_card_that_older_adapters_hold_is_understood(
     data: GeoData, tmp_path: Path
 ) -> None:
     model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")
     folder = gp.save_adapter(model, tmp_path / "adapter")
     built = json.loads((folder / "adapter.json").read_text())["built_for"]
-    card = built["data"]
-    card["kind"], card["task"] = card.pop("task"), card.pop("predicts")
-    change(folder, built_for=built)
-    assert gp.load_model(folder).built_for["data"] == data.card
+    card = {key: built.pop(key) for key in ("title", "labels", "licence", "citation")}
+    card |= {key: built.pop(key) for key in ("synthetic", "reflectance")}
+    change(folder, built_for=built | {"data": card | {"name": "scenes"}})
+    assert gp.load_model(folder).built_for == model.built_for
 
 
 def test_saving_needs_something_attached_and_a_folder_of_its_own(
