@@ -107,12 +107,11 @@ class Labels:
         found_map[: numbers.shape[0], : numbers.shape[1]] = numbers
         if self.task == "regression":
             return found_map[None].astype(np.float32)
-        classes, known = np.full((size, size), -1, np.int64), np.isfinite(found_map)
-        for number, index in self.codes.items():
-            classes[found_map == number] = index
-        if (unknown := known & (classes < 0)).any():
-            raise _no_class(tile, np.unique(found_map[unknown]).tolist(), self.codes)
-        return classes
+        values, where = np.unique(found_map, return_inverse=True)
+        if unknown := [x for x in values.tolist() if x == x and x not in self.codes]:
+            raise _no_class(tile, unknown, self.codes)
+        classes = np.array([self.codes.get(value, -1) for value in values.tolist()], np.int64)
+        return classes[where].reshape(size, size)
 
 
 def labels_of(item: Item, task: str) -> list[str]:

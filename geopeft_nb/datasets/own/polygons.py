@@ -49,7 +49,8 @@ class Polygons:
         known = list(classes) if classes is not None else found
         if background is not None and background not in known:
             known = [background, *known]
-        if strange := [name for name in found if name not in known]:
+        codes = {name: code for code, name in enumerate(known)}
+        if strange := [name for name in found if name not in codes]:
             raise GeopeftError(
                 f"{path} has {self.field} {', '.join(strange)}, which the class list lacks: "
                 f"{', '.join(known)}. Add them to classes=, or take those polygons out."
@@ -60,8 +61,8 @@ class Polygons:
                 "polygons is something else, name it with background='…'."
             )
         self.classes = tuple(known)
-        self.outside = np.nan if background is None else known.index(background)
-        self.frame = frame[[frame.geometry.name]].assign(code=list(map(known.index, frame["name"])))
+        self.outside = np.nan if background is None else codes[background]
+        self.frame = frame[[frame.geometry.name]].assign(code=frame["name"].map(codes))
         self._laid: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {}
 
     def _areas(self) -> Any:  # noqa: ANN401 - geopandas has no types

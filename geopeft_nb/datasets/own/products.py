@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from geopeft_nb.datasets.own.items import day as day_of
 
-RGBN = ("BLUE", "GREEN", "RED", "NIR")
+RGBN = ("BLUE", "GREEN", "RED", "NIR_NARROW")
 
 
 class Product(NamedTuple):
