@@ -102,6 +102,7 @@ def data_card(data: str | GeoData) -> DataSheet:
         except (FileNotFoundError, ValueError) as error:
             return DataSheet(card, _facts(card, f"Balance and map need the files. {error}"))
     places, balance = [], {}
+    dates = [f"{data.frames} dates a chip; pictures show the last."] if data.frames > 1 else []
     for side, chips in data.parts.items():
         counts = np.zeros(1 + len(data.classes))
         for sample in chips.spread(AT_MOST):
@@ -111,7 +112,7 @@ def data_card(data: str | GeoData) -> DataSheet:
         balance[side] = counts[1:] / (counts[0] or np.nan)
     return DataSheet(
         data.card,
-        _facts(data.card, " ".join(data.notes)),
+        _facts(data.card, " ".join([*data.notes, *dates])),
         pd.DataFrame(balance, data.classes).T.rename_axis("side"),
         pd.DataFrame(places, columns=["chip", "side", "region", "latitude", "longitude"]),
     )

@@ -94,19 +94,15 @@ def _view(name: str, scene: Scene) -> View:
         raise GeopeftError(f"{scene.path} has numbers: a map shows a class for each pixel.")
     end = f": {name}" if name else ""
     classes = dict(zip(map(visible, scene.classes), scene.colours, strict=True))
-    layers = [Layer(f"Class{end}", codes, classes)]
+    layers, striped = [], None
     if scene.probability:
-        stored, scale, _, _ = _read(scene.probability)
-        values = scale * np.arange(GAP)
-        words = [f"{value:.0%}" for value in values]
-        layers.append(_graded(f"Probability{end}", stored, values, words, SURE))
+        layers.append(_graded(f"Probability{end}", scene.probability, 1.0, SURE))
     if scene.applicability:
-        stored, scale, _, _ = _read(scene.applicability)
-        values = scale * np.arange(GAP) / scene.threshold
-        words = [f"{x:.2f}{f' ({OUTSIDE})' if x > 1 else ''}" for x in values]
-        outside = (stored < GAP) & (values[np.minimum(stored, GAP - 1)] > 1)
-        layers[0] = replace(layers[0], striped=outside, legend=classes | {OUTSIDE: STRIPES})
-        layers.append(_graded(f"Distance from training{end}", stored, values, words, FAR))
+        far = _graded(f"Distance from training{end}", scene.applicability, scene.threshold, FAR)
+        striped = np.array([OUTSIDE in words for words in far.words] + [False])[far.codes]
+        layers.append(far)
+    legend = classes if striped is None else classes | {OUTSIDE: STRIPES}
+    layers.insert(0, Layer(f"Class{end}", codes, legend, striped=striped))
     place = visible(scene.path.stem)
     thinned = f", one of {step} × {step} that the file has" if step > 1 else ""
     heading = f"{place} {grid.extent}{thinned}"
@@ -127,10 +123,12 @@ def _read(path: Path) -> tuple[NDArray[Any], float, Grid, int]:
         return pixels, source.scales[0], grid, step
 
 
-def _graded(
-    name: str, codes: NDArray[np.uint8], values: NDArray[Any], words: list[str], steps: Steps
-) -> Layer:
-    """Make a layer of numbers, in a few steps of colour."""
-    ends = [end for end, _, _ in steps]
-    colours = [steps[index][2] for index in np.searchsorted(ends, values)]
+def _graded(name: str, path: Path, unit: float, steps: Steps) -> Layer:
+    """Read a layer of numbers, and give it a few steps of colour."""
+    codes, scale, _, _ = _read(path)
+    values = scale * np.arange(GAP) / unit
+    chosen = [steps[i] for i in np.searchsorted([end for end, _, _ in steps], values)]
+    colours = [colour for _, _, colour in chosen]
+    notes = [f" ({OUTSIDE})" if OUTSIDE in said else "" for _, said, _ in chosen]
+    words = [f"{value:.2f}{note}" for value, note in zip(values, notes, strict=True)]
     return Layer(name, codes, {said: colour for _, said, colour in steps}, colours, words)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.pictures.chips import coloured, legend_of, picture_of
+from geopeft_nb.pictures.chips import coloured, last_date, legend_of, picture_of
 from geopeft_nb.pictures.show import visible
 from geopeft_nb.tasks import TASKS
 
@@ -36,9 +36,9 @@ class WatchedChips:
         for region, part in [*data.holdout.items()][:1]:
             self.samples += [(f"held out: {visible(region)}", s) for s in telling(part, 1)]
         self.answers: list[NDArray[Any]] | None = None
-        images = [sample["image"].numpy() for _, sample in self.samples]
-        last = [image.reshape(len(image), -1, *image.shape[-2:])[:, -1] for image in images]
-        sides = [_small(image) for image in last]  # (C, H, W), of several dates the last
+        dated = [last_date(sample["image"].numpy()) for _, sample in self.samples]
+        self._dates = dated[0][1]
+        sides = [_small(image) for image, _ in dated]
         # one stretch for all, so that dark and bright mean the same in each
         drawn, _ = picture_of(np.concatenate(sides, axis=-1), data.bands)
         ends = np.cumsum([side.shape[-1] for side in sides])[:-1]
@@ -52,7 +52,7 @@ class WatchedChips:
         """Return pictures, captions and legend, with the latest answers."""
         chips = []
         for number, (where, sample) in enumerate(self.samples):
-            maps, said = [sample["mask"].numpy()] if "mask" in sample else [], [where]
+            maps, said = [sample["mask"].numpy()] if "mask" in sample else [], [where + self._dates]
             if not maps:
                 said.append(f"label {self.data.words(sample)}")
             if self.answers is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from geopeft_nb.pictures.show import PALETTE, in_bytes
@@ -94,10 +95,8 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as m:ss or h:mm:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+    """Write seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def words(view: Mapping[str, Any], chips: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def look_around(shown: Page | FrameLocator, height: int) -> None:
     canvas.click(position={"x": middle + inside, "y": below})
     for words in (
         "Class: LoRA: water",
-        "Probability: full: 75%",
+        "Probability: full: 0.75",
         "Distance from training: LoRA: 0.40",
     ):
         expect(said).to_contain_text(words)
@@ -78,7 +78,7 @@ def look_around(shown: Page | FrameLocator, height: int) -> None:
     assert canvas.evaluate(COLOUR, left) not in ([0xD9, 0xCF, 0xB8], [0xE6, 0x9F, 0])
     shown.get_by_label("Opacity").fill("1")
     shown.get_by_label("Right").select_option("Probability: full")
-    assert canvas.evaluate(COLOUR, left) == [0x21, 0x91, 0x8C], "70 to 90 %"
+    assert canvas.evaluate(COLOUR, left) == [0x21, 0x91, 0x8C], "probability 70 to 90 %"
     expect(shown.get_by_label("Legend")).to_contain_text("70 to 90 %")
     shown.get_by_label("Right").select_option("Nothing")
     expect(shown.get_by_label("Legend")).to_have_text(

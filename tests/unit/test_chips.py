@@ -35,6 +35,21 @@ def made_of(targets: list[Any], card: DataCard = CARD, side: int = 16) -> GeoDat
     return GeoData(part, part, part, {"kenya": part}, card, card.bands, ("virginia",), side)
 
 
+def test_of_several_dates_the_last_is_drawn_and_it_says_so() -> None:
+    single = made_of([halves(0.5)] * 4)
+
+    def dated(chip: Chip) -> Chip:
+        image, mask = chip.read()
+        return replace(chip, read=lambda: (np.stack([1 - image, image[::-1], image], 1), mask))
+
+    part = replace(single.val, chips=[dated(chip) for chip in single.val.chips])
+    several = replace(single, val=part, holdout={"kenya": part})
+    drawn = [WatchedChips(data, list).shown()["chips"] for data in (single, several)]
+    for one, last in zip(*drawn, strict=True):
+        assert np.array_equal(one["picture"], last["picture"])
+        assert last["caption"] == [f"{one['caption'][0]}, the last of 3 dates"]
+
+
 def halves(share: float, side: int = 16) -> np.ndarray:
     mask = np.zeros((side, side), np.int64)
     mask[:, : round(share * side)] = 1

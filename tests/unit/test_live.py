@@ -94,7 +94,7 @@ def test_speed_and_time_left_follow_from_the_seconds_of_the_steps() -> None:
     for number in range(11, 21):
         step(view, number, seconds=0.5 * number)
     assert describe(view.state, [])["facts"][:5] == [
-        "step 20 of 40", "epoch 1 of 1", "2 steps/s", "16 images/s", "0:10 left"
+        "step 20 of 40", "epoch 1 of 1", "2 steps/s", "16 images/s", "0:00:10 left"
     ]  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def test_a_plain_script_prints_one_line_per_epoch_and_needs_no_ipython() -> None
     ).stdout.splitlines()
     assert printed[:2] == [
         "Training LoRA",
-        "epoch 1 of 2 · training loss 0.500 · validation loss 0.400 · mIoU 0.250 · 1:00 left",
+        "epoch 1 of 2 · training loss 0.500 · validation loss 0.400 · mIoU 0.250 · 0:01:00 left",
     ]
     assert printed[-1].startswith("finished: Kept epoch 2. step 4 of 4 · epoch 2 of 2")
     assert len(printed) == 4

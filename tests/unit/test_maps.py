@@ -381,7 +381,7 @@ def test_a_scene_shows_class_probability_and_where_not_to_believe_it(
         assert np.array_equal(classes.codes, file.read(1))
         assert view.grid.bounds == tuple(file.bounds)
     assert classes.table == ([*scene.colours], ["soil", "<b>crop</b>", "water"])
-    assert (sure.table[1][100], far.table[1][90]) == ("50%", "0.90")
+    assert (sure.table[1][100], far.table[1][90]) == ("0.50", "0.90")
     assert far.table[1][130] == "1.30 (outside what training saw)"
     outside = (far.codes > 100) & (far.codes < 255)
     assert classes.striped is not None and np.array_equal(classes.striped, outside)
