@@ -28,8 +28,8 @@ class Layer:
         name: Its name in the controls.
         codes: (H, W) uint8, `GAP` where nothing is known.
         legend: Meaning -> ``"#rrggbb"``, or `STRIPES`.
-        colours: Code -> ``"#rrggbb"`` or ``"#rrggbbaa"``; those of the legend by default.
-        words: Code -> what a click says; those of the legend by default.
+        colours: Code -> ``"#rrggbb"`` or ``"#rrggbbaa"``; codes beyond are clear.
+        words: Code -> what a click says.
         caption: What stands above it in the figure; its name by default.
         striped: (H, W) bool, True where the ground is striped in grey, or None.
     """
@@ -37,16 +37,10 @@ class Layer:
     name: str
     codes: NDArray[np.uint8]
     legend: Mapping[str, str]
-    colours: Sequence[str] = ()
-    words: Sequence[str] = ()
+    colours: Sequence[str]
+    words: Sequence[str]
     caption: str = ""
     striped: NDArray[np.bool_] | None = None
-
-    @property
-    def table(self) -> tuple[list[str], list[str]]:
-        """Colours and words of the codes from 0 on; codes beyond are clear."""
-        shown = {words: colour for words, colour in self.legend.items() if colour != STRIPES}
-        return [*(self.colours or shown.values())], [*(self.words or shown)]
 
     @property
     def stripes(self) -> NDArray[np.bool_]:
@@ -59,7 +53,7 @@ class Layer:
 
     def painted(self) -> NDArray[np.uint8]:
         """Return its colours (H, W, 4)."""
-        values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in self.table[0]))
+        values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in self.colours))
         table = np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)
         grey = np.array([*bytes.fromhex(GREY[1:]), 255], np.uint8)
         return np.where(self.stripes[..., None], grey, table[self.codes])

@@ -59,13 +59,12 @@ def _view(view: View, side: int) -> dict[str, Any]:
 
 def _layer(layer: Layer, grid: Grid, side: int) -> dict[str, Any]:
     """Send codes as a picture's red and stripes as its green: the page paints them."""
-    colours, words = layer.table
     bands = np.stack([layer.codes, layer.stripes.astype(np.uint8), layer.codes])
     codes, _ = warp(bands, grid, GAP, side)
     return {
         "source": _address(codes, lossless=True),
-        "colours": colours,
-        "words": words,
+        "colours": [*layer.colours],
+        "words": [*layer.words],
         "legend": [*layer.legend.items()],
     }
 

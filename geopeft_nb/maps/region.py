@@ -61,7 +61,9 @@ def region_view(
     label = grid.paste(codes, layers.GAP, np.uint8)
 
     unlabelled = {"no label": layers.GREY} if (label == count).any() else {}
-    classes = dict(zip(map(visible, data.classes), data.colours, strict=True))
+    names = [*map(visible, data.classes), "no label"]
+    colours = [*data.colours, layers.GREY]
+    classes = dict(zip(names[:-1], data.colours, strict=True))
     predicted, differing, rows = [], [], []
     for name, model in runs.items():
         found = grid.paste(model.predict(samples), layers.GAP, np.uint8)
@@ -71,11 +73,11 @@ def region_view(
         role = "home" if home else "away"
         rows.append({"region": region, "role": role, "run": name, "miou": miou, "wrong": wrong})
         caption = f"Prediction, {short(name)}: mIoU {miou:.2f}"
-        predicted.append(Layer(f"Prediction: {name}", found, classes, caption=caption))
+        predicted.append(Layer(f"Prediction: {name}", found, classes, colours, names, caption))
         caption = f"Differences, {short(name)}: {wrong:.1%} wrong"
         errors = layers.difference(label, found, count)
-        differing.append(_differing(f"Difference: {name}", errors, classes, unlabelled, caption))
-    truths = [Layer("Label", label, classes | unlabelled)]
+        differing.append(_differing(f"Difference: {name}", errors, names, unlabelled, caption))
+    truths = [Layer("Label", label, classes | unlabelled, colours, names)]
     shown = [*truths, *predicted] if len(runs) == 1 else [*predicted, *truths]
 
     role = "home: trained here" if home else "away: its labels were never seen"
@@ -91,13 +93,12 @@ def region_view(
 
 
 def _differing(
-    name: str, codes: NDArray[np.uint8], classes: dict[str, str],
-    unlabelled: dict[str, str], caption: str,
+    name: str, codes: NDArray[np.uint8], names: list[str], unlabelled: dict[str, str], caption: str
 ) -> Layer:  # fmt: skip
     """Make the layer of what a prediction gets wrong, under a veil where it is right."""
     errors = {"wrong class": layers.MISSED_COLOUR, " ": layers.FALSE_ALARM_COLOUR}
-    if len(classes) == 2:
-        first, second = classes
+    if len(names) == 3:  # of them one is no label
+        first, second, _ = names
         errors = {
             f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
             f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,

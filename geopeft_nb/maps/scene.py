@@ -102,7 +102,8 @@ def _view(name: str, scene: Scene) -> View:
         striped = np.array([OUTSIDE in words for words in far.words] + [False])[far.codes]
         layers.append(far)
     legend = classes if striped is None else classes | {OUTSIDE: STRIPES}
-    layers.insert(0, Layer(f"Class{end}", codes, legend, striped=striped))
+    names = [*map(visible, scene.classes)]
+    layers.insert(0, Layer(f"Class{end}", codes, legend, scene.colours, names, striped=striped))
     place = visible(scene.path.stem)
     thinned = f", one of {step} × {step} that the file has" if step > 1 else ""
     heading = f"{place} {grid.extent}{thinned}"

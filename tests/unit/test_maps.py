@@ -66,7 +66,7 @@ def make_data(
 class Predicts:
     """A model that predicts the label, with a share of the pixels replaced by the next class."""
 
-    trained, task, bands = None, "segmentation", BANDS
+    trained, task, bands, frames = None, "segmentation", BANDS, 1
 
     def __init__(self, method: str = "lora", wrong: float = 0.2, classes: int = 2) -> None:
         self.method, self.wrong, self.count = method, wrong, classes
@@ -232,7 +232,9 @@ def test_of_several_dates_the_last_is_shown_and_it_says_so() -> None:
     data = make_data()
     sides = {side: dated(getattr(data, side)) for side in ("train", "val", "test")}
     away = {name: dated(part) for name, part in data.holdout.items()}
-    several = gp.map_regions(Predicts(), replace(data, holdout=away, **sides)).views
+    model = Predicts()
+    model.frames = 3
+    several = gp.map_regions(model, replace(data, holdout=away, frames=3, **sides)).views
     for view, single in zip(several, gp.map_regions(Predicts(), data).views, strict=True):
         assert view.picture is not None and np.array_equal(view.picture, single.picture)
         assert view.caption == f"{single.caption}, the last of 3 dates"
@@ -380,9 +382,9 @@ def test_a_scene_shows_class_probability_and_where_not_to_believe_it(
     with rasterio.open(scene.path) as file:
         assert np.array_equal(classes.codes, file.read(1))
         assert view.grid.bounds == tuple(file.bounds)
-    assert classes.table == ([*scene.colours], ["soil", "<b>crop</b>", "water"])
-    assert (sure.table[1][100], far.table[1][90]) == ("0.50", "0.90")
-    assert far.table[1][130] == "1.30 (outside what training saw)"
+    assert [*classes.words] == ["soil", "<b>crop</b>", "water"] and classes.colours == scene.colours
+    assert (sure.words[100], far.words[90]) == ("0.50", "0.90")
+    assert far.words[130] == "1.30 (outside what training saw)"
     outside = (far.codes > 100) & (far.codes < 255)
     assert classes.striped is not None and np.array_equal(classes.striped, outside)
     painted = classes.painted()
@@ -390,7 +392,7 @@ def test_a_scene_shows_class_probability_and_where_not_to_believe_it(
     assert 0.4 < grey[outside].mean() < 0.6 and not grey[~outside].any()
     assert not painted[:20, :20, 3].any() and painted[20:, :, 3].all()
     # each step of colour ends where its words say
-    ends = {words: [sure.table[0][code] for code in (99, 101)] for words in sure.legend}
+    ends = {words: [sure.colours[code] for code in (99, 101)] for words in sure.legend}
     assert ends["probability below 50 %"] == [*sure.legend.values()][:2]
     assert "Calibrated." in repr(shown) and shown.sides == ("Class", "Distance from training")
 
