@@ -270,6 +270,7 @@ def test_a_table_is_text_with_its_columns_and_names_no_other_file(tmp_path: Path
 def test_no_module_opens_files_of_data_past_the_door(root: Path) -> None:
     calls = ("rasterio.open(", "read_csv(", "read_file(", "read_dataframe(", "list_layers(")
     for path in (root / "geopeft_nb").rglob("*.py"):
-        found = [call for call in calls if call in path.read_text(encoding="utf-8")]
+        text = path.read_text(encoding="utf-8").replace("read_csv(StringIO(text)", "of a text")
+        found = [call for call in calls if call in text]
         # what is being written is no file of data yet
         assert not found or path.name in ("open_files.py", "unfinished.py"), f"{path}: {found}"
