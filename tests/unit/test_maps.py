@@ -234,7 +234,11 @@ def test_of_several_dates_the_last_is_shown_and_it_says_so() -> None:
     away = {name: dated(part) for name, part in data.holdout.items()}
     model = Predicts()
     model.frames = 3
-    several = gp.map_regions(model, replace(data, holdout=away, frames=3, **sides)).views
+    three = replace(data, holdout=away, frames=3, **sides)
+    assert (
+        "3 dates a chip; pictures show the last." in gp.data_card(three).facts.loc["notes"].item()
+    )
+    several = gp.map_regions(model, three).views
     for view, single in zip(several, gp.map_regions(Predicts(), data).views, strict=True):
         assert view.picture is not None and np.array_equal(view.picture, single.picture)
         assert view.caption == f"{single.caption}, the last of 3 dates"
