@@ -7,7 +7,6 @@ numbers, `labels` finds the task and the classes, and `places` keeps ground apar
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,18 +16,19 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.bands import WAVELENGTHS, band_name, own_name
-from geopeft_nb.datasets.base import Chip, centre
+from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.own.ask import Ask, Asked
+from geopeft_nb.datasets.own.cut import choose_size, cut
 from geopeft_nb.datasets.own.files import name_bands
 from geopeft_nb.datasets.own.items import Item
 from geopeft_nb.datasets.own.labels import Labels, Tile, find_labels
 from geopeft_nb.datasets.own.layouts import find_items
 from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.polygons import Polygons
-from geopeft_nb.datasets.own.rasters import Grid, Raster, Source, read_header
-from geopeft_nb.datasets.own.values import settle, spread
+from geopeft_nb.datasets.own.rasters import Source
+from geopeft_nb.datasets.own.values import describe, settle, spread
 from geopeft_nb.errors import GeopeftError, check_name
 
 CARD = DataCard(
@@ -52,10 +52,6 @@ COLOURS = (
     "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F",
     "#8C564B", "#17BECF", "#BCBD22", "#9467BD", "#AEC7E8", "#98DF8A", "#FF9896", "#C49C94",
 )  # fmt: skip
-#: A strip at the border that is narrower than this share of a chip is left out.
-NARROW = 0.25
-#: Without a size, images that are all squares of one such side at most are not cut, if so many.
-WHOLE, MANY = 256, 10
 #: Chips whose images are read to leave out those without any data.
 AT_MOST = 1000
 
@@ -154,9 +150,9 @@ def load_folder(
     flat = settle([source for some in acquired for source in some], bands, asked, ask)
     count = len(acquired[0])
     acquired = [flat[at : at + count] for at in range(0, len(flat), count)]
-    notes += _described(items, vector, flat, resolution)
-    size = request.size or _choose_size(items, [some[0].grid for some in acquired])
-    tiles, more = _tiles(items, acquired, size)
+    notes += describe(items, vector, flat, resolution)
+    size = request.size or choose_size(items, [some[0].grid for some in acquired])
+    tiles, more = cut(items, acquired, size)
     polygons = None
     if vector is not None:
         if isinstance(classes, Mapping):
@@ -254,147 +250,6 @@ def _choose_bands(
                     "have, or name them with band_names=."
                 )
     return bands
-
-
-def _described(
-    items: Sequence[Item], vector: Path | None, sources: Sequence[Source], resolution: float | None
-) -> list[str]:
-    """Say what was found: files, coordinates, pixels, bands, and how numbers become reflectance."""
-    grids = [source.grid for source in sources]
-    sides = Counter(f"{grid.shape[1]} x {grid.shape[0]} px" for grid in grids)
-    what = f"polygons of {vector.name}" if vector else "a mask each" if items[0].mask else "labels"
-    first = sources[0]
-    notes = [
-        f"Files: {len(items)} images with {what}, {', '.join(x for x, _ in sides.most_common(3))}.",
-        f"Bands: {', '.join(first.bands)}.",
-    ]
-    if extra := [x for x in first.bands if x not in WAVELENGTHS]:
-        notes.append(
-            f"{', '.join(extra)}: no known wavelength, so their numbers stay as they are, and "
-            "bands= has to name them."
-        )
-    metres = sorted((grid.metres, str(source.raster.path)) for grid, source in
-                    zip(grids, sources, strict=True) if grid.metres)  # fmt: skip
-    if metres:
-        (finest, one), (coarsest, other) = metres[0], metres[-1]
-        if coarsest > 1.01 * finest:
-            raise GeopeftError(
-                f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Pass "
-                "resolution= in metres to resample all to one size, or load them apart."
-            )
-        systems = Counter(str(grid.crs) for grid in grids if grid.crs)
-        listed = ", ".join(f"{name} ({count})" for name, count in systems.most_common(4))
-        notes.append(f"Coordinates: {listed}; pixels of {finest:.4g} m.")
-    place = centre(grids[0].crs, grids[0].bounds()) if grids[0].crs == "EPSG:3857" else None
-    if place and grids[0].metres:
-        ground = grids[0].metres * np.cos(np.radians(place[0]))
-        notes.append(f"EPSG:3857 stretches: on the ground a pixel is about {ground:.3g} m.")
-    if bare := sum(grid.crs is None for grid in grids):
-        notes.append(f"{bare} images have no coordinates: no map, and overlap goes unnoticed.")
-    if resolution is not None:
-        notes.append(f"Images are resampled to {resolution:g} m where they have other pixels.")
-    rules = Counter(_rule(source) for source in sources)
-    return [*notes, *(f"Numbers of {count} images: {rule}." for rule, count in rules.items())]
-
-
-def _rule(source: Source) -> str:
-    rules = {(x.scale, x.offset) for x in source.layers.values() if x.name in WAVELENGTHS}
-    words = " or ".join(
-        (f"(number {offset:+,.7g})" if offset else "number") + f" / {scale:,.7g}"
-        for scale, offset in sorted(rules)
-    )
-    return f"{source.rule}: {words}" if words else "as they are"
-
-
-def _choose_size(items: Sequence[Item], grids: Sequence[Grid]) -> int:
-    """Choose the chip side: 64 px, less for small images, whole images if many are alike."""
-    sides = {side for grid in grids for side in grid.shape}
-    largest = max(sides)
-    whole = len(grids) >= MANY and len(sides) == 1 and largest % 16 == 0
-    if largest <= WHOLE and (whole or any(item.label is not None for item in items)):
-        return -(-largest // 16) * 16
-    return min(64, -(-largest // 16) * 16)
-
-
-def _tiles(
-    items: Sequence[Item], acquired: Sequence[Sequence[Source]], size: int
-) -> tuple[list[Tile], list[str]]:
-    """Cut all images, and check that masks can be laid onto them.
-
-    Chips lie side by side; at the right and lower border they are smaller, and strips that are
-    narrower than a quarter of a chip are left out, if anything else is there.
-    """
-    from rasterio.windows import Window
-
-    def starts(side: int) -> list[int]:
-        return [at for at in range(0, side, size) if at == 0 or side - at >= NARROW * size]
-
-    shapes = [some[0].shape for some in acquired]
-    if (most := sum(-(-height // size) * -(-width // size) for height, width in shapes)) > 10**6:
-        raise GeopeftError(
-            f"These files make {most:,} chips of {size} px, and 1,000,000 are allowed: give a "
-            "coarser resolution=, a larger size=, or fewer files."
-        )
-    headers = {path: read_header(path) for path in {item.mask for item in items} if path}
-    tiles, moved = [], 0
-    for item, sources in zip(items, acquired, strict=True):
-        mask = None
-        if item.mask is not None:
-            mask = _laid(headers[item.mask], sources[0])
-            moved += mask.grid not in (sources[0].grid, sources[0].own)
-        elif item.label is None and sources[0].crs is None:
-            raise GeopeftError(
-                f"{sources[0].raster.path} has no coordinate reference system, so nobody knows "
-                "where the polygons lie on it. Add it, or give a mask of the same size."
-            )
-        height, width = sources[0].shape
-        corners = [(top, left) for top in starts(height) for left in starts(width)]
-        for top, left in corners:
-            cell = f"-{top // size:03d}-{left // size:03d}" if len(corners) > 1 else ""
-            window = Window(left, top, min(size, width - left), min(size, height - top))
-            tiles.append(Tile(item.name + cell, item, tuple(sources), mask, window))
-    notes = []
-    if moved:
-        notes.append(
-            f"{moved} masks lie on another grid than their images and are reprojected onto it, "
-            "nearest pixel; what they do not cover is unlabelled."
-        )
-    if padded := sum(min(tile.window.height, tile.window.width) < size for tile in tiles):
-        notes.append(
-            f"{padded} chips are smaller than {size} px and are padded with ignored pixels; strips "
-            f"narrower than a quarter of {size} px are left out."
-        )
-    return tiles, notes
-
-
-def _laid(mask: Raster, source: Source) -> Raster:
-    """Lay a mask pixel on pixel onto an image of the same size, or check that they overlap."""
-    image, grid = source.own, mask.grid
-    here, there = image.bounds(), grid.bounds()
-    same = grid.shape == image.shape
-    if here is None or there is None:
-        if not same:
-            raise GeopeftError(
-                f"{mask.path} has {grid.shape} pixels and {source.raster.path} has {image.shape}; "
-                "without coordinates in both they must be of one size. Add the coordinates."
-            )
-        return replace(mask, grid=image)
-    if same and grid.crs == image.crs:
-        if np.abs(np.subtract(here, there)).max() < 0.1 * image.transform.a:
-            return replace(mask, grid=image)
-    from rasterio.warp import transform_bounds
-
-    left, bottom, right, top = transform_bounds(grid.crs, image.crs, *there)
-    if left < here[2] and right > here[0] and bottom < here[3] and top > here[1]:
-        return mask
-    raise GeopeftError(
-        f"{mask.path} ({grid.crs}, {_shown(there)}) does not cover any of {source.raster.path} "
-        f"({image.crs}, {_shown(here)}). Is it the mask of another image?"
-    )
-
-
-def _shown(bounds: Sequence[float]) -> str:
-    return f"({', '.join(f'{value:.10g}' for value in bounds)})"
 
 
 def _with_data(tiles: Sequence[Tile], bands: Sequence[str]) -> tuple[list[Tile], list[str]]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import isqrt
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from geopeft_nb.bands import WAVELENGTHS
+from geopeft_nb.datasets.base import centre
 from geopeft_nb.datasets.own.ask import Ask, Asked
+from geopeft_nb.datasets.own.items import Item
 from geopeft_nb.datasets.own.rasters import Grid, Source
 from geopeft_nb.errors import GeopeftError
 
@@ -242,3 +245,53 @@ def _likely_rule(dtype: str, low: float, high: float) -> tuple[float, float]:
         return LANDSAT
     scale = next((scale for top, scale in ((2, 1), (130, 100), (256, 255)) if high <= top), 10_000)
     return scale, -0.1 * scale if low >= FLOOR * scale and scale > 255 else 0
+
+
+def describe(
+    items: Sequence[Item], vector: Path | None, sources: Sequence[Source], resolution: float | None
+) -> list[str]:
+    """Say what was found: files, coordinates, pixels, bands, and how numbers become reflectance."""
+    grids = [source.grid for source in sources]
+    sides = Counter(f"{grid.shape[1]} x {grid.shape[0]} px" for grid in grids)
+    what = f"polygons of {vector.name}" if vector else "a mask each" if items[0].mask else "labels"
+    first = sources[0]
+    notes = [
+        f"Files: {len(items)} images with {what}, {', '.join(x for x, _ in sides.most_common(3))}.",
+        f"Bands: {', '.join(first.bands)}.",
+    ]
+    if extra := [x for x in first.bands if x not in WAVELENGTHS]:
+        notes.append(
+            f"{', '.join(extra)}: no known wavelength, so their numbers stay as they are, and "
+            "bands= has to name them."
+        )
+    metres = sorted((grid.metres, str(source.raster.path)) for grid, source in
+                    zip(grids, sources, strict=True) if grid.metres)  # fmt: skip
+    if metres:
+        (finest, one), (coarsest, other) = metres[0], metres[-1]
+        if coarsest > 1.01 * finest:
+            raise GeopeftError(
+                f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Pass "
+                "resolution= in metres to resample all to one size, or load them apart."
+            )
+        systems = Counter(str(grid.crs) for grid in grids if grid.crs)
+        listed = ", ".join(f"{name} ({count})" for name, count in systems.most_common(4))
+        notes.append(f"Coordinates: {listed}; pixels of {finest:.4g} m.")
+    place = centre(grids[0].crs, grids[0].bounds()) if grids[0].crs == "EPSG:3857" else None
+    if place and grids[0].metres:
+        ground = grids[0].metres * np.cos(np.radians(place[0]))
+        notes.append(f"EPSG:3857 stretches: on the ground a pixel is about {ground:.3g} m.")
+    if bare := sum(grid.crs is None for grid in grids):
+        notes.append(f"{bare} images have no coordinates: no map, and overlap goes unnoticed.")
+    if resolution is not None:
+        notes.append(f"Images are resampled to {resolution:g} m where they have other pixels.")
+    rules = Counter(_rule(source) for source in sources)
+    return [*notes, *(f"Numbers of {count} images: {rule}." for rule, count in rules.items())]
+
+
+def _rule(source: Source) -> str:
+    rules = {(x.scale, x.offset) for x in source.layers.values() if x.name in WAVELENGTHS}
+    words = " or ".join(
+        (f"(number {offset:+,.7g})" if offset else "number") + f" / {scale:,.7g}"
+        for scale, offset in sorted(rules)
+    )
+    return f"{source.rule}: {words}" if words else "as they are"
