@@ -332,7 +332,8 @@ def build_model(
     )
     told = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
     model.built_for = {key: getattr(data.card, key) for key in told} | {
-        "size": data.size, "regions": list(data.regions), "holdout": list(data.holdout),
+        "colours": list(data.colours), "size": data.size,
+        "regions": list(data.regions), "holdout": list(data.holdout),
         "normalise": normalise,
     }  # fmt: skip
     return model

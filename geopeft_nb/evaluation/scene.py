@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from geopeft_nb.evaluation.unfinished import Unfinished, outlines
 from geopeft_nb.evaluation.windows import Axis
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
+from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.training.preflight import DEVICES
 from geopeft_nb.tuning.adapter_files import load_model
 from geopeft_nb.writing import held
@@ -158,7 +160,7 @@ def _map(
     began = monotonic()
     model = given if hasattr(given, "decode") else load_model(given)
     path = Path(out).expanduser().absolute()
-    crop = whole("crop", crop or model.built_for["size"], 8, 4_096)
+    crop = whole("crop", crop or model.built_for.get("size", 224), 8, 4_096)
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     layers, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
@@ -171,7 +173,7 @@ def _map(
     first, grid = frames[0], {"crs": frames[0].crs, "transform": frames[0].transform}
     grid["height"], grid["width"] = first.shape
     counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
-    colours = model.built_for["data"].colours if "class" in counted else ()
+    colours = _colours(model) if "class" in counted else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
     try:
         network = Network(model.eval().to("cuda" if cuda else home), "applicability" in layers, tta)
@@ -195,6 +197,14 @@ def _map(
         path, made.get("probability"), made.get("applicability"), tuple(model.classes), colours,
         polygons=drawn, notes=notes, seconds=monotonic() - began,
     )  # fmt: skip
+
+
+def _colours(model: SegmentationModel) -> tuple[str, ...]:
+    """Return a #rrggbb for each class: those of its data, if it knows them."""
+    told = model.built_for.get("colours") or ()
+    if len(told) == len(model.classes) and all(re.fullmatch("#[0-9A-Fa-f]{6}", x) for x in told):
+        return tuple(told)
+    return tuple(islice(cycle(PALETTE.values()), len(model.classes)))
 
 
 def _check(

@@ -48,7 +48,7 @@ FIELDS = {
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
     "title": "str", "labels": "str", "licence": "str", "citation": "str", "synthetic": "bool",
-    "reflectance": "bool",
+    "reflectance": "bool", "colours": "Sequence[str] | None",
 }  # fmt: skip
 #: What else must be true of it, given all fields.
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {

@@ -285,9 +285,11 @@ def test_a_saved_model_maps_as_the_one_that_was_saved(
     gp.save_adapter(trained, tmp_path / "adapter")
     ours = gp.predict_scene(trained, source, tmp_path / "a.tif", progress=False, **STATED)
     theirs = gp.predict_scene(
-        str(tmp_path / "adapter"), source, tmp_path / "b.tif", layers=[], progress=False, **STATED
+        str(tmp_path / "adapter"), source, tmp_path / "b.tif", progress=False, **STATED
     )
-    assert np.array_equal(read(ours.path), read(theirs.path))
+    assert theirs.notes == ()
+    for layer in ("path", "probability", "applicability"):
+        assert np.array_equal(read(getattr(ours, layer)), read(getattr(theirs, layer))), layer
 
 
 def test_a_regression_writes_its_values_as_they_are(tmp_path: Path, data: GeoData) -> None:

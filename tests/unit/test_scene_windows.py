@@ -35,8 +35,8 @@ def test_a_crop_takes_the_pixels_where_it_lies_and_mirrors_beyond(
 
 
 def test_ends_of_crops_are_trimmed_and_the_scene_is_mirrored_for_it() -> None:
-    axis = Axis(100, 40, 8)
-    assert axis.starts == (-2, 30, 62)
-    # 2 px are trimmed on either side of what is shared, and 4 px fade
-    assert [axis.part(i) for i in range(3)] == [slice(0, 36), slice(32, 68), slice(64, 100)]
-    assert axis.weights(1)[:5].tolist() == [0.125, 0.375, 0.625, 0.875, 1]
+    axis = Axis(100, 40, 32)
+    assert axis.starts[:2] == (-2, 6) and axis.starts[-1] == 62
+    # 2 px are trimmed on either side of what is shared, and 28 px fade
+    assert [axis.part(i) for i in range(2)] == [slice(0, 36), slice(8, 44)]
+    assert Axis(100, 40, 8).weights(1)[:5].tolist() == [0.0625, 0.1875, 0.3125, 0.4375, 0.5625]
