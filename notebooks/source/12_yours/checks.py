@@ -1,0 +1,116 @@
+"""Checks of the exercises of lesson 12."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.open_files import open_raster
+
+
+@exercise("12/fill", "the number that stands where the sensor saw nothing", (int, float))
+def fill(answer: float, folder: Path) -> Finding:
+    """Count the pixels that have this number in all bands."""
+    share = {path.parent.parent.name: [] for path in _images(folder)}
+    for path in _images(folder):
+        with open_raster(path) as file:
+            pixels = file.read()
+        share[path.parent.parent.name].append((pixels == answer).all(axis=0).mean())
+    found = [float(np.mean(part)) for part in share.values()]
+    if not any(found):
+        return "no pixel has this number in all bands. Which number do the smallest pixels have?"
+    if min(found) < 0.005:
+        return "it fills few pixels, and not in all of the deliveries. Look for one that both have."
+    return ""
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(Path(folder).rglob("images/*.tif"))
+
+
+@exercise("12/reflectance", "a function of numbers and an offset", Callable)
+def reflectance(answer: Callable) -> Finding:
+    """Try numbers of both baselines."""
+    numbers = np.array([[1_000, 1_500], [3_000, 11_000]], np.float32)
+    for offset in (0, -1_000):
+        words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
+        found = ask(words, answer, numbers.copy(), offset)
+        right = (numbers + offset) / 10_000
+        if np.shape(found) != right.shape:
+            return f"{words} it returned the shape {np.shape(found)}, and not {right.shape}."
+        if np.allclose(found, right, atol=1e-6):
+            continue
+        if offset and np.allclose(found, (numbers - offset) / 10_000, atol=1e-6):
+            return f"{words} it is too bright. The offset has a sign already."
+        if offset and np.allclose(found, numbers / 10_000 + offset, atol=1e-3):
+            return f"{words} it is far below 0. What does the rule do first?"
+        return f"{words} it returned values from {np.min(found):.4g} to {np.max(found):.4g}."
+    return ""
+
+
+@exercise("12/offset", "a dictionary with the offset of each delivery", dict)
+def offset(answer: dict[str, float], folder: Path) -> Finding:
+    """Compare the two deliveries by their darkest ground."""
+    names = {path.parent.parent.name for path in _images(folder)}
+    if {*answer} != names:
+        return f"it wants an offset for each of {', '.join(sorted(names))}."
+    if any(isinstance(value, type(...)) for value in answer.values()):
+        return "one of the offsets is still open."
+    if set(answer.values()) - {0, -1_000}:
+        return "ESA's rule knows two offsets."
+    low = {}
+    for name in names:
+        darkest = []
+        for path in _images(Path(folder) / name):
+            with open_raster(path) as file:
+                pixels = file.read()
+            darkest.append(np.percentile(pixels[:, (pixels > 0).any(axis=0)], 1))
+        low[name] = (np.median(darkest) + answer[name]) / 10_000
+    if min(low.values()) < -0.02:
+        return "one delivery would have reflectance far below 0."
+    if max(low.values()) - min(low.values()) > 0.05:
+        return "the darkest ground of one delivery would be much brighter than that of the other."
+    return ""
+
+
+@exercise("12/outside", "a function of distances and a limit that returns a share", Callable)
+def outside(answer: Callable) -> Finding:
+    """Try a layer with and without pixels that have no data."""
+    layer = np.array([[10, 90, 110], [255, 250, 100]], np.uint8)
+    found = ask_number("For distances of which 2 of 5 lie beyond 100", answer, layer.copy(), 100)
+    if abs(found - 0.4) < 1e-6:
+        whole = np.array([[10, 90], [110, 20]], np.uint8)
+        other = ask_number("Where every pixel has data", answer, whole, 100)
+        return "" if abs(other - 0.25) < 1e-6 else "it is off where every pixel has data."
+    slips = {
+        0.5: "it counts ground that nobody saw as outside: 255 is no distance.",
+        2 / 6: "it divides by all pixels, also by those without data.",
+        0.6: "it counts the other side, or what lies just at the limit.",
+        2.0: "it returned a number of pixels. A share is wanted.",
+    }
+    for value, words in slips.items():
+        if abs(found - value) < 1e-6:
+            return words
+    return f"for distances of which 2 of 5 lie beyond the limit it returned {found:.3g}."
+
+
+@exercise("12/other_scale", "a function of two arrays of means: True or False", Callable)
+def other_scale(answer: Callable) -> Finding:
+    """Try the same scale, larger and smaller numbers, and one odd band."""
+    trained = np.array([0.06, 0.08, 0.09, 0.25, 0.20, 0.12])
+    cases = [
+        ("the same ground", trained * 1.3, False),
+        ("numbers 39 times as large", trained * 39, True),
+        ("numbers 39 times as small", trained / 39, True),
+        ("one band of six that differs", trained * [1, 1, 1, 1, 1, 30], False),
+    ]
+    for words, found, right in cases:
+        said = ask(f"For {words}", answer, trained.copy(), found)
+        if not isinstance(said, bool | np.bool_):
+            return f"For {words} it returned {said!r}, neither True nor False."
+        if bool(said) != right:
+            return f"For {words} it says {bool(said)}."
+    return ""
