@@ -7,10 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.maps.page import write_page
+from geopeft_nb.maps.layers import warp
+from geopeft_nb.maps.page import SIDES, write_page
 from geopeft_nb.maps.views import Views
-from geopeft_nb.pictures.show import bundle, escaped, png, visible
+from geopeft_nb.pictures.show import bundle, data_address, escaped, png, visible
 from geopeft_nb.writing import written_beside
 
 if TYPE_CHECKING:
@@ -63,6 +66,39 @@ class Map(Views):
         with written_beside(target) as file:
             file.write_bytes(content)
         return target
+
+    def leafmap(self, **options: Any) -> Any:  # noqa: ANN401 (leafmap is imported only here)
+        """Lay everything on a map of leafmap, where its tools and other layers can join.
+
+        Args:
+            **options: Of `leafmap.Map`, such as ``basemap=``, which is asked of the network.
+
+        Returns:
+            A `leafmap.Map` with one overlay for each layer of each view.
+
+        Raises:
+            ValueError: Ground without coordinates.
+        """
+        from ipyleaflet import ImageOverlay
+        from leafmap.leafmap import Map as LeafMap
+        from PIL import Image
+        from rasterio.warp import transform_bounds
+
+        shown = LeafMap(**options)
+        for view in self.views:
+            if view.grid.crs is None:
+                raise GeopeftError(f"{view.heading}: without coordinates it lies on no map.")
+            for layer in view.layers:
+                bands, box = warp(layer.painted().transpose(2, 0, 1), view.grid, 0, SIDES[0])
+                edges = (box[0], -box[3], box[2], -box[1])
+                west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *edges)
+                picture = Image.fromarray(np.ascontiguousarray(bands.transpose(1, 2, 0)))
+                shown.add(ImageOverlay(
+                    url=data_address(picture, "png"), bounds=((south, west), (north, east)),
+                    name=escaped(f"{view.name}: {layer.name}"),  # a control shows it as HTML
+                ))  # fmt: skip
+                shown.fit_bounds([[south, west], [north, east]])
+        return shown
 
     def __repr__(self) -> str:
         """Say what the figure shows, in words, also for those who cannot see it."""

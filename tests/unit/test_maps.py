@@ -418,6 +418,22 @@ def test_two_methods_are_swiped_and_other_ground_is_refused(mapped: Callable[...
         gp.map_scene("lora")
 
 
+def test_a_scene_lies_where_it_is_on_a_map_of_leafmap(mapped: Callable[..., Scene]) -> None:
+    from rasterio.warp import transform_bounds
+
+    scene = mapped()
+    added = gp.map_scene({"<b>one": scene}).leafmap().layers[-3:]
+    assert [layer.name.split(": ")[1][:11] for layer in added] == [
+        "Class", "Probability", "Distance fr",
+    ]  # fmt: skip
+    assert not any("<" in layer.name for layer in added)
+    with rasterio.open(scene.path) as file:
+        west, south, east, north = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    for layer in added:
+        # to a pixel of the thinned picture
+        assert np.allclose(layer.bounds, ((south, west), (north, east)), atol=2e-4)
+
+
 def test_a_scene_becomes_one_file_that_needs_nothing_else(
     mapped: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

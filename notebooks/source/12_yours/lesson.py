@@ -404,6 +404,7 @@ gp.quiz("12")
 # - Set `data` to a folder of yours in the parameters, and answer what it asks. `help(gp.load_data)` shows how to name files by a pattern.
 # - Leave `nodata=0` out, or give both deliveries the same offset, and see what you are told, and what the score at home says.
 # - Map your scene with two methods and swipe between them: `gp.map_scene({"LoRA": one, "probe": other})`.
+# - Lay the map over a basemap of your choice: `gp.map_scene(result).leafmap(basemap="Esri.WorldImagery")`.
 #
 # ## How this differs at full scale
 # - **A Sentinel-2 tile** has 10,980 × 10,980 pixels. `predict_scene` reads it window by window, goes on where it was killed, and writes a cloud-optimised GeoTIFF that maps show by its overviews.
