@@ -218,8 +218,8 @@ for (region, sample), pair in zip(shown.items(), panels.reshape(-1, 2), strict=T
     rgb = sample["image"][[chips.bands.index(name) for name in ("RED", "GREEN", "BLUE")]]
     pair[0].imshow((rgb.movedim(0, -1) / 0.3).clip(0, 1) ** 0.7)
     pair[1].imshow(sample["mask"], cmap="cividis", vmin=-1, vmax=1)
-    pair[0].set(title=f"{region}: mean {float(sample['image'].mean()):.3f}", xticks=[], yticks=[])
-    pair[1].set(title="mask", xticks=[], yticks=[])
+    pair[0].set(title=f"{region}: image", xticks=[], yticks=[])
+    pair[1].set(title="mask, dark: no label", xticks=[], yticks=[])
 gp.show(figure, alt="A chip of each delivery in true colour, with its mask.")
 
 # %% [markdown]
@@ -249,7 +249,7 @@ image, truth, lies = mosaic(away)
 scene = out / "scene.tif"
 write(scene, np.round(image * 10_000).astype(np.uint16), lies)
 result = gp.predict_scene(
-    run, scene, out / "map.tif", band_names=BANDS, scale=10_000, offset=0, nodata=0
+    run, scene, out / "lakes.tif", band_names=BANDS, scale=10_000, offset=0, nodata=0
 )
 result
 
@@ -326,10 +326,10 @@ words = ", ".join(f"{share:.1%} wrong {name}" for name, share in errors.items())
 gp.show(figure, alt=f"The scene, its wrong pixels, and what is unlike training: {words}.")
 
 # %% [markdown]
-# The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right. What did it see here that training never showed, and what did it miss?
+# (White in the middle: clouds, where nobody could tell.) The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right. What did it see here that training never showed, and what did it miss?
 #
 # ## 4 · Keep it
-# What `save_adapter` writes is a few hundred kilobytes: adapter, decoder, and all that says how to use them. `gp.load_model` needs nothing else. To be sure, do it where none of your variables exist, in a process of its own.
+# What `save_adapter` writes is some 1.5 MB here: adapter, decoder, and all that says how to use them. `gp.load_model` needs nothing else. To be sure, do it where none of your variables exist, in a process of its own.
 
 # %%
 gp.save_adapter(run, out / "water_model")
