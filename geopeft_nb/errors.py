@@ -6,28 +6,24 @@ import difflib
 import functools
 import inspect
 import math
-import os
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from functools import partial
 from numbers import Real
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Words of other libraries -> ours, where the spelling does not lead there.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "accumulate_grad_batches": ("accumulate",), "alpha": ("lora_alpha",), "bs": ("batch_size",),
-    "dropout": ("lora_dropout", "vera_dropout"), "gpu": ("cuda",),
-    "gradient_checkpointing": ("checkpoint",), "head": ("decoder",),
-    "accelerator": ("device",), "ckpt_path": ("resume",),
-    "learning_rate": ("lr",), "lora_alpha": ("alpha",),
-    "lora_dropout": ("dropout",), "max_epochs": ("epochs",), "num_epochs": ("epochs",),
-    "num_frames": ("frames",), "pretrained": ("weights",), "rank": ("r",),
-    "block_size": ("oft_block_size",), "targets": ("target_modules",),
-    "train_batch_size": ("batch_size",), "weight": ("weights",),
+SYNONYMS = {
+    "accelerator": "device", "accumulate_grad_batches": "accumulate", "alpha": "lora_alpha",
+    "block_size": "oft_block_size", "bs": "batch_size", "ckpt_path": "resume",
+    "dropout": "lora_dropout vera_dropout", "gpu": "cuda", "gradient_checkpointing": "checkpoint",
+    "head": "decoder", "learning_rate": "lr", "lora_alpha": "alpha", "lora_dropout": "dropout",
+    "max_epochs": "epochs", "num_epochs": "epochs", "num_frames": "frames", "pretrained": "weights",
+    "rank": "r", "targets": "target_modules", "train_batch_size": "batch_size", "weight": "weights",
 }  # fmt: skip
 
 
@@ -46,7 +42,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     word = str(name).lower()
     # Of three letters one other makes another word: "cpu" is not what "tpu" meant.
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6 if len(word) > 3 else 0.7)
-    meant = [other for other in (*SYNONYMS.get(word, ()), *near) if other in names]
+    meant = [other for other in (*SYNONYMS.get(word, "").split(), *near) if other in names]
     return f" Did you mean {names[meant[0]]!r}?" if meant else ""
 
 
@@ -122,45 +118,22 @@ def _is_number(name: str, value: Any, whole: bool = False) -> bool:  # noqa: ANN
 
 def _is_path(value: Any) -> bool:  # noqa: ANN401
     try:
-        raw = b"\0" if isinstance(value, bytes) else os.fsencode(value)
-    except (TypeError, UnicodeError):
-        return False
-    # So long are names in a folder, and paths, at most.
-    return len(raw) <= 4_096 and bool(re.fullmatch(rb"[^/\0]{,255}(/[^/\0]{,255})*", raw))
+        Path(value).lstat()
+    except (OSError, TypeError, ValueError) as error:  # too long, or no text; or nothing is there
+        return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+    return True
 
 
-def _are(name: str, values: Any, *kinds: str) -> bool:  # noqa: ANN401
-    listed = isinstance(values, Collection) and not isinstance(values, str | bytes | Mapping | Set)
-    return listed and all(_fits(name, value, kinds[0]) for value in values)
-
-
-def _has(attribute: str) -> Callable[..., bool]:
-    return lambda _, value: hasattr(value, attribute)
-
-
-#: Word of an annotation -> what such values are called, and whether one is such.
-KINDS: dict[str, tuple[str, Callable[..., bool]]] = {
-    "None": ("None", lambda _, value: value is None),
-    "bool": ("True or False", lambda _, value: isinstance(value, bool)),
-    "int": ("whole numbers", partial(_is_number, whole=True)),
-    "float": ("numbers", _is_number),
-    "str": ("texts", lambda _, value: (
-        isinstance(value, str) and len(value) <= 4_096 and "\0" not in value)),
-    "path": ("paths", lambda _, value: _is_path(value)),
-    "Sequence": ("lists", _are), "list": ("lists", _are),
-    "tuple": ("", lambda name, value, *kinds: (
-        _are(name, value, *kinds) and len(value) == len(kinds))),
-    "Mapping": ("dictionaries", lambda name, value, *kinds: (
-        isinstance(value, Mapping) and _are(name, [*value], kinds[0])
-        and _are(name, [*value.values()], kinds[1]))),
-    "Backbone": ("backbones that load_backbone returned", _has("patch_size")),
-    "GeoData": ("data that load_data returned", _has("holdout")),
-    "PeftConfig": ("configs of peft", _has("peft_type")),
-    "Report": ("reports that evaluate returned", _has("table")),
-    "Run": ("runs that fit returned", _has("model")),
-    "RunOrModel": ("runs of fit or models", _has("predict")),
-    "Scene": ("results that predict_scene returned", _has("applicability")),
-    "SegmentationModel": ("models that build_model returned", _has("method_options")),
+#: Word of an annotation -> what messages call it.
+WORDS = {
+    "bool": "True or False", "int": "whole numbers", "float": "numbers", "str": "texts",
+    "path": "paths", "Sequence": "lists", "list": "lists", "Mapping": "dictionaries",
+}  # fmt: skip
+#: Class in an annotation -> an attribute by which its objects are known.
+CLASSES = {
+    "Backbone": "patch_size", "GeoData": "holdout", "PeftConfig": "peft_type", "Report": "table",
+    "Run": "model", "RunOrModel": "predict", "Scene": "applicability",
+    "SegmentationModel": "method_options",
 }  # fmt: skip
 
 
@@ -168,7 +141,7 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, object]) -> N
     """Refuse values of another kind than their annotations say, or of an absurd size.
 
     The one place for it: for the arguments of all public functions, and for the options of data
-    sets, decoders and methods. What is annotated in words that `KINDS` lacks passes.
+    sets, decoders and methods. What is annotated in words that `WORDS` and `CLASSES` lack passes.
 
     Args:
         values: Argument -> what was given.
@@ -184,16 +157,33 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, object]) -> N
             raise _unfit(name, value, kind)
 
 
-def _fits(name: str, value: object, kind: str) -> bool:
+def _fits(name: str, value: Any, kind: str) -> bool:  # noqa: ANN401
     """Tell whether a value is what an annotation such as "Mapping[str, Run]" says."""
     outer, _, inner = kind.removesuffix("]").partition("[")
-    return outer not in KINDS or KINDS[outer][1](name, value, *filter(None, inner.split(", ")))
+    kinds = inner.split(", ")
+    if outer in CLASSES:
+        return hasattr(value, CLASSES[outer])
+    if outer in ("int", "float"):
+        return _is_number(name, value, outer == "int")
+    if outer in ("Sequence", "list", "tuple"):
+        if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping | Set):
+            return False
+        right = outer != "tuple" or len(value) == len(kinds)
+        return right and all(_fits(name, one, kinds[0]) for one in value)
+    if outer == "Mapping":
+        return isinstance(value, Mapping) and all(
+            _fits(name, key, kinds[0]) and _fits(name, one, kinds[1]) for key, one in value.items()
+        )
+    if outer == "str":
+        return isinstance(value, str) and len(value) <= 4_096 and "\0" not in value
+    plain = {"None": value is None, "bool": isinstance(value, bool)}
+    return _is_path(value) if outer == "path" else plain.get(outer, True)
 
 
 def _unfit(name: str, value: object, kind: str) -> GeopeftError:
     low, high = _bounds(name, "int" in kind)
     kind = re.sub(r"tuple\[(\w+).*\]", lambda pair: f"{pair[0].count(',') + 1} {pair[1]}", kind)
-    called = re.sub(r"\w+", lambda word: KINDS[word[0]][0] if word[0] in KINDS else word[0], kind)
+    called = re.sub(r"\w+", lambda word: WORDS.get(word[0], word[0]), kind)
     span = ("numbers", f"numbers from {low:,} to {high:,}")
     for sign, word in (("[", " of "), (", ", " and "), (" | ", " or "), ("]", ""), span):
         called = called.replace(sign, word)

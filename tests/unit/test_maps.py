@@ -330,10 +330,10 @@ def test_shipped_outlines_surround_the_shipped_scenes() -> None:
     ("arguments", "message"),
     [
         ({"run_or_runs": []}, "at least one run of fit"),
-        ({"run_or_runs": ["lora"]}, "takes runs of fit or models.* got .*lora"),
-        ({"data": "scenes"}, "data takes data that load_data returned, got 'scenes'"),
+        ({"run_or_runs": ["lora"]}, "takes RunOrModel.* got .*lora"),
+        ({"data": "scenes"}, "data takes GeoData, got 'scenes'"),
         ({"regions": "lakes"}, r"regions takes lists of texts, got 'lakes'"),
-        ({"run_or_runs": "lora"}, "takes runs of fit or models.* got .*lora"),
+        ({"run_or_runs": "lora"}, "takes RunOrModel.* got .*lora"),
         ({"run_or_runs": Predicts(classes=3)}, "built for the classes .*'ice'"),
         ({"regions": ["lake"]}, "Did you mean 'lakes'"),
         ({"data": replace(make_data(), regions=("coast", "cliffs"))}, "'cliffs' has no chips"),
@@ -414,7 +414,7 @@ def test_two_methods_are_swiped_and_other_ground_is_refused(mapped: Callable[...
             gp.map_scene([one, wrong])
     with pytest.raises(gp.GeopeftError, match="at least one result of predict_scene"):
         gp.map_scene([])
-    with pytest.raises(gp.GeopeftError, match=r"takes results that predict_scene returned.*lora"):
+    with pytest.raises(gp.GeopeftError, match=r"takes Scene.*lora"):
         gp.map_scene("lora")
 
 

@@ -63,9 +63,9 @@ def test_one_backbone_serves_one_model(data: GeoData) -> None:
 
 
 def test_objects_of_another_kind_are_named(data: GeoData) -> None:
-    with pytest.raises(ValueError, match="takes models that build_model returned, got 'gp'"):
+    with pytest.raises(ValueError, match="takes SegmentationModel, got 'gp'"):
         gp.attach("gp", "lora")
-    with pytest.raises(ValueError, match="takes data that load_data returned, got 'scen"):
+    with pytest.raises(ValueError, match="takes GeoData, got 'scen"):
         gp.build_model(gp.load_backbone("geopeft_tiny"), "scenes")
     with pytest.raises(ValueError, match="got a ChipDataset"):
         gp.fit(build(data, "lora"), data.train)

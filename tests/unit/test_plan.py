@@ -359,7 +359,7 @@ def test_what_cannot_be_planned_is_refused(
 def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     backbone = gp.load_backbone("geopeft_tiny", None, bands=data.bands)
     model = gp.build_model(backbone, data)
-    with pytest.raises(ValueError, match="models that build_model returned"):
+    with pytest.raises(ValueError, match="model takes SegmentationModel"):
         gp.memory_plan(backbone)
     for unfit in (model, gp.merge(gp.attach(model, "lora"))):
         with pytest.raises(ValueError, match="Nothing that trains is attached"):
