@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -11,10 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
-from typing import Any, BinaryIO
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import check_space
+from geopeft_nb.writing import held
 
 #: An archive holds at most so many times its own bytes, and these besides.
 SWELLS, BESIDES = 200, 64_000_000
@@ -38,29 +39,24 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
             or the file is no archive, damaged, cut off, or swells beyond measure.
         NotWrittenError: The disk has too little room.
     """
-    from filelock import FileLock
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.partial")
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    with held(folder, timeout=-1):
         if folder.is_dir():
             return folder
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir()
-        try:
-            most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
-            unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
-            unpack(parts, partial, wanted, most)
-            return partial.rename(folder)
-        except GeopeftError:
-            raise
-        except Exception as error:  # what is not an archive can make any of them
-            raise GeopeftError(
-                f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Free some "
-                "space if the disk is full; else delete the file, so that it is fetched again."
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with TemporaryDirectory(prefix=f".new-{folder.name}-", dir=folder.parent) as made:
+            partial = Path(made) / "files"
+            partial.mkdir()
+            try:
+                most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
+                unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
+                unpack(parts, partial, wanted, most)
+                return partial.rename(folder)
+            except GeopeftError:
+                raise
+            except Exception as error:  # what is not an archive can make any of them
+                raise GeopeftError(
+                    f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Free space "
+                    "if the disk is full; else delete the file, so that it is fetched again."
+                ) from error
 
 
 def _chooser(wanted: Callable[[str], bool]) -> Callable[[str, bool], bool]:
@@ -118,30 +114,27 @@ def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], m
         start = files[0].peek(6)
         # tarfile itself would not see where what it is compressed in is cut off.
         found = [kind for mark, kind in kinds.items() if start.startswith(mark)]
-        joined = _Joined(files)
-        content: Any = _Content(found[0].open(joined) if found else joined, most)
+        content: Any = _Content(files, most)
+        content = _Content([found[0].open(content)], most) if found else content
         with tarfile.open(fileobj=content, mode="r|", tarinfo=_Header) as packed:
             packed.extractall(folder, filter=check)
-            # A tar ends with two blocks of zeros, of which tarfile has read the first, and what
-            # it is compressed in with a checksum.
+            # Behind what tarfile takes for the end, if only for a damaged header, there have to be
+            # zeros, a block at least; and what it is compressed in ends with a checksum.
             end: Any = packed.fileobj
-            if end.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            whole = len(rest := end.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE
+            while rest:
+                whole = whole and not any(rest)
+                rest = end.read(HEADER)
+            if not whole:
                 raise tarfile.ReadError("its end is missing")
-            while content.read(HEADER):
-                pass
 
 
 class _Header(tarfile.TarInfo):
-    """A header that, where it is damaged or missing, is not taken for the end of the archive."""
+    """A header that takes little memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error}, where a header should be") from error
+        header = super().frombuf(buf, encoding, errors)
         if header.size > HEADER and not header.isfile():
             raise tarfile.ReadError(f"a header has {header.size:,} bytes")
         return header
@@ -149,24 +142,14 @@ class _Header(tarfile.TarInfo):
 
 @dataclass
 class _Content:
-    """Reads a tar as far as it may swell."""
+    """Reads files one after the other as if they were one, as far as that may swell."""
 
-    file: Any  # what only has to be readable
+    files: Sequence[Any]
     left: int
 
     def read(self, size: int) -> bytes:
-        content = self.file.read(size)
+        content: bytes = next(filter(None, (file.read(size) for file in self.files)), b"")
         self.left -= len(content)
         if self.left < 0:
             raise tarfile.ReadError("it holds too many bytes for its size")
         return content
-
-
-@dataclass
-class _Joined:
-    """Reads files one after the other as if they were one."""
-
-    files: Sequence[BinaryIO]
-
-    def read(self, size: int) -> bytes:
-        return next(filter(None, (file.read(size) for file in self.files)), b"")

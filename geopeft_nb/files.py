@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -52,11 +53,6 @@ class FileEntry:
     url: str = ""
     licence: str = ""
     md5: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The file's own name, without folders."""
-        return self.path.rsplit("/", 1)[-1]
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -202,7 +198,7 @@ def _download(entry: FileEntry, download: bool) -> Path:
         why = "download=False" if entry.url else "it has no address to download it from"
         raise FileNotFoundError(_missing(entry, why))
     if "-NC" in entry.licence.upper():
-        message = f"{entry.name} is not for commercial use: {entry.licence}."
+        message = f"{entry.path} is not for commercial use: {entry.licence}."
         warnings.warn(message, stacklevel=7)  # the line that calls gp.load_backbone
     from requests import RequestException
 
@@ -223,7 +219,7 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     Args:
         entries: What is wanted.
         what: What they are together, for messages.
-        download: False refuses to download, and says how many are missing.
+        download: False refuses to download.
 
     Returns:
         Their paths, in order.
@@ -238,15 +234,10 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     from tqdm.auto import tqdm
 
     missing = [entry for entry in entries if find_file(entry) is None]
-    if missing and not download:
-        raise FileNotFoundError(
-            f"{len(missing)} of the {len(entries)} files of {what} are not on this machine, "
-            f"{missing[0].path!r} among them, and download=False. {_looked()}"
-        )
-    if missing:
+    if missing and download:
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
     with ThreadPoolExecutor(4) as pool:
-        arriving = pool.map(fetch, entries)
+        arriving = pool.map(partial(fetch, download=download), entries)
         return list(tqdm(arriving, what, len(entries), disable=len(missing) <= 8))
 
 
@@ -262,7 +253,7 @@ def _from_hub(entry: FileEntry) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
     needed = size_on_hub(entry) or entry.size or 0
-    check_space(Path(constants.HF_HUB_CACHE), needed, entry.name, "set HF_HOME to a larger disk")
+    check_space(Path(constants.HF_HUB_CACHE), needed, entry.path)
     path = Path(hf_hub_download(**entry.hub))
     try:
         return check_file(path, entry)
@@ -282,7 +273,7 @@ def _from_url(entry: FileEntry) -> Path:
     get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks=hooks)
     with held(target, timeout=-1):
         if not target.is_file():
-            check_space(target.parent, entry.size or 0, entry.name)
+            check_space(target.parent, entry.size or 0, entry.path)
             with written_beside(target) as partial:
                 get(entry.url, str(partial), None)
                 check_file(partial, entry)
@@ -306,19 +297,13 @@ def _check_https(url: str) -> None:
         raise InvalidSchema(f"{url} is not an https address")
 
 
-def check_space(
-    folder: Path,
-    needed: int,
-    what: str,
-    remedy: str = "set GEOPEFT_CACHE to a folder on a larger disk",
-) -> None:
+def check_space(folder: Path, needed: int, what: str) -> None:
     """Refuse what would fill the disk, before any of it is written.
 
     Args:
         folder: A folder on the disk in question; it is made if need be.
         needed: Bytes that will be written.
         what: What they are, for the message.
-        remedy: What to do besides making room, for the message.
 
     Raises:
         NotWrittenError: Fewer are free.
@@ -328,7 +313,8 @@ def check_space(
     if free < needed + SPARE:
         raise NotWrittenError(
             f"{what} takes {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free "
-            f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or {remedy}",
+            f"({SPARE / 1e6:.0f} MB stay in reserve). Free some space, or choose a folder on a "
+            "larger disk (GEOPEFT_CACHE, and HF_HOME for the hub's files)."
         )
 
 

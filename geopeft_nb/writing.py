@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from glob import escape
 from pathlib import Path
 from shutil import rmtree
@@ -37,7 +36,7 @@ def written_beside(path: Path) -> Iterator[Path]:
         NotWrittenError: The disk is full, or whatever else keeps it from being written; the file
             is what it was.
     """
-    with _refusals(path):
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".new-{path.name}-", dir=path.parent) as folder:
             yield Path(folder) / path.name
@@ -65,7 +64,7 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         NotWrittenError: As `written_beside`; all files are what they were.
         GeopeftError: Another process is writing there.
     """
-    with held(folder), _refusals(folder):
+    with held(folder), refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _settle(folder, names)
         for left in folder.glob(".new-*"):  # by who was killed
@@ -106,7 +105,7 @@ def _settle(folder: Path, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
     """Say in one kind of error what libraries say in many when something cannot be written."""
     try:
         yield
@@ -142,11 +141,11 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
         timeout: Seconds to wait for another process that has it; -1 waits as long as it takes.
 
     Raises:
-        GeopeftError: Another process has it; the message says which, where and since when.
+        GeopeftError: Another process has it; the message says which and where.
     """
     file, holder = path.with_name(f".{path.name}.lock"), ""
     lock = FileLock(file, is_singleton=True)
-    with _refusals(path):
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout)
@@ -159,9 +158,8 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
                 "name another place."
             ) from None
     try:
-        since = f"since {datetime.now():%Y-%m-%d %H:%M:%S}"
         with suppress(OSError):  # a full disk: it is locked without a name
-            file.write_text(f"process {os.getpid()} on {platform.node()} {since}", "utf-8")
+            file.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
         for left in path.parent.glob(f".new-{escape(path.name)}-*"):  # by who was killed
             rmtree(left, ignore_errors=True)
         yield

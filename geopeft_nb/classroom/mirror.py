@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.needs import NO_FILES, published_files
@@ -59,7 +60,7 @@ def fill(
     }
     needed, known = _bytes([entry for entries in todo.values() for entry in entries])
     if not only_list:
-        check_space(dest, needed, "The mirror", "choose a folder on a larger disk")
+        check_space(dest, needed, "The mirror")
     print(f"{'' if known else 'at least '}{needed / 1e6:,.0f} MB to copy to {dest}\n")
     print(_ROW.format("name", "lessons", "files", "MB", "state"))
     missing = {}
@@ -140,26 +141,22 @@ def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
 
     A folder that is there is taken for whole: a new one comes in one move.
     """
-    coming = dest / f".{name}"
     # Another process may have brought some since they were listed.
     files = [entry for entry in files if not _is_whole(dest / entry.path, entry)]
     for entry in files:
-        for folder in (*mirror_folders(), cache_folder(), dest, coming):
+        for folder in (*mirror_folders(), cache_folder(), dest):
             _refuse_links(folder, entry.path)
-    _refuse_links(dest, coming.name)
     for entry in files:
         (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
-    for entry, source in zip(files, fetch_many(files, name), strict=True):
-        copy, facts = coming / entry.path, replace(entry, size=source.stat().st_size)
-        if not _is_whole(copy, facts):
+    sources = fetch_many(files, name)
+    with TemporaryDirectory(prefix=".new-mirror-", dir=dest) as made:
+        for entry, source in zip(files, sources, strict=True):
+            copy = Path(made, entry.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            check_file(Path(shutil.copyfile(source, copy)), facts)
-    strays = {path for path in coming.rglob("*") if path.is_file()}
-    for path in strays - {coming / entry.path for entry in files}:  # of another version
-        path.unlink()
-    for entry in files:
-        for whole in (PurePath(entry.path).parts[0], entry.path):
-            if (coming / whole).exists() and not (dest / whole).exists():
-                (dest / whole).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(coming / whole, dest / whole)
-    shutil.rmtree(coming, ignore_errors=True)
+            shutil.copyfile(source, copy)
+            check_file(copy, replace(entry, size=source.stat().st_size))
+        for entry in files:
+            for whole in (PurePath(entry.path).parts[0], entry.path):
+                if (Path(made) / whole).exists() and not (dest / whole).exists():
+                    (dest / whole).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(Path(made) / whole, dest / whole)

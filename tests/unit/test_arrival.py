@@ -138,7 +138,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
 def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="download=False"):
         fetch(entry(server), download=False)
-    with pytest.raises(FileNotFoundError, match="1 of the 1 files of the set"):
+    with pytest.raises(FileNotFoundError, match=r"big\.bin.*download=False"):
         fetch_many([entry(server)], "the set", download=False)
     assert server.asked == 0
 
@@ -199,7 +199,7 @@ def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name:
     for archive in ("bad.tar", "bad.zip"):
         with pytest.raises(ValueError, match=r"cannot be extracted .*outside"):
             extract([tmp_path / archive], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", "out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", ".out.lock"}
 
 
 def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_hostile_archive_is_refused_in_words_and_leaves_nothing(
     (tmp_path / name).write_bytes(HOSTILE[name])
     with pytest.raises(GeopeftError, match=r"cannot be extracted|takes 1,000,000 MB"):
         extract([tmp_path / name], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {name, "out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".out.lock"}
 
 
 def test_parts_of_an_archive_are_read_as_one(tmp_path: Path) -> None:

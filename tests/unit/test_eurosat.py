@@ -100,7 +100,7 @@ def test_a_subset_is_downloaded_from_its_pinned_address(
     monkeypatch.setattr(common, "extract", lambda *_: root)
     gp.load_data("eurosat")
     gp.load_data("eurosat", subset="full")
-    assert [entry.name for entry in asked] == ["EuroSAT100.zip", "EuroSATallBands.zip"]
+    assert [Path(entry.path).name for entry in asked] == ["EuroSAT100.zip", "EuroSATallBands.zip"]
     assert all("/torchgeo/eurosat/resolve/1ce6f1bfb56db63fd91b" in entry.url for entry in asked)
 
 

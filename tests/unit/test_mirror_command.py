@@ -194,15 +194,8 @@ def test_a_disk_that_fills_up_leaves_no_piece(
     assert copy(dest) == 1
     assert not (dest / "chips").exists() and (dest / "toy/encoder.pt").is_file()
     assert "chips is missing: " in (shown := capsys.readouterr().err) and "No space" in shown
-    copied: list[str] = []
-
-    def go_on(source: Path, target: Path) -> Path:
-        copied.append(source.name)
-        return copyfile(source, target)
-
-    monkeypatch.setattr(shutil, "copyfile", go_on)
-    assert copy(dest) == 0
-    assert holds_all(dest) and "chip50.bin" in copied and len(copied) < len(CHIPS)
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    assert copy(dest) == 0 and holds_all(dest)
     assert {path.name for path in dest.iterdir()} == {".mirror.lock", "chips", "toy"}
 
 
@@ -210,8 +203,7 @@ LINKS = {
     "a chip": "source/chips/test/chip7.bin", "a folder": "source/chips/more",
     "a set": "source/chips", "weights": "source/toy/encoder.pt", "their folder": "source/toy",
     "a set there": "dest/chips", "a folder there": "dest/chips/test",
-    "weights there": "dest/toy/encoder.pt", "what comes": "dest/.chips",
-    "in what comes": "dest/.toy/toy",
+    "weights there": "dest/toy/encoder.pt",
 }  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def published(
         if card.weights.url:  # what ships must not be found first
             path = tmp_path / card.weights.path
         else:
-            path = tmp_path / "weights" / card.weights.name
+            path = tmp_path / "weights" / Path(card.weights.path).name
         original = gp.load_backbone(name, weights=None, seed=5)
         return original, FILES[card.family](original), path
 

@@ -165,8 +165,8 @@ def test_codes_colours_and_addresses_are_those_of_torchgeo() -> None:
     sums: dict[str, str] = {}
     for kind in ("s2", "maps", "metadata"):
         sums |= published.metadata_locs[kind]["files"]
-    entries = {entry.name: entry for entry in reben.mirror_files("reben_7k") if entry.name in sums}
-    assert len(entries) == len(sums) == 4
+    entries = {Path(entry.path).name: entry for entry in reben.mirror_files("reben_7k")}
+    assert len(sums) == 4
     for name, published_sum in sums.items():  # torchgeo 0.10 has sha256 for some, older ones md5
         ours = {32: entries[name].md5, 64: entries[name].sha256}[len(published_sum)]
         assert ours in (published_sum, None)

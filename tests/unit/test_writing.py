@@ -49,7 +49,7 @@ def test_who_holds_a_file_may_hold_it_again_and_others_are_told(tmp_path: Path) 
     with ThreadPoolExecutor(1) as other:
         with held(tmp_path / "a"), held(tmp_path / "a"):
             said = other.submit(ask).result()
-        assert re.search(rf"a is in use by process {os.getpid()} on .+ since 20\d\d-", said)
+        assert re.search(rf"a is in use by process {os.getpid()} on .+", said)
         (tmp_path / ".new-a-x1").mkdir()  # left by a process that was killed
         assert other.submit(ask).result() == ""
     assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
