@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from geopeft_nb.memory.frugal import RECIPES
 from geopeft_nb.memory.measure import device_memory, hand_back
-from geopeft_nb.memory.plan import COLUMNS, MemoryPlan, memory_plan
+from geopeft_nb.memory.plan import memory_plan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
 
@@ -51,13 +49,13 @@ def release(error: BaseException) -> str:
 def explain(
     said: str, model: SegmentationModel, size: int, settings: dict[str, Any], device: str
 ) -> OutOfMemory:
-    """Make the error to raise: the memory plan, and the next smaller way to train.
+    """Make the error to raise: the memory plan, and what to change.
 
     Args:
         said: What the failing operation said.
         model: The model, on the CPU.
         size: Chip side in pixels.
-        settings: Those of the run: batch_size, accumulate, precision and frugal.
+        settings: Those of the run: batch_size, precision and frugal among them.
         device: Where it was trained, as in `fit`.
 
     Returns:
@@ -69,45 +67,13 @@ def explain(
     memory = device_memory(place)
     limit = memory.get("total", memory["limit"])
 
-    def plan(batch_size: int, precision: str, frugal: Sequence[str], **_: object) -> MemoryPlan:
-        return memory_plan(model, batch_size, size, precision, frugal, place)
-
-    now = plan(**settings)
-    kept = " + ".join(f"{part} {in_bytes(getattr(now, part))}" for part in COLUMNS)
-    advice = (
-        "No smaller batch and no recipe helps enough. Use smaller chips, a method that trains less "
-        "(gp.list_methods()) or a smaller backbone (gp.list_backbones())."
+    plan = memory_plan(
+        model, settings["batch_size"], size, settings["precision"], settings["frugal"], place
     )
-    for way in smaller(model, settings):
-        less = plan(**way)
-        if less.total < now.total and less.fits(limit):
-            advice = f"Try {_call(**way)}: planned {in_bytes(less.total)}."
-            break
     return OutOfMemory(
-        f"Memory ran out on {place}, which has {in_bytes(limit)}: {said}\n"
-        f"Planned for {_call(**settings)} at {size} px: {in_bytes(now.total)} = {kept}. Workspace "
-        f"and other programs come on top.\n{advice}\n"
-        "The model is on the CPU, the rest is freed: fit can be called again."
+        f"Memory ran out on {place}, which has {in_bytes(limit)}: {said}\n{plan!r} Workspace and "
+        "other programs come on top.\nHalve batch_size and double accumulate, take "
+        "frugal='checkpoint' (see gp.list_recipes()), smaller chips or a smaller backbone: "
+        "gp.memory_widget(model) shows what fits. The model is on the CPU, the rest is freed: fit "
+        "can be called again."
     )
-
-
-def smaller(model: SegmentationModel, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield ways to train the same with less memory, from the one that costs least time on."""
-    size, frugal = settings["batch_size"], tuple(settings["frugal"])
-    chips = size * settings["accumulate"]
-    for recipe in (None, "checkpoint", "bf16"):
-        if recipe in frugal or (recipe and RECIPES[recipe].refuses(model)):
-            continue
-        frugal = (*frugal, recipe) if recipe else frugal
-        for halved in range(0 if recipe else 1, size.bit_length()):
-            less = {"batch_size": size >> halved, "accumulate": -(-chips // (size >> halved))}
-            yield {**settings, **less, "frugal": frugal}
-
-
-def _call(
-    batch_size: int, precision: str, frugal: Sequence[str], accumulate: int = 1, **_: object
-) -> str:
-    """Write settings as the call that has them."""
-    words = [f"batch_size={batch_size}", f"accumulate={accumulate}", f"precision={precision!r}"]
-    words += [f"frugal={list(frugal)}"] * bool(frugal)
-    return f"fit(..., {', '.join(word for word in words if word != 'accumulate=1')})"
