@@ -7,15 +7,12 @@ for each of the eight views in which augmentation may show a chip, and epochs st
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from mmap import mmap
+from tempfile import TemporaryFile
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -25,15 +22,11 @@ from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.datasets.augment import all_views, draw_views, turned
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.decoders.load import CARDS as DECODERS
-from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import cache_folder, check_space
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
-
-#: Share of the free memory, or of the free disk, that features may take.
-SHARE = 0.8
-#: Bytes that are written at once where a disk's room cannot be reserved.
-ZEROS = 1 << 24
+from geopeft_nb.writing import refusals
 
 #: What the frozen part gives: tokens or maps, each (B, ...), from which the trained part goes on.
 State = list[Tensor]
@@ -134,7 +127,7 @@ def why_not_split(model: SegmentationModel) -> str:
 
 
 class CachedFeatures(Dataset[dict[str, Any]]):
-    """Chips of which the frozen part of a model is computed once per view.
+    """Chips of which the frozen part of a model is computed once per view, and kept in files.
 
     As a data set it gives for each chip its index and its target, once `fill` has computed them;
     `look` turns a batch of these into the model's output.
@@ -144,18 +137,13 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         chips: All of one size.
         augment: Whether chips are shown in eight views, drawn as `turn_and_mirror` draws them; else
             as they are.
-        folder: Where to keep them in files, which lose their names at once; None keeps them in
-            memory.
 
     Attributes:
         nbytes: Bytes that they take, known after the first chip.
     """
 
-    def __init__(
-        self, model: SegmentationModel, chips: ChipDataset, augment: bool = True,
-        folder: Path | None = None,
-    ) -> None:  # fmt: skip
-        self.split, self.chips, self.augment, self.folder = Split(model), chips, augment, folder
+    def __init__(self, model: SegmentationModel, chips: ChipDataset, augment: bool = True) -> None:
+        self.split, self.chips, self.augment = Split(model), chips, augment
         self.size: tuple[int, int] = chips[0]["image"].shape[-2:]
         self.square = self.size[0] == self.size[1]
         self.views = all_views(self.square) if augment else all_views()[:1]
@@ -175,23 +163,34 @@ class CachedFeatures(Dataset[dict[str, Any]]):
     def fill(self) -> None:
         """Compute the features of all chips in all views.
 
+        They are written to files of the cache folder without a name, so that not even a killed
+        process leaves them behind, and mapped when whole: the system keeps in memory what has room.
+
         Raises:
-            ValueError: There is no room for them.
+            NotWrittenError: The disk has too little room for them.
         """
-        model = self.split.model
-        device = next(model.parameters()).device
-        for index in range(len(self)):
-            sample = self.chips[index]
-            self.targets.append(sample[TASKS[self.chips.task].target])
-            image = torch.stack([turned(sample["image"], view) for view in self.views]).to(device)
-            more = stack_metadata([sample] * len(image))
-            state = self.split.prefix(image, **{name: x.to(device) for name, x in more.items()})
-            if not self.store:
-                self.nbytes = len(self) * sum(part.nbytes for part in state)
-                self._check_room()
-                self.store = [self._room(part) for part in state]
-            for kept, part in zip(self.store, state, strict=True):
-                kept[index] = part.cpu()
+        device, folder = next(self.split.model.parameters()).device, cache_folder()
+        what = f"A cache of the features of {len(self)} chips in {len(self.views)} views"
+        with ExitStack() as stack:
+            for index in range(len(self)):
+                sample = self.chips[index]
+                self.targets.append(sample[TASKS[self.chips.task].target])
+                image = torch.stack([turned(sample["image"], view) for view in self.views])
+                more = stack_metadata([sample] * len(image))
+                more = {name: x.to(device) for name, x in more.items()}
+                state = self.split.prefix(image.to(device), **more)
+                if index == 0:
+                    self.nbytes = len(self) * sum(part.nbytes for part in state)
+                    check_space(folder, self.nbytes, what)
+                    files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in state]
+                with refusals(folder):
+                    for file, part in zip(files, state, strict=True):
+                        file.write(part.cpu().contiguous().view(torch.uint8).numpy())
+                        file.flush()
+            self.store = [
+                torch.frombuffer(mmap(file.fileno(), 0), dtype=x.dtype).view(len(self), *x.shape)
+                for file, x in zip(files, state, strict=True)
+            ]
 
     def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score a batch, each chip in a view that is drawn at random if they are augmented.
@@ -210,45 +209,3 @@ class CachedFeatures(Dataset[dict[str, Any]]):
         pairs = zip(batch["target"], drawn, strict=True)
         target = torch.stack([turned(one, view) for one, view in pairs])
         return self.split.suffix(state, self.size), target.to(device)
-
-    def _check_room(self) -> None:
-        if folder := self.folder:
-            folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free if folder else psutil.virtual_memory().available
-        if self.nbytes > SHARE * free:
-            raise GeopeftError(
-                f"The features of {len(self)} chips in {len(self.views)} views take "
-                f"{self.nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of {folder or 'memory'} are "
-                "free. Take fewer or smaller chips, 'cached_on_disk', a GEOPEFT_CACHE on a larger "
-                "disk, or leave the recipe out."
-            )
-
-    def _room(self, part: Tensor) -> Tensor:
-        """Return room for all chips, of which this is one."""
-        shape = (len(self), *part.shape)
-        if self.folder is None:
-            return torch.empty(shape, dtype=part.dtype)
-        # What is mapped outlives its name, so that not even a killed process leaves it behind; only
-        # Windows, where a mapped file cannot be deleted, keeps it until its folder is emptied.
-        with tempfile.TemporaryDirectory(
-            prefix="features_", dir=self.folder, ignore_cleanup_errors=True
-        ) as made:
-            path = Path(made) / "part"
-            try:
-                _reserve(path, part.nbytes * len(self))
-            except OSError as error:
-                raise GeopeftError(
-                    f"The features take {self.nbytes / 1e9:.1f} GB, and {self.folder} has not so "
-                    f"much room ({error}). Free some, or set GEOPEFT_CACHE to a larger disk."
-                ) from error
-            return torch.from_file(str(path), True, math.prod(shape), dtype=part.dtype).view(shape)
-
-
-def _reserve(path: Path, nbytes: int) -> None:
-    """Make a file that has its room on the disk: one that has not kills who writes to its map."""
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-        else:  # macOS and Windows
-            for start in range(0, nbytes, ZEROS):
-                file.write(bytes(min(ZEROS, nbytes - start)))

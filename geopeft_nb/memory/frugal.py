@@ -182,20 +182,12 @@ RECIPES = {
         ),
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
-            "once per chip and view", "memory for eight views of each chip", True, True,
-            lambda model, park: nullcontext("keeps features of the frozen part in memory"),
-            why_not_split,
-        ),
-        Recipe(
-            "cached_on_disk", "Cached features in a file", "as 'cached', but not in memory",
-            "disk for eight views of each chip", True, False,
+            "once per chip and view", "disk for eight views of each chip", True, True,
             lambda model, park: nullcontext("keeps features of the frozen part in a file"),
             why_not_split,
         ),
     ]
 }  # fmt: skip
-#: Of two that do the same only one can be taken.
-RIVALS = {"bf16": "8bit", "cached": "cached_on_disk"}
 
 
 def list_recipes() -> pd.DataFrame:
@@ -213,19 +205,18 @@ def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel)
         model: With a method attached.
 
     Raises:
-        ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` or both ways to cache at once, or a
-            recipe that does not suit the model; the message says why.
+        ValueError: An unknown name, ``"bf16"`` and ``"8bit"`` at once, or a recipe that does not
+            suit the model; the message says why.
     """
     names = {frugal} if isinstance(frugal, str) else {*(frugal or ())}
     for name in names:
         check_name("recipe", name, [*RECIPES, "all"])
-    for one, other in RIVALS.items():
-        if names >= {one, other}:
-            raise GeopeftError(f"frugal takes either {one!r} or {other!r}: choose one.")
+    if names >= {"bf16", "8bit"}:
+        raise GeopeftError("frugal takes either 'bf16' or '8bit': choose one.")
     chosen = []
     with ExitStack() as stack:
         for name, recipe in RECIPES.items():
-            in_all = "all" in names and recipe.in_all and RIVALS.get(name) not in names
+            in_all = "all" in names and recipe.in_all and not (name == "bf16" and "8bit" in names)
             reason = recipe.refuses(model) if name in names or in_all else "not wanted"
             if reason and name in names:
                 raise GeopeftError(reason)
@@ -242,8 +233,8 @@ def applied(
 ) -> Iterator[dict[str, str]]:
     """Let a model compute by recipes, and undo it at the end.
 
-    ``"cached"`` and ``"cached_on_disk"`` only say what they would keep: they are about epochs, not
-    steps, so `fit` does it with `CachedFeatures`.
+    ``"cached"`` only says what it would keep: it is about epochs, not steps, so `fit` does it with
+    `CachedFeatures`.
 
     Args:
         model: With a method attached. Its trained weights are trained as ever and stay.

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import cache_folder
 from geopeft_nb.inputs import collate
 from geopeft_nb.memory.features import CachedFeatures
 from geopeft_nb.memory.frugal import applied, chosen_recipes
@@ -348,12 +347,10 @@ def _loaders(
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
     parts: Any = (data.train, data.val)
-    if {"cached", "cached_on_disk"} & {*frugal}:
-        folder = cache_folder() if "cached_on_disk" in frugal else None
-        views = (task.augment, False)
-        parts = task.features = tuple(
-            CachedFeatures(task.model, part, augment, folder)
-            for part, augment in zip(parts, views, strict=True)
+    if "cached" in frugal:
+        parts = task.features = (
+            CachedFeatures(task.model, data.train, task.augment),
+            CachedFeatures(task.model, data.val, augment=False),
         )
     together = None if task.features else collate
     return [

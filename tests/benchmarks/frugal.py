@@ -66,7 +66,7 @@ class Row:
 
 FULL = "full fine-tuning"
 LATE = ("late", "recompute")
-CACHED = (*LATE, "cached_on_disk")
+CACHED = (*LATE, "cached")
 ROWS = {
     FULL: Row("full"),
     "full, checkpoint": Row("full", ("checkpoint",)),
@@ -75,17 +75,17 @@ ROWS = {
     "LoRA, recompute": Row("lora", ("recompute",)),
     "LoRA, checkpoint": Row("lora", ("checkpoint",)),
     "LoRA, late, recompute": Row("lora", LATE),
-    "LoRA, late, recompute, cached_on_disk": Row("lora", CACHED),
+    "LoRA, late, recompute, cached": Row("lora", CACHED),
     "LoRA in bf16, recompute": Row("lora", ("recompute",), "bf16"),
     "LoRA in bf16, checkpoint": Row("lora", ("checkpoint",), "bf16"),
-    "LoRA in bf16, late, recompute, cached_on_disk": Row("lora", CACHED, "bf16"),
+    "LoRA in bf16, late, recompute, cached": Row("lora", CACHED, "bf16"),
     "LoRA in bf16, all": Row("lora", ("all",), "bf16"),
-    "linear probe, cached_on_disk": Row("linear_probe", ("cached_on_disk",)),
-    "linear probe in bf16, cached_on_disk": Row("linear_probe", ("cached_on_disk",), "bf16"),
+    "linear probe, cached": Row("linear_probe", ("cached",)),
+    "linear probe in bf16, cached": Row("linear_probe", ("cached",), "bf16"),
 }
 #: Of each family the quickest row that trains the same weights.
 SEARCHED = (
-    Row("full"), Row("lora"), Row("lora", CACHED), Row("linear_probe", ("cached_on_disk",)),
+    Row("full"), Row("lora"), Row("lora", CACHED), Row("linear_probe", ("cached",)),
 )  # fmt: skip
 
 

@@ -194,8 +194,6 @@ def test_all_takes_what_suits_the_method(data: GeoData) -> None:
     assert chosen_recipes("all", build(data, "linear_probe")) == ("bf16", "checkpoint", "cached")
     assert chosen_recipes("all", build(data, "full", "unet")) == ("checkpoint",)
     assert chosen_recipes(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
-    on_disk = chosen_recipes(["cached_on_disk", "all"], build(data, "linear_probe"))
-    assert on_disk == ("bf16", "checkpoint", "cached_on_disk")
 
 
 def test_all_recipes_together_keep_less_than_each_alone(data: GeoData, batch: tuple) -> None:
@@ -215,9 +213,8 @@ def test_names_are_checked(data: GeoData) -> None:
     assert chosen_recipes(["checkpoint", "late"], model) == ("late", "checkpoint")
     with pytest.raises(ValueError, match="Did you mean 'checkpoint'"):
         chosen_recipes("checkpiont", model)
-    for rivals in (["bf16", "8bit"], ["late", "cached", "cached_on_disk"]):
-        with pytest.raises(ValueError, match="choose one"):
-            chosen_recipes(rivals, model)
+    with pytest.raises(ValueError, match="choose one"):
+        chosen_recipes(["bf16", "8bit"], model)
 
 
 def test_the_table_lists_every_recipe() -> None:

@@ -618,7 +618,7 @@ gp.show(
 # %% [markdown]
 # It depends neither on the prefix nor on the rest: after as many epochs as there are views both are even, and from the next one on the cache is ahead. (Measured runs can be off, short ones by a lot: the first epoch also makes room for the cache. The validation chips have one view only and pay from the second epoch on; filling the cache goes chip by chip; and other work on the computer gets mixed in.) In the paper's protocol, with tens of epochs and a search for the learning rate besides, that is little. In a quick try it is too much.
 #
-# And the bytes of the cache? They are not on the device that trains, but they are somewhere: in the computer's memory, or with `"cached_on_disk"` on its disk.
+# And the bytes of the cache? They are not on the device that trains, but they are somewhere: on the computer's disk, in a file that its memory holds as far as there is room.
 
 # %%
 network = build(method)
