@@ -182,7 +182,9 @@ class CachedFeatures(Dataset[dict[str, Any]]):
                 if index == 0:
                     self.nbytes = len(self) * sum(part.nbytes for part in state)
                     check_space(folder, self.nbytes, what)
-                    files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in state]
+                    files: list[Any] = [
+                        stack.enter_context(TemporaryFile(dir=folder)) for _ in state
+                    ]
                 with refusals(folder):
                     for file, part in zip(files, state, strict=True):
                         file.write(part.cpu().contiguous().view(torch.uint8).numpy())
