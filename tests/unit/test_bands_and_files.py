@@ -165,7 +165,7 @@ def test_a_full_disk_is_seen_before_the_hub_is_asked(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(NotWrittenError, match=r"encoder\.pt takes 0 MB in .*hub.* set HF_HOME"):
+    with pytest.raises(NotWrittenError, match=r"encoder\.pt takes 0 MB in .*hub.* HF_HOME"):
         fetch(HUB)
 
 
