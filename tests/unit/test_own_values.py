@@ -311,7 +311,8 @@ def test_files_of_one_name_in_two_folders_have_each_their_own_scale(tmp_path: Pa
         write(where / f"images/c{number // 4}{number // 2 % 2}.tif", image, number, NAMES)
         write(where / f"masks/c{number // 4}{number // 2 % 2}.tif", truth(number)[1], number)
     data, asked = load(tmp_path)
-    assert "'a/images/c00.tif': 10000" in asked and "'b/images/c01.tif': 100" in asked
+    assert "scale={'*0.tif': 10000, '*1.tif': 100}" in asked
+    assert "a/images/c00.tif" in asked and "b/images/c00.tif" in asked
     for part in data.parts.values():
         for sample in part:
             image = truth(round((sample["bounds"][0] - 500_000) / 5_000))[0]

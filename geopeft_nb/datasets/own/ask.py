@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from glob import escape
+from itertools import takewhile
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from geopeft_nb.errors import GeopeftError
 
-#: Files that the table of an error shows.
-ROWS = 8
+#: Files that the table of an error shows, with a row for each of their bands.
+FILES = 6
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ def _fits(path: Path, pattern: str) -> bool:
     return fnmatch(path.name, pattern) or fnmatch(path.as_posix(), f"*/{pattern}")
 
 
+def _shared(texts: Sequence[str]) -> str:
+    """Return what all texts begin with."""
+    columns = takewhile(lambda x: len({*x}) == 1, zip(*texts, strict=False))
+    return "".join(x[0] for x in columns)
+
+
 class Ask:
     """Collects questions about files, so that all are asked at once.
 
@@ -83,14 +92,12 @@ class Ask:
         self, call: str, given: Mapping[str, object], asked: Asked,
         files: Sequence[tuple[Path, str]],
     ) -> None:  # fmt: skip
-        self.asked = asked
-        self.call, self.given = call, {key: x for key, x in given.items() if x is not None}
+        self.call, self.given, self.asked = call, given, asked
         self.files = dict(files)
         self.why: dict[str, set[Path]] = {}
-        self.rows: dict[Path, dict[str, object]] = {}
-        self.likely: dict[str, dict[Path, object]] = {}
+        self.tables: dict[Path, pd.DataFrame] = {}
+        self.likely: dict[str, dict[Path, Any]] = {}
         self.common: dict[str, object] = {}
-        self.items: dict[int, str] = {}
 
     def about(self, path: Path, why: str, **likely: object) -> None:
         """Take down a question about a file, and the likely answers for it."""
@@ -103,10 +110,6 @@ class Ask:
         self.why.setdefault(why, set())
         self.common |= likely
 
-    def seen(self, path: Path, **facts: object) -> None:
-        """Take down what was seen in a file."""
-        self.rows.setdefault(path, {"file": path.name}).update(facts)
-
     def settle(self) -> None:
         """Ask, if there is a question.
 
@@ -115,31 +118,68 @@ class Ask:
         """
         if not self.why:
             return
-        options = self.given | {key: self._shortest(key, x) for key, x in self.likely.items()}
-        said = ", ".join(f"{key}={value!r}" for key, value in (options | self.common).items())
-        odd = set().union(*self.why.values())
-        rows = [row for path, row in self.rows.items() if path in odd or not odd]
-        table = pd.DataFrame(rows[:ROWS]).fillna("").to_string(index=False)
-        more = f"\n… and {len(rows) - ROWS} more files" if len(rows) > ROWS else ""
+        likely = {option: self._shortest(option, x) for option, x in self.likely.items()}
+        options = {**self.given, **likely, **self.common}
+        said = ", ".join(
+            f"{key}={x!r}" if repr(x) != "nan" else f'{key}=float("nan")'
+            for key, x in options.items()
+            if x is not None
+        )
         why = "\n".join(
             f"- {x}" + (f" ({len(files)} files)" if files else "") for x, files in self.why.items()
         )
         raise GeopeftError(
-            f"These files do not say all that is needed:\n{why}\nSeen:\n{table}{more}\n"
+            f"These files do not say all that is needed:\n{why}\nSeen:\n{self._table()}\n"
             f"If that is right, type this; else change it:\n{self.call}{said})"
         )
 
-    def _shortest(self, option: str, answers: Mapping[Path, object]) -> object:
-        """Say one value for all files, or one a region, or one a file."""
+    def _names(self) -> dict[Path, str]:
+        root = commonpath([path.parent for path in self.files])
+        return {path: path.relative_to(root).as_posix() for path in self.files}
+
+    def _table(self) -> str:
+        """Show files of all regions in turn, first those that most is asked about."""
+        odd, names = Counter(path for paths in self.why.values() for path in paths), self._names()
+        asked = pd.Series({path: odd[path] for path in self.tables if odd[path] or not odd})
+        asked = asked.sort_values(ascending=False, kind="stable")
+        turn = asked.groupby([self.files.get(path, "") for path in asked.index]).cumcount()
+        shown = sorted(turn.sort_values(kind="stable").index[:FILES], key=names.__getitem__)
+        if not shown:
+            return "only headers"
+        table = pd.concat({names[path]: self.tables[path] for path in shown}, names=["file"])
+        table = table.droplevel(1).reset_index().fillna("")
+        table.loc[table.file.duplicated(), ["file", "type", "constant"]] = ""
+        more = len(asked) - len(shown)
+        return table.to_string(index=False) + (f"\n… and {more} more files" if more else "")
+
+    def _shortest(self, option: str, answers: Mapping[Path, Any]) -> Any:  # noqa: ANN401
+        """Say one value for all files, or one a region, or one a pattern of their names."""
+        said = getattr(self.asked, option)
+        if option == "nodata" and not isinstance(said, Mapping):  # harms no file that lacks it
+            known = {*np.ravel([x for x in (said,) if x is not None]).tolist()}
+            fills = sorted(known.union(*(np.ravel(x).tolist() for x in answers.values())))
+            return fills if fills[1:] else fills[0]
         answer = {
             path: answers.get(path, self.asked.of(option, path, region))
             for path, region in self.files.items()
         }
-        values = list(answer.values())
-        if all(value == values[0] for value in values):
-            return values[0]
+        if len({*map(repr, answer.values())}) == 1:
+            return next(iter(answer.values()))
         by = {region: answer[path] for path, region in self.files.items()}
-        if any(by[self.files[path]] != value for path, value in answer.items()):
-            root = commonpath([path.parent for path in answer])
-            by = {escape(path.relative_to(root).as_posix()): x for path, x in answer.items()}
-        return {key: value for key, value in by.items() if value is not None}
+        if all(by[self.files[path]] == value for path, value in answer.items()):
+            return {region: value for region, value in by.items() if value is not None}
+        names, groups = self._names(), dict[str, list[Path]]()
+        for path, value in answer.items():
+            groups.setdefault(repr(value), []).append(path)
+        others = {*groups.pop("None", ())}
+        others.update(path for some in groups.values() for path in some)
+        patterns: dict[str, Any] = {}
+        for some in sorted(groups.values(), key=len):  # the first pattern that fits a file counts
+            others.difference_update(some)
+            mine = [names[path] for path in some]
+            ends = _shared(mine), _shared([name[::-1] for name in mine])[::-1]
+            short = "*".join(map(escape, ends))
+            good = all(_fits(path, short) == (path in some) for path in (*some, *others))
+            keys = [short] if mine[1:] and good else map(escape, mine)
+            patterns |= dict.fromkeys(keys, answer[some[0]])
+        return patterns

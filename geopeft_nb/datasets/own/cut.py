@@ -65,18 +65,11 @@ def cut(
             cell = f"-{top // size:03d}-{left // size:03d}" if len(corners) > 1 else ""
             window = Window(left, top, min(size, width - left), min(size, height - top))
             tiles.append(Tile(item.name + cell, item, tuple(sources), mask, window))
-    notes = []
-    if moved:
-        notes.append(
-            f"{moved} masks lie on another grid than their images and are reprojected onto it, "
-            "nearest pixel; what they do not cover is unlabelled."
-        )
-    if padded := sum(min(tile.window.height, tile.window.width) < size for tile in tiles):
-        notes.append(
-            f"{padded} chips are smaller than {size} px and are padded with ignored pixels; strips "
-            f"narrower than a quarter of {size} px are left out."
-        )
-    return tiles, notes
+    moved_note = (
+        f"{moved} masks lie on another grid than their images and are reprojected onto it, nearest "
+        "pixel; what they do not cover is unlabelled."
+    )
+    return tiles, [moved_note] if moved else []
 
 
 def _laid(mask: Raster, source: Source) -> Raster:

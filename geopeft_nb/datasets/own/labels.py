@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,16 +69,15 @@ class Labels:
         if mask is None:
             assert self.polygons is not None
             return self.polygons.burn(grid, tile.window)
-        if len(mask.numbers) not in (1, 3) or (len(mask.numbers) == 3 and mask.dtype != "uint8"):
+        if len(mask.numbers) != 1:
             raise GeopeftError(
-                f"{mask.path} has {len(mask.numbers)} bands of {mask.dtype}; a mask has one, of "
-                "numbers, or is a picture of 8-bit colours. Take the band out that you mean."
+                f"{mask.path} has {len(mask.numbers)} bands, and a mask has one, of numbers. Take "
+                "the band out that you mean."
             )
         fills = () if self.unlabelled == () else mask.fills
-        found = read_numbers(
+        (found,) = read_numbers(
             mask, mask.numbers, grid, tile.window, None, fills, np.float64, nearest=True
         )
-        found = found[0] if len(found) == 1 else found[0] * 65_536 + found[1] * 256 + found[2]
         if self.task == "regression" and (rule := mask.rules[0]):
             found = (found + rule[1]) / rule[0]
         odd = np.isin(found, self.unlabelled or ())
@@ -159,44 +159,39 @@ def find_labels(
         )
     every = len(tiles)
     if (polygons := labels.polygons) is not None:
-        near = [x for x in tiles if polygons.touch(x.sources[0].grid, x.window)]
-        if not near:
-            raise polygons.elsewhere(tiles[0].sources[0].raster.path, tiles[0].sources[0].grid)
-        tiles = near
-    looked = spread(tiles, AT_MOST)
+        if not np.isfinite(polygons.outside):
+            tiles = [x for x in tiles if len(polygons.near(x.sources[0].grid, x.window))]
+        if not tiles:
+            raise GeopeftError(
+                f"{polygons.path} has no polygon on any image. Is its coordinate reference system "
+                "right, and that of the images?"
+            )
     seen: Counter[float] = Counter()
     inside: dict[str, set[float]] = {}
-    unread, total = [], 0
-    labels = replace(labels, task=task or "")
-    for tile in looked:
-        try:
+    total, labels = 0, replace(labels, task=task or "")
+    for tile in spread(tiles, AT_MOST):
+        with suppress(OSError):  # it is refused, and named, when it is asked for
             numbers = labels.numbers(tile)
-        except OSError:  # it is refused, and named, when it is asked for
-            unread.append(tile.name)
-            continue
-        total += numbers.size
-        found, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
-        inside[tile.name] = set(found.tolist())
-        seen.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    values = sorted(seen)
-    notes = [f"{len(unread)} masks cannot be read ({unread[0]}, …)."] if unread else []
-    if len(looked) < len(tiles):
-        notes.append(f"Only {len(looked)} of {len(tiles)} masks were looked at.")
-    task = _which_task(tiles, labels, values, task, classes, ask)
+            total += numbers.size
+            found, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
+            inside[tile.name] = {*found.tolist()}
+            seen.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    task = _which_task(tiles, labels, sorted(seen), task, classes, ask)
     labels = replace(labels, task=task)
     if task == "segmentation" and labels.unlabelled is None:
-        values = [value for value in values if value >= 0]
+        seen = Counter({value: count for value, count in seen.items() if value >= 0})
         inside = {name: {value for value in some if value >= 0} for name, some in inside.items()}
+    values = sorted(seen)
     if task == "regression":
         labels = replace(labels, classes=_target(classes))
-        notes.append(f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}.")
+        notes = [f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}."]
     else:
-        names = _names(values, labels, classes, len(tiles[0].mask.numbers) if tiles[0].mask else 1)
+        names = _names(values, labels, classes)
         order = list(dict.fromkeys(names.values()))
         codes = {value: order.index(name) for value, name in names.items()}
         labels = replace(labels, classes=tuple(order), codes=codes)
         if unknown := [value for value in values if value not in names]:
-            first = next(tile for tile in looked if unknown[0] in inside.get(tile.name, ()))
+            first = next(x for x in tiles if unknown[0] in inside.get(x.name, ()))
             raise _no_class(first, unknown, codes)
         if len(order) < 2:
             raise GeopeftError(
@@ -208,7 +203,7 @@ def find_labels(
         for value in values:
             shares[names[value]] += seen[value]
         said = ", ".join(f"{name} {shares[name] / max(1, total):.1%}" for name in order)
-        notes.append(f"Classes: {said}; unlabelled {1 - shares.total() / max(1, total):.1%}.")
+        notes = [f"Classes: {said}; unlabelled {1 - shares.total() / max(1, total):.1%}."]
     kept = [tile for tile in tiles if inside.get(tile.name, {0})]
     if not kept:
         raise GeopeftError("No chip has a label: all pixels of all masks are unlabelled.")
@@ -222,44 +217,40 @@ def _which_task(
     classes: Sequence[str] | Mapping[int, str] | None, ask: Ask,
 ) -> str:  # fmt: skip
     """Say which task the numbers of masks are for, and ask where that, or 255, is not clear."""
-    source = tiles[0].sources[0]
+    if labels.polygons is not None:
+        return task or "segmentation"
     ends = ", ".join(f"{value:g}" for value in [*values[:3], *values[3:][-3:]])
     whole = all(value == np.trunc(value) for value in values)
     if task is None and classes is None and (not whole or len(values) > MANY):
-        kind = "whole numbers" if whole else "numbers that are not whole"
         ask.about_all(
-            f"the masks have {len(values)} different {kind} ({ends}): classes, or heights and the "
+            f"the masks have {len(values)} different numbers ({ends}): classes, or heights and the "
             "like? task='regression' trains on numbers, classes={value: 'name', …} on classes",
             task="regression",
         )  # fmt: skip
         task = "regression"
     elif task != "regression" and not whole:
         raise GeopeftError(f"The masks have values that are no class numbers: {ends}.")
-    if labels.unlabelled is None:
-        never = [value for value in values if value <= -9999 or value >= 65_535]
-        if task == "regression" and never and tiles[0].mask is not None:
-            ask.about_all(
-                f"are {never[:3]} numbers of the masks, or no data?", unlabelled=never[:9]
-            )
-        if task != "regression" and classes is None and 255 in values and {*values} - {0, 255}:
-            ask.about_all(
-                f"the masks have {ends}: is 255 a class, or unlabelled? unlabelled=[] makes it one",
-                unlabelled=255,
-            )  # fmt: skip
-    if ask.why and source.raster.path in ask.rows:
-        ask.seen(source.raster.path, masks=ends)
+    if task == "regression":
+        odd = [value for value in values if value <= -9999 or value >= 65_535]
+    else:
+        odd = [255] if classes is None and 255 in values and {*values} - {0, 255} else []
+    if odd and labels.unlabelled is None:
+        ask.about_all(
+            f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no",
+            unlabelled=odd if odd[1:] else odd[0],
+        )
     return task or "segmentation"
 
 
 def _names(
     values: Sequence[float], labels: Labels,
-    given: Sequence[str] | Mapping[int, str] | None, bands: int,
+    given: Sequence[str] | Mapping[int, str] | None,
 ) -> dict[float, str]:  # fmt: skip
     """Return value -> name, in the order of the classes."""
     if labels.polygons is not None:
         return dict(enumerate(labels.polygons.classes))
     if given is None:
-        return {x: f"class #{int(x):06X}" if bands == 3 else f"class {x:.10g}" for x in values}
+        return {value: f"class {value:.10g}" for value in values}
     if isinstance(given, Mapping):
         return {float(value): str(name) for value, name in given.items()}
     if len(set(given)) < len(given):
@@ -286,15 +277,6 @@ def _of_images(
         ask.about_all(f"labels such as {kept[0].item.label!r}: one, or several?", task="multilabel")
     task = task or ("multilabel" if several else "classification")
     found = sorted({label for tile in kept for label in labels_of(tile.item, task)})
-    if (
-        task == "classification"
-        and classes is None
-        and any("." in name and name.replace(".", "").isdecimal() for name in found)
-    ):
-        raise GeopeftError(
-            f"The images have numbers as labels ({', '.join(found[:3])}), and regression needs a "
-            "map of numbers. Give masks of numbers, or name classes=[…]."
-        )
     if isinstance(classes, Mapping):
         names = {str(value): name for value, name in classes.items()}
     else:
@@ -308,6 +290,4 @@ def _of_images(
     codes = {label: order.index(name) for label, name in names.items()}
     counts = Counter(name for tile in kept for name in labels_of(tile.item, task))
     notes = [f"Labels: {', '.join(f'{name} {counts[name]}' for name in found)}."]
-    if len(kept) < len(tiles):
-        notes.append(f"{len(tiles) - len(kept)} chips without any label are left out.")
     return kept, replace(labels, task=task, classes=tuple(order), codes=codes), notes

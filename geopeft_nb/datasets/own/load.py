@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -146,21 +147,26 @@ def load_folder(
         )
 
     acquired = [_sources(item, asked, ask, resolution) for item in items]
+    if len(dates := {len(some): item.name for item, some in zip(items, acquired, strict=True)}) > 1:
+        shown = "; ".join(f"{name} has {count} dates" for count, name in dates.items())
+        raise GeopeftError(f"All ids need as many dates: {shown}. Add them, or take some out.")
     bands = _choose_bands(request.bands, acquired)
     flat = settle([source for some in acquired for source in some], bands, asked, ask)
     count = len(acquired[0])
     acquired = [flat[at : at + count] for at in range(0, len(flat), count)]
-    notes += describe(items, vector, flat, resolution)
+    notes += describe(flat, resolution)
     size = request.size or choose_size(items, [some[0].grid for some in acquired])
     tiles, more = cut(items, acquired, size)
+    notes += more
     polygons = None
     if vector is not None:
-        if isinstance(classes, Mapping):
-            raise GeopeftError("classes is a list of names for polygons, which have names already.")
-        if unlabelled is not None:
-            raise GeopeftError("unlabelled is for masks; polygons say nothing of the rest.")
+        if isinstance(classes, Mapping) or unlabelled is not None:
+            raise GeopeftError(
+                "unlabelled, and names for numbers in classes, are for masks: polygons have names. "
+                "Give classes as a list, and background= for the rest."
+            )
         polygons = Polygons(vector, label_field, classes, background)
-        notes += [f"Classes are the values of {polygons.field}.", *polygons.notes]
+        notes.append(polygons.note)
     elif label_field is not None or background is not None:
         raise GeopeftError("label_field and background are for polygons, and these have none.")
     known = None if unlabelled is None else tuple(np.ravel(unlabelled).tolist())
@@ -168,11 +174,10 @@ def load_folder(
         tiles, Labels("segmentation", polygons=polygons, unlabelled=known), task, classes, ask
     )
     ask.settle()
-    notes += [*more, *words]
-    tiles, words = _with_data(tiles, bands)
-    notes += words
+    tiles, more = _with_data(tiles, bands)
+    notes += [*words, *more]
 
-    optical = all(band in WAVELENGTHS for band in bands)
+    optical = {*bands} <= {*WAVELENGTHS}
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
         colours=tuple(COLOURS[index % len(COLOURS)] for index in range(len(meaning.classes))),
@@ -188,24 +193,20 @@ def load_folder(
     return replace(data, notes=(*notes, *words), frames=count, products=tuple(sorted(titles)))
 
 
+def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `load_data` was given, as it is typed."""
+    usual = vars(DataRequest()) | dict.fromkeys(options) | {"frames": 1, "block": 2}
+    given = {key: x for key, x in {**vars(request), **options}.items() if x is not usual[key]}
+    if not isinstance(given.get("table", ""), str | os.PathLike):
+        given["table"] = _Name("table")
+    return {key: str(x) if isinstance(x, os.PathLike) else x for key, x in given.items()}
+
+
 class _Name(str):
     """What is typed as a name, and not as a text."""
 
     __slots__ = ()
-
-    def __repr__(self) -> str:
-        """Return the name."""
-        return str(self)
-
-
-def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `load_data` was given, as it is typed."""
-    usual = vars(DataRequest()) | {"frames": 1, "block": 2}
-    given = {**vars(request), **options}
-    if not isinstance(given["table"], str | None):
-        given["table"] = _Name("table")
-    changed = {key: x for key, x in given.items() if x is not None and x is not usual.get(key)}
-    return {key: str(x) if isinstance(x, os.PathLike) else x for key, x in changed.items()}
+    __repr__ = str.__str__
 
 
 def _sources(item: Item, asked: Asked, ask: Ask, resolution: float | None) -> list[Source]:
@@ -219,9 +220,6 @@ def _sources(item: Item, asked: Asked, ask: Ask, resolution: float | None) -> li
         for files in item.images
         for frame in range(asked.frames)
     ]
-    if ask.items.setdefault(len(opened), item.name) != item.name and len(ask.items) > 1:
-        dates = "; ".join(f"{name} has {count} dates" for count, name in ask.items.items())
-        raise GeopeftError(f"All ids need as many dates: {dates}. Add them, or take some out.")
     return [replace(source, grid=opened[0].grid) for source in opened]
 
 
@@ -230,51 +228,41 @@ def _choose_bands(
 ) -> tuple[str, ...]:
     """Choose bands that all files have, as they or the toolkit call them."""
     first = acquired[0][0]
-    known = [name for name in first.bands if name in WAVELENGTHS]
-    bands = tuple(known or first.bands)
-    if wanted is not None:
-        product = first.raster.product
-        sensor = product.sensor if product else ""
-        named = [name if name in first.bands else own_name(name, sensor) for name in wanted]
-        bands = tuple(x or band_name(y) for x, y in zip(named, wanted, strict=True))
+    if wanted is None:
+        bands = tuple(name for name in first.bands if name in WAVELENGTHS) or first.bands
+    else:
+        sensor = first.raster.product.sensor if first.raster.product else ""
+        bands = tuple(
+            name if name in first.bands else own_name(name, sensor) or band_name(name)
+            for name in wanted
+        )
         if isinstance(wanted, str) or not bands or len({*bands}) < len(bands):
             raise GeopeftError(f"bands must be a list that names each band once, got {wanted!r}.")
-    for source in (source for some in acquired for source in some):
         for name in bands:
-            if wanted is not None:
-                check_name("band of these data", name, source.bands)
-            elif name not in source.bands:
-                raise GeopeftError(
-                    f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
-                    f"{source.raster.path} has {', '.join(source.bands)}. Choose bands= that all "
-                    "have, or name them with band_names=."
-                )
+            check_name("band of these data", name, first.bands)
+    for source in (source for some in acquired for source in some):
+        if {*bands} - {*source.bands}:
+            raise GeopeftError(
+                f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
+                f"{source.raster.path} has {', '.join(source.bands)}. Choose bands= that all "
+                "have, or name them with band_names=."
+            )
     return bands
 
 
 def _with_data(tiles: Sequence[Tile], bands: Sequence[str]) -> tuple[list[Tile], list[str]]:
     """Leave out tiles without data, where files say what that is."""
-    looked = spread([tile for tile in tiles if any(x.has_gaps for x in tile.sources)], AT_MOST)
-    if not looked:
-        return list(tiles), []
-    empty = {tile.name for tile in looked if _is_empty(tile, bands)}
+    empty = set()
+    for tile in spread([tile for tile in tiles if any(x.has_gaps for x in tile.sources)], AT_MOST):
+        with suppress(OSError):  # it is refused, and named, when it is asked for
+            if not any(source.read(tile.window, bands)[1].any() for source in tile.sources):
+                empty.add(tile.name)
     if len(empty) == len(tiles):
         raise GeopeftError("No chip has any data: all pixels are no-data. Is nodata= right?")
     return [tile for tile in tiles if tile.name not in empty], [
         "No-data: such pixels get the mean of their chip in each band, and are ignored in the "
         f"mask. {len(empty)} chips without any data are left out."
     ]
-
-
-def _is_empty(tile: Tile, bands: Sequence[str]) -> bool:
-    try:
-        return not any(source.read(tile.window, bands)[1].any() for source in tile.sources)
-    except OSError:  # it is refused, and named, when it is asked for
-        return False
-
-
-def _padded(tile: Tile, size: int) -> Any:  # noqa: ANN401 - rasterio's
-    return type(tile.window)(tile.window.col_off, tile.window.row_off, size, size)
 
 
 def _ground(tile: Tile) -> tuple[float, float, float, float]:
@@ -287,13 +275,14 @@ def _ground(tile: Tile) -> tuple[float, float, float, float]:
 
 
 def _chip(tile: Tile, size: int, read: Any) -> Chip:  # noqa: ANN401 - a function
-    grid, item = tile.sources[0].grid, tile.item
+    grid, item, window = tile.sources[0].grid, tile.item, tile.window
+    whole = type(window)(window.col_off, window.row_off, size, size)  # with what pads it
     days = item.dates if len(item.dates) == len(tile.sources) else (None,)
     known = [day or x.raster.day for day, x in zip(days, tile.sources, strict=False)]
     dates = None if None in known else tuple(day for day in known if day)
     return Chip(
         tile.name, item.region, str(tile.sources[0].raster.path), read, grid.crs,
-        grid.bounds(_padded(tile, size)), dates[0] if dates and len(dates) == 1 else dates,
+        grid.bounds(whole), dates[0] if dates and len(dates) == 1 else dates,
         filled=grid.bounds(tile.window),
     )  # fmt: skip
 
@@ -313,8 +302,7 @@ def _read(
             "reflectance: it seems to have another scale than the other files. Say its scale=, or "
             "take it out."
         )
-    height, width = there.shape
     image = np.empty((*pixels.shape[:2], card.size, card.size), np.float32)
     image[:] = means[..., None, None]
-    image[..., :height, :width][..., there] = known
+    image[..., : there.shape[0], : there.shape[1]][..., there] = known
     return image if len(parts) > 1 else image[:, 0], labels.target(tile, there, card.size)

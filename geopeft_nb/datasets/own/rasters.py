@@ -75,7 +75,6 @@ class Raster:
         day: When it was taken.
         tiles: Its block shape.
         overviews: Whether it can be read at a lower resolution without reading all.
-        colours: Its palette, value -> (red, green, blue, alpha).
     """
 
     path: Path
@@ -92,7 +91,6 @@ class Raster:
     day: date | None
     tiles: tuple[int, int]
     overviews: bool
-    colours: dict[int, tuple[int, ...]]
 
 
 def read_header(path: Path, named: int = 0) -> Raster:
@@ -127,14 +125,13 @@ def read_header(path: Path, named: int = 0) -> Raster:
         beside = path.with_name(f"{path.name}.msk")
         flags = file.mask_flag_enums[numbers[0] - 1]
         masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        palette = file.colorinterp[0] == ColorInterp.palette
         return Raster(
             path, _grid(path, file), dtype, tuple(numbers),
             tuple(file.descriptions[n - 1] for n in numbers),
             tuple((1 / scale, offset / scale) if stated else None for scale, offset in rules),
             tuple({x for x in file.nodatavals if x is not None and x == x}),
             masked, tuple(alpha), beside if lexists(beside) else None, product, day,
-            file.block_shapes[0], bool(file.overviews(1)), file.colormap(1) if palette else {},
+            file.block_shapes[0], bool(file.overviews(1)),
         )  # fmt: skip
 
 
@@ -288,6 +285,11 @@ class Source:
         return next(iter(self.layers.values())).raster
 
     @property
+    def is_float(self) -> bool:
+        """Whether its numbers are not whole."""
+        return self.raster.dtype.startswith("float")
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.grid.shape
@@ -306,11 +308,6 @@ class Source:
     def own(self) -> Grid:
         """The grid of its finest file, before it is resampled."""
         return max((raster.grid for raster in self.rasters), key=lambda grid: grid.shape)
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """The file's block shape."""
-        return self.raster.tiles
 
     @property
     def has_gaps(self) -> bool:
@@ -354,10 +351,6 @@ class Source:
             pixels = read_numbers(raster, numbers, self.grid, window, shape, fills)
             for n, part in zip(mine, pixels, strict=False):
                 parts[n] = part
-        found = np.stack(parts)
-        for part, band in zip(found, chosen, strict=True):
-            if band.offset:
-                part += np.float32(band.offset)
-            if band.scale != 1:
-                part /= np.float32(band.scale)
+        scales, offsets = np.array([band[3:] for band in chosen], np.float32).T[..., None, None]
+        found = (np.stack(parts) + offsets) / scales
         return found, np.isfinite(found).all(0)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import isqrt
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from geopeft_nb.bands import WAVELENGTHS
-from geopeft_nb.datasets.base import centre
 from geopeft_nb.datasets.own.ask import Ask, Asked
-from geopeft_nb.datasets.own.items import Item
 from geopeft_nb.datasets.own.rasters import Grid, Source
 from geopeft_nb.errors import GeopeftError
 
@@ -27,9 +24,8 @@ CONSTANT = 0.01
 FLOOR = 0.095
 #: Medians of reflectance that surfaces have, and what the brightest band has at least.
 MEDIANS, DARK = (-0.05, 1.2), 0.005
-LANDSAT = 36_363.64, -7_272.73
-
-
+LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
+EIGHT = "uint8", "int8"
 #: Numbers that are no data where they fill a part of a single band.
 FILLS = (0, -9999, -32768, 65535, 255)
 STATED, PLAIN = "as the file states", "taken as reflectance 0-1"
@@ -78,7 +74,8 @@ def settle(sources: Sequence[Source], bands: Sequence[str], asked: Asked, ask: A
     """Find how numbers become reflectance, and check what comes out.
 
     Args:
-        sources: All acquisitions; at most `AT_MOST` are looked at.
+        sources: All acquisitions; `AT_MOST` are looked at, and whole numbers that nothing is
+            known of.
         bands: Bands that are going to be read.
         asked: What somebody says of them.
         ask: Takes down what is not known.
@@ -86,33 +83,36 @@ def settle(sources: Sequence[Source], bands: Sequence[str], asked: Asked, ask: A
     Returns:
         The acquisitions with their rules.
     """
-    looked = spread(sources, AT_MOST)
-    side = min(512, max(64, isqrt(PIXELS // len(looked))))
+    chosen = {*spread(sources, AT_MOST)}
+    side = min(512, max(64, isqrt(PIXELS // len(chosen))))
     optical = [band for band in bands if band in WAVELENGTHS]
-    ask.files = {raster.path: x.region for x in looked for raster in x.rasters}
+    ask.files = {raster.path: x.region for x in sources for raster in x.rasters}
     found: list[Source] = []
-    ends: dict[str, tuple[float, float]] = {}
-    chosen = {*looked}
+    ends: dict[str, list[tuple[float, float, Source, dict[str, Any]]]] = defaultdict(list)
     for source in sources:
         stated = _stated(source, optical, asked)
-        whole = not source.raster.dtype.startswith("float")
-        if source in chosen or (whole and not stated.rule):
+        if source in chosen or not (stated.rule or stated.is_float):
             try:
                 numbers = look(source, optical or bands, side)
             except OSError:  # it is refused, and named, when it is asked for
                 numbers = np.empty((len(optical or bands), 0))
-            stated, low, high = _check(stated, numbers, optical, asked, ask)
-            least, most = ends.get(stated.rule, (np.inf, -np.inf))
-            ends[stated.rule] = min(least, low), max(most, high)
+            numbers, odd, why = _without_constants(source, numbers, asked)
+            if odd:
+                _about(ask, source, "many of its pixels have one number: no data?", nodata=odd)
+            if numbers.size:
+                percentiles = np.percentile(numbers, (1, 50, 99), axis=1)
+                _show(ask, source, optical or bands, percentiles, why)
+                likely = _likely_rule(source, percentiles)
+                if optical:
+                    stated, low, high = _check(stated, percentiles, likely, optical, ask)
+                    ends[stated.rule].append((low, high, stated, likely))
         found.append(stated if stated.rule else replace(stated, rule=PLAIN))
-    for rule, (least, most) in ends.items():
-        if 0.6 < least < np.inf or -np.inf < most < 0.03:
-            for source in (x for x in found if x.rule == rule):
-                _about(
-                    ask, source, f"numbers {rule} are all between {least:.3g} and {most:.3g}: no "
-                    "ground is so dark or so bright", **_likely(source, optical, side),
-                )  # fmt: skip
-    return found
+    for rule, some in ends.items():
+        lows, highs, *_ = zip(*some, strict=True)
+        if 0.6 < min(lows) < np.inf or max(highs) < 0.03:
+            for _, _, source, likely in some:
+                _about(ask, source, f"numbers {rule}: no ground is so dark, or bright", **likely)
+    return [x if optical else replace(x, reflectance=False) for x in found]
 
 
 def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
@@ -124,7 +124,7 @@ def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
         scale, offset = (asked.of(what, raster.path, source.region) for what in ("scale", "offset"))
         rule = raster.rules[raster.numbers.index(band.number)]
         words, sure = STATED, True
-        if rule is None and product and not raster.dtype.startswith("float"):
+        if rule is None and product and not source.is_float:
             if product.refused and scale is None:
                 raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")
             rule, words = (product.scale, product.offset), f"as {product.title} implies"
@@ -141,65 +141,40 @@ def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
 
 
 def _check(
-    source: Source, numbers: np.ndarray, optical: Sequence[str], asked: Asked, ask: Ask
-) -> tuple[Source, float, float]:
-    """Look at the numbers of an acquisition, and ask about what cannot be right.
+    source: Source, percentiles: np.ndarray, likely: Mapping[str, Any], optical: Sequence[str],
+    ask: Ask,
+) -> tuple[Source, float, float]:  # fmt: skip
+    """Ask about numbers without a rule, and about what no surface has.
 
     Args:
-        source: With its rule, if it states one.
-        numbers: (C, N) of its files: of the optical bands, or where there are none of all.
+        source: With its rule, if it has one.
+        percentiles: (3, C) of its numbers: 1st, 50th and 99th of each optical band.
+        likely: Scale and offset that are likely.
         optical: Bands that are going to be read and are optical.
-        asked: What somebody says.
         ask: Takes down questions.
 
     Returns:
-        The acquisition with a rule, and the reflectance of its darkest band (1st percentile) and
-        of its brightest (99th).
+        The acquisition with a rule, and the reflectance of its darkest band and of its brightest.
     """
-    raster = source.raster
-    about = partial(_about, ask, source)
-    numbers, odd = _without_constants(source, numbers, asked)
-    if odd:
-        share, which = f"{odd.pop():.1%}", ", ".join(f"{x:g}" for x in odd)
-        about(f"many of its pixels are {which}: no data?", nodata=odd if odd[1:] else odd[0])
-        ask.seen(raster.path, constant=f"{which}: {share}")
-    if not numbers.size:
-        return source, np.inf, -np.inf
-    low, middle, high = np.percentile(numbers, (1, 50, 99), axis=1)
-    shown = {"1 %": low, "50 %": middle, "99 %": high}
-    table = {key: " ".join(f"{x:.4g}" for x in values) for key, values in shown.items()}
-    ask.seen(raster.path, type=raster.dtype, bands=" ".join(source.bands), **table)
-    if not optical:
-        return replace(source, reflectance=False), np.inf, -np.inf
-    likely = _likely_rule(raster.dtype, float(low.min()), float(high.max()))
     if not source.rule:
-        plain = raster.dtype.startswith("float") and likely == (1, 0)
+        plain = source.is_float and likely == {"scale": 1, "offset": 0}
         if not plain:
-            what = f"what is the scale of its {raster.dtype} numbers?"
-            about(what, scale=likely[0], offset=likely[1])
-        new = {x: source.layers[x]._replace(scale=likely[0], offset=likely[1]) for x in optical}
+            what = f"what is the scale of its {source.raster.dtype} numbers?"
+            _about(ask, source, what, **likely)
+        new = {name: source.layers[name]._replace(**likely) for name in optical}
         source = replace(source, layers=source.layers | new, rule=PLAIN, certain=not plain)
-    rules = [source.layers[name] for name in optical]
-    scales, offsets = np.array([[band.scale, band.offset] for band in rules]).T
-    eight = raster.dtype in ("uint8", "int8") and source.rule != STATED
-    if eight or 255 in scales:
-        return replace(source, reflectance=False), np.inf, -np.inf
-    low, middle, high = ((values + offsets) / scales for values in (low, middle, high))
-    if (
-        high.max() < DARK
-        or not MEDIANS[0] <= min(low.min(), middle.min()) <= middle.max() <= MEDIANS[1]
-    ):
-        about(
-            f"numbers {source.rule} give medians, or a darkest or brightest band, that no surface "
-            "has",
-            scale=likely[0], offset=likely[1],
-        )  # fmt: skip
+    scales, offsets = np.array([source.layers[name][3:] for name in optical]).T
+    if 255 in scales or (source.raster.dtype in EIGHT and source.rule != STATED):
+        return replace(source, reflectance=False), np.inf, np.inf
+    low, middle, high = (percentiles + offsets) / scales
+    least, most = MEDIANS
+    if high.max() < DARK or min(low.min(), middle.min()) < least or middle.max() > most:
+        _about(ask, source, f"numbers {source.rule} give medians, or a darkest or brightest band, "
+               "that no surface has", **likely)  # fmt: skip
     elif not source.certain and low.min() >= FLOOR:
-        about(
-            "no reflectance is below 0.095: are the numbers too high, as those of Sentinel-2 from "
-            "baseline 04.00 on? offset=0 says that they are not",
-            scale=float(scales[0]), offset=-0.1 * float(scales[0]),
-        )  # fmt: skip
+        why = "no reflectance is below 0.095, as of Sentinel-2 from baseline 04.00 on: an offset?"
+        _about(ask, source, f"{why} offset=0 says that there is none",
+               scale=float(scales[0]), offset=-0.1 * float(scales[0]))  # fmt: skip
     return source, float(low.min()), float(high.max())
 
 
@@ -208,17 +183,31 @@ def _about(ask: Ask, source: Source, why: str, **likely: object) -> None:
         ask.about(raster.path, why, **likely)
 
 
+def _show(
+    ask: Ask, source: Source, bands: Sequence[str], percentiles: np.ndarray, constant: str
+) -> None:
+    shown = [[f"{number:.5g}" for number in some] for some in percentiles]
+    table = pd.DataFrame(
+        {"type": source.raster.dtype, "band": bands}
+        | dict(zip(("1 %", "50 %", "99 %"), shown, strict=True))
+        | {"constant": constant}
+    )
+    for raster in source.rasters:
+        mine = [source.layers[name].raster is raster for name in bands]
+        ask.tables[raster.path] = table[mine]
+
+
 def _without_constants(
     source: Source, numbers: np.ndarray, asked: Asked
-) -> tuple[np.ndarray, list[float]]:
+) -> tuple[np.ndarray, list[float], str]:
     """Find numbers that are likely no data, and were not said to be.
 
     Returns:
-        The other numbers (C, N), and what was found, its share of the pixels last.
+        The other numbers (C, N), what was found, and that with its share of the pixels.
     """
     said = np.ravel(asked.of("nodata", source.raster.path, source.region) or [])
     if np.isnan(said.astype(float)).any():  # which says that all others are data
-        return numbers, []
+        return numbers, [], ""
     same = (numbers == numbers[:1]).all(0)
     values, counts = np.unique(numbers[0, same], return_counts=True)
     often = counts > CONSTANT * numbers.shape[1]
@@ -226,46 +215,34 @@ def _without_constants(
         often &= np.isin(values, FILLS)
     never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
     odd = [x for x, _ in Counter([*values[often].tolist(), *never[:99].tolist()]).most_common(3)]
-    gone = np.isin(numbers, odd)
-    return numbers[:, ~(gone.any(0))], [*odd, float(gone.any(0).mean())] if odd else []
+    gone = np.isin(numbers, odd).any(0)
+    shown = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
+    return numbers[:, ~gone], odd, shown
 
 
-def _likely(source: Source, optical: Sequence[str], side: int) -> dict[str, float]:
-    numbers = look(source, optical, side)
-    low, high = np.percentile(numbers, (1, 99)) if numbers.size else (0, 1)
-    scale, offset = _likely_rule(source.raster.dtype, float(low), float(high))
-    return {"scale": scale, "offset": offset}
-
-
-def _likely_rule(dtype: str, low: float, high: float) -> tuple[float, float]:
+def _likely_rule(source: Source, percentiles: np.ndarray) -> dict[str, Any]:
     """Say which scale and offset are likely, from the lowest and the highest percentile."""
-    if dtype in ("uint8", "int8"):
-        return 255, 0
+    low, high = percentiles[0].min(), percentiles[2].max()
+    if source.raster.dtype in EIGHT:
+        return {"scale": 255, "offset": 0}
     if low > 6_500:  # Landsat Collection 2 has nothing below 7,273
         return LANDSAT
-    scale = next((scale for top, scale in ((2, 1), (130, 100), (256, 255)) if high <= top), 10_000)
-    return scale, -0.1 * scale if low >= FLOOR * scale and scale > 255 else 0
+    tops = ((2, 1), (130, 100), (256, 255), (np.inf, 10_000))
+    scale = next(scale for top, scale in tops if high <= top)
+    high_by_a_tenth = low >= FLOOR * scale and scale > 255
+    return {"scale": scale, "offset": -0.1 * scale if high_by_a_tenth else 0}
 
 
-def describe(
-    items: Sequence[Item], vector: Path | None, sources: Sequence[Source], resolution: float | None
-) -> list[str]:
-    """Say what was found: files, coordinates, pixels, bands, and how numbers become reflectance."""
-    grids = [source.grid for source in sources]
-    sides = Counter(f"{grid.shape[1]} x {grid.shape[0]} px" for grid in grids)
-    what = f"polygons of {vector.name}" if vector else "a mask each" if items[0].mask else "labels"
+def describe(sources: Sequence[Source], resolution: float | None) -> list[str]:
+    """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
     first = sources[0]
-    notes = [
-        f"Files: {len(items)} images with {what}, {', '.join(x for x, _ in sides.most_common(3))}.",
-        f"Bands: {', '.join(first.bands)}.",
-    ]
+    notes = [f"Bands: {', '.join(first.bands)}."]
     if extra := [x for x in first.bands if x not in WAVELENGTHS]:
         notes.append(
             f"{', '.join(extra)}: no known wavelength, so their numbers stay as they are, and "
             "bands= has to name them."
         )
-    metres = sorted((grid.metres, str(source.raster.path)) for grid, source in
-                    zip(grids, sources, strict=True) if grid.metres)  # fmt: skip
+    metres = sorted((x.grid.metres, str(x.raster.path)) for x in sources if x.grid.metres)
     if metres:
         (finest, one), (coarsest, other) = metres[0], metres[-1]
         if coarsest > 1.01 * finest:
@@ -273,17 +250,10 @@ def describe(
                 f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Pass "
                 "resolution= in metres to resample all to one size, or load them apart."
             )
-        systems = Counter(str(grid.crs) for grid in grids if grid.crs)
+        systems = Counter(x.grid.crs or "none" for x in sources)
         listed = ", ".join(f"{name} ({count})" for name, count in systems.most_common(4))
-        notes.append(f"Coordinates: {listed}; pixels of {finest:.4g} m.")
-    place = centre(grids[0].crs, grids[0].bounds()) if grids[0].crs == "EPSG:3857" else None
-    if place and grids[0].metres:
-        ground = grids[0].metres * np.cos(np.radians(place[0]))
-        notes.append(f"EPSG:3857 stretches: on the ground a pixel is about {ground:.3g} m.")
-    if bare := sum(grid.crs is None for grid in grids):
-        notes.append(f"{bare} images have no coordinates: no map, and overlap goes unnoticed.")
-    if resolution is not None:
-        notes.append(f"Images are resampled to {resolution:g} m where they have other pixels.")
+        resampled = f", resampled to {resolution:g} m where they had others" if resolution else ""
+        notes.append(f"Coordinates: {listed}; pixels of {finest:.4g} m{resampled}.")
     rules = Counter(_rule(source) for source in sources)
     return [*notes, *(f"Numbers of {count} images: {rule}." for rule, count in rules.items())]
 
