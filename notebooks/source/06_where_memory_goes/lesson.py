@@ -66,7 +66,7 @@ from torch import nn
 
 import geopeft_nb as gp
 from geopeft_nb.memory.frugal import applied
-from geopeft_nb.memory.measure import device_memory, process_memory
+from geopeft_nb.memory.measure import device_memory, memory_now
 from geopeft_nb.memory.plan import DEVICES
 from geopeft_nb.pictures.show import PALETTE
 
@@ -546,7 +546,7 @@ gp.check("06/fits", largest_batch, network=large_networks["full"], size=512, lim
 # A plan counts tensors. A process holds more: Python and its libraries, PyTorch's own code, the data, and room that an *allocator* has asked for and not given back. Train for real, and read what the operating system says.
 
 # %%
-before = process_memory()
+before = memory_now()
 run = gp.fit(build(method), chips, epochs=epochs, batch_size=batch_size, seed=seed,
              device=device, dashboard=False)  # fmt: skip
 plan = gp.memory_plan(networks[method], batch_size)
@@ -555,7 +555,7 @@ seen = {
     "planned: peak of a step": plan.peak,
     "measured by fit: growth at its peak": run.memory["peak"],
     "the process before training": before,
-    "the process now": process_memory(),
+    "the process now": memory_now(),
 }
 pd.Series({name: f"{value / MIB:,.0f} MiB" for name, value in seen.items()}).to_frame("")
 
