@@ -34,25 +34,23 @@ def memory_now(device: torch.device | str = "cpu") -> int:
 
 
 def device_memory(device: torch.device | str = "cpu") -> dict[str, int]:
-    """Return the memory in use on the device that trains, in bytes.
+    """Return what the device that trains has and has held, in bytes.
 
     Args:
         device: "cpu", "cuda", "cuda:1" or the same as a torch.device.
 
     Returns:
-        Always `process`, see `memory_now`, and `limit`, what the machine has. On a CUDA device
-        also `allocated` (tensors now), `peak` (most since `reset_peak`) and `total` (the device's
-        memory). Elsewhere `peak` is the most the process held since `reset_peak`, where the system
-        keeps count of it (Linux).
+        Of a CUDA device `total`, its memory, and `peak`, the most that tensors took since
+        `reset_peak`. Else `limit`, what the machine has, and where the system keeps count of it
+        (Linux) `peak`, the most that the process held since `reset_peak`.
     """
-    memory = {"process": memory_now(), "limit": psutil.virtual_memory().total}
     if str(device).startswith("cuda"):
-        memory["allocated"] = memory_now(device)
-        memory["peak"] = torch.cuda.max_memory_allocated(device)
-        memory["total"] = torch.cuda.get_device_properties(device).total_memory
-    elif (status := Path("/proc/self/status")).exists():
+        total = torch.cuda.get_device_properties(device).total_memory
+        return {"total": total, "peak": torch.cuda.max_memory_allocated(device)}
+    memory = {"limit": psutil.virtual_memory().total}
+    if (status := Path("/proc/self/status")).exists():
         most = re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="utf-8"))  # in KiB
-        memory["peak"] = max(1024 * int(most[1]) if most else 0, memory["process"])
+        memory["peak"] = max(1024 * int(most[1]) if most else 0, memory_now())
     return memory
 
 

@@ -65,7 +65,7 @@ def explain(
     torch.cuda.empty_cache()  # does nothing unless a GPU is in use
     place = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
     memory = device_memory(place)
-    limit = memory.get("total", memory["limit"])
+    limit = memory.get("total") or memory["limit"]
 
     plan = memory_plan(
         model, settings["batch_size"], size, settings["precision"], settings["frugal"], place

@@ -62,7 +62,7 @@ def run_out(patch: pytest.MonkeyPatch, step: int, error: BaseException) -> list[
 
 
 def limit(patch: pytest.MonkeyPatch, gib: float) -> None:
-    memory = {"process": 0, "limit": int(gib * GIB)}
+    memory = {"limit": int(gib * GIB)}
     patch.setattr("geopeft_nb.memory.shortage.device_memory", lambda device: memory)
 
 
