@@ -15,7 +15,7 @@ from torch.nn import functional
 from geopeft_nb.datasets.base import centre
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.unfinished import LAYERS
-from geopeft_nb.evaluation.windows import Axis, groups, span
+from geopeft_nb.evaluation.windows import Axis, span
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.calibration import cell, deepest, distances
 
@@ -140,7 +140,9 @@ class Strips:
 
         model, lines = self.network.model, self.down.pixels(row)
         rows, fill = span(lines), model.mean.cpu().numpy()
-        for group in groups(len(self.across.starts), self.batch_size):
+        every = range(len(self.across.starts))
+        for first in every[:: self.batch_size]:
+            group = every[first : first + self.batch_size]
             columns = [self.across.pixels(index) for index in group]
             part = span(np.concatenate(columns))
             window = Window.from_slices(rows, part)

@@ -144,16 +144,13 @@ def check_scale(
     times, away = np.exp(abs(np.log(other / size))), abs(table[2] - table[0]) / (table[1] + 1e-9)
     # a comparison that NaN fails, too
     if not max(np.median(times), times.max() / 5, np.median(away)) <= FACTOR:
-        raise _other_scale(region, bands, table)
-
-
-def _other_scale(region: str, bands: Sequence[str], table: np.ndarray) -> GeopeftError:
-    heads = ["mean in training", "std", f"mean in {region}", "std"]
-    return GeopeftError(
-        f"The pixels of {region!r} are of another scale than those of training, more than {FACTOR} "
-        "times or standard deviations off. Bring them to it, for example with scale= and offset= "
-        f"of load_data('folder').\n{pd.DataFrame(table.T, bands, heads).to_string()}"
-    )
+        heads = ["mean in training", "std", f"mean in {region}", "std"]
+        raise GeopeftError(
+            f"The pixels of {region!r} are of another scale than those of training, more than "
+            f"{FACTOR} times or standard deviations off. Bring them to it, for example with scale= "
+            f"and offset= of load_data('folder').\n"
+            f"{pd.DataFrame(table.T, bands, heads).to_string()}"
+        )
 
 
 def class_notes(
@@ -167,24 +164,18 @@ def class_notes(
         counts: Of all its chips.
         classes: Names of the K classes, labels or targets.
     """
-    labelled = task.labelled(counts)
-    if (rare := labelled < RARE * labelled.sum()).any():
-        yield from _rare_words(region, task, task.parts(counts), labelled == 0, rare, classes)
-
-
-def _rare_words(
-    region: str, task: TaskCard, scores: np.ndarray, absent: np.ndarray, rare: np.ndarray,
-    classes: Sequence[str],
-) -> Iterator[str]:  # fmt: skip
+    labelled, scores = task.labelled(counts), task.parts(counts)
+    absent, rare = labelled == 0, labelled < RARE * labelled.sum()
+    if not rare.any():
+        return
     each = len(scores) == len(classes)  # else the score is no mean over classes
     scored = np.isfinite(scores) & each
     for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
         if names := ", ".join(np.array(classes)[absent & chosen]):
             yield f"No label of {region} shows {names}" + f" ({how} the mean)" * each + "."
-    mean, without = mean_of_known(scores), mean_of_known(scores[~rare]) if each else np.nan
-    if without - mean > 0.01:
+    if each and (without := mean_of_known(scores[~rare])) - mean_of_known(scores) > 0.01:
         names = ", ".join(np.array(classes)[rare & scored])
         yield (
             f"{names}: less than {RARE:.1%} of the labels of {region}. Without, {task.title} is "
-            f"{without:.3f} instead of {mean:.3f}."
+            f"{without:.3f} instead of {mean_of_known(scores):.3f}."
         )

@@ -161,16 +161,16 @@ def outlines(path: Path, classes: Sequence[str]) -> Path:
     from geopandas import GeoDataFrame
     from rasterio import band
     from rasterio.features import shapes
-    from shapely.geometry import shape
 
     from geopeft_nb.open_files import open_raster
 
     with open_raster(path) as raster:
-        found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]
-        crs = raster.crs
-    values = [int(value) for _, value in found]
-    columns = {"class": [classes[value] for value in values], "value": values}
-    frame = GeoDataFrame(columns, geometry=[shape(one) for one, _ in found], crs=crs)
+        found = [
+            {"geometry": shape, "properties": {"class": classes[int(value)], "value": int(value)}}
+            for shape, value in shapes(band(raster, 1))
+            if value < len(classes)
+        ]
+        frame = GeoDataFrame.from_features(found, crs=raster.crs)
     with written_beside(path.with_suffix(".gpkg")) as file:
         frame.to_file(file, driver="GPKG", engine="pyogrio")
     return path.with_suffix(".gpkg")

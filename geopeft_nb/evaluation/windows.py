@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,8 +88,3 @@ class Axis:
 def span(pixels: np.ndarray) -> slice:
     """Return the slice from the smallest to the largest."""
     return slice(int(pixels.min()), int(pixels.max()) + 1)
-
-
-def groups(count: int, size: int) -> Iterator[range]:
-    """Yield the numbers below a count, in groups of a size."""
-    return (range(first, min(first + size, count)) for first in range(0, count, size))
