@@ -73,21 +73,6 @@ def distances(features: Tensor, reference: Tensor) -> Tensor:
     return near.reshape(features.shape[:-1])
 
 
-def calibration_error(probability: np.ndarray, hit: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error (0-1): how far probabilities are from shares of hits.
-
-    Args:
-        probability: (N,) of what was predicted.
-        hit: (N,) whether it is right.
-        bins: Number of equal bins of probability.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks (2017).
-    """
-    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_of, probability - hit, bins)
-    return float(abs(gap).sum() / max(len(hit), 1))
-
-
 def temperature(logits: Tensor, target: Tensor) -> float:
     """Return what to divide logits by so that their probabilities are likeliest to be true.
 
