@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import RunOrModel
     from geopeft_nb.models import SegmentationModel
 
+GEOTIFF = (".tif", ".tiff")
 #: Beside the class map.
 LAYERS = ("probability", "applicability")
 #: Bytes of GDAL's cache at least and at most.
@@ -216,13 +217,11 @@ def _check(
         check_name("layer", layer, LAYERS)
     if model.task not in ("segmentation", "regression") or len(model.classes) > 254:
         raise GeopeftError(
-            f"A map has a value for every pixel, and at most 254 classes; this is a model for "
-            f"{model.task} with {len(model.classes)}. Build one for pixels."
+            f"A map is of pixels, with at most 254 classes; this model is for {model.task} with "
+            f"{len(model.classes)}. Build one for pixels."
         )
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise GeopeftError(
-            f"out takes the name of a GeoTIFF, such as 'map.tif'; got {path.name!r}."
-        )
+    if path.suffix.lower() not in GEOTIFF:
+        raise GeopeftError(f"out takes the name of a GeoTIFF, as 'map.tif'; got {path.name!r}.")
     trained, notes = model.trained, []
     if trained is None:
         notes.append("What it was trained on is not known: the scale of the pixels is not checked.")
@@ -241,8 +240,7 @@ def _frames(source: Any, count: int) -> list[list[Path]]:  # noqa: ANN401 - as o
     several = [*source] if count > 1 and isinstance(source, list | tuple) else [source]
     if len(several) != count:
         raise GeopeftError(
-            f"The model takes {count} dates: give source a list of {count} scenes, each a file, a "
-            f"folder, or a list of files; got {len(several)}."
+            f"The model takes {count} dates, and got {len(several)}: give a list of as many scenes."
         )
     return [_files(one) for one in several]
 
@@ -253,9 +251,7 @@ def _files(source: Any) -> list[Path]:  # noqa: ANN401 - as of predict_scene
     paths = [Path(one).expanduser().absolute() for one in listed]
     if len(paths) != 1 or not paths[0].is_dir():
         return paths
-    found = [
-        p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (".tif", ".tiff", ".jp2")
-    ]
+    found = [p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (*GEOTIFF, ".jp2")]
     bands: dict[str, Path] = {}
     for file in found:  # R10m comes before R20m
         if token := re.search(r"(?<=[_.])B\d[\dA]?(?=[_.]|$)", file.stem, re.IGNORECASE):
@@ -303,14 +299,11 @@ def _check_frames(
 
 def _one_row(frames: Sequence[Source]) -> int:
     """Return the bytes that a row of tiles of all files takes when it is decoded."""
-    rasters = [raster for frame in frames for raster in frame.rasters]
-    return sum(
-        raster.tiles[0]
-        * raster.grid.shape[1]
-        * len(raster.numbers)
-        * np.dtype(raster.dtype).itemsize
-        for raster in rasters
-    )
+    taken = 0
+    for raster in (raster for frame in frames for raster in frame.rasters):
+        pixels = raster.tiles[0] * raster.grid.shape[1] * len(raster.numbers)
+        taken += pixels * np.dtype(raster.dtype).itemsize
+    return taken
 
 
 def _key(model: SegmentationModel, files: Sequence[Sequence[Path]], settings: object) -> str:
@@ -321,7 +314,6 @@ def _key(model: SegmentationModel, files: Sequence[Sequence[Path]], settings: ob
     for name, value in model.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    known.update(
-        repr(model.trained and (model.trained.temperature, model.trained.threshold)).encode()
-    )
+    if trained := model.trained:
+        known.update(repr((trained.temperature, trained.threshold)).encode())
     return known.hexdigest()
