@@ -165,12 +165,10 @@ def outlines(path: Path, classes: Sequence[str]) -> Path:
     from geopeft_nb.open_files import open_raster
 
     with open_raster(path) as raster:
-        found = [
-            {"geometry": shape, "properties": {"class": classes[int(value)], "value": int(value)}}
-            for shape, value in shapes(band(raster, 1))
-            if value < len(classes)
-        ]
-        frame = GeoDataFrame.from_features(found, crs=raster.crs)
+        found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]
+        rows = [{"geometry": area, "properties": {"value": int(code)}} for area, code in found]
+        frame = GeoDataFrame.from_features(rows, crs=raster.crs)
+    frame["class"] = [classes[code] for code in frame["value"]]
     with written_beside(path.with_suffix(".gpkg")) as file:
         frame.to_file(file, driver="GPKG", engine="pyogrio")
     return path.with_suffix(".gpkg")
