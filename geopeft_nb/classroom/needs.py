@@ -19,6 +19,7 @@ LESSONS: dict[str, tuple[str, ...]] = {
     "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
+    "12": ("geopeft_tiny", "scenes"),
 }
 #: Data sets without files of their own: one is computed, the other is the user's.
 NO_FILES = ("sandbox", "folder")

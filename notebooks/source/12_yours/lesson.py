@@ -387,7 +387,8 @@ except gp.GeopeftError as error:
 if method not in ("linear_probe", "full"):
     gp.merge(run.model)
 folder_of = gp.export_terratorch(run.model, out / "terratorch")
-print("\n".join((folder_of / "config.yaml").read_text().splitlines()[:12]))
+written = (folder_of / "config.yaml").read_text(encoding="utf-8")
+print("\n".join(written.splitlines()[:12]))
 
 # %% [markdown]
 # ## Check yourself
