@@ -25,7 +25,7 @@ class BackboneRequest:
 
     Attributes:
         bands: Input bands in their order, by the toolkit's names.
-        img_size: Image side in pixels that stored position codes are made for.
+        img_size: Image side in pixels that computed position codes are made for.
         frames: Time steps T.
         layers: Blocks whose output is returned; None means the last, or all stages.
         gsd: Ground sampling distance in metres per pixel, for models that take it.
@@ -347,11 +347,8 @@ def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     Raises:
         ValueError: An index is outside the network, or given twice.
     """
-    try:
-        chosen = [range(depth)[index] for index in layers]
-    except (TypeError, IndexError):
-        chosen = []
-    if not chosen or len(set(chosen)) < len(chosen):
+    chosen = {index % depth for index in layers if -depth <= index < depth}
+    if not 0 < len(layers) == len(chosen):
         raise GeopeftError(
             f"layers must be a list of different indices between 0 and {depth - 1} (or -{depth} "
             f"and -1), got {layers!r}."

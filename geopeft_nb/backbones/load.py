@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options, whole
+from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options
 from geopeft_nb.files import checksum_of, fetch
 
 #: Family of a card -> module and class that build it; imported when asked for.
@@ -56,8 +56,9 @@ def load_backbone(
             model never saw takes the weights of the band nearest in wavelength, with a warning.
             What has no wavelength, such as NDVI, heights or radar, gets fresh weights in ``"unet"``
             and the networks of timm and torchgeo; the other models refuse it.
-        img_size: Image side in pixels that stored position codes are made for. None keeps that of
-            pretraining; images of other sizes then use resized codes.
+        img_size: Image side in pixels that Prithvi's position codes are computed for; the other
+            models take none. None keeps that of pretraining; images of other sizes use resized
+            codes.
         frames: Time steps T of your images.
         layers: Blocks whose feature maps are returned, for example ``[1, 3, 5]`` or ``[-1]``.
             None means the last block, or all stages of a network that has stages.
@@ -119,17 +120,17 @@ def check_request(card: BackboneCard, request: BackboneRequest, build: type[Back
             f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
             "'unet' or a 'timm:<model>', which learn any band."
         )
-    if request.frames > 1 == card.max_frames:
+    if request.frames > card.max_frames:
         able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
         raise GeopeftError(
-            f"{card.name} takes images of one date, and frames={request.frames} were asked for. "
-            f"Load one of {able}."
+            f"{card.name} takes {card.max_frames} date(s) at most, got frames={request.frames}. "
+            f"Several go into {able}."
         )
-    whole(f"frames of {card.name}", request.frames, 1, card.max_frames)
     side = request.img_size
-    if side % card.patch_size and side != card.img_size:
+    if side != card.img_size and (side % card.patch_size or not build.fixed):
         raise GeopeftError(
-            f"img_size must be a multiple of the patch of {card.patch_size} px, got {side}."
+            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
+            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
         )
 
 
@@ -297,7 +298,7 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
             "name": card.name, "title": card.title, "sensor": card.sensor,
             "bands": ", ".join(card.bands), "patch (px)": card.patch_size, "width": card.width,
             "depth": card.depth, "parameters": card.parameters, "licence": card.licence,
-            "heads": card.heads, "frames": card.frames, "citation": card.citation,
+            "heads": card.heads, "most frames": card.max_frames, "citation": card.citation,
             "wavelengths (µm)": tuple(WAVELENGTHS[band] for band in card.bands),
             "mean (reflectance)": card.mean, "std (reflectance)": card.std,
             "image (px)": card.img_size,

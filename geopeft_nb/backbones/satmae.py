@@ -40,7 +40,7 @@ class SatMAEViT(CardTransformer):
 
     A cell of a map is the mean of its groups' tokens. Groups without bands make no tokens. Of a
     token's code ``card.extra["group_code"]`` features say its group, the others its position, for
-    the image size of the request; other sizes use resized codes.
+    the image size of pretraining; other sizes use resized codes.
     """
 
     trained_grid: int
@@ -50,7 +50,7 @@ class SatMAEViT(CardTransformer):
         super().__init__(card, request)
         width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
         self.groups = group_bands(card, self.bands)
-        self.trained_grid = side = request.img_size // patch
+        self.trained_grid = side = card.img_size // patch
         groups, kernel = enumerate(self.groups), (patch, patch)
         layers = {str(i): PatchEmbed(len(group), width, kernel) for i, group in groups if group}
         self.patch_embed = nn.ModuleDict(layers)
@@ -72,7 +72,7 @@ class SatMAEViT(CardTransformer):
         Dropped are the decoder and the mask token of pretraining, and head and pooling norm of
         fine-tuned files. Bands of a group that the images lack are taken to be at their mean
         everywhere, which adds a constant to the bias; embeddings of groups that the images lack
-        altogether are dropped. Position codes are resized if another image size was asked for.
+        altogether are dropped.
         """
         absent = [f"patch_embed.{i}." for i, places in enumerate(self.groups) if not places]
         dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
@@ -81,17 +81,7 @@ class SatMAEViT(CardTransformer):
             known = [self.card.bands[index] for index in group]
             wanted = [self.bands[place] for place in self.groups[number]]
             adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
-        side = self.card.img_size // self.card.patch_size
-        codes = kept.get("pos_embed")
-        if codes is not None and codes.shape[:2] == (1, 1 + side**2):
-            grid = self._resized(codes[:, 1:].float(), side, self.trained_grid, self.trained_grid)
-            kept["pos_embed"] = torch.cat([codes[:, :1], grid], dim=1)
         return kept
-
-    @staticmethod
-    def _resized(codes: Tensor, side: int, height: int, columns: int) -> Tensor:
-        """Resize (1, side², F) codes to (1, height * columns, F): bicubic, corners aligned."""
-        return resize_grid(codes.unflatten(1, (side, side)), height, columns).flatten(1, 2)
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images into tokens with their codes.
@@ -104,7 +94,8 @@ class SatMAEViT(CardTransformer):
             group after the other, and the grid (h, w).
         """
         grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
-        position = self._resized(self.pos_embed[:, 1:], self.trained_grid, *grid)
+        codes = self.pos_embed[:, 1:].unflatten(1, (self.trained_grid, self.trained_grid))
+        position = resize_grid(codes, *grid).flatten(1, 2)
         cls = self.cls_token + torch.cat([self.pos_embed[:, :1], self.channel_cls_embed], dim=2)
         tokens = [cls.expand(image.shape[0], -1, -1)]
         for number, embed in self.patch_embed.items():

@@ -12,7 +12,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -103,17 +102,17 @@ class SplitAttention(SelfAttention):
 
 
 class TimmViT(TimmBackbone, Transformer):
-    """A plain vision transformer of timm; position codes are resized for other image sizes."""
+    """A plain vision transformer of timm, which resizes its position codes to each image."""
 
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
-        super().__init__(card, request, img_size=request.img_size, dynamic_img_size=True)
+        super().__init__(card, request, img_size=card.img_size, dynamic_img_size=True)
         # Pooling belongs to the classifier.
         self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
         for block in self.blocks:
             block.attn = SplitAttention(block.attn)
         self.patch_size = self.network.patch_embed.patch_size[0]
         if self.network.pos_embed is not None:
-            self.trained_grid = request.img_size // self.patch_size
+            self.trained_grid = card.img_size // self.patch_size
         self.width, self.prefix = self.network.embed_dim, self.network.num_prefix_tokens
         self.choose(request.layers)
 
@@ -128,23 +127,9 @@ class TimmViT(TimmBackbone, Transformer):
         return self.network.norm
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Also drop the pooling `fc_norm.*` and `attn_pool.*`, and resize position codes.
-
-        Codes are resized only from the image size of the card to the one that was asked for.
-        """
+        """Also drop the pooling `fc_norm.*` and `attn_pool.*`."""
         pooling = ("fc_norm.", "attn_pool.")
-        state = super().translate({k: v for k, v in state.items() if not k.startswith(pooling)})
-        old, new = self.card.img_size // self.patch_size, self.trained_grid
-        codes = state.get("network.pos_embed")
-        if codes is not None and new is not None and old != new:
-            own = self.network.pos_embed
-            prefix = own.shape[1] - new**2  # codes of the class token and the like
-            if codes.shape == (1, prefix + old**2, own.shape[2]):
-                state["network.pos_embed"] = resample_abs_pos_embed(
-                    codes.float(), [new, new], [old, old], num_prefix_tokens=prefix
-                )
-                self.notes += (f"position codes resized from {old}×{old} to {new}×{new} patches",)
-        return state
+        return super().translate({k: v for k, v in state.items() if not k.startswith(pooling)})
 
     def begin(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None

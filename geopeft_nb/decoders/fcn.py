@@ -25,6 +25,8 @@ class FCNDecoder(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int, convs: int) -> None:
         super().__init__()
+        from timm.layers.norm import LayerNorm2d  # here: only this decoder needs timm
+
         self.out_channels = channels
         widths = [in_channels[-1], *[channels] * convs]
         self.convs = nn.Sequential(
@@ -32,7 +34,7 @@ class FCNDecoder(nn.Module):
                 nn.Sequential(
                     nn.ConvTranspose2d(before, channels, 2, stride=2),
                     nn.Conv2d(channels, channels, 3, padding=1),
-                    ChannelNorm(channels, eps=1e-6),
+                    LayerNorm2d(channels),
                     nn.GELU(),
                 )
                 for before in widths[:-1]
@@ -42,11 +44,3 @@ class FCNDecoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D, h, w) to (B, W, h * 2^n, w * 2^n)."""
         return self.convs(features[-1])
-
-
-class ChannelNorm(nn.LayerNorm):
-    """A layer norm over the features of each cell of a map."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Map (B, D, h, w) to the same shape."""
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)

@@ -136,10 +136,10 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
     blocks = getattr(backbone, "blocks", ())
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
     if len(blocks) < 4 or backbone.request.layers is not None:
-        use = f"Use load_backbone(..., layers={quarters})" if len(blocks) >= 4 else "Take 'fcn'"
+        use = f"load_backbone(..., layers={quarters})" if len(blocks) >= 4 else "decoder='fcn'"
         raise GeopeftError(
             f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} gives "
-            f"{len(backbone.strides)}, of layers={list(backbone.layers)}. {use}."
+            f"{len(backbone.strides)}, of layers={list(backbone.layers)}. Use {use}."
         )
     backbone.choose(quarters)
 
@@ -159,8 +159,8 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     """
     card = CARDS[name]
     usual = card.usual(backbone)
-    several = {o: ", ".join(["int"] * len(v)) for o, v in usual.items() if isinstance(v, tuple)}
-    check_values(options, {o: f"tuple[{several[o]}]" if o in several else "int" for o in usual})
+    four = "tuple[int, int, int, int]"
+    check_values(options, {o: four if isinstance(v, tuple) else "int" for o, v in usual.items()})
     chosen = usual | options
     if card.ends:
         return card.network(backbone.channels, outputs, **chosen)
@@ -172,12 +172,13 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
 
 def list_decoders() -> pd.DataFrame:
     """List the decoders that `build_model` knows, one row each."""
-    rows = {}
-    for card in CARDS.values():
-        options = "; ".join(f"{key} = {text}" for key, text in card.options.items())
-        rows[card.name] = {
-            "title": card.title, "maps": card.maps,
+    rows = [
+        {
+            "name": card.name, "title": card.title, "maps": card.maps,
             "tasks": ", ".join(n for n, task in TASKS.items() if task.target == card.target),
-            "options": options or "none", "citation": card.citation,
-        }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+            "options": "; ".join(" = ".join(pair) for pair in card.options.items()) or "none",
+            "citation": card.citation,
+        }
+        for card in CARDS.values()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index("name")

@@ -23,10 +23,10 @@ CARD = replace(
 )  # fmt: skip
 
 
-def small(bands: Sequence[str] = CARD.bands, img_size: int = 32) -> SatMAEViT:
+def small(bands: Sequence[str] = CARD.bands) -> SatMAEViT:
     """SatMAE with little of everything, untrained."""
     torch.manual_seed(0)
-    return SatMAEViT(CARD, BackboneRequest(tuple(bands), img_size)).eval()
+    return SatMAEViT(CARD, BackboneRequest(tuple(bands), CARD.img_size)).eval()
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("satmae_cls", "norm"), ("satmae_globalpool", "fc")])
@@ -37,10 +37,10 @@ def test_every_output_equals_the_golden_tensors(
     sizes = meta["cfg"]["kwargs"]
     card = replace(
         CARD, width=sizes["embed_dim"], depth=sizes["depth"], heads=sizes["num_heads"],
-        patch_size=sizes["patch_size"],
+        patch_size=sizes["patch_size"], img_size=sizes["img_size"],
         extra={"groups": sizes["channel_groups"], "group_code": sizes["channel_embed"]},
     )  # fmt: skip
-    model = SatMAEViT(card, BackboneRequest(card.bands, sizes["img_size"])).eval()
+    model = SatMAEViT(card, BackboneRequest(card.bands, card.img_size)).eval()
     # A network that pools the mean has another norm for it instead of the last one.
     expected = [] if pooling == "norm" else ["norm.weight", "norm.bias"]
     result = model.load_state_dict(split_qkv(model.translate(state), ()), strict=False)
@@ -100,17 +100,17 @@ def test_absent_bands_count_as_bands_at_their_mean() -> None:
     torch.testing.assert_close(tokens, reference[:, [*range(17), *range(33, 49)]])
 
 
-def test_position_codes_can_be_resized_once_or_for_each_image() -> None:
-    model, large = small(), small(img_size=64)
+def test_position_codes_are_resized_for_each_image() -> None:
+    model = small()
     nn.init.normal_(model.pos_embed)
-    large.load_state_dict(large.translate(model.state_dict()))
-    assert large.pos_embed.shape == (1, 1 + 8 * 8, 48)
-    image = torch.rand(1, 10, 64, 64)
+    for embed in model.patch_embed.values():
+        nn.init.zeros_(embed.proj.weight)  # so that tokens are their codes
     with torch.no_grad():
-        torch.testing.assert_close(large(image), model(image))
-        corners = model._resized(model.pos_embed[:, 1:], 4, 5, 9).unflatten(1, (5, 9))
+        tokens, grid = model.embed(torch.rand(1, 10, 5 * 8, 9 * 8))
+    assert grid == (5, 9)
+    corners = tokens[:, 1 : 1 + 5 * 9, :48].unflatten(1, (5, 9))[:, ::4, ::8]
     own = model.pos_embed[:, 1:].unflatten(1, (4, 4))
-    torch.testing.assert_close(corners[:, ::4, ::8], own[:, ::3, ::3])
+    torch.testing.assert_close(corners, own[:, ::3, ::3])
 
 
 @pytest.mark.parametrize(

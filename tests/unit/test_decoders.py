@@ -133,7 +133,7 @@ def test_layers_that_the_user_chose_are_never_overruled(data: GeoData) -> None:
         gp.build_model(two, data, decoder="unet")
     assert two.layers == (2, 5)
     stages = load("timm:resnet18", data, layers=[2, 3])
-    with pytest.raises(ValueError, match=r"and timm:resnet18 gives 2.*Take 'fcn'"):
+    with pytest.raises(ValueError, match=r"and timm:resnet18 gives 2.*Use decoder='fcn'"):
         gp.build_model(stages, data, decoder="upernet", pad=True)
 
 

@@ -87,7 +87,7 @@ def data() -> GeoData:
 
 def build(data: GeoData, family: str, choice: str | None = None) -> SegmentationModel:
     torch.manual_seed(0)
-    backbone = gp.load_backbone(family, weights=None, bands=data.bands, img_size=64)
+    backbone = gp.load_backbone(family, weights=None, bands=data.bands)
     model = gp.build_model(backbone, data).eval()
     if choice is None:
         return model
@@ -259,9 +259,7 @@ def test_what_is_attached_to_a_model_in_evaluation_does_not_drop_out(
 def test_blocks_behind_the_last_chosen_layer_get_nothing_to_train(
     data: GeoData, image: Tensor, method: str, options: dict[str, object]
 ) -> None:
-    backbone = gp.load_backbone(
-        "prithvi_eo_v2_300", weights=None, bands=data.bands, img_size=64, layers=[1]
-    )
+    backbone = gp.load_backbone("prithvi_eo_v2_300", weights=None, bands=data.bands, layers=[1])
     model = gp.attach(gp.build_model(backbone, data), method, **options)
     model(image).square().mean().backward()
     gradients = [p.grad for n, p in model.named_parameters() if p.requires_grad and "backbone" in n]

@@ -116,22 +116,17 @@ def test_only_the_last_block_of_a_vit_passes_the_final_norm(tmp_path: Path) -> N
     assert len(join_qkv(backbone.state_dict())) == len(state) - 2
 
 
-def test_position_codes_of_a_file_are_resized_to_the_image_size_that_is_asked_for(
-    tmp_path: Path,
-) -> None:
-    state = random_state(timm.create_model("vit_tiny_patch16_224"))
-    save_file(state, tmp_path / "vit.safetensors")
-    backbone = gp.load_backbone(
-        "timm:vit_tiny_patch16_224", weights=tmp_path / "vit.safetensors", img_size=96
-    )
-    codes = state["pos_embed"]
-    patches = codes[:, 1:].transpose(1, 2).unflatten(2, (14, 14))
-    wanted = nn.functional.interpolate(patches, (6, 6), mode="bicubic", antialias=True)
-    own = backbone.network.pos_embed.detach()
-    assert torch.equal(own[:, :1], codes[:, :1])  # of the class token
-    assert torch.allclose(own[:, 1:], wanted.flatten(2).transpose(1, 2), rtol=1e-5)  # float32
-    assert backbone.trained_grid == 6
-    assert "position codes resized from 14×14 to 6×6" in backbone.provenance["adapted"]
+@pytest.mark.parametrize(
+    "name", ["timm:vit_tiny_patch16_224", "timm:resnet18", "satmae_base", "clay_v1_base", "unet"]
+)
+def test_models_without_computed_codes_take_no_image_size(name: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match="leave img_size out"):
+        gp.load_backbone(name, None, img_size=96 + 32)
+
+
+def test_a_vit_of_timm_resizes_its_codes_to_each_image() -> None:
+    backbone = gp.load_backbone("timm:vit_tiny_patch16_224", None)
+    assert backbone(torch.rand(1, 3, 96, 64))[0].shape == (1, 192, 6, 4)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +144,7 @@ def test_a_vit_file_of_other_patches_or_of_another_grid_is_refused(
     state = random_state(timm.create_model("vit_tiny_patch16_224"))
     save_file(state | {key: torch.rand(shape)}, tmp_path / "vit.safetensors")
     with pytest.raises(ValueError, match=f"mismatch for network.{key}.*{re.escape(str([*shape]))}"):
-        gp.load_backbone("timm:vit_tiny_patch16_224", tmp_path / "vit.safetensors", img_size=96)
+        gp.load_backbone("timm:vit_tiny_patch16_224", tmp_path / "vit.safetensors")
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")

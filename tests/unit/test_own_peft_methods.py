@@ -35,7 +35,7 @@ def tiny() -> Backbone:
 
 def timm_vit() -> Backbone:
     torch.manual_seed(0)
-    return gp.load_backbone("timm:vit_tiny_patch16_224", weights=None, img_size=64).eval()
+    return gp.load_backbone("timm:vit_tiny_patch16_224", weights=None).eval()
 
 
 def resnet() -> Backbone:
