@@ -204,12 +204,6 @@ def load_adapter(
     about = read_description(source)
     check_identity(source, about, identity(model))
     joins = name or about["adapter"] or "default"
-    if joins in model.adapters:
-        raise GeopeftError(
-            f"The model carries an adapter {joins!r} already, with {model.method_options}. Choose "
-            f"another name for {source}, saved with {about['options']}, by load_adapter(..., "
-            "name=...)."
-        )
     trained = read_trained(source, len(model.bands))
     trial = _outline(model)
     with damaged(source, GeopeftError), torch.device("meta"):
@@ -271,10 +265,9 @@ def local_folder(folder: str | os.PathLike[str], revision: str | None = None) ->
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # offline, no such repository, no access: each its own kind
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise FileNotFoundError(
             f"There is no folder {str(folder)!r} here, and https://huggingface.co/{repository} did "
-            f"not give an adapter: {reason}."
+            f"not give an adapter: {error!r:.300}."
         ) from error
 
 

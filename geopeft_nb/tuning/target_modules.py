@@ -63,14 +63,10 @@ def find_layers(
     layers = [n for n, module in named if n.startswith(within) and hasattr(module, "weight")]
     for ending in endings or [""]:
         if not any(f".{name}".endswith(f".{ending}") for name in layers):
-            raise _no_such_layer(backbone, ending, layers)
+            known = sorted({n.partition("blocks.")[2].partition(".")[2] or n for n in layers})
+            raise GeopeftError(
+                f"No layer of {backbone.card.name} ends in {ending!r}. target_modules is a list of "
+                f"names, of: {', '.join(known)}."
+            )
     wanted = tuple(f".{ending}" for ending in endings)
     return [name for name in layers if f".{name}".endswith(wanted)]
-
-
-def _no_such_layer(backbone: Backbone, ending: str, layers: Sequence[str]) -> GeopeftError:
-    known = sorted({name.partition("blocks.")[2].partition(".")[2] or name for name in layers})
-    return GeopeftError(
-        f"No layer of {backbone.card.name} ends in {ending!r}. target_modules is a list of names, "
-        f"of: {', '.join(known)}."
-    )

@@ -47,10 +47,8 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(width, heads * levels * POINTS)
         self.value_proj = nn.Linear(width, width // 2)
         self.output_proj = nn.Linear(width // 2, width)
-        projections = (self.value_proj, self.output_proj)
-        for layer in (self.sampling_offsets, self.attention_weights, *projections):
-            start = nn.init.xavier_uniform_ if layer in projections else nn.init.zeros_
-            start(layer.weight)
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         # At first each head looks into a direction of its own, its points 1, 2, … cells away.
         angle = torch.arange(heads) * (2 * math.pi / heads)
@@ -214,11 +212,6 @@ class VitAdapter(Backbone):
         )
         self.up = nn.ConvTranspose2d(width, width, 2, 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.BatchNorm2d(width) for _ in STRIDES)
-        for module in (*self.spm.modules(), self.up):
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Refuse a choice of layers; see `Backbone.choose`."""
