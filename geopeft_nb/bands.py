@@ -48,14 +48,12 @@ _SENSORS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("L8:", "L9:", "L30:"), _OLI),
     **dict.fromkeys(("L4:", "L5:", "L7:"), _TM),
 }
-_ALIASES: dict[str, str] = {
-    "NIR": "NIR_NARROW", "NIR08": "NIR_NARROW", "SWIR1": "SWIR_1", "SWIR16": "SWIR_1",
-    "SWIR2": "SWIR_2", "SWIR22": "SWIR_2",
-}  # fmt: skip
 #: All that names a band, in capitals -> the band; numbers with and without a leading zero.
 _NAMES: dict[str, str] = {
     **{name: name for name in WAVELENGTHS},
-    **_ALIASES,
+    **dict.fromkeys(("NIR", "NIR08"), "NIR_NARROW"),
+    **dict.fromkeys(("SWIR1", "SWIR16"), "SWIR_1"),
+    **dict.fromkeys(("SWIR2", "SWIR22"), "SWIR_2"),
     **{
         f"{sensor}B{number:0>{digits}}": band
         for sensor, numbers in _SENSORS.items()
@@ -90,7 +88,10 @@ def band_name(name: str) -> str:
         ('NIR_NARROW', 'NIR_NARROW', 'NIR_BROAD')
     """
     if (band := _NAMES.get(str(name).upper())) is None:
-        raise _unknown_band(name)
+        raise GeopeftError(
+            f"{unknown_name('band', name, WAVELENGTHS)} Numbers of Sentinel-2 are known, too, and "
+            f"of Landsat's and HLS' optical bands after {' '.join(filter(None, _SENSORS))}."
+        )
     return band
 
 
@@ -113,13 +114,6 @@ def own_name(name: str, sensor: str = "") -> str | None:
     if number is None:
         return _NAMES.get(name.upper(), name)
     return _NAMES.get(f"{sensor}B{number[1].upper()}", name) if sensor else None
-
-
-def _unknown_band(name: object) -> GeopeftError:
-    return GeopeftError(
-        f"{unknown_name('band', name, WAVELENGTHS)} Numbers of Sentinel-2 are known, too, and of "
-        f"Landsat's and HLS' optical bands after {' '.join(filter(None, _SENSORS))}."
-    )
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:

@@ -40,18 +40,12 @@ def choose_scaling(
         return normalise, *backbone.scaling()
     if normalise == "dataset" and card.scheme != "inside":
         return normalise, *card.scale_by(*data.statistics)
-    raise _no_scaling(normalise, card.name, data.card.name)
-
-
-def _no_scaling(normalise: str, backbone: str, data: str) -> GeopeftError:
-    if normalise == "dataset":
-        return GeopeftError(
-            f"{backbone} scales reflectance by itself, because it also computes an index from it. "
-            "Use normalise='pretraining', or another backbone if the data are no reflectance."
-        )
-    return GeopeftError(
-        f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data} are not "
-        "reflectance. Use normalise='dataset'."
+    raise GeopeftError(
+        f"{card.name} scales reflectance by itself: use normalise='pretraining', or another "
+        "backbone if the data are no reflectance."
+        if normalise == "dataset"
+        else f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data.card.name} "
+        "are not reflectance. Use normalise='dataset'."
     )
 
 

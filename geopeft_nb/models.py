@@ -318,7 +318,11 @@ def build_model(
     """
     card = check_decoder(decoder, options, data.task)
     if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), data.frames):
-        raise _other_bands(backbone, data)
+        raise GeopeftError(
+            f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
+            f"and the data have {data.frames} of {', '.join(data.bands)}. Use load_backbone(..., "
+            "bands=data.bands, frames=data.frames)."
+        )
     if data.size % backbone.patch_size and not pad:
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
@@ -337,14 +341,6 @@ def build_model(
         "normalise": normalise,
     }  # fmt: skip
     return model
-
-
-def _other_bands(backbone: Backbone, data: GeoData) -> GeopeftError:
-    return GeopeftError(
-        f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
-        f"and the data have {data.frames} of {', '.join(data.bands)}. Use load_backbone(..., "
-        "bands=data.bands, frames=data.frames)."
-    )
 
 
 def uneven(size: int, patch: int) -> GeopeftError:

@@ -150,21 +150,18 @@ def push_adapter(
     return str(api.create_commit(repo_id, files, commit_message="Add an adapter").commit_url)
 
 
-def check_export(model: SegmentationModel, what: str) -> None:
+def check_export(model: SegmentationModel) -> None:
     """Refuse a model whose adapter could be merged and is not, or that takes more than images.
 
     Raises:
         ValueError: It is not merged, or it uses metadata.
     """
-    if model.method in CARDS and CARDS[model.method].merges:
+    if model.metadata or (model.method in CARDS and CARDS[model.method].merges):
         raise GeopeftError(
-            f"{what} takes plain weights, and this model carries {model.method} beside them. Call "
-            "gp.merge(model) first; save_adapter before that, to keep the adapter."
-        )
-    if model.metadata:
-        raise GeopeftError(
-            f"{what} takes an image alone, and this one uses {' and '.join(model.metadata)}, too. "
-            "Train one with build_model(..., metadata=False)."
+            f"An export has plain weights and takes an image alone; this model carries "
+            f"{model.method}, and uses {', '.join(model.metadata) or 'no metadata'}. Call "
+            "gp.merge(model) first, save_adapter before that, to keep the adapter; and train with "
+            "build_model(..., metadata=False)."
         )
 
 
@@ -186,7 +183,7 @@ def export_onnx(
         ValueError: An adapter that should be merged first, or a model that uses metadata.
         ImportError: The packages of the extra `export` are not installed.
     """
-    check_export(model, "ONNX")
+    check_export(model)
     side = model.built_for["size"] if size is None else size
     # Two images, because the exporter takes a batch of one for a constant.
     dates = [model.frames] * (model.frames > 1)
@@ -228,12 +225,12 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         ValueError: An adapter that should be merged first, a model that uses metadata, or another
             backbone, decoder or task.
     """
-    from jinja2 import StrictUndefined, Template
+    from jinja2 import Template
 
-    check_export(model, "TerraTorch")
+    check_export(model)
     card = model.plain_backbone.card
-    able = model.method not in ("vpt", "adapter", "vit_adapter")
-    if card.family != "prithvi" or not able or model.task != "segmentation":
+    beside = model.method in ("vpt", "adapter", "vit_adapter")
+    if card.family != "prithvi" or beside or model.task != "segmentation":
         raise GeopeftError(
             f"TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, with "
             f"linear_probe, full or a merged adapter. This is {card.name} with {model.method} for "
@@ -241,11 +238,8 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         )
     target = check_folder(folder, TERRATORCH_FILES)
     decoder, words = TERRATORCH[model.decoder_name]
-    template = Template(
-        Path(__file__).with_name("terratorch.jinja").read_text(encoding="utf-8"),
-        undefined=StrictUndefined,
-    )
-    config = template.render(
+    template = Path(__file__).with_name("terratorch.jinja").read_text(encoding="utf-8")
+    config = Template(template).render(
         model=model, decoder=decoder, words=words,
         options=DECODERS[model.decoder_name].usual(model.plain_backbone) | model.decoder_options,
         pyramid=getattr(model.decoder, "pyramid", None) is not None,

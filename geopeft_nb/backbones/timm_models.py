@@ -227,26 +227,24 @@ def bands_of(name: str, numbers: Sequence[str] | None) -> tuple[str, ...]:
 def scaling_of(
     name: str, transforms: nn.Module, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Join the Normalize steps of a weight to one mean and std per band, in reflectance.
+    """Read off a mean and std per band, in reflectance, from what a weight makes of two images.
 
-    Without such a step they are 0 and 1. Pixels are 8-bit where the first step divides by 255 or
-    less in all bands, or by just 255 in this one; otherwise reflectance times 10,000.
+    Its transforms are linear in each band. Pixels are 8-bit where all bands are divided by 255 or
+    less, or this one by just 255; otherwise they are reflectance times 10,000.
     """
-    offset, divisor, unit = torch.zeros(channels), torch.ones(channels), None
-    for step in transforms.modules():
-        if type(step).__name__ == "Normalize":
-            mean, std = torch.as_tensor(step.mean).float(), torch.as_tensor(step.std).float()
-            if float(std.max()) < 0.01:  # 1 / 255
-                # SeCo's own code divides by 255 again after this step; torchgeo's does not.
-                raise GeopeftError(
-                    f"{name} cannot be used: torchgeo scales its images to 0-255, and then as if "
-                    "they were 0-1, to around a thousand instead of one. Choose another weight."
-                )
-            if unit is None:
-                unit = torch.where((std == 255) | (std.max() <= 255), WHITE / 255, 1 / 10_000)
-            offset, divisor = offset + mean * divisor, divisor * std
-    scale = torch.ones(1) if unit is None else unit
-    return tuple((offset * scale).tolist()), tuple((divisor * scale).tolist())
+    if name.endswith("_RGB_SECO"):  # its own code divides by 255 again; torchgeo's does not
+        raise GeopeftError(
+            f"{name} cannot be used: torchgeo scales its images to 0-255, and then as if they were "
+            "0-1, to around a thousand instead of one. Choose another weight."
+        )
+    black, white = (
+        transforms(torch.full((1, channels, 256, 256), value))[0, :, 99, 99]
+        for value in (0.0, 10_000.0)
+    )
+    std = 10_000 / (white - black)
+    eight_bit = std.isclose(torch.tensor(255.0)) | (std.max() < 255.1)
+    unit = torch.where(eight_bit, WHITE / 255, 1 / 10_000)
+    return tuple((-black * std * unit).tolist()), tuple((std * unit).tolist())
 
 
 def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 - as in timm

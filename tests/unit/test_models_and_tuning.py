@@ -58,7 +58,7 @@ def test_images_of_one_date_may_have_a_dimension_for_it(data: GeoData) -> None:
 def test_one_backbone_serves_one_model(data: GeoData) -> None:
     backbone = gp.load_backbone("geopeft_tiny")
     gp.attach(gp.build_model(backbone, data), "lora")
-    with pytest.raises(ValueError, match="'lora' is attached already.*fresh backbone"):
+    with pytest.raises(ValueError, match=r"'lora' is attached already.*fresh backbone"):
         gp.attach(gp.build_model(backbone, data), "full")
 
 
