@@ -166,10 +166,8 @@ class SegmentationModel(Facts, nn.Module):
         """
         check_name("adapter", name, self.adapters)
         if name != self.adapter:
-            self.shelf[str(self.adapter)], here = (
-                {part: getattr(self, part) for part in OWN},
-                self.mean,
-            )
+            here = self.mean
+            self.shelf[str(self.adapter)] = {part: getattr(self, part) for part in OWN}
             for part, own in self.shelf.pop(name).items():
                 setattr(self, part, own.to(here) if hasattr(own, "to") else own)
             self.backbone.set_adapter(name)

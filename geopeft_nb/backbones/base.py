@@ -368,19 +368,18 @@ def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) 
     Raises:
         ValueError: The model does not take it, or shape or range are wrong.
     """
-    (batch, _, frames), first = image.shape[:3], card.first_day
-    shape, least, most, words = {
-        "time": ((batch, frames, 2), (1, first), (9999, 366),
-                 f"(B, T, 2) year and day of year from {first} to 366"),
-        "location": ((batch, 2), (-90, -360), (90, 360),
-                     "(B, 2) latitude between -90 and 90, and longitude, in degrees"),
-    }[kind]  # fmt: skip
     if not getattr(card, f"takes_{kind}"):
         raise GeopeftError(f"{card.name} does not take {kind}: leave it out.")
+    batch, _, frames = image.shape[:3]
+    shape, least, most, words = {
+        "time": ((batch, frames, 2), (1, card.first_day), (9999, 366), "year and day of year"),
+        "location": ((batch, 2), (-90, -360), (90, 360), "latitude and longitude in degrees"),
+    }[kind]
     low, high = value.new_tensor(least), value.new_tensor(most)
     if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
         raise GeopeftError(
-            f"{kind} must be {words}, of shape {shape} for this image; got {(*value.shape,)}."
+            f"{kind} must be {words} from {least} to {most}, of shape {shape} for this image; got "
+            f"{(*value.shape,)}."
         )
     return value.to(image.device, torch.float32)
 

@@ -22,7 +22,7 @@ from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options
-from geopeft_nb.files import checksum_of, fetch
+from geopeft_nb.files import FileEntry, checksum_of, fetch
 
 #: Family of a card -> module and class that build it; imported when asked for.
 FAMILIES = {
@@ -35,6 +35,8 @@ FAMILIES = {
     "unet": "own:UNet",
     "own": "own:OwnBackbone",
 }
+#: Columns of the short list of backbones.
+SHOWN = ("title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence")
 
 
 @name_options
@@ -238,10 +240,9 @@ def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
             content = content[inner]
     items = content.items() if isinstance(content, Mapping) else ()
-    words = {key: value for key, value in items if isinstance(key, str)}
-    tensors = {key: value for key, value in words.items() if isinstance(value, Tensor)}
+    tensors = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
-        raise GeopeftError(f"{path} holds no tensors by name, but {str([*words])[:100]}.")
+        raise GeopeftError(f"{path} holds no tensors by name.")
     return tensors
 
 
@@ -291,22 +292,20 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
     Besides these it takes ``"torchgeo:<Weights>"`` and ``"timm:<model>"``.
 
     Args:
-        full: Also show wavelengths, statistics, inputs, the weights' file and citation.
+        full: Also show wavelengths (micrometres), statistics (reflectance), all other facts of the
+            cards, see `BackboneCard`, and of the weights' files, see `FileEntry`.
     """
-    table = pd.DataFrame(
-        {
-            "name": card.name, "title": card.title, "sensor": card.sensor,
-            "bands": ", ".join(card.bands), "patch (px)": card.patch_size, "width": card.width,
-            "depth": card.depth, "parameters": card.parameters, "licence": card.licence,
-            "heads": card.heads, "most frames": card.max_frames, "citation": card.citation,
+    rows = [
+        vars(card) | vars(card.weights or FileEntry("none: untrained")) | {
+            "bands": ", ".join(card.bands), "licence": card.licence, "patch (px)": card.patch_size,
             "wavelengths (µm)": tuple(WAVELENGTHS[band] for band in card.bands),
-            "mean (reflectance)": card.mean, "std (reflectance)": card.std,
-            "image (px)": card.img_size,
-            "time": card.takes_time, "location": card.takes_location, "gsd": card.takes_gsd,
-            "file": (file.url or f"{file.path}, which ships") if file else "none: untrained",
-            "size (bytes)": file.size if file else None,
-            "sha256": file.sha256 if file else None,
         }
-        for card, file in ((card, card.weights) for card in CARDS.values())
-    ).set_index("name").astype({"size (bytes)": "Int64"})  # fmt: skip
-    return table if full else table.loc[:, :"licence"]
+        for card in CARDS.values()
+    ]  # fmt: skip
+    table = (
+        pd.DataFrame(rows)
+        .set_index("name")
+        .drop(columns=["weights", "extra"])
+        .astype({"size": "Int64"})
+    )
+    return table if full else table[list(SHOWN)]

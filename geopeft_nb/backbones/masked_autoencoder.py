@@ -16,7 +16,7 @@ from geopeft_nb.backbones import load
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import PreNormBlock, pad_to_patches, position_codes, position_table
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import check_name
 
 
 class MaskedAutoencoderDecoder(nn.Module):
@@ -118,12 +118,7 @@ class MaskedAutoencoder(nn.Module):
         Returns:
             Class token and visible patches (B, 1 + V, D), the place of each patch in
             [visible | hidden] (B, N), and the grid (T, h, w).
-
-        Raises:
-            ValueError: The mask ratio is no share.
         """
-        if not 0 <= mask_ratio <= 1:
-            raise GeopeftError(f"mask_ratio is the share of hidden patches, 0-1, got {mask_ratio}.")
         tokens, grid = self.encoder.embed(pad_to_patches(image, self.encoder.patch_size))
         batch, patches, width = tokens.shape
         visible = max(1, round(patches * (1 - mask_ratio)))

@@ -5,7 +5,6 @@ torchgeo's ResNets and ViTs are timm's networks with weights of their own, so ti
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest, Stages, Transfo
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import SelfAttention, split_qkv
 from geopeft_nb.bands import band_name
-from geopeft_nb.errors import GeopeftError, unknown_name
+from geopeft_nb.errors import GeopeftError, did_you_mean
 from geopeft_nb.files import FileEntry, hub_file
 
 #: Reflectance that stands for 255 in the 8-bit images that some weights were trained on. This
@@ -306,8 +305,6 @@ def _measured(card: BackboneCard) -> BackboneCard:
 
 
 def _check_name(kind: str, name: str, known: Collection[str]) -> None:
-    """Refuse an unknown name, with the five nearest of those that begin alike, if there are any."""
+    """Refuse an unknown name; all that are known would be more than a thousand."""
     if name not in known:
-        alike = [other for other in known if other[:3].lower() == name[:3].lower()]
-        near = difflib.get_close_matches(name, alike or known, n=5, cutoff=0.0)
-        raise unknown_name(kind, name, near)
+        raise GeopeftError(f"Unknown {kind} {name!r}.{did_you_mean(name, known)}")

@@ -291,11 +291,9 @@ def _take_scaling(model: SegmentationModel, about: dict[str, Any]) -> None:
 
 def _outline(model: SegmentationModel) -> SegmentationModel:
     """Copy a model without its numbers, to try on it, in no memory, what might not fit."""
-    copies: dict[int, Any] = {}
-    for module in (model, *(parts["decoder"] for parts in model.shelf.values())):
-        for weight in module.parameters():
-            copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
-        copies |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    copies: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    for weight in model.parameters():
+        copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
     return copy.deepcopy(model, copies)
 
 

@@ -19,7 +19,6 @@ from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import (
     CARDS,
     card_of_config,
-    check_adapter_name,
     maker,
     option_kinds,
     parameter_table,
@@ -147,13 +146,10 @@ def read_description(source: Path) -> dict[str, Any]:
         check_name("task", about["task"], TASKS)
         check_decoder(about["decoder"], about["decoder_options"], about["task"])
         check_name("method", about["method"], CARDS)
-        if about["adapter"] not in (None, "default"):
-            check_adapter_name(about["adapter"])
         known = option_kinds(CARDS[about["method"]])
         for option in about["options"] if about["method"] != "peft" else ():
             check_name("option", option, known)
-        built = about["built_for"] | (about["built_for"].get("data") or {})  # as it once was
-        about["built_for"] = {key: built.get(key) for key in BUILT_FOR}
+        about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
     return about
 

@@ -83,15 +83,6 @@ def kin_config(
     return getattr(peft, peft_class)(target_modules=names, **options)
 
 
-def product_config(
-    backbone: Backbone, peft_class: str, r: int = 8, alpha: float | None = None,
-    **options: Any,  # noqa: ANN401
-) -> PeftConfig:  # fmt: skip
-    """Describe LoHa or LoKr, whose `alpha` follows the rank r unless it is given."""
-    alpha = r if alpha is None else alpha
-    return kin_config(backbone, peft_class, r=r, alpha=alpha, **options)
-
-
 def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:  # noqa: ANN401
     """Describe IA³: a factor per feature of queries, keys, values and of fc2's input."""
     names = layer_names(backbone, ("q", "k", "v", "fc2"), last)

@@ -56,8 +56,8 @@ class MethodCard:
     peft_class: str = ""
 
 
-def _kin(name: str, function: str = "kin_config", **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
-    return {"make": f"lora:{function}", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
+def _kin(name: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"make": "lora:kin_config", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
 
 _LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
@@ -114,12 +114,12 @@ CARDS = {card.name: card for card in (
         **_kin("VeraConfig", save_projection=False),
     ),
     MethodCard(
-        "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=r, {_LAYERS}", True,
-        "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig", "product_config"),
+        "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=8, {_LAYERS}", True,
+        "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig"),
     ),
     MethodCard(
-        "lokr", "LoKr", "Kronecker products of small matrices", 3e-3, f"r=8, alpha=r, {_LAYERS}",
-        True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig", "product_config"),
+        "lokr", "LoKr", "Kronecker products of small matrices", 3e-3, f"r=8, alpha=8, {_LAYERS}",
+        True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig"),
     ),
     MethodCard(
         "oft", "Orthogonal fine-tuning", "block-diagonal rotations of the layers' inputs", 1e-3,
@@ -175,8 +175,7 @@ def attach(
             another method is attached already.
     """
     card, backbone = _card(method), model.plain_backbone
-    if name != "default":
-        check_adapter_name(name)
+    check_adapter_name(name)
     if backbone.attached:
         _check_joins(model, card, name)
     with seeded(seed), quiet_peft():
@@ -316,8 +315,8 @@ def _check_joins(model: SegmentationModel, card: MethodCard, name: str) -> None:
     if model.method != card.name or name in (model.adapters or [name]):
         raise GeopeftError(
             f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
-            "Load a fresh backbone for each model; or, of a method of peft, attach another adapter "
-            "by attach(..., name=...), or switch by model.use_adapter(name)."
+            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...) "
+            "or load another adapter under another name=, or switch by model.use_adapter(name)."
         )
 
 

@@ -101,11 +101,11 @@ def test_the_ground_sampling_distance_changes_features() -> None:
 @pytest.mark.parametrize(
     ("temporal", "location", "message"),
     [
-        ([[[2021.0, 400.0]]], None, "day of year from 1 to 366"),
-        ([[[2021.0, float("nan")]]], None, "day of year from 1 to 366"),
+        ([[[2021.0, 400.0]]], None, r"day of year from \(1, 1\) to \(9999, 366\)"),
+        ([[[2021.0, float("nan")]]], None, r"day of year from \(1, 1\) to \(9999, 366\)"),
         ([[200.0, 2021.0]], None, r"time must be .* of shape"),
         (None, [[8.5, 147.4, 0.0]], r"location must be .* of shape"),
-        (None, [[147.4, 8.5]], "latitude between -90 and 90"),
+        (None, [[147.4, 8.5]], r"latitude .* from \(-90, -360\)"),
     ],
 )
 def test_bad_metadata_is_refused(

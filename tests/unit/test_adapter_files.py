@@ -194,7 +194,7 @@ def test_a_further_adapter_joins_with_its_decoder_and_can_be_switched(
     first = output(model, image)
     for name in (None, "default"):
         with pytest.raises(
-            ValueError, match=r"'default' already, with {'r': 4}.*saved with {'r': 2}"
+            ValueError, match=r"attached already, with adapters \('default',\).*another name="
         ):
             gp.load_adapter(model, folder, name=name)
     gp.load_adapter(model, folder, name="second").eval()
@@ -460,7 +460,7 @@ def test_an_onnx_export_that_breaks_off_leaves_the_earlier_file(
 def test_exports_ask_for_a_merge_first(data: GeoData, tmp_path: Path) -> None:
     model = build(data, "lora")
     for export in (gp.export_onnx, gp.export_terratorch):
-        with pytest.raises(ValueError, match=r"carries lora .* Call gp\.merge\(model\) first"):
+        with pytest.raises(ValueError, match=r"carries lora.* Call gp\.merge\(model\) first"):
             export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

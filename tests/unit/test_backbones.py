@@ -131,6 +131,6 @@ def test_the_list_has_what_helps_to_choose_and_in_full_the_rest() -> None:
     assert list(short) == [
         "title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence"
     ]  # fmt: skip
-    assert {*short} < {*full} and full.loc["geopeft_tiny", "size (bytes)"] == 6_482_064
-    assert full.loc["unet", "file"] == "none: untrained"
+    assert {*short} < {*full} and full.loc["geopeft_tiny", "size"] == 6_482_064
+    assert full.loc["unet", "path"] == "none: untrained"
     assert full.loc["galileo_nano", "wavelengths (µm)"][0] == 0.493

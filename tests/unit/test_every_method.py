@@ -281,7 +281,7 @@ def test_attaching_twice_says_how_to_go_on(data: GeoData) -> None:
     model = build(data, "prithvi_eo_v2_300", "lora")
     with pytest.raises(ValueError, match=r"'lora' is attached already.*attach\(\.\.\., name="):
         gp.attach(model, "lora")
-    with pytest.raises(ValueError, match="Build a new model"):
+    with pytest.raises(ValueError, match="Load a fresh backbone"):
         gp.attach(model, "vpt")
 
 

@@ -244,7 +244,7 @@ def test_scales_of_time_and_location_are_left_out_only_where_that_is_documented(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"encoder": {"weight": torch.zeros(1)}}, r"holds no tensors by name, but \['encoder'"),
+        ({"encoder": {"weight": torch.zeros(1)}}, r"holds no tensors by name"),
         ({"norm.bias": torch.zeros(192, dtype=torch.complex64)}, "no finite real numbers"),
         ({"norm.bias": torch.zeros(192, dtype=torch.int8)}, "no finite real numbers"),
         ([torch.zeros(1)], "holds no tensors by name"),
