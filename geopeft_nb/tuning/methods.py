@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -248,20 +248,7 @@ def check_options(card: MethodCard, options: dict[str, Any]) -> None:
             raise GeopeftError(
                 f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
             )
-    check_numbers(options, kinds)
-
-
-def check_numbers(options: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Refuse values of options, or of a config, that no method can work with.
-
-    Args:
-        options: What is not left at its default.
-        kinds: Their annotations.
-
-    Raises:
-        GeopeftError: One is of another kind, or out of bounds.
-    """
-    check_values(options, {**kinds, **LOOSE})
+    check_values(options, kinds | LOOSE)
 
 
 @contextmanager
@@ -283,7 +270,7 @@ def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> di
     check_patterns(config.to_dict().values())
     usual = type(config)().to_dict()
     told = {key: value for key, value in config.to_dict().items() if value != usual[key]}
-    check_numbers(told, {entry.name: entry.type for entry in fields(config)})
+    check_values(told, {entry.name: entry.type for entry in fields(config)} | LOOSE)
     return {k: sorted(v) if isinstance(v, set) else v for k, v in told.items() if v}
 
 
