@@ -29,11 +29,6 @@ from geopeft_nb.writing import placed
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-#: What an adapter must find again in a model, what says most first.
-SAME = (
-    "backbone", "bands", "classes", "task", "decoder", "weights", "layers", "img_size", "frames",
-    "gsd", "wavelengths", "metadata",
-)  # fmt: skip
 #: Field of adapter.json -> what it is, as annotations say it.
 FIELDS = {
     "backbone": "str", "weights": "str", "layers": "Sequence[int]", "frames": "int",
@@ -62,10 +57,14 @@ CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
 
 
 def identity(model: SegmentationModel) -> dict[str, Any]:
-    """Say what an adapter must find again: backbone, its weights, bands, scaling and classes."""
+    """Say what an adapter must find again in a model, what says most first, and its scaling."""
     backbone = model.plain_backbone
     return {
         "backbone": backbone.card.name,
+        "bands": list(backbone.bands),
+        "classes": list(model.classes),
+        "task": model.task,
+        "decoder": model.decoder_name,
         "weights": backbone.provenance.get("sha256", backbone.provenance["weights"]),
         "layers": list(backbone.layers),
         "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
@@ -73,10 +72,6 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "gsd": backbone.gsd,
         "wavelengths": dict(backbone.request.wavelengths),
         "metadata": list(model.metadata),
-        "decoder": model.decoder_name,
-        "task": model.task,
-        "bands": list(backbone.bands),
-        "classes": list(model.classes),
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
     }
@@ -204,7 +199,8 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
         ValueError: They differ; the message says what would work.
     """
     check_files(source, about)
-    other = next((key for key in SAME if about[key] != own[key]), None)
+    # Its own scaling comes with an adapter; see `load_adapter`.
+    other = next((k for k in own if k not in ("mean", "std") and about[k] != own[k]), None)
     if other is not None:
         raise GeopeftError(
             f"{source} does not fit the model: it was saved for {other} {_words(about[other])}, "
