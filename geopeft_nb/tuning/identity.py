@@ -144,7 +144,8 @@ def read_description(source: Path) -> dict[str, Any]:
         known = option_kinds(CARDS[about["method"]])
         for option in about["options"] if about["method"] != "peft" else ():
             check_name("option", option, known)
-        about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
+        built = about["built_for"] | (about["built_for"].get("data") or {})  # as it once was
+        about["built_for"] = {key: built.get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
     return about
 
