@@ -175,11 +175,12 @@ class Ask:
         others.update(path for some in groups.values() for path in some)
         patterns: dict[str, Any] = {}
         for some in sorted(groups.values(), key=len):  # the first pattern that fits a file counts
-            others.difference_update(some)
+            same = {*some}
+            others -= same
             mine = [names[path] for path in some]
             ends = _shared(mine), _shared([name[::-1] for name in mine])[::-1]
             short = "*".join(map(escape, ends))
-            good = all(_fits(path, short) == (path in some) for path in (*some, *others))
+            good = all(_fits(path, short) == (path in same) for path in (*some, *others))
             keys = [short] if mine[1:] and good else map(escape, mine)
             patterns |= dict.fromkeys(keys, answer[some[0]])
         return patterns

@@ -84,9 +84,9 @@ def _laid(mask: Raster, source: Source) -> Raster:
                 "without coordinates in both they must be of one size. Add the coordinates."
             )
         return replace(mask, grid=image)
-    if same and grid.crs == image.crs:
-        if np.abs(np.subtract(here, there)).max() < 0.1 * image.transform.a:
-            return replace(mask, grid=image)
+    off = np.abs(np.subtract(here, there)).max()
+    if same and grid.crs == image.crs and off < 0.1 * image.transform.a:
+        return replace(mask, grid=image)
     from rasterio.warp import transform_bounds
 
     left, bottom, right, top = transform_bounds(grid.crs, image.crs, *there)

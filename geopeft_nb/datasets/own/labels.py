@@ -183,7 +183,9 @@ def find_labels(
         inside = {name: {value for value in some if value >= 0} for name, some in inside.items()}
     values = sorted(seen)
     if task == "regression":
-        labels = replace(labels, classes=_target(classes))
+        if classes is not None and (isinstance(classes, Mapping) or len(classes) != 1):
+            raise GeopeftError("Regression predicts one number: classes=['height'] names it.")
+        labels = replace(labels, classes=tuple(classes or ("value",)))
         notes = [f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}."]
     else:
         names = _names(values, labels, classes)
@@ -256,12 +258,6 @@ def _names(
     if len(set(given)) < len(given):
         raise GeopeftError(f"classes has a name twice: {', '.join(given)}.")
     return dict(enumerate(given))
-
-
-def _target(classes: Sequence[str] | Mapping[int, str] | None) -> tuple[str, ...]:
-    if classes is not None and (isinstance(classes, Mapping) or len(classes) != 1):
-        raise GeopeftError("Regression predicts one number: classes=['height'] names it.")
-    return tuple(classes or ("value",))
 
 
 def _of_images(

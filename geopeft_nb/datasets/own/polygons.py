@@ -56,7 +56,8 @@ class Polygons:
         known = list(found if classes is None else classes)
         if background is not None and background not in known:
             known = [background, *known]
-        if strange := [name for name in found if name not in known]:
+        codes = {name: code for code, name in enumerate(known)}
+        if strange := [name for name in found if name not in codes]:
             raise GeopeftError(
                 f"{path} has {field} {', '.join(strange)}, which the class list lacks: "
                 f"{', '.join(known)}. Add them to classes=, or take those polygons out."
@@ -67,8 +68,8 @@ class Polygons:
                 "all ground outside them is something else, name it with background='…'."
             )
         self.classes = tuple(known)
-        self.outside = np.nan if background is None else known.index(background)
-        self.path, self._frame = path, frame.assign(code=frame.name.map(known.index))
+        self.outside = np.nan if background is None else codes[background]
+        self.path, self._frame = path, frame.assign(code=frame.name.map(codes))
         self._laid: dict[str | None, Any] = {}
         self.note = (
             f"Classes are the values of {field}; {unnamed} polygons without one are left out, and "
