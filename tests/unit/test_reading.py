@@ -275,7 +275,9 @@ def put(file: Path, field: str, value: object) -> None:
     file.write_text(json.dumps(about), encoding="utf-8")
 
 
-def refuse(folder: Path, model: SegmentationModel, match: str = "is damaged, or of") -> None:
+def refuse(
+    folder: Path, model: SegmentationModel, match: str = "is damaged, or of|name of an adapter"
+) -> None:
     for load in (lambda: gp.load_adapter(model, folder), lambda: gp.load_model(folder)):
         with pytest.raises(GeopeftError, match=match):
             load()
