@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import pandas as pd
+
 from geopeft_nb.errors import GeopeftError
+
+DATE = r"(?:19|20)\d\d(?:[-_]?[01]\d[-_]?[0-3]\d|[0-3]\d\d)(?:T\d{6}Z?)?"
+#: What is known of a file.
+COLUMNS = ("image", "mask", "id", "split", "region", "date", "band", "label", "metres")
 
 
 @dataclass(frozen=True)
@@ -37,77 +41,51 @@ class Item:
     split: str | None = None
 
 
-@dataclass(frozen=True)
-class File:
-    """A file and what its name says."""
+def make_items(files: pd.DataFrame) -> list[Item]:
+    """Make items of files: those of one id belong together, by date and band.
 
-    path: Path
-    names: tuple[str, ...]  # four: the name, without band, time of day, and date: the id
-    split: str | None = None
-    folders: tuple[str, ...] = ()  # the first is the region
-    date: str = ""
-    band: str = ""
-    label: str | float | None = None
-    metres: int = 0  # as the names of Sentinel-2 say
-    is_mask: bool = False
+    Args:
+        files: A row an image, with the columns `COLUMNS`; "" is what is not known.
 
-
-def _item(files: Iterable[File], level: int, mask: Path | None = None) -> Item:
-    """Make one item of the files of an id: dates in order, bands in order."""
-    dates: dict[str, dict[str, File]] = defaultdict(dict)
-    for file in sorted(files, key=lambda file: -file.metres):  # the finest comes last, and stays
-        other = dates[file.date].get(file.band)
-        if other is not None and other.metres == file.metres:
-            raise alike(other.path, file.path)
-        dates[file.date][file.band] = file
-    days = sorted(dates, key=lambda text: (day(text) or date.min, text))
-    bands = sorted(dates[days[0]], key=lambda band: [
-        int(part) if part.isdigit() else part for part in re.split(r"(\d+)", band)
-    ])  # fmt: skip
-    if odd := [when for when in days if {*dates[when]} != {*bands}]:
-        raise GeopeftError(
-            f"{file.names[-1]!r} has the bands {', '.join(bands)} on {days[0]}, and "
-            f"{', '.join(sorted(dates[odd[0]]))} on {odd[0]}. Add what is missing."
+    Raises:
+        ValueError: Two files say the same, or a date lacks a band.
+    """
+    key, order = ["split", "region", "id"], ["split", "region", "id", "date", "band"]
+    files = files.sort_values(
+        [*order, "metres"],  # B2 before B10, and of a band the finest first, which stays
+        key=lambda column: column.str.replace(r"\d+", lambda text: text[0].zfill(9), regex=True),
+    )
+    if (same := files.duplicated([*order, "metres"], keep=False)).any():
+        two = files[same].drop_duplicates("image")
+        raise alike(*(two["image"] if len(two) > 1 else files[same]["mask"])[:2])
+    files = files.drop_duplicates(order)
+    days = files.groupby([*key, "date"], as_index=False).agg(
+        {"image": tuple, "band": tuple, "mask": set, "label": set}
+    )
+    items = []
+    for (split, region, name), some in days.groupby(key):
+        dates, (bands, *_) = [*some["date"]], some["band"]
+        if odd := {*some["band"]} - {bands}:
+            raise GeopeftError(
+                f"{name!r} has the bands {', '.join(bands)} on {dates[0]}, and on another date "
+                f"{', '.join(odd.pop())}. Add what is missing."
+            )
+        (mask, *more), (label, *_) = set().union(*some["mask"]), set().union(*some["label"])
+        if more:
+            raise alike(mask, *more[:1])
+        images = tuple(some["image"])
+        items.append(
+            Item(
+                "/".join(filter(None, (split, region, name))) or images[0][0].stem,
+                images,
+                bands if any(bands) else (),
+                tuple(day(date or "".join(re.findall(DATE, name)[:1])) for date in dates),
+                mask or None,
+                None if label == "" else label,
+                region or "all",
+                split or None,
+            )
         )
-    name = "/".join(filter(None, (file.split, *file.folders, file.names[level].strip("/"))))
-    return Item(
-        name or file.path.stem,
-        tuple(tuple(dates[when][band].path for band in bands) for when in days),
-        tuple(bands) if any(bands) else (), tuple(map(day, days)), mask, file.label,
-        "all" if file.folders in ((), (file.label,)) else file.folders[0], file.split,
-    )  # fmt: skip
-
-
-def group(files: Sequence[File], notes: list[str]) -> list[Item]:
-    """Match masks to images: by names with less and less in them, or alone in a folder."""
-    sides = [[file for file in files if file.is_mask == is_mask] for is_mask in (False, True)]
-    if not sides[1]:  # bands belong together, and dates if a pattern says so
-        alone: dict[Hashable, list[File]] = defaultdict(list)
-        for file in files:
-            alone[file.split, file.folders, file.label, file.names[1]].append(file)
-        return [_item(some, 1) for some in alone.values()]
-    both = [x for x in ("split", "folders") if all(any(getattr(f, x) for f in s) for s in sides)]
-    items, used = [], set()
-    for level in range(5):
-        groups: dict[Hashable, tuple[list[File], list[File]]] = defaultdict(lambda: ([], []))
-        for file in files:
-            if file.path not in used:
-                key = [getattr(file, name) for name in both]
-                groups[(*key, file.names[level]) if level < 4 else file.path.parent][
-                    file.is_mask].append(file)  # fmt: skip
-        for some, drawn in groups.values():
-            if not some or not drawn:
-                continue
-            fits = len({(file.split, file.folders, file.names[-1]) for file in some}) == 1
-            if fits and len(drawn) == 1:
-                items.append(_item(some, min(level, 3), drawn[0].path))
-                used |= {drawn[0].path, *(file.path for file in some)}
-            elif level < 4:
-                raise alike(*[file.path for file in (drawn if drawn[1:] else some)[:2]])
-    for side, kind, other in zip(sides, ("image", "mask"), ("mask", "image"), strict=True):
-        if left := [file.path.name for file in side if file.path not in used]:
-            shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-            notes.append(f"Left out, {kind} without {other}: {len(left)} ({shown}).")
     return items
 
 

@@ -1,51 +1,74 @@
-"""Which files belong together: by a pattern, by a table, or by the usual names."""
+"""Which files belong together: by patterns, by a table, or by a table of usual patterns."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from io import StringIO
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from geopeft_nb.datasets.own.items import File, Item, alike, day, group
+from geopeft_nb.datasets.own.items import COLUMNS, DATE, Item, day, make_items
+from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.open_files import read_text, regular_file
 
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
-#: Words of folders and of names; case does not matter.
-IMAGES = "image|images|img|imgs|imagery|scene|scenes|sat|rgb|merged|s2hand|dir|png|tif|tiff"
-MASKS = (
-    "mask|masks|msk|label|labels|lbl|ann|annotation|annotations|gt|ground_truth|truth|target"
-    "|targets|seg|reference|labelhand"
-)
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-DATE = r"(?:19|20)\d\d(?:[-_]?[01]\d[-_]?[0-3]\d|[0-3]\d\d)(?:T\d{6}Z?)?"
 BAND = (
     r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?B?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
     r"|COASTAL|BLUE|GREEN|RED|NIR|SWIR_?[12]|RED_?EDGE_?[123]|NDVI|DEM"
 )
-#: Folders of a Sentinel-2 product, and what lies beside its bands or Planet's and Landsat's.
-PRODUCT = r".*\.SAFE|GRANULE|IMG_DATA|R\d0m"
-ASIDE = r"(^|[._-])(udm2?|tci|pvi|ql|thumb_\w+)([._-]\d\dm)?$"
-#: What a pattern may name -> the text that it stands for.
+SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLITS |= {side: side for side in SIDES}
+#: What a pattern may name -> the text that it stands for; case does not matter.
 FIELDS = {
     **dict.fromkeys(("id", "region", "band", "label"), "[^/]{1,255}?"),
     "split": "|".join(SPLITS), "date": DATE,
 }  # fmt: skip
-#: More folders than this with one image each are names of images, not regions.
-REGIONS = 8
+#: Words of folders and of names.
+IMAGES = "(?:images?|imgs?|imagery|scenes?|sat|rgb|merged|s2hand)(?:_(?:dir|png|tif))?"
+MASKS = (
+    "(?:masks?|msk|labels?|lbl|ann|annotations?|gt|(?:ground_)?truth|targets?|seg|reference"
+    "|labelhand)(?:_(?:dir|png|tif))?"
+)
+OTHER = f"(?!(?:{IMAGES}|{MASKS}|{FIELDS['split']})/)[^/]{{1,255}}?"
+USUAL_FIELDS = FIELDS | {
+    "region": OTHER, "label": OTHER, "band": BAND, "metres": r"\d\dm", "images": IMAGES,
+    "masks": MASKS, "product": r"(?:(?:.*/)?IMG_DATA/)?(?:R\d\dm/)?",
+}  # fmt: skip
+#: Usual patterns of images and of masks, without endings: what stands in [] may lack, and _ is any
+#: of "_-. ". The first of those that label the most images is taken.
+_IN = "{product}[{split}/][{region}/]"
+_IMAGE = "[{images}_]{id}[_{date}][_{band}][_{metres}][_{images}]"
+_MASK = "[{masks}_]{id}[_{date}][_{masks}]"
+USUAL = (
+    (_IN + "{images}/{id}", _IN + "{masks}/{id}"),
+    ("{images}/" + _IN + "{id}", "{masks}/" + _IN + "{id}"),
+    ("{split}_{images}/{id}", "{split}_{masks}/{id}"),
+    (_IN + "{images}/" + _IMAGE, _IN + "{masks}/" + _MASK),
+    ("{images}/" + _IN + _IMAGE, "{masks}/" + _IN + _MASK),
+    (_IN + "{id}", _IN + "{id}_{masks}"),
+    (_IN + _IMAGE, _IN + "{masks}_{id}[_{date}]"),
+    (_IN + _IMAGE, _IN + "{id}[_{date}]_{masks}"),
+    (_IN + "{id}/{images}", _IN + "{id}/{masks}"),
+    (_IN + "{id}/{band}", _IN + "{id}/{masks}"),
+    (_IN + "{id}/{id}_{band}", _IN + "{id}/{id}_{masks}"),
+)
+#: Those of images that polygons or one raster label.
+ALONE = (
+    _IN + "{id}/{id}_{band}",
+    _IN + "{id}/{band}",
+    _IN + "[{images}/]{id}[_{band}][_{metres}]",
+    "[{images}/]" + _IN + "{id}[_{band}]",
+)
+#: What lies beside the bands of Sentinel-2, Planet and Landsat.
+ASIDE = r"(?:^|[/._-])(?:udm2?|tci|pvi|ql|thumb_\w+)(?:[._-]\d\dm)?$"
 
 
 def find_items(
@@ -75,49 +98,33 @@ def find_items(
     """
     if not root.exists():
         raise FileNotFoundError(f"root={str(root)!r} is not there.")
-    base = root.parent if root.is_file() else root
-    one = None if labels is None else _there("labels", labels, base)
-    vectors = _below(base, VECTORS) if one is None and root.is_dir() else []
-    found = [root] if root.is_file() else [x for x in _below(root, RASTERS) if x != one]
-    notes: list[str] = []
     if masks is not None and images is None:
         raise GeopeftError(f"masks={masks!r} needs images='…', the pattern of what they label.")
+    base = root.parent if root.is_file() else root
+    one = None if labels is None else regular_file(base / labels)
+    found = [root] if root.is_file() else [x for x in _below(root, RASTERS) if x != one]
+    names = pd.Series([path.relative_to(base).as_posix() for path in found], found, dtype=object)
+    vectors = _below(root, VECTORS) if root.is_dir() and one is None else []
+    if one is not None and one.suffix.lower() in (*VECTORS, ".json"):
+        vectors, one = [one], None
     if table is not None:
-        items = _from_table(table, base, notes)
+        files = _from_table(table, base)
     elif images is not None:
-        items = _by_patterns(found, base, images, masks, notes)
+        files = _fitting(names, images)
+        files = files if masks is None else _paired(files, _fitting(names, masks))
     else:
-        items = _by_names(found, base, one, bool(vectors), notes)
-    if double := [name for name, n in Counter(item.name for item in items).items() if n > 1]:
-        first, other, *_ = (item.images[0][0] for item in items if item.name == double[0])
-        raise alike(first, other)
-    items.sort(key=lambda item: item.name)
-    if one is not None and one.suffix.lower() not in (*VECTORS, ".json"):
-        items = [replace(item, mask=one) for item in items]
-    if any(item.mask or item.label is not None for item in items):
-        if vectors and table is None:
-            name = vectors[0].relative_to(base).as_posix()
-            notes.append(f"{name} is not used, since there are masks; labels={name!r} takes it.")
-        return items, None, notes
-    if items and len(vectors) > 1:
+        files = _usual(names, labels is not None, bool(vectors))
+    items = [replace(item, mask=one or item.mask) for item in make_items(files)]
+    labelled = any(item.mask or item.label is not None for item in items)
+    if not items or not (labelled or vectors):
+        raise _unlabelled(root, names, images, masks)
+    if not labelled and len(vectors) > 1:
         listed = ", ".join(path.relative_to(base).as_posix() for path in vectors)
         raise GeopeftError(f"{root} has several files of polygons: {listed}. Choose with labels=.")
-    polygons = one or next(iter(vectors), None)
-    if items and polygons is not None:
-        return items, polygons, notes
-    raise _unlabelled(root, found)
-
-
-def _there(option: str, name: str | os.PathLike[str], base: Path) -> Path:
-    """Return the path of a file that an option names."""
-    if not (path := base / name).exists():
-        raise FileNotFoundError(f"{option}={str(name)!r} is not there; it is looked for in {base}.")
-    if path.is_dir():
-        raise GeopeftError(
-            f"{option}={str(name)!r} is a folder, and a file is needed. Of a folder of masks say "
-            f"images='…/{{id}}.tif', masks='{path.name}/{{id}}.tif'."
-        )
-    return regular_file(path, path.parent)
+    used = {*files["image"], *files["mask"], *([] if labelled else vectors)}
+    left = [path.name for path in (*found, *vectors) if path not in used and table is None]
+    note = f"Left out, without a partner: {len(left)} ({', '.join(left[:3])})."
+    return items, None if labelled else vectors[0], [note] if left else []
 
 
 def _below(folder: Path, endings: Iterable[str]) -> list[Path]:
@@ -131,170 +138,97 @@ def _below(folder: Path, endings: Iterable[str]) -> list[Path]:
     )
 
 
-def _by_patterns(
-    found: Sequence[Path], base: Path, images: str, masks: str | None, notes: list[str]
-) -> list[Item]:
-    """Find items by the patterns of images and of masks; what fits both is a mask."""
-    drawn = _fitting(found, base, masks, True) if masks is not None else []
-    taken = {file.path for file in drawn}
-    files = [file for file in _fitting(found, base, images, False) if file.path not in taken]
-    return group([*files, *drawn], notes)
+def _fitting(names: pd.Series, pattern: str, fields: Mapping[str, str] = FIELDS) -> pd.DataFrame:
+    """Return the files whose names a pattern fits, with what it says of them."""
+    text, seen = re.escape(pattern), {*fields} - {*COLUMNS}
+    if fields is USUAL_FIELDS:
+        for mark, meaning in ((r"\[", "(?:"), (r"\]", ")?"), ("_", "[._ -]")):
+            text = text.replace(mark, meaning)
+
+    def field(match: re.Match[str]) -> str:
+        check_name(f"field of the pattern {pattern!r}", name := match[1], fields)
+        if name in seen:
+            return f"(?P={name})" if name in COLUMNS else f"(?:{fields[name]})"
+        seen.add(name)
+        return f"(?P<{name}>{fields[name]})"
+
+    text = re.sub(r"\\\{(\w*)\\\}", field, text)
+    files = names.str.extract(rf"^(?P<image>{text})\Z", re.IGNORECASE).dropna(subset="image")
+    if "label" in files:
+        files["id"] = files["label"] + "/" + files.get("id", "")
+    return _tidy(files.assign(image=files.index))
 
 
-def _fitting(found: Iterable[Path], base: Path, pattern: str, is_mask: bool) -> list[File]:
-    """Return the files that a pattern fits, with what it says of them."""
-    parts = re.split(r"\{(\w*)\}", pattern)
-    for index, part in enumerate(parts):
-        if index % 2:
-            check_name(f"field of the pattern {pattern!r}", part, FIELDS)
-            again = part in parts[1:index:2]
-            parts[index] = f"(?P={part})" if again else f"(?P<{part}>{FIELDS[part]})"
-        else:
-            parts[index] = re.escape(part)
-    fits = re.compile("".join(parts), re.IGNORECASE).fullmatch
-    names = {path: path.relative_to(base).as_posix() for path in found}
-    files = []
-    for path, name in names.items():
-        if match := fits(name):
-            said = match.groupdict()
-            if "label" in said:
-                said["id"] = f"{said['label']}/{said.get('id', '')}"
-            files.append(_told(path, said, is_mask))
-    if not files:
-        shown = ", ".join(map(repr, [*names.values()][:3]))
-        raise GeopeftError(
-            f"The pattern {pattern!r} fits none of the {len(names)} rasters in {base}, such as "
-            f"{shown}. It is a whole path below the root, with {{id}} for what differs."
-        )
+def _tidy(files: pd.DataFrame) -> pd.DataFrame:
+    """Bring what a pattern or a table says into the same columns, as texts."""
+    files = files.reindex(columns=COLUMNS).astype(object).fillna("")
+    texts = [x for x in COLUMNS if x not in ("image", "mask", "label")]
+    files[texts] = files[texts].astype(str)
+    files["split"] = files["split"].str.lower()
+    for split in {*files["split"]} - {""}:
+        check_name("split", split, SPLITS)
+    files["split"] = files["split"].map(SPLITS | {"": ""})
+    files["date"] = files["date"].map(lambda text: str(day(text) or text))  # no time of day
     return files
 
 
-def _told(path: Path, said: Mapping[str, Any], is_mask: bool = False) -> File:
-    """Take what a pattern or a row says of a file."""
-    said = {**dict.fromkeys(FIELDS, ""), **said}
-    name, when, split = str(said["id"]), str(said["date"]), str(said["split"]).lower()
-    label = None if said["label"] == "" else said["label"]
-    if split:
-        check_name("split", split, SPLITS)
-    return File(
-        path, (f"{name}_{when}".strip("_"), name, name, name), SPLITS.get(split),
-        tuple(filter(None, [str(said["region"])])), when, str(said["band"]), label, 0, is_mask,
-    )  # fmt: skip
+def _paired(images: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that have a mask which agrees in all that both name; with it."""
+    images = images[~images["image"].isin(masks["image"])]  # what fits both is a mask
+    both = ["id"]
+    both += [x for x in ("split", "region", "date") if all(images[x]) and all(masks[x])]
+    drawn = masks[both].assign(mask=masks["image"])
+    files = images.drop(columns="mask").merge(drawn, on=both)
+    if "date" in both:
+        files["id"] += "_" + files["date"]
+    return files
 
 
-def _from_table(table: Any, base: Path, notes: list[str]) -> list[Item]:  # noqa: ANN401
-    """Take items from the rows of a table."""
+def _usual(names: pd.Series, covered: bool, polygons: bool) -> pd.DataFrame:
+    """Find files by the usual patterns, of images with masks, or of those that something covers."""
+    bare = names.str.replace(r"\.\w+$", "", regex=True)
+    bare = bare[~bare.str.contains(ASIDE, case=False)]
+    fitting = partial(_fitting, bare, fields=USUAL_FIELDS)
+    tried = (_paired(*map(fitting, row)) for row in USUAL)
+    files = max(tried, key=lambda files: files["image"].nunique())
+    return max(map(fitting, ALONE), key=len) if covered or (polygons and files.empty) else files
+
+
+def _from_table(table: Any, base: Path) -> pd.DataFrame:  # noqa: ANN401
+    """Take files from the rows of a table; a mask is for all dates of an id."""
     if isinstance(table, str | os.PathLike):
-        texts = dict.fromkeys({"image", "mask", *FIELDS} - {"label"}, str)
+        texts = dict.fromkeys({*COLUMNS} - {"label"}, str)
         table = read_text(
-            _there("table", table, base), lambda text: pd.read_csv(StringIO(text), dtype=texts)
+            regular_file(base / table), lambda text: pd.read_csv(StringIO(text), dtype=texts)
         )
     check_name("column of the table", "image", [*table.columns])
-    files, masks = [], {}
-    for row in table.to_dict("records"):
-        said = {name: value for name, value in row.items() if not pd.isna(value)}
-        path = regular_file(base / said["image"], base)
-        said.setdefault("id", path.relative_to(base).with_suffix("").as_posix())
-        files.append(_told(path, said))
-        if "mask" in said:  # for all dates of the id
-            mask = regular_file(base / said["mask"], base)
-            masks[mask, said["id"]] = _told(mask, said | {"date": ""}, True)
-    return group([*files, *masks.values()], notes)
+    files = _tidy(pd.DataFrame(table))
+    bare = files["image"].str.replace(r"\.\w+$", "", regex=True)
+    files["id"] = files["id"].where(files["id"] != "", bare)
+    for column in ("image", "mask"):
+        files[column] = [name and regular_file(base / name, base) for name in files[column]]
+    return files
 
 
-def _by_names(
-    found: Iterable[Path], base: Path, one: Path | None, polygons: bool, notes: list[str]
-) -> list[Item]:
-    """Find items by the usual words of folders and names; `one` file labels all, or polygons."""
-    parts = {path: path.relative_to(base).parts[:-1] for path in found}
-    trees = any(_said(part) & {*MASKS.split("|")} for some in parts.values() for part in some)
-    files = [x for path, some in parts.items() if (x := _read_name(path, some, trees))]
-    files = [file for file in files if one is None or not file.is_mask]
-    labels = {file.path: file.path.parent.name for file in files}
-    plain = all(file.folders[-1:] == (labels[file.path],) and not file.is_mask for file in files)
-    twice = Counter((file.path.parents[1], file.path.stem) for file in files).values()
-    count = len({*labels.values()})
-    # the same names in two folders are rather images and masks under other words: that is asked
-    asked = count == 2 and {*twice} == {2}
-    if plain and count > 1 and not (one or polygons or asked):
-        files = [replace(file, label=labels[file.path]) for file in files]
-        listed = ", ".join(sorted({*labels.values()}))
-        notes.append(f"There are no masks: the label of an image is its folder ({listed}).")
-    items = group(files, notes)
-    counts = Counter(item.region for item in items)
-    if len(counts) > REGIONS and max(counts.values()) == 1:
-        items = [replace(item, region="all") for item in items]
-    return items
-
-
-def _said(folder: str) -> set[str]:
-    """Return the words of a folder's name if they say what is in it, and nothing is left."""
-    words = rf"(?:^|[._ -]+)({IMAGES}|{MASKS}|{'|'.join(SPLITS)})(?=[._ -]|$)"
-    left = re.sub(words, "", folder, flags=re.IGNORECASE)
-    return set() if left else {*re.findall(words, folder.lower())}
-
-
-def _read_name(path: Path, parts: tuple[str, ...], trees: bool) -> File | None:
-    """Read what folders and name of a file say; None if it is a picture beside the bands."""
-    product = [n for n, part in enumerate(parts) if re.fullmatch(PRODUCT, part, re.IGNORECASE)]
-    if (product and parts[product[0]][0] != "R" and "IMG_DATA" not in parts) or re.search(
-        ASIDE, path.stem, re.IGNORECASE
-    ):
-        return None
-    parts = parts[: product[0]] if product else parts
-    above = {word for part in parts for word in _said(part)}
-    folders = [part for part in parts if not _said(part)]
-    usual = re.compile(rf"(?:^|[._ -]+)({IMAGES}|{MASKS})(?=[._ -]|$)", re.IGNORECASE)
-    own = {word.lower() for word in usual.findall(path.stem)}
-    name = usual.sub("", path.stem).strip("._ -")
-    is_mask = bool((above if trees else own) & {*MASKS.split("|")})
-    band = re.search(rf"(?:^|[._ -])({BAND})(?:[._ -](\d\d)m)?$", name, re.IGNORECASE)
-    band = None if is_mask else band
-    known = name[: band.start()] if band else name
-    days = [x[0] for x in re.finditer(rf"(?<!\d){DATE}(?!\d)", known) if day(x[0])]
-    any_day = re.compile("|".join(days) or "$")
-    daily = any_day.sub(lambda text: str(day(text[0]) or ""), known)  # without the time of day
-    bare = any_day.sub("", known).strip("._ -")
-    folder = f"{folders.pop()}/" if folders and not known else ""  # it names the image
-    return File(
-        path, tuple(folder + text for text in (name, known, daily, bare)),
-        next((SPLITS[word] for word in above if word in SPLITS), None), tuple(folders),
-        days[0] if days else "", band[1].upper() if band else "",
-        metres=int(band[2] or 0) if band else 0, is_mask=is_mask,
+def _unlabelled(
+    root: Path, names: pd.Series, images: str | None, masks: str | None
+) -> GeopeftError:
+    """Say what was seen, and the call to type, with the two most frequent kinds of names."""
+    kinds = names.str.replace(
+        rf"(?<![^/])(?:{FIELDS['split']})(?=/)", "{split}", regex=True, flags=re.IGNORECASE
+    ).str.replace(
+        r"(?<![^/])((?:[a-z]+[._-])*)[^/]+?((?:[._-][a-z]+)*\.\w+)$", r"\1{id}\2",
+        regex=True, flags=re.IGNORECASE,
     )  # fmt: skip
-
-
-def _unlabelled(root: Path, found: Sequence[Path]) -> GeopeftError:
-    """Say what was seen, and the call to type, with patterns that were tried."""
-    base = root if root.is_dir() else root.parent
-    seen: dict[str, list[str]] = defaultdict(list)
-    often: Counter[str] = Counter()
-    for path in found:
-        folders, ending = path.relative_to(base).parts[:-1], path.suffix
-        seen["/".join((*folders, f"*{ending}"))].append(path.name)
-        ends = re.fullmatch(r"((?:[A-Za-z]+[._-])*).+?((?:[._-][A-Za-z]+)*)", path.stem)
-        for name in {"{id}", "{id}".join(ends.groups()) if ends else "{id}"}:
-            often["/".join((*folders, name)) + ending] += 1
-            for n, part in enumerate(folders):
-                field = "{split}" if part.lower() in SPLITS else "{region}"
-                often["/".join((*folders[:n], field, *folders[n + 1 :], name)) + ending] += 1
-    shown = "; ".join(
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if names[3:] else ''})"
-        for kind, names in seen.items()
-    )
-    best, call = (0, 0), ""
-    for images, masks in permutations([pattern for pattern, _ in often.most_common(12)], 2):
-        with suppress(GeopeftError, IndexError):
-            items = _by_patterns(found[:500], base, images, masks, [])
-            sizes = [path.stat().st_size for path in (items[0].images[0][0], items[0].mask) if path]
-            fit = len(items), -images.count("{")  # as few fields as needed
-            if fit > best and sizes[0] > sizes[-1]:
-                pair = f"images={images!r}, masks={masks!r}"
-                call = f'gp.load_data("folder", root={str(root)!r}, {pair}), or '
-                best = fit
+    counts = kinds.value_counts()
+    seen = "; ".join(f"{count} {kind}" for kind, count in counts[:8].items()) or "no raster"
+    pair = sorted(counts.index[:2], key=lambda x: kinds.index[kinds == x][0].stat().st_size)
+    mask, image = [*pair, "…", "…"][:2]
+    given = "" if images is None else f" by images={images!r}, masks={masks!r}"
     return GeopeftError(
-        f"No image in {root} has a mask or another label. Seen: {shown or 'no raster'}. Say what "
-        f"labels them: {call}images='…' and masks='…' with {{id}} for what both share, labels= "
-        "with a file of polygons or a raster that covers all, images='{label}/{id}.tif' if folders "
-        "are classes. Images that nobody labelled are for gp.predict_scene."
+        f"No image in {root} has a mask or another label{given}. Seen: {seen}. Say what labels "
+        f'them: gp.load_data("folder", root={str(root)!r}, images={image!r}, masks={mask!r}), with '
+        "whole paths below the root and {id} for what both share; or labels= with a file of "
+        "polygons or a raster that covers all; or images='{label}/{id}.tif' if folders are "
+        "classes. Images that nobody labelled are for gp.predict_scene."
     )

@@ -140,11 +140,6 @@ def load_folder(
     files = [(path, item.region) for item in items for date in item.images for path in date]
     asked.check(files)
     ask = Ask('gp.load_data("folder", ', _given(request, options), asked, files)
-    if items[0].label is not None and images is None and table is None and task is None:
-        classes_of = ", ".join(sorted({str(item.label) for item in items})[:5])
-        ask.about_all(
-            f"there are no masks: are folders classes ({classes_of})?", task="classification"
-        )
 
     acquired = [_sources(item, asked, ask, resolution) for item in items]
     if len(dates := {len(some): item.name for item, some in zip(items, acquired, strict=True)}) > 1:
