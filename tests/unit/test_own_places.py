@@ -16,7 +16,6 @@ from geopeft_nb.datasets.base import Bounds, Chip
 from geopeft_nb.datasets.cards import DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.hls_water import CARD
-from geopeft_nb.datasets.own import places
 from geopeft_nb.datasets.own.places import split_own, touching
 
 UTM, NEXT, DEGREES = "EPSG:32633", "EPSG:32634", "EPSG:4326"
@@ -154,7 +153,7 @@ def test_of_one_large_scene_squares_are_places_with_a_strip_between_sides(
         in notes
     )
     # of dealt squares of 1, 2, 4 chips so many are left at least, by what touches on average
-    assert kept > 256 * {1: 0.3, 2: 0.5, 4: 0.7}[block] and min(counts(data).values()) > 10
+    assert kept > 256 * {1: 0.25, 2: 0.4, 4: 0.6}[block] and min(counts(data).values()) > 4
     ground = dict(zip((x.name for x, _ in pairs), (y for _, y in pairs), strict=True))
     for part in data.parts.values():
         part.chips = [replace(x, filled=ground[x.name]) for x in part.chips]
@@ -267,13 +266,11 @@ def test_a_split_of_ones_own_that_keeps_apart_says_so() -> None:
     assert_apart(data)
 
 
-def test_without_validation_places_of_training_are_taken_for_it() -> None:
+def test_a_split_without_validation_is_kept_and_told() -> None:
     pairs = [chip(f"c{n}", 3 * n, 0) for n in range(20)]
     data, notes = split(pairs, ["train"] * 15 + ["test"] * 5)
-    assert counts(data) == {"train": 12, "val": 3, "test": 5}
-    assert {x.name for x in data.test.chips} == {f"c{n}" for n in range(15, 20)}
-    assert "It has no validation: 3 chips of training" in notes[2]
-    assert_apart(data)
+    assert counts(data) == {"train": 15, "val": 0, "test": 5}
+    assert any("It has no validation" in note for note in notes)
 
 
 @pytest.mark.parametrize("side", ["test", "train", "val"])
@@ -293,13 +290,3 @@ def test_a_region_is_held_out_of_a_split_of_ones_own() -> None:
         pairs, ["train", "train", "train", "val", "val", "test"] * 2, train_regions=["a"]
     )
     assert counts(data) == {"train": 3, "val": 2, "test": 1, "holdout:b": 6}
-
-
-def test_many_chips_take_one_deal(monkeypatch: pytest.MonkeyPatch) -> None:
-    deals = []
-    monkeypatch.setattr(places, "split_places", lambda some, seed: deals.append(seed) or [
-        n * 3 // len(some) for n in range(len(some))
-    ])  # fmt: skip
-    monkeypatch.setattr(places, "CHIPS", 256)
-    split(scene(16, 16), train_regions=["all"])
-    assert deals == [0]

@@ -19,8 +19,6 @@ from geopeft_nb.errors import GeopeftError, unknown_name
 QUARTERS = ("north-west", "north-east", "south-west", "south-east")
 #: Ground that holds together is one place, unless it is more than this share of its region.
 MOSAIC = 0.2
-#: Deals that are tried, to find one that leaves out few chips; fewer of many chips.
-DEALS, CHIPS = 20, 100_000
 #: Sides as numbers, in the order in which they give way to each other; -1 is none of them.
 TRAIN, VAL, TEST, HELD = range(4)
 
@@ -69,7 +67,7 @@ def split_own(
     if any(splits):
         own = [SIDES.index(side) if side else -1 for side in splits]
         sides = np.where(frame.region.isin(home), own, sides)
-        notes = _keep(sides, frame, pairs, request.seed)
+        notes = _keep(sides, pairs)
     else:
         sides, notes = _deal(sides, frame, home, pairs, request.seed)
     claims = () if any(splits) and giving_way(sides, pairs).any() else card.claims
@@ -99,21 +97,13 @@ def split_own(
     return data, [f"Chips, and the places that they lie in: {counted}.", *notes]
 
 
-def _keep(sides: np.ndarray, frame: pd.DataFrame, pairs: np.ndarray, seed: int) -> list[str]:
-    """Keep the user's own sides, but take validation from training if there is none."""
+def _keep(sides: np.ndarray, pairs: np.ndarray) -> list[str]:
+    """Say what there is to say of the user's own sides."""
     notes = ["Your own split is kept."]
     if stray := (sides < 0).sum():
         notes.append(f"{stray} chips are on none of its sides, and are left out.")
-    mine = np.flatnonzero(sides == TRAIN)
-    if not (sides == VAL).any() and frame.place[mine].nunique() >= len(SIDES):
-        dealt = np.array(split_places([*frame.place[mine]], seed))
-        sides[mine[dealt == VAL]] = VAL
-        strip = giving_way(np.where(sides <= VAL, sides, -1), pairs)
-        sides[strip] = -1
-        notes.append(
-            f"It has no validation: {(sides == VAL).sum()} chips of training, whole places, are "
-            f"taken for it, and {strip.sum()} beside them are left out."
-        )
+    if (sides == TRAIN).any() and not (sides == VAL).any():
+        notes.append("It has no validation: add one, or let {split} be one of three.")
     if shared := giving_way(sides, pairs).sum():
         notes.append(
             f"{shared} of its chips overlap or touch ground of a side that is judged later (val, "
@@ -126,22 +116,16 @@ def _deal(
     held: np.ndarray, frame: pd.DataFrame, home: Names, pairs: np.ndarray, seed: int
 ) -> tuple[np.ndarray, list[str]]:
     """Deal the places of each home region, and leave out the strip of chips between sides."""
-    seeds = [seed, *np.random.default_rng(seed).integers(2**31, size=DEALS).tolist()]
-    tried: list[tuple[int, int, int, np.ndarray]] = []
-    for seed in seeds[: max(1, CHIPS // len(frame))]:
-        sides, dealt = held.copy(), dict[str, int]()
-        for region in home:  # places that regions share are dealt once
-            places = frame.place[frame.region == region]
-            new = [place for place in places if place not in dealt]
-            if len({*new}) >= len(SIDES) or len(new) == len(places):
-                dealt |= dict(zip(new, split_places(new, seed), strict=True))
-            sides[places.index] = [dealt.get(place, TRAIN) for place in places]
-        out = giving_way(sides, pairs)
-        sides[out] = -1
-        tried.append((len({*range(HELD)} - {*sides}), int(out.sum()), len(tried), sides))
-        if not out.any():
-            break
-    _, count, _, sides = min(tried)
+    sides, dealt = held.copy(), dict[str, int]()
+    for region in home:  # places that regions share are dealt once
+        places = frame.place[frame.region == region]
+        new = [place for place in places if place not in dealt]
+        if len({*new}) >= len(SIDES) or len(new) == len(places):
+            dealt |= dict(zip(new, split_places(new, seed), strict=True))
+        sides[places.index] = [dealt.get(place, TRAIN) for place in places]
+    out = giving_way(sides, pairs)
+    sides[out] = -1
+    count = out.sum()
     strip = f"{count} chips that touch ground of another side are left out; larger block=: fewer."
     return sides, [strip] if count else []
 
@@ -158,22 +142,19 @@ def giving_way(sides: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def touching(frame: pd.DataFrame, size: int) -> np.ndarray:
     """Return pairs of chips (2, n) whose ground overlaps or shares an edge; a corner is none.
 
-    Between coordinate reference systems boxes of degrees are compared, which are larger than the
+    Of several coordinate reference systems boxes of degrees are compared, which are larger than the
     ground: rather too much touches than too little.
     """
     boxes = frame[["left", "bottom", "right", "top"]].to_numpy(copy=True)
-    systems = frame.groupby(frame.crs.fillna(frame.place)).indices
-    pairs = [_near(boxes, some, size) for some in systems.values()]
-    if len(placed := frame.crs.dropna().unique()) > 1:
+    if len(systems := frame.groupby("crs").indices) > 1:
         from rasterio.warp import transform
 
-        for crs in placed:
-            some = systems[crs]
+        for crs, some in systems.items():
             x, y = boxes[some][:, [0, 0, 2, 2]], boxes[some][:, [1, 3, 1, 3]]
             x, y = (np.reshape(z, x.shape) for z in transform(crs, "EPSG:4326", x.flat, y.flat)[:2])
             boxes[some] = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
-        pairs.append(_near(boxes, np.flatnonzero(frame.crs.notna()), size))
-    return np.concatenate(pairs, axis=1)
+    apart = frame.place.where(frame.crs.isna(), "")  # files without coordinates lie nowhere
+    return np.concatenate([_near(boxes, x, size) for x in frame.groupby(apart).indices.values()], 1)
 
 
 def _near(boxes: np.ndarray, some: np.ndarray, size: int) -> np.ndarray:
