@@ -74,7 +74,8 @@ def report(room: Room, name: str) -> str:
 
 def regions(room: Room, name: str) -> str:
     shown = gp.map_regions(*run_of(room, name))
-    return shown._repr_mimebundle_()["text/html"] + shown.page + shown.widget.value
+    page = shown.page.replace("<script>", "", 1)  # the page's own
+    return shown._repr_mimebundle_()["text/html"] + page + shown.widget.value
 
 
 def model_card(room: Room, name: str) -> str:

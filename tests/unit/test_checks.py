@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
+from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -108,6 +111,22 @@ def five_fit() -> dict[str, Any]:
     return {"network": model, "size": 64, "limit": gp.memory_plan(model, 5, 64).peak + 1}
 
 
+@cache
+def deliveries() -> dict[str, Any]:
+    """Two folders of a plot each: the corner is 0, and numbers of the second are 1,000 higher."""
+    folder, ground = Path(mkdtemp()), np.random.default_rng(0).integers(300, 3000, (6, 32, 32))
+    for name, more in (("first", 0), ("second", 1_000)):
+        pixels = (ground + more).astype(np.uint16)
+        pixels[:, :8, :8] = 0
+        path = folder / name / "images" / "plot.tif"
+        path.parent.mkdir(parents=True)
+        shape: dict[str, Any] = {"count": 6, "height": 32, "width": 32, "dtype": "uint16"}
+        shape["transform"] = rasterio.transform.from_origin(5e5, 4e6, 20, 20)
+        with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32618", **shape) as file:
+            file.write(pixels)
+    return {"folder": folder}
+
+
 CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "01/trainable_share": standin,
     "01/frozen_backbone": lambda: {"rank": 4},
@@ -121,6 +140,8 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "05/bottleneck": lambda: {"layer": block().attn},
     "06/thirty": plans,
     "06/fits": five_fit,
+    "12/fill": deliveries,
+    "12/offset": deliveries,
 }
 
 # Answers, right and wrong
@@ -511,6 +532,34 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda low, high: "better" if not low < 0 < high else "cannot tell", "minus the second"),
         (lambda low, high: "worse" if np.isnan(low) else judge(low, high), "nothing to draw"),
         (lambda low, high: "yes", "Allowed"),
+    ],
+    "12/fill": [(0, RIGHT), (0.0, RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
+    "12/reflectance": [
+        (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
+        (lambda numbers, offset: (numbers - offset) / 10_000, "has a sign"),
+        (lambda numbers, offset: numbers / 10_000 + offset, "first"),
+        (lambda numbers, offset: numbers / 10_000, "returned values from"),
+        (lambda numbers, offset: ((numbers + offset) / 10_000).mean(), "shape"),
+    ],
+    "12/offset": [
+        ({"first": 0, "second": -1_000}, RIGHT),
+        ({"first": -1_000, "second": 0}, "far below 0"),
+        ({"first": 0, "second": 0}, "much brighter"),
+        ({"first": 0, "second": 1_000}, "two offsets"),
+        ({"first": 0}, "each of first, second"),
+    ],
+    "12/outside": [
+        (lambda layer, limit: (layer[layer != 255] > limit).mean(), RIGHT),
+        (lambda layer, limit: (layer > limit).mean(), "255 is no distance"),
+        (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
+        (lambda layer, limit: ((layer > limit) & (layer != 255)).sum(), "A share is wanted"),
+        (lambda layer, limit: (layer[layer != 255] <= limit).mean(), "other side"),
+    ],
+    "12/other_scale": [
+        (lambda a, b: np.median(abs(np.log10(b / a))) > 1, RIGHT),
+        (lambda a, b: bool((b / a > 10).any()), "39 times as small it says False"),
+        (lambda a, b: bool((abs(np.log10(b / a)) > 1).any()), "one band of six"),
+        (lambda a, b: b / a > 10, "neither True nor False"),
     ],
 }  # fmt: skip
 ROWS = [(name, answer, says) for name, rows in TABLE.items() for answer, says in rows]

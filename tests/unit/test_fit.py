@@ -112,7 +112,10 @@ def test_memory_of_a_step_shows_what_each_method_saves(data: GeoData, run: Run) 
 def test_run_is_saved_with_its_history(data: GeoData, tmp_path: Path) -> None:
     train(data, "linear_probe", epochs=1, out=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["adapter.json", "decoder.safetensors", "history.csv"]
+    assert names == [
+        "adapter.json", "decoder.safetensors", "history.csv", "reference.safetensors",
+        "trained.json",
+    ]  # fmt: skip
     assert gp.load_model(tmp_path / "run").method == "linear_probe"
 
 

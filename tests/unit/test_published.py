@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused_before_a_file_is_looked_for(
     monkeypatch.setattr(common, "find_dataset", None)
     for arguments, message in (
         ({"size": 50}, "size"),
-        ({"bands": ["TIR"]}, "Unknown band 'TIR'"),
+        ({"bands": ["TIR"]}, "Unknown band of these data 'TIR'"),
         ({"train_regions": ["atlantis"]}, f"Unknown region of {case.card.name} 'atlantis'"),
         ({"holdout_regions": [case.card.home[0]]}, "trained on and held out"),
         ({"part": "weak"}, "Unknown option of"),

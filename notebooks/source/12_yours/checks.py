@@ -57,8 +57,6 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
     names = {path.parent.parent.name for path in _images(folder)}
     if {*answer} != names:
         return f"it wants an offset for each of {', '.join(sorted(names))}."
-    if any(isinstance(value, type(...)) for value in answer.values()):
-        return "one of the offsets is still open."
     if set(answer.values()) - {0, -1_000}:
         return "ESA's rule knows two offsets."
     low = {}
