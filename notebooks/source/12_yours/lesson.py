@@ -89,6 +89,7 @@ def mosaic(chips: list) -> tuple[np.ndarray, np.ndarray, dict]:
     return image, mask, lies
 
 
+# %% tags=["hide-input"]
 def write(path: Path, pixels: np.ndarray, where: dict) -> None:
     """Write a GeoTIFF that says nothing but where it lies."""
     path.parent.mkdir(parents=True, exist_ok=True)
