@@ -336,7 +336,7 @@ def build_model(
     model.built_for = {key: getattr(data.card, key) for key in told} | {
         "colours": list(data.colours), "size": data.size,
         "regions": list(data.regions), "holdout": list(data.holdout),
-        "normalise": normalise,
+        "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip
     return model
 

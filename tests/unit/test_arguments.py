@@ -94,7 +94,7 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
         "devices": NUMBERS, "patience": NUMBERS, "accumulate": NUMBERS, "callbacks": (3, TEXT),
     }),
     (of("lora"), {
-        "r": (*NUMBERS, True, 8 * 10**8), "lora_alpha": (*NUMBERS, 200_000),
+        "r": (*NUMBERS, True, 8 * 10**8), "lora_alpha": NUMBERS,
         "lora_dropout": (*NUMBERS, 1), "last": NUMBERS, "target_modules": (*NAMES, []),
         "seed": NUMBERS, "name": TEXTS, "rank_pattern": (3, {"q": 10**9}, {"q": TEXT}),
         "alpha_pattern": ({"q": NAN}, {"q": 1e300}),
@@ -105,7 +105,7 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
     (of("vera"), {"r": (*NUMBERS, 10**6), "target_modules": (*NAMES, [])}),
     (of("oft"), {"oft_block_size": (*NUMBERS, 8 * 10**8)}),
     (config, {
-        "r": (NAN, 10**6), "lora_alpha": (*NUMBERS, 200_000), "lora_dropout": (-1, NAN, 1),
+        "r": (NAN, 10**6), "lora_alpha": NUMBERS, "lora_dropout": (-1, NAN, 1),
         "alpha_pattern": ({"q": 1e300},), "rank_pattern": ({"q": 10**9},),
     }),
     (written, {"folder": PATHS, "model_or_run": TEXTS, "report": TEXTS, "licence": (3, LONG)}),
