@@ -165,10 +165,12 @@ def _map(
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     layers, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
-    if path in {file for frame in files for file in frame}:
-        raise GeopeftError(f"{path} is the source itself. Name another file to write.")
+    written = {path, *(path.with_stem(f"{path.stem}_{layer}") for layer in layers)}
+    read = {file.resolve() for frame in files for file in frame}
+    if own := [file for file in written if file.resolve() in read]:
+        raise GeopeftError(f"{own[0]} is the source itself. Name another file to write.")
     given = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
-    call = f"predict_scene(model, {given!r:.200}, {str(out)!r}, "
+    call = f"predict_scene(model, {given!r}, {str(out)!r}, "
     frames = [open_source(frame, asked, call) for frame in files]
     days = _check_frames(model, frames, dates)
     first, grid = frames[0], {"crs": frames[0].crs, "transform": frames[0].transform}
@@ -249,6 +251,8 @@ def _files(source: Any) -> list[Path]:  # noqa: ANN401 - as of predict_scene
     """Return the files of one date; of a product's folder one a band, the finest there is."""
     listed = [*source] if isinstance(source, list | tuple) else [source]
     paths = [Path(one).expanduser().absolute() for one in listed]
+    if not paths:
+        raise GeopeftError("The list of the scene's files is empty. Name its files, one a band.")
     if len(paths) != 1 or not paths[0].is_dir():
         return paths
     found = [p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (*GEOTIFF, ".jp2")]

@@ -58,6 +58,7 @@ USUAL: list[tuple[str, str, str, str, str | None]] = [
     ("train/kenya/images/{}.tif", "train/kenya/masks/{}.tif", "train/kenya/{}", "kenya", "train"),
     ("images/kenya/k{}.tif", "labels/k{}.tif", "kenya/k{}", "kenya", None),
     ("site{}/image.tif", "site{}/mask.tif", "site{}", "all", None),
+    ("dev/images/{}.tif", "dev/masks/{}.tif", "val/{}", "all", "val"),
     ("Train/Rural/images_png/{}.png", "Train/Rural/masks_png/{}.png", "train/Rural/{}", "Rural",
      "train"),
     ("top_2_{}_RGB.tif", "top_2_{}_label.tif", "top_2_{}", "all", None),

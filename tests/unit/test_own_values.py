@@ -176,6 +176,8 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "1e20": (stored("float32", 1, fill=1e20), "nodata=1", True),
     "NaN": (stored("float32", 1, fill=np.nan), "", True),
     "NaN in one band": (stored("float32", 1, fill=np.nan, fill_bands=[1]), "", True),
+    "-1 in one band": (stored("float32", 1, fill=-1, fill_bands=[1]), "nodata=-1", True),
+    "-999 in one band": (stored("int16", fill=-999, fill_bands=[3]), "nodata=-999", True),
     "a tag of 0": (stored(fill=0, nodata=0, **TAGGED), "", True),
     "a tag in one band": (
         stored("int16", fill=-9999, fill_bands=[3], nodata=-9999, **TAGGED), "", True,
@@ -295,6 +297,22 @@ def test_what_no_surface_has_is_refused_whoever_said_so(tmp_path: Path, kind: st
         gp.load_data("folder", root=tmp_path, **options)
 
 
+def test_rules_against_tags_are_told(tmp_path: Path) -> None:
+    stored(**TAGGED)(tmp_path)
+    told = gp.load_data("folder", root=tmp_path, scale=10_000, offset=100)
+    assert any("as asked, against what the file states" in note for note in told.notes)
+
+
+def test_masks_of_jpeg_are_refused(tmp_path: Path) -> None:
+    stored(**TAGGED)(tmp_path)
+    for path in sorted((tmp_path / "masks").iterdir()):
+        with rasterio.open(path) as file:
+            write(path.with_suffix(".jpg"), file.read() * 255, 0, driver="JPEG", crs=None)
+        path.unlink()
+    with pytest.raises(gp.GeopeftError, match=r"JPEG.*PNG"):
+        gp.load_data("folder", root=tmp_path)
+
+
 def test_one_file_of_another_scale_is_found_among_others(tmp_path: Path) -> None:
     stored(**TAGGED)(tmp_path)
     write(tmp_path / "images/c3.tif", truth(3)[0].astype("float32") * 100, 3, NAMES)
@@ -372,6 +390,13 @@ MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[s
     "0 and 255": (relabelled(lambda x: x * 255), {}, "", "segmentation", ("class 0", "class 255")),
     "255 beside 1": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")), {},
                      "unlabelled=255", "segmentation", ("class 0", "class 1")),
+    "65535 beside 1": (relabelled(lambda x: np.where(ROWS < 5, 65_535, x.astype("uint16"))),
+                       {}, "unlabelled=65535", "segmentation", ("class 0", "class 1")),
+    "a tag of 0 that is named": (relabelled(lambda x: x, nodata=0), {"classes": ["land", "water"]},
+                                 "unlabelled=[]", "segmentation", ("land", "water")),
+    "-1 that is named": (relabelled(lambda x: x.astype("int16") - 1),
+                         {"classes": {-1: "land", 0: "water"}}, "unlabelled=[]", "segmentation",
+                         ("land", "water")),
     "255 named": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")),
                   {"classes": {0: "land", 1: "water", 255: "cloud"}}, "", "segmentation",
                   ("land", "water", "cloud")),
@@ -386,6 +411,8 @@ MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[s
                 "regression", ("value",)),
     "floats": (relabelled(lambda x: (ROWS / 7 + x).astype("float32")), {}, "task='regression'",
                "regression", ("value",)),
+    "heights with -1": (relabelled(lambda x: np.where(ROWS < 5, -1, ROWS / 7).astype("f4") + 0 * x),
+                        {}, "unlabelled=-1", "regression", ("value",)),
     "heights with a fill": (relabelled(lambda x: np.where(ROWS < 5, -9999, ROWS / 7).astype("f4")
                                        + 0 * x), {}, "unlabelled=", "regression", ("value",)),
 }  # fmt: skip
@@ -403,11 +430,13 @@ def test_masks_become_the_task_that_they_are_for(tmp_path: Path, kind: str) -> N
         stored_mask = file.read(1)
     if task == "regression":
         known = target[0].isfinite().numpy()
-        assert np.array_equal(known, stored_mask > -9999)
+        assert np.array_equal(known, stored_mask >= 0)
         assert np.allclose(target[0].numpy()[known], stored_mask[known])
     elif not options and kind != "a tag of 0":
-        codes = {0: 0, 1: 1, 255: -1 if "beside" in kind else 1}
+        codes = {0: 0, 1: 1, 255: -1 if "beside" in kind else 1, 65_535: -1}
         assert np.array_equal(target.numpy(), np.vectorize(codes.get)(stored_mask))
+    elif kind.endswith("that is named"):
+        assert np.array_equal(target.numpy(), stored_mask - (-1 if stored_mask.min() < 0 else 0))
     else:
         assert {*target.unique().tolist()} - {-1} == {*range(len(classes))}
         assert ((target == -1).numpy() == (stored_mask == 0)).all() or "tag" not in kind

@@ -381,6 +381,39 @@ def test_what_cannot_be_mapped_is_refused_in_words(
     assert not out.exists()
 
 
+def test_a_source_is_never_written_over(tmp_path: Path, point: SegmentationModel) -> None:
+    source = write(tmp_path / "map_probability.tif", draw(40, 40))
+    link, before = tmp_path / "link.tif", source.read_bytes()
+    link.symlink_to(source)
+    for given, out in ((source, "map.tif"), (source, "link.tif"), (link, source.name)):
+        with pytest.raises(gp.GeopeftError, match="is the source itself"):
+            gp.predict_scene(point, given, tmp_path / out, progress=False, **STATED)
+    assert source.read_bytes() == before
+
+
+def test_several_dates_for_a_model_of_one_are_refused_in_words(
+    tmp_path: Path, point: SegmentationModel
+) -> None:
+    days = [write(tmp_path / f"s_2021060{n}.tif", draw(40, 40, n)) for n in (1, 2, 3)]
+    stacked = write(tmp_path / "stacked.tif", np.concatenate([draw(40, 40)] * 3))
+    sources = {"bands of the same names": days, "several dates": stacked, "is empty": []}
+    for words, source in sources.items():
+        with pytest.raises(gp.GeopeftError, match=words):
+            gp.predict_scene(point, source, tmp_path / "map.tif", progress=False)
+
+
+def test_the_call_to_type_is_whole(tmp_path: Path, point: SegmentationModel) -> None:
+    (deep := tmp_path / ("a long name " * 9)).mkdir()
+    pixels = draw(40, 40)
+    files = [str(write(deep / f"x_{b}.tif", pixels[n : n + 1]))
+             for n, b in enumerate(("B02", "B03", "B04", "B8A", "B11", "B12"))]  # fmt: skip
+    with pytest.raises(gp.GeopeftError) as error:
+        gp.predict_scene(point, files, tmp_path / "map.tif", progress=False)
+    call = str(error.value).splitlines()[-1]
+    scene = eval(call, {"model": point, "predict_scene": gp.predict_scene})
+    assert np.array_equal(read(scene.path)[0], expected(point, pixels))
+
+
 def test_a_file_that_somebody_writes_is_left_to_them(
     tmp_path: Path, point: SegmentationModel
 ) -> None:

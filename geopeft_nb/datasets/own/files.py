@@ -42,6 +42,11 @@ def open_source(files: Sequence[Path], asked: Asked, call: str = "Asked(") -> So
     """
     ask = Ask(call, asked.given, asked, [(Path(file), "all") for file in files])
     source = name_bands([Path(file) for file in files], asked, ask)
+    if ask.common:
+        raise GeopeftError(
+            f"{source.raster.path} seems to have several dates stacked, and a file of a scene has "
+            "one. Write each date to a file of its own; a model of as many dates takes their list."
+        )
     (found,) = settle([source], source.bands, asked, ask)
     ask.settle()
     return found
@@ -100,6 +105,12 @@ def name_bands(
     names: list[str | None] = (
         [own_name(name or "0", *sensors) for name in raw] if len(sensors) < 2 else []
     )
+    several = len(rasters) > 1 and min(len(raster.numbers) for raster in rasters) > 1
+    if several and None not in names and len({*names}) < len(names):
+        raise GeopeftError(
+            f"{first.path} and {rasters[1].path} have bands of the same names, and files of one "
+            "date have different ones. Take scenes one by one, and dates with a model of as many."
+        )
     if None in names or len({*names}) < count or len(names) * frames != len(layers):
         names = [*_ask_names(ask, first, raw, count)]
     layers = layers[frame::frames] if order == "band-time" else layers[frame * count :][:count]

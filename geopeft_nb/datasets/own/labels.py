@@ -22,6 +22,10 @@ from geopeft_nb.tasks import TASKS
 AT_MOST = 1000
 #: More numbers than that are no classes, unless they are named.
 MANY = 32
+#: Numbers of masks that are asked about beside others.
+FILLS = (255, 32_767, 65_535)
+#: Endings of masks whose numbers may be off.
+JPEG = (".jpg", ".jpeg")
 #: What separates several labels of an image.
 BETWEEN = ";"
 
@@ -189,6 +193,14 @@ def find_labels(
         notes = [f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}."]
     else:
         names = _names(values, labels, classes)
+        fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
+        lost = [value for value in names if value in fills or value < 0]
+        if lost and polygons is None and classes is not None and labels.unlabelled is None:
+            ask.about_all(
+                f"classes names {lost}, which negative numbers or the masks' no-data tag make "
+                f"unlabelled; unlabelled={lost} says that they are, and [] that they are classes",
+                unlabelled=[],
+            )
         order = list(dict.fromkeys(names.values()))
         codes = {value: order.index(name) for value, name in names.items()}
         labels = replace(labels, classes=tuple(order), codes=codes)
@@ -223,6 +235,12 @@ def _which_task(
         return task or "segmentation"
     ends = ", ".join(f"{value:g}" for value in [*values[:3], *values[3:][-3:]])
     whole = all(value == np.trunc(value) for value in values)
+    lossy = [x.mask.path for x in tiles if x.mask and x.mask.path.suffix.lower() in JPEG]
+    if lossy and task != "regression" and len(values) > 2:
+        raise GeopeftError(
+            f"{lossy[0]} is a JPEG, whose compression changes the numbers of classes: {ends}. Make "
+            "the masks anew as PNG or GeoTIFF."
+        )
     if task is None and classes is None and (not whole or len(values) > MANY):
         ask.about_all(
             f"the masks have {len(values)} different numbers ({ends}): classes, or heights and the "
@@ -234,8 +252,11 @@ def _which_task(
         raise GeopeftError(f"The masks have values that are no class numbers: {ends}.")
     if task == "regression":
         odd = [value for value in values if value <= -9999 or value >= 65_535]
+        if values[1:] and values[0] < 0 <= values[1] and values[0] == np.trunc(values[0]):
+            odd = [*{values[0], *odd}]  # the only one below 0
     else:
-        odd = [255] if classes is None and 255 in values and {*values} - {0, 255} else []
+        odd = [value for value in FILLS if classes is None and value in values]
+        odd = odd if {*values} - {0, *FILLS} else []
     if odd and labels.unlabelled is None:
         ask.about_all(
             f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no",

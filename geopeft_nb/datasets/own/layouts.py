@@ -24,7 +24,8 @@ BAND = (
     r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?B?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
     r"|COASTAL|BLUE|GREEN|RED|NIR|SWIR_?[12]|RED_?EDGE_?[123]|NDVI|DEM"
 )
-SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLITS = {"training": "train", "testing": "test"}
+SPLITS |= dict.fromkeys(("valid", "validate", "validation", "dev"), "val")
 SPLITS |= {side: side for side in SIDES}
 #: What a pattern may name -> the text that it stands for; case does not matter.
 FIELDS = {
@@ -68,7 +69,7 @@ ALONE = (
     "[{images}/]" + _IN + "{id}[_{band}]",
 )
 #: What lies beside the bands of Sentinel-2, Planet and Landsat.
-ASIDE = r"(?:^|[/._-])(?:udm2?|tci|pvi|ql|thumb_\w+)(?:[._-]\d\dm)?$"
+ASIDE = r"(?:^|[/._-])(?:udm2?|tci|pvi|ql|thumb_\w+)(?:[._-](?:\d\dm|clip))?$"
 
 
 def find_items(

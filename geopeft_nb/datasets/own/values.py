@@ -28,7 +28,7 @@ LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
 EIGHT = "uint8", "int8"
 #: Numbers that are no data where they fill a part of a single band.
 FILLS = (0, -9999, -32768, 65535, 255)
-STATED, PLAIN = "as the file states", "taken as reflectance 0-1"
+STATED, PLAIN, ASKED = "as the file states", "taken as reflectance 0-1", "as asked"
 T = TypeVar("T")
 
 
@@ -122,7 +122,7 @@ def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
         band = source.layers[name]
         raster, product = band.raster, band.raster.product
         scale, offset = (asked.of(what, raster.path, source.region) for what in ("scale", "offset"))
-        rule = raster.rules[raster.numbers.index(band.number)]
+        rule = own = raster.rules[raster.numbers.index(band.number)]
         words, sure = STATED, True
         if rule is None and product and not source.is_float:
             if product.refused and scale is None:
@@ -130,11 +130,13 @@ def _stated(source: Source, optical: Sequence[str], asked: Asked) -> Source:
             rule, words = (product.scale, product.offset), f"as {product.title} implies"
             sure = bool(product.offset) or not product.since
         if scale is not None or not optical:
-            rule, words, sure = (scale or 1.0, 0.0), "as asked" if scale else "as they are", False
+            rule, words, sure = (scale or 1.0, 0.0), ASKED if scale else "as they are", False
         if offset is not None and rule:
-            rule, words, sure = (rule[0], offset), "as asked", True
+            rule, words, sure = (rule[0], offset), ASKED, True
         if rule is None:
             return source
+        if words == ASKED and own and not np.allclose(rule, own):
+            words = f"{ASKED}, against what the file states"
         certain &= sure
         layers[name] = band._replace(scale=rule[0], offset=rule[1])
     return replace(source, layers=layers, rule=words, certain=certain)
@@ -214,7 +216,14 @@ def _without_constants(
     if len(numbers) == 1:
         often &= np.isin(values, FILLS)
     never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
-    odd = [x for x, _ in Counter([*values[often].tolist(), *never[:99].tolist()]).most_common(3)]
+    found = [*values[often].tolist(), *never[:99].tolist()]
+    for band in numbers if numbers.size else ():
+        low = float(band.min())
+        others = band[band > low]  # far above it, if that is no data in this band alone
+        far = others.size and low <= (-1 if source.is_float else -2) and others.min() > low / 2
+        if far and others.size < (1 - CONSTANT) * band.size:
+            found.append(low)
+    odd = [x for x, _ in Counter(found).most_common(3)]
     gone = np.isin(numbers, odd).any(0)
     shown = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
     return numbers[:, ~gone], odd, shown
