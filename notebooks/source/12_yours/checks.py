@@ -21,7 +21,7 @@ def fill(answer: float, folder: Path) -> Finding:
         share[path.parent.parent.name].append((pixels == answer).all(axis=0).mean())
     found = [float(np.mean(part)) for part in share.values()]
     if not any(found):
-        return "no pixel has this number in all bands. Which number do the smallest pixels have?"
+        return "no pixel has this number in all bands. The table has a column for it."
     if min(found) < 0.005:
         return "it fills few pixels, and not in all of the deliveries. Look for one that both have."
     return ""

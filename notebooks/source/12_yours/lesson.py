@@ -135,11 +135,11 @@ my_guess = {"it can know": ..., "it cannot know": ...}
 try:
     chips = gp.load_data("folder", root=folder)
 except gp.GeopeftError as error:
-    asked, proposed = str(error).split("If that is right")
+    asked, proposed = str(error).split("If that is right, ")
     print(asked)
 
 # %% [markdown]
-# It asks. Had it guessed, it would have guessed wrong twice in this folder, and nothing would have shown it: training runs on wrong numbers as happily as on right ones. Its table holds all that you need to find both traps. Read it before you go on: which pixels are the same in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept aside for later.)
+# It asks. A loader that takes the numbers as they stand would be wrong twice here, and nothing would show it: training runs on wrong numbers as happily as on right ones. Its table holds all that you need to find both traps. Read it before you go on: which pixels are the same in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept aside for later.)
 #
 # ### Exercise 1
 # Some pixels are no ground at all: the sensor saw nothing, and a number was written that the file does not declare. Which number is it?
@@ -177,7 +177,7 @@ gp.check("12/reflectance", reflectance)
 
 # %% [markdown]
 # ### Exercise 3
-# Which delivery has which offset? Compare their darkest ground in the table.
+# Which delivery has which offset? Compare their darkest ground: only 1 % of the pixels are darker than what the column *1 %* says.
 
 # %%
 offset = {"first": ..., "second": ...}
@@ -353,7 +353,7 @@ for file in sorted((out / "water_model").iterdir()):
 
 # %% [markdown]
 # ### Exercise 5
-# A colleague gets a scene in numbers of 0 to 255 and types `scale=255`. The map comes out empty of water. Your model carries mean and standard deviation of its training pixels, per band. Write the test that would have warned: given both means (C,), is one of them more than ten times the other in most bands?
+# A colleague maps a scene in numbers of 0 to 10,000 and types `scale=255`. All ground is 39 times too bright. Your model carries mean and standard deviation of its training pixels, per band. Write the test that would have warned: given both means (C,), is one of them more than ten times the other in most bands?
 
 # %%
 other_scale = None  # your function other_scale(trained, found): True or False
