@@ -237,7 +237,7 @@ class SegmentationModel(Facts, nn.Module):
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
-    def predict(self, samples: Sequence[Sample], batch_size: int = 16) -> list[np.ndarray]:
+    def predict(self, samples: Sequence[Sample], batch_size: int = 8) -> list[np.ndarray]:
         """Return the predicted class of each pixel, one (H, W) int64 array per sample.
 
         For other tasks than segmentation: one class (), one label or none for each class (K,) bool,

@@ -10,6 +10,7 @@ from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps.region import region_view
 from geopeft_nb.maps.shown import Map
+from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.pictures.show import visible
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ def map_regions(
         check_judged(model, data, parts)
     for region in regions:
         check_name("region", region, parts)
+    hand_back()  # what training left free is not to add to what predicting and drawing take
     views, rows, said = [], [], ["image, label, prediction and where they differ."]
     for region in regions or parts:
         view, scores = region_view(region, parts[region], runs, data)
+        hand_back()
         views.append(view)
         rows += scores
         words = [f"{x['run']}: mIoU {x['miou']:.2f}, {x['wrong']:.1%} wrong." for x in scores]

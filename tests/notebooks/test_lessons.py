@@ -70,14 +70,14 @@ def test_solved_lesson_prints_no_traceback_and_no_warning(result: Solved) -> Non
 
 
 def test_lesson_keeps_to_its_memory_and_processor_time(result: Solved) -> None:
-    """At most 1.5 GB on the default path; fast mode has the same model and so the same peak.
+    """At most 1.7 GB on the default path; fast mode has the same model and so the same peak.
 
     Seconds are about a minute at most where other programs share the cores.
     """
     used = re.search(r"processor (\d+) s, peak memory of the kernel ([\d.]+) GB", result.said)
     if used is None:
         pytest.skip("this system does not tell how much a finished process took")
-    assert int(used[1]) <= 120 and float(used[2]) <= 1.5
+    assert int(used[1]) <= 120 and float(used[2]) <= 1.7
 
 
 def test_every_picture_on_the_page_has_alternative_text(result: Solved) -> None:
