@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import cycle, islice
@@ -25,7 +24,7 @@ from geopeft_nb.datasets.own.values import windows
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
-from geopeft_nb.evaluation.unfinished import Unfinished, outlines
+from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, outlines
 from geopeft_nb.evaluation.windows import Axis
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
@@ -169,8 +168,12 @@ def _map(
     read = {file.resolve() for frame in files for file in frame}
     if own := [file for file in written if file.resolve() in read]:
         raise GeopeftError(f"{own[0]} is the source itself. Name another file to write.")
-    given = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
-    call = f"predict_scene(model, {given!r}, {str(out)!r}, "
+    # outlines are ours where their map is
+    written |= {path.with_suffix(".gpkg")} if polygons and not path.exists() else set()
+    if foreign := [file for file in sorted(written) if file.exists() and not is_ours(file)]:
+        raise GeopeftError(f"{foreign[0]} is not a map of ours. Move it, or name another out.")
+    shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
+    call = f"predict_scene(model, {shown!r}, {str(out)!r}, "
     frames = [open_source(frame, asked, call) for frame in files]
     days = _check_frames(model, frames, dates)
     first, grid = frames[0], {"crs": frames[0].crs, "transform": frames[0].transform}
@@ -250,9 +253,9 @@ def _frames(source: Any, count: int) -> list[list[Path]]:  # noqa: ANN401 - as o
 def _files(source: Any) -> list[Path]:  # noqa: ANN401 - as of predict_scene
     """Return the files of one date; of a product's folder one a band, the finest there is."""
     listed = [*source] if isinstance(source, list | tuple) else [source]
+    if not listed or not all(isinstance(one, str | os.PathLike) for one in listed):
+        raise GeopeftError(f"source takes a file, or a list with one a band; got {source!r:.100}.")
     paths = [Path(one).expanduser().absolute() for one in listed]
-    if not paths:
-        raise GeopeftError("The list of the scene's files is empty. Name its files, one a band.")
     if len(paths) != 1 or not paths[0].is_dir():
         return paths
     found = [p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (*GEOTIFF, ".jp2")]
@@ -291,8 +294,10 @@ def _check_frames(
         return ()
     days = [frame.raster.day for frame in frames if frame.raster.day]
     if dates:
-        with suppress(ValueError):
+        try:
             days = [date.fromisoformat(day) for day in dates]
+        except (TypeError, ValueError) as error:
+            raise GeopeftError(f"dates takes days as '2021-06-01', got {dates!r:.100}.") from error
     if len(days) != len(frames):
         raise GeopeftError(
             f"The model uses the day of each of {len(frames)} dates, and found {len(days)}. "

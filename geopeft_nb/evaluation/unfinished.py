@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
 
+from geopeft_nb.errors import GeopeftError
+from geopeft_nb.open_files import open_raster
 from geopeft_nb.writing import sync, written_beside
 
 #: Pixels a side of the squares in which files are written.
 TILE = 512
+#: By which tag of a raster it is known again as ours.
+SOFTWARE = "geopeft_nb"
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,17 @@ class Unfinished:
             journal = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
             self.rows = journal["rows"] if journal["key"] == key else 0
         if not self.rows:
-            rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
             for name, count in layers.items():
                 self._open(name, "w", count=count, dtype=LAYERS[name].dtype, tiled=True,
                            nodata=LAYERS[name].nodata, blockxsize=TILE, blockysize=TILE,
                            bigtiff="IF_SAFER", interleave="band", **grid).close()  # fmt: skip
+
+    def _clear(self) -> None:
+        """Remove what is ours from the folder, and nothing else."""
+        for name in ("journal.json", *(f"{layer}.tif" for layer in LAYERS)):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _open(self, name: str, mode: str, **profile: Any) -> Any:  # noqa: ANN401 - rasterio's
         import rasterio
@@ -134,7 +142,7 @@ class Unfinished:
         for name, count in self.layers.items():
             layer = LAYERS[name]
             with self._open(name, "r+") as raster:
-                raster.update_tags(layer=name, says=layer.says, software="geopeft_nb")
+                raster.update_tags(layer=name, says=layer.says, software=SOFTWARE)
                 raster.descriptions = [*classes] if name == "values" else [layer.says] * count
                 raster.scales = [layer.scale] * count
                 if name == "class":
@@ -148,8 +156,19 @@ class Unfinished:
                     COMPRESS="DEFLATE", BLOCKSIZE=512, BIGTIFF="IF_SAFER",
                     OVERVIEW_RESAMPLING=LAYERS[name].overview,
                 )  # fmt: skip
-        rmtree(self.folder)
+        self._clear()
+        with suppress(OSError):  # somebody else's files keep it
+            self.folder.rmdir()
         return named
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a file is a layer that `predict_scene` wrote."""
+    try:
+        with open_raster(path) as raster:
+            return raster.tags().get("software") == SOFTWARE
+    except (GeopeftError, OSError):
+        return False
 
 
 def outlines(path: Path, classes: Sequence[str]) -> Path:
@@ -161,8 +180,6 @@ def outlines(path: Path, classes: Sequence[str]) -> Path:
     from geopandas import GeoDataFrame
     from rasterio import band
     from rasterio.features import shapes
-
-    from geopeft_nb.open_files import open_raster
 
     with open_raster(path) as raster:
         found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]

@@ -169,7 +169,7 @@ def test_a_planet_scene_with_polygons_trains_and_is_judged(tmp_path: Path) -> No
 def test_windows_of_a_scene_are_its_pixels_and_polygons_lie_where_they_lie(tmp_path: Path) -> None:
     root, pixels = planet_scene(tmp_path)
     samples = chips_of(load(root, band_names=RGB_NIR, bands=["NIR", "RED"]))
-    assert len(samples) > 20  # of 7 x 7, but for a strip between the sides
+    assert len(samples) >= 28  # of 7 x 7, but for a strip between the sides
     for name, sample in samples.items():
         row, column = (int(part) for part in name.split("-")[1:])
         top, left = 64 * row, 64 * column
@@ -317,7 +317,7 @@ def test_a_mask_in_another_reference_system_is_laid_onto_its_image(tmp_path: Pat
     data = load(tmp_path, size=64, block=1)
     assert noted(data, "1 masks lie on another grid")
     masks = {name: sample["mask"].numpy() for name, sample in chips_of(data).items()}
-    assert len(masks) > 5  # of 16, but for a strip between the sides
+    assert len(masks) >= 8  # of 16, but for a strip between the sides
     x, y = np.meshgrid(500_005 + 10 * np.arange(256), 4_999_995 - 10 * np.arange(256))
     flat, _ = rasterio.warp.transform(UTM, "EPSG:4326", x.ravel(), y.ravel())
     longitude = np.reshape(flat, x.shape)
@@ -345,7 +345,7 @@ def test_a_raster_or_a_folder_of_labels_can_be_named(tmp_path: Path) -> None:
     by_folder, by_file = (
         chips_of(load(root, labels="cover.tif", block=1)) for root in (tmp_path, tmp_path / "s.tif")
     )
-    assert set(by_folder) == set(by_file) and len(by_file) > 5
+    assert set(by_folder) == set(by_file) and len(by_file) >= 8
 
 
 # Polygons.
@@ -393,7 +393,7 @@ def test_ground_outside_polygons_is_unlabelled_or_a_class(tmp_path: Path) -> Non
     mask = chips_of(inside)["s-000-000"]["mask"]
     assert (mask[10:30, 10:30] == 0).all() and (mask == -1).sum() == 64 * 64 - 400
     around = load(root, block=1, background="land")
-    assert around.classes == ("land", "lake", "wood") and len(chips_of(around)) > 5
+    assert around.classes == ("land", "lake", "wood") and len(chips_of(around)) >= 8
     drawn = {f"s-00{row}-00{column}" for row in (0, 2) for column in (0, 2)}
     for name, sample in chips_of(around).items():
         assert (sample["mask"] == 0).sum() == 64 * 64 - 400 * (name in drawn), name

@@ -153,7 +153,7 @@ def test_of_one_large_scene_squares_are_places_with_a_strip_between_sides(
         in notes
     )
     # of dealt squares of 1, 2, 4 chips so many are left at least, by what touches on average
-    assert kept > 256 * {1: 0.25, 2: 0.4, 4: 0.6}[block] and min(counts(data).values()) > 4
+    assert kept > 256 * {1: 0.3, 2: 0.5, 4: 0.7}[block] and min(counts(data).values()) > 10
     ground = dict(zip((x.name for x, _ in pairs), (y for _, y in pairs), strict=True))
     for part in data.parts.values():
         part.chips = [replace(x, filled=ground[x.name]) for x in part.chips]

@@ -396,7 +396,7 @@ def test_several_dates_for_a_model_of_one_are_refused_in_words(
 ) -> None:
     days = [write(tmp_path / f"s_2021060{n}.tif", draw(40, 40, n)) for n in (1, 2, 3)]
     stacked = write(tmp_path / "stacked.tif", np.concatenate([draw(40, 40)] * 3))
-    sources = {"bands of the same names": days, "several dates": stacked, "is empty": []}
+    sources = {"bands of the same names": days, "several dates": stacked, "source takes a file": []}
     for words, source in sources.items():
         with pytest.raises(gp.GeopeftError, match=words):
             gp.predict_scene(point, source, tmp_path / "map.tif", progress=False)
@@ -434,3 +434,42 @@ def test_a_file_that_somebody_writes_is_left_to_them(
     finally:
         done.set()
         other.join()
+
+
+def test_what_is_not_ours_is_neither_replaced_nor_removed(
+    point: SegmentationModel, tmp_path: Path
+) -> None:
+    scene, out = write(tmp_path / "scene.tif", draw(40, 40)), tmp_path / "map.tif"
+
+    def again(**options: object) -> None:
+        gp.predict_scene(point, scene, out, layers=(), progress=False, **STATED, **options)
+
+    for name in ("map.tif", "map_probability.tif", "map.gpkg"):
+        other = tmp_path / name
+        other.write_bytes(b"measured for years")
+        with pytest.raises(gp.GeopeftError, match=f"{name} is not a map of ours"):
+            gp.predict_scene(
+                point, scene, out, ["probability"], progress=False, polygons=True, **STATED
+            )
+        assert other.read_bytes() == b"measured for years"
+        other.unlink()
+    kept = tmp_path / ".part-map.tif" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("of somebody")
+    again(polygons=True)
+    first = out.read_bytes()
+    again(polygons=True)  # what is ours is replaced
+    assert out.read_bytes() == first and [*kept.parent.iterdir()] == [kept]
+
+
+def test_days_that_cannot_be_read_are_refused_and_not_taken_from_the_file(
+    data: GeoData, tmp_path: Path
+) -> None:
+    backbone = gp.load_backbone("prithvi_eo_v2_tiny_tl", weights=None, bands=data.bands)
+    model = gp.build_model(backbone, data, metadata=True)
+    scene = write(tmp_path / "scene_20210601.tif", draw(32, 32))
+    given = {"layers": (), "progress": False, **STATED}
+    with pytest.raises(gp.GeopeftError, match=r"days as '2021-06-01', got \['1\.6\.2021'"):
+        gp.predict_scene(model, scene, tmp_path / "map.tif", dates=["1.6.2021"], **given)
+    with pytest.raises(gp.GeopeftError, match=r"source takes a file.* got None"):
+        gp.predict_scene(model, None, tmp_path / "map.tif", **given)
