@@ -130,11 +130,16 @@ def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], m
 
 
 class _Header(tarfile.TarInfo):
-    """A header that takes little memory."""
+    """A header that takes little memory and, where it is damaged, is not taken for the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error}, where a header should be") from error
         if header.size > HEADER and not header.isfile():
             raise tarfile.ReadError(f"a header has {header.size:,} bytes")
         return header

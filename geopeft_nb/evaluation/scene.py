@@ -308,11 +308,11 @@ def _check_frames(
 
 def _one_row(frames: Sequence[Source]) -> int:
     """Return the bytes that a row of tiles of all files takes when it is decoded."""
-    taken = 0
-    for raster in (raster for frame in frames for raster in frame.rasters):
-        pixels = raster.tiles[0] * raster.grid.shape[1] * len(raster.numbers)
-        taken += pixels * np.dtype(raster.dtype).itemsize
-    return taken
+    return sum(
+        x.tiles[0] * x.grid.shape[1] * len(x.numbers) * np.dtype(x.dtype).itemsize
+        for frame in frames
+        for x in frame.rasters
+    )
 
 
 def _key(model: SegmentationModel, files: Sequence[Sequence[Path]], settings: object) -> str:

@@ -312,6 +312,8 @@ HOSTILE = {
     "sparse_of_gnu.tar": tar(("a", b""), type=tarfile.GNUTYPE_SPARSE),
     "enormous.tar": tar(("a", b""), pax_headers={"size": "1000000000000"}),
     "bad_header.tar": tar(("a", b"1")) [:1024] + b"x" * 512 + tar(("b", b"2")),
+    # behind it only zeros, so that nothing but the header tells that a file is lost
+    "bad_header_of_zeros.tar": tar(("a", b"1"))[:1024] + b"x" * 512 + bytes(10_240),
     "long_header.gz": gzip.compress(tar(("n" * 2_000_000, b""))),
     "zeros_behind.gz": gzip.compress(tar(("a", b""))) + gzip.compress(bytes(10**8)),
     "bomb.bz2": bz2.compress(tar(("a", bytes(10**8)))), "bomb.zip": zipped("a", size=10**8),
