@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from masked_autoencoder import MaskedAutoencoder
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,6 @@ from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.files import fetch
 
 

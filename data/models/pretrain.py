@@ -31,12 +31,12 @@ import numpy as np
 import rasterio
 import torch
 from distil import GalileoTeacher, Student, TeacherBank
+from masked_autoencoder import MaskedAutoencoder
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import GEOPEFT_TINY, BackboneCard
 from geopeft_nb.backbones.load import read_checkpoint
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.bands import band_indices
 from geopeft_nb.files import data_folder, mirror_folders

@@ -3,7 +3,7 @@
 Written from the tensor layout of the published checkpoints and from Prithvi-EO-2.0
 (arXiv 2412.02732): a ViT over patches in space and time, pre-norm blocks, exact GELU, fixed
 sin-cos position codes and layer norms with epsilon 1e-5. The TL models also take the time and the
-location of an image. The decoder for pretraining is in `masked_autoencoder.py`.
+location of an image. The decoder for pretraining is in `data/models`.
 """
 
 from __future__ import annotations

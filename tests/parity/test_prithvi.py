@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from masked_autoencoder import MaskedAutoencoder, load_autoencoder
 from torch import Tensor
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder, load_autoencoder
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import run_blocks
 

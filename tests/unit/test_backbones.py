@@ -6,9 +6,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from masked_autoencoder import MaskedAutoencoder
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.files import data_folder
 
 WEIGHTS = "models/geopeft_tiny.safetensors"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from distil import GalileoTeacher, Student, TeacherBank  # of data/models
+from masked_autoencoder import MaskedAutoencoder
 from pretrain import blend
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 
 
 def patch_means(image: Tensor) -> Tensor:

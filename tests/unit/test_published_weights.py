@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from masked_autoencoder import MaskedAutoencoder
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,7 +17,6 @@ import geopeft_nb as gp
 from geopeft_nb.backbones import catalog
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
-from geopeft_nb.backbones.masked_autoencoder import MaskedAutoencoder
 from geopeft_nb.backbones.vit import join_qkv
 
 State = dict[str, Tensor]

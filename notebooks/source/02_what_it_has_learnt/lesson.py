@@ -54,6 +54,7 @@ device = "cpu"
 # %%
 import itertools
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -66,9 +67,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch.nn import functional
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.masked_autoencoder import load_autoencoder
 from geopeft_nb.backbones.vit import sincos_grid
 from geopeft_nb.bands import WAVELENGTHS
+from geopeft_nb.files import data_folder
 from geopeft_nb.pictures.sliders import sliders
 
 # %%
@@ -346,6 +347,9 @@ for words, place in others.items():
 # How do you learn from images that nobody labelled? Hide most of them, and ask the network to fill in what is missing. To do that well it has to find out what usually lies beside what. A *masked autoencoder* works in two parts. The *encoder*, our backbone, sees the visible patches only. A small *decoder* gets their tokens, and for each hidden patch a placeholder with its position code, and rebuilds the pixels. Fine-tuning throws the decoder away; today we keep it.
 
 # %%
+sys.path.append(str(data_folder() / "models"))  # its code stands where geopeft_tiny was made
+from masked_autoencoder import load_autoencoder
+
 autoencoder = load_autoencoder(model).eval()
 parts = {"encoder": autoencoder.encoder, "decoder": autoencoder.decoder}
 for name, part in parts.items():
