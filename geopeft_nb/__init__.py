@@ -32,6 +32,7 @@ _ROOMS = {
     "datasets.load": "leave_one_region_out list_datasets load_data",
     "decoders.load": "list_decoders",
     "errors": "GeopeftError",
+    "evaluation.compare": "compare",
     "evaluation.regions": "evaluate plot_reports",
     "evaluation.scene": "predict_scene",
     "maps.compare": "map_regions",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.datasets.load import leave_one_region_out, list_datasets, load_data
     from geopeft_nb.decoders.load import list_decoders
     from geopeft_nb.errors import GeopeftError
+    from geopeft_nb.evaluation.compare import compare
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.evaluation.scene import predict_scene
     from geopeft_nb.maps.compare import map_regions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ import torch
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
+from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval, sum_by_place
 from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
+from geopeft_nb.models import moving_state
 from geopeft_nb.pictures.show import escaped, plain, short, table_html, visible
 from geopeft_nb.tasks import TASKS
 
@@ -48,6 +50,9 @@ class Report:
         limits: Range of the score, in words.
         trained: Seed that the model was trained with, if it was by `fit`.
         notes: What is to be said about the scores.
+        counts: Region -> what was counted at each place, (P, ...), which may be added.
+        seconds: Wall time of training, if it was a run.
+        kept: Bytes of the weights that training changed, which are kept of a model.
     """
 
     table: pd.DataFrame
@@ -59,6 +64,9 @@ class Report:
     limits: str = "0-1"
     trained: int | None = None
     notes: tuple[str, ...] = ()
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = np.nan
+    kept: int = 0
 
     def __repr__(self) -> str:
         shown = self.table[["role", "chips", "places", self.score, "low", "high"]].round(3)
@@ -133,10 +141,11 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
     model: Any = getattr(run_or_model, "model", run_or_model)
     notes = check_judged(model, data, parts)
     names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
-    task, rows, draws = TASKS[data.task], [], {}
+    task, rows, draws, by_place = TASKS[data.task], [], {}, {}
     for region, part in parts.items():
         counts = _counts(model, data, part)
         places = [chip.place for chip in part.chips]
+        by_place[region] = sum_by_place(counts, places)
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
@@ -147,7 +156,11 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         rows.append(row | task.columns(total, data.classes))
     table, trained = pd.DataFrame(rows).set_index("region"), model.trained and model.trained.seed
     title = f"{model.method} on {data.card.title}, trained with seed {trained}"
-    return Report(table, title, draws, names, seed, task.title, task.limits, trained, tuple(notes))
+    return Report(
+        table, title, draws, names, seed, task.title, task.limits, trained, tuple(notes), by_place,
+        getattr(run_or_model, "seconds", np.nan),
+        sum(value.nbytes for value in moving_state(model).values()),
+    )  # fmt: skip
 
 
 def _counts(model: SegmentationModel, data: GeoData, chips: ChipDataset) -> np.ndarray:
@@ -173,26 +186,40 @@ def plot_reports(reports: list[Report]) -> Figure:
     Raises:
         ValueError: The reports are of different scores.
     """
-    from matplotlib.figure import Figure
-
     if len(scores := {report.score for report in reports}) != 1:
         raise GeopeftError(
             f"One figure shows one score, and these have {', '.join(sorted(scores))}."
         )
-    score, first = reports[0].score, reports[0].table
-    height = 0.9 + 0.55 * len(first) * max(2, len(reports)) ** 0.5
+    tables = [(str(report.table["method"].iloc[0]), report.table) for report in reports]
+    return plot_rows(tables, reports[0].score, reports[0].limits, "places")
+
+
+def plot_rows(
+    tables: Sequence[tuple[str, pd.DataFrame]], score: str, limits: str, over: str
+) -> Figure:
+    """Draw scores with their intervals: a band of rows for each region, one row in it for each run.
+
+    Args:
+        tables: Name of a run and its table: region -> role, score, low and high.
+        score: Column of the score.
+        limits: Its range, in words.
+        over: What the intervals are over.
+    """
+    from matplotlib.figure import Figure
+
+    first, step = tables[0][1], min(0.22, 0.8 / len(tables))  # the next region is one row away
+    height = 0.9 + len(first) * max(0.55 * max(2, len(tables)) ** 0.5, 0.2 / step)
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
-    for number, report in enumerate(reports):
-        table = report.table.loc[first.index]
-        rows = np.arange(len(table)) + (number - (len(reports) - 1) / 2) * 0.22
-        ends = [table[score] - table["low"], table["high"] - table[score]]
-        method, ends = table["method"].iloc[0], np.clip(ends, 0, None)
-        axes.errorbar(table[score], rows, xerr=ends, fmt="o", capsize=3, label=method)
+    for number, (name, table) in enumerate(tables):
+        table = table.loc[first.index]
+        rows = np.arange(len(table)) + (number - (len(tables) - 1) / 2) * step
+        ends = np.clip([table[score] - table["low"], table["high"] - table[score]], 0, None)
+        axes.errorbar(table[score], rows, xerr=ends, fmt="o", capsize=3, label=name)
     names = [f"{short(name)} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)
     axes.invert_yaxis()
-    label = f"{score} ({reports[0].limits}), bars: 95 % interval over places"
+    label = f"{score} ({limits}), bars: 95 % interval over {over}"
     axes.set(xlabel=label, title="Scores region by region")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
