@@ -13,6 +13,7 @@ import resource
 import shutil
 import sys
 import tarfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import requests
+import tqdm
 from trickling_server import trickling, without_certificate
 
 from geopeft_nb.archives import extract
@@ -244,6 +246,9 @@ def main(door: str, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    # A child that is killed while it holds tqdm's lock, which processes share, would stop the rest.
+    tqdm.tqdm.set_lock(threading.RLock())
+    tqdm.tqdm.monitor_interval = 0
     requests.adapters.HTTPAdapter.send = without_certificate()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the doors themselves print

@@ -151,7 +151,8 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Each door, and what was seen there; one process tries all, each time in a child."""
     command = [sys.executable, str(HERE / "killed_arrivals.py"), str(tmp_path_factory.mktemp("k"))]
     command += [*DOORS, "downloads", "readers", "mirrors"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=600)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
