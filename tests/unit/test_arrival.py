@@ -77,7 +77,7 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: 
     assert fetch(entry(server, sha256=DIGEST[:8])).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("content", [CONTENT, b""])
+@pytest.mark.parametrize("content", [CONTENT, b""], ids=["broken", "nothing"])
 def test_a_broken_connection_or_no_file_is_explained_and_leaves_nothing(
     server: Trickle, cache: Path, content: bytes
 ) -> None:
@@ -99,7 +99,7 @@ def test_nobody_is_asked_without_encryption(server: Trickle, cache: Path, kind: 
 
 
 @pytest.mark.parametrize("name", ["GEOPEFT_CACHE", "GEOPEFT_MIRROR"])
-@pytest.mark.parametrize("value", ["~nobody_here/x", "c" * 5000])
+@pytest.mark.parametrize("value", ["~nobody_here/x", "c" * 5000], ids=["nobody", "long"])
 def test_a_folder_that_cannot_be_is_refused_by_name(
     cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -247,7 +247,10 @@ def test_arrays_of_other_files_are_not_read(tmp_path: Path, case: str) -> None:
         _own(file, "x")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"", b"{]", b"1" * 5_000])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 100_000, b"", b"{]", b"1" * 5_000],
+    ids=["not utf-8", "deep", "nothing", "unfinished", "large number"],
+)  # fmt: skip
 def test_text_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(GeopeftError, match=r"a\.json cannot be read"):
