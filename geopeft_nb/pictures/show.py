@@ -45,10 +45,10 @@ def in_bytes(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """Return a figure as a PNG file, cut to what is drawn."""
+def png(figure: Figure, dpi: int = 110, cut: bool = True) -> bytes:
+    """Return a figure as a PNG file, cut to what is drawn unless it is to keep its size."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if cut else None)
     return buffer.getvalue()
 
 

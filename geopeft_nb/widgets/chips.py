@@ -61,7 +61,7 @@ class WatchedChips:
             pictures = [self._images[number], *self._drawn(maps)]
             spaced = [np.pad(p, ((0, 0), (0, 2), (0, 0)), constant_values=255) for p in pictures]
             picture = np.concatenate(spaced, axis=1)
-            chips.append({"picture": picture, "caption": said, "words": f"{', '.join(said)}."})
+            chips.append({"picture": picture, "caption": said})
         legend = []
         if self.data.task == "segmentation":
             classes = dict(zip(map(visible, self.data.classes), self.data.colours, strict=True))

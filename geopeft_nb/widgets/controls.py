@@ -23,15 +23,15 @@ import traitlets
 
 
 class Panel(anywidget.AnyWidget):
-    """What `live.js` draws: a view as `describe` returns it, and chips.
+    """What `live.js` shows: the latest picture of a run, and a Stop button.
 
     Attributes:
+        view: The picture as a data address, `words` that say what it shows, `state` and `step`.
         stopped: Set once Stop was pressed, from whichever thread hears of it.
     """
 
     _esm = Path(__file__).with_name("live.js")
     view = traitlets.Dict().tag(sync=True)
-    chips = traitlets.Dict().tag(sync=True)
 
     def __init__(self, kernel: Any) -> None:  # noqa: ANN401 - an ipykernel of any version
         super().__init__()

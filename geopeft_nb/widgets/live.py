@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.show import bundle, data_address, png, visible
-from geopeft_nb.widgets.view import GHOSTS, Row, describe, facts, left, number, words
+from geopeft_nb.widgets.words import Row, facts, left, number, words
 
 if TYPE_CHECKING:
     from geopeft_nb.widgets.chips import WatchedChips
     from geopeft_nb.widgets.controls import Panel
 
-PAUSE = 0.5  # seconds between two pictures, of which each takes some thousandths
-
+#: Seconds between two pictures at least, and how many times as long as it takes to draw one.
+PAUSE, SHARE = 0.5, 10
 #: Data set and score -> the last runs that were watched in this kernel: curves, and no model.
 _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
 
@@ -25,9 +25,9 @@ _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
 class Dashboard:
     """Shows loss, validation score, speed and memory of a training run while it goes on.
 
-    In a notebook it is a widget of fixed height, redrawn at most twice a second; when the run ends,
-    a figure takes its place. Elsewhere, or where `show` is ``"text"``, it is one printed line an
-    epoch.
+    In a notebook it is a picture below a Stop button, drawn anew at most twice a second and in
+    about a tenth of the time at most; the last one stays when the run ends. Elsewhere, or where
+    `show` is ``"text"``, it is one printed line an epoch.
 
     Args:
         name: What is trained, such as "LoRA"; it names the curves, also beside a later run.
@@ -41,7 +41,7 @@ class Dashboard:
         show: True, ``"text"``, or False, which shows and prints nothing.
 
     Attributes:
-        state: What `describe` draws. Its rows belong to who trains: they are only read here.
+        state: What `draw_run` draws. Its rows belong to who trains: they are only read here.
 
     Example:
         >>> dashboard = Dashboard("LoRA", total_steps=2, show=False)
@@ -73,11 +73,11 @@ class Dashboard:
             "total_steps": total_steps, "total_epochs": total_epochs, "step_memory": {},
             "device": {},
         }  # fmt: skip
-        self._earlier = _watched.setdefault((data, score), deque(maxlen=len(GHOSTS)))
+        self._earlier = _watched.setdefault((data, score), deque(maxlen=3))
         self.chips: WatchedChips | None = None
         self.panel: Panel | None = None
         self._handle: Any = None
-        self._stop, self._drawn = False, 0.0
+        self._stop, self._due = False, 0.0
 
     def start(self, **measured: dict[str, int]) -> None:
         """Show the view with its Stop button.
@@ -86,7 +86,6 @@ class Dashboard:
             **measured: Bytes of what a step keeps (`step_memory`), and of the `device`.
         """
         self.state |= measured
-        self._drawn = monotonic()
         if self.show is True and _in_notebook():
             self._display()
         elif self.show:
@@ -108,9 +107,8 @@ class Dashboard:
             rows: The history so far, see `Run.history`; scores may be added to its last row later.
         """
         self.state["rows"] = rows
-        if self.panel is not None and monotonic() - self._drawn >= PAUSE:
+        if self.panel is not None and monotonic() >= self._due:
             self._draw()
-            self._drawn = monotonic()
 
     def validation(self) -> None:
         """Show what the model now makes of the chips, or print a line; after every epoch."""
@@ -119,7 +117,6 @@ class Dashboard:
                 print(self._line())
         elif self.chips is not None:
             self.chips.look()
-            self._draw_chips()
 
     def finish(self, state: str = "finished", message: str = "") -> None:
         """Replace the live view by a figure that stays; a second call changes nothing.
@@ -132,13 +129,19 @@ class Dashboard:
             return
         self.state |= {"state": state, "message": message}
         if self._handle is not None:
-            self._handle.update(self._finished(), raw=True)
+            if self.chips is not None:
+                self.chips.look()  # with the weights that were kept
+            image, said = self._picture()
+            kept = bundle(image, said)
+            facts_of = f'data-step="{self._step}" data-state="{state}"'
+            kept["text/html"] = f'<div class="gp-dashboard" {facts_of}>{kept["text/html"]}</div>'
+            self._handle.update(kept, raw=True)
         elif self.show:
             print(f"{state}: {message} {' · '.join(facts(self.state))}")
         if self.panel is not None:
             self.panel.close()
         if self.show and self.state["rows"]:
-            self._earlier.append({key: self.state[key] for key in ("name", "rows", "step_memory")})
+            self._earlier.append(self.state)
 
     def _display(self) -> None:
         """Put the widget below the cell, or a line of text where nobody can see a widget."""
@@ -151,36 +154,31 @@ class Dashboard:
         shown: dict[str, Any] = {"text/plain": f"Training {self.state['title']}"}
         if self.panel is not None:
             self._draw()
-            self._draw_chips()
             view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
             shown["application/vnd.jupyter.widget-view+json"] = view
         self._handle = display(shown, raw=True, display_id=True)
 
-    def _finished(self) -> dict[str, str]:
-        """Return the figure that stays, in every form that a notebook keeps."""
-        from geopeft_nb.widgets.finished import finished_figure
+    @property
+    def _step(self) -> int:
+        return int(self.state["rows"][-1]["step"]) if self.state["rows"] else 0
 
-        if self.chips is not None:
-            self.chips.look()  # with the weights that were kept
-        view = describe(self.state, list(self._earlier))
+    def _picture(self) -> tuple[bytes, str]:
+        """Draw a PNG file, and say what it shows."""
+        from geopeft_nb.widgets.picture import draw_run
+
         chips = self.chips.shown() if self.chips else {}
-        kept = bundle(png(finished_figure(view, chips), dpi=80), words(view, chips))
-        root = f'class="gp-dashboard" data-step="{view["step"]}" data-state="{view["state"]}"'
-        kept["text/html"] = f"<div {root}>{kept['text/html']}</div>"
-        return kept
+        figure = draw_run(self.state, list(self._earlier), chips)
+        return png(figure, 80, cut=False), words(self.state, chips.get("chips", ()))
 
     def _draw(self) -> None:
+        """Send a new picture to the browser, and say when the next one is due."""
         if self.panel is not None:
-            self.panel.view = describe(self.state, list(self._earlier))
-
-    def _draw_chips(self) -> None:
-        if self.panel is not None and self.chips is not None:
-            from PIL import Image
-
-            shown = self.chips.shown()
-            for chip in shown["chips"]:
-                chip["image"] = data_address(Image.fromarray(chip.pop("picture")).quantize(128))
-            self.panel.chips = shown
+            began = monotonic()
+            image, said = self._picture()
+            view = {"picture": data_address(image), "words": visible(said)}
+            self.panel.view = {**view, "state": self.state["state"], "step": self._step}
+            now = monotonic()
+            self._due = now + max(PAUSE, SHARE * (now - began))
 
     def _line(self) -> str:
         """Say an epoch in one line."""

@@ -32,9 +32,8 @@ SHOW = [
 view = Dashboard("LoRA", 2, data=name, chips=lambda: WatchedChips(data, run.predict))
 view.start()
 view.update([{"step": 1, "epoch": 1, "seconds": 1.0, "lr": 1, "train_loss": 1, "memory_bytes": 1}])
-view._draw()
 view.chips.look()
-view._draw_chips()
+view._draw()
 """,
     "raise gp.GeopeftError(f'{name} is unknown')",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from geopeft_nb.memory.plan import MemoryPlan
 from geopeft_nb.pictures.show import bundle, png
 from geopeft_nb.training.run import Run
 from geopeft_nb.widgets.chips import WatchedChips
-from geopeft_nb.widgets.finished import finished_figure
+from geopeft_nb.widgets.controls import Panel
 from geopeft_nb.widgets.live import Dashboard
-from geopeft_nb.widgets.view import describe
+from geopeft_nb.widgets.picture import draw_run
 
 OWN = "window.owned = 1; alert(1)"
 NAMES = {
@@ -92,29 +92,30 @@ def plan_named(name: str) -> MemoryPlan:
     return MemoryPlan(table, 10**7, name)
 
 
-def live_view(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the live view is sent: a view, and chips."""
+def live_view(name: str) -> Dashboard:
+    """Return a live view that has drawn a step and its chips."""
     run, data = run_named(name)
-    chips = WatchedChips(data, run.predict)
-    chips.look()
     view = Dashboard("LoRA", 2, data=data.card.title, show=False)
-    view.start()
+    view.chips = WatchedChips(data, run.predict)
+    view.chips.look()
+    view.panel = Panel(SimpleNamespace())
     view.update(
         [{"step": 1, "epoch": 1, "seconds": 1.0, "lr": 0.1, "train_loss": 0.5, "memory_bytes": 1}]
     )
-    view.finish()
-    return describe(view.state, []), chips.shown()
+    return view
 
 
 def figures(name: str) -> dict[str, Figure]:
     card = gp.data_card(data_named(name)).map()
     assert card is not None
+    view = live_view(name)
+    assert view.chips is not None
     return {
         "data_card": card,
         "report": report_named(name).plot(),
         "map": map_named(name).figure,
         "plan": plan_named(name).plot(),
-        "finished": finished_figure(*live_view(name)),
+        "run": draw_run(view.state, [], view.chips.shown()),
     }
 
 
@@ -148,7 +149,7 @@ def model_card(name: str, folder: Path) -> str:
 
 
 def sent(name: str) -> str:
-    """Return as JSON what Jupyter sends to the live view."""
-    view, chips = live_view(name)
-    said = [{key: x for key, x in chip.items() if key != "picture"} for chip in chips["chips"]]
-    return json.dumps([view, said, chips["legend"]], ensure_ascii=False)
+    """Return the words that Jupyter sends to the live view."""
+    panel = live_view(name).panel
+    assert panel is not None
+    return str(panel.view["words"])

@@ -16,9 +16,8 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.widgets import controls, live
 from geopeft_nb.widgets.chips import WatchedChips
-from geopeft_nb.widgets.finished import finished_figure
 from geopeft_nb.widgets.live import Dashboard
-from geopeft_nb.widgets.view import describe
+from geopeft_nb.widgets.picture import draw_run
 
 
 def made_of(targets: list[Any], card: DataCard = CARD, side: int = 16) -> GeoData:
@@ -76,8 +75,10 @@ def test_the_most_mixed_labels_are_chosen_and_answers_compared_with_them() -> No
     assert captions == [f"{share} right" for share in ("50%", "50%", "75%", "88%", "50%")]
     assert shown["chips"][0]["picture"].shape == (16, 3 * (16 + 2), 3)
     assert [name for name, _ in shown["legend"]] == [*CARD.classes, "no label"]
-    figure = finished_figure(describe(Dashboard("LoRA", 1, show=False).state, []), shown)
-    assert len(figure.axes) == 3 + 5
+    sheet = draw_run(Dashboard("LoRA", 1, show=False).state, [], shown).axes[3]
+    assert [text.get_text().splitlines() for text in sheet.texts] == [
+        chip["caption"] for chip in shown["chips"]
+    ]
 
 
 def test_all_chips_are_stretched_alike() -> None:

@@ -1,0 +1,112 @@
+"""The picture of a training run: drawn while it goes on, and left behind when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geopeft_nb.pictures.show import PALETTE, in_bytes, plain
+from geopeft_nb.widgets.words import State, best_of, head, kept, latest, process
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+GHOSTS = ("#9467BD", "#8C564B", "#7F7F7F")  # of the earlier methods
+SMALL: dict[str, Any] = {"fontsize": 8, "frameon": False}
+#: Places of three plots and of the chips, in a figure with chips: left, bottom, width, height.
+PLOTS = ((0.04, 0.43, 0.27, 0.41), (0.36, 0.43, 0.27, 0.41), (0.75, 0.43, 0.23, 0.41))
+CHIPS = (0.01, 0.06, 0.98, 0.2)
+
+
+def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -> Figure:
+    """Draw loss, score and memory of a run, beside those of earlier ones, and chips below.
+
+    Its size is always the same, so that no notebook scrolls Stop out of sight, and its parts have
+    fixed places: what lays them out in matplotlib takes longer than all else.
+
+    Args:
+        state: Of the run, see `Dashboard`.
+        earlier: Of runs before it, as many as `GHOSTS` at most.
+        chips: What `WatchedChips.shown` returns, or nothing.
+    """
+    from matplotlib.figure import Figure  # a Figure by itself leaves pyplot's state alone
+
+    figure = Figure(figsize=(12, 5.2), facecolor="white")
+    figure.text(0.01, 0.99, head(state), va="top", fontsize=10)
+    loss, score, memory = (figure.add_axes(place) for place in PLOTS)
+    column = state["column"]
+    for colour, past in zip(GHOSTS, earlier, strict=False):
+        look = {"color": colour, "lw": 1, "alpha": 0.6}
+        _curve(loss, past, "train_loss", past["name"], look)
+        _curve(score, past, column, f"{best_of(past)} {past['name']}", look)
+    _curve(loss, state, "train_loss", "training", {"color": BLUE})
+    _curve(loss, state, "val_loss", "validation", {"color": ORANGE, "ls": "--"})
+    _curve(score, state, column, f"{latest(state, column)} now", {"color": GREEN})
+    for axes, title in ((loss, "loss"), (score, f"validation {state['score']}")):
+        axes.set_xlabel("steps", fontsize=8)
+        axes.set_title(title, fontsize=9)
+        if axes.lines:
+            axes.legend(loc="lower right" if axes is score else "upper right", **SMALL)
+        else:
+            axes.set(xticks=[], yticks=[])
+    _bars(memory, [state, *earlier[::-1]])
+    memory.set_xlabel(process(state), fontsize=8)
+    for axes in (loss, score, memory):
+        axes.locator_params("x", nbins=5)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    if chips:
+        _chips(figure.add_axes(CHIPS), **chips)
+    return plain(figure)
+
+
+def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str, Any]) -> None:
+    points = [(row["step"], row[column]) for row in state["rows"] if column in row]
+    if points:
+        marker = "." if len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), label=label, marker=marker, **look)
+
+
+def _bars(axes: Axes, runs: Sequence[State]) -> None:
+    """Draw what a step keeps, one bar for each method, to one scale."""
+    measured = [(run["name"], run["step_memory"]) for run in runs if run["step_memory"]]
+    for row, (_, parts) in enumerate(measured):
+        left = 0.0
+        for part, colour in PALETTE.items():
+            size = parts.get(part, 0) / 2**20
+            label = "_" if row else f"{part} {in_bytes(parts.get(part, 0))}"
+            axes.barh(row, size, left=left, color=colour, label=label, height=0.6)
+            left += size
+        axes.text(left, row, f" {kept(parts)}", size=8, va="center")
+    axes.set_yticks(range(len(measured)), [shorten(n, 22, placeholder="…") for n, _ in measured])
+    axes.set_ylim(max(3, len(measured)) + 1, -0.6)  # the legend stands below the last
+    axes.margins(x=0.25)
+    axes.set_title("memory of one step, MiB", fontsize=9)
+    if measured:
+        axes.legend(loc="lower right", ncols=2, **SMALL)
+
+
+def _chips(axes: Axes, chips: Sequence[Mapping[str, Any]], legend: Sequence[Any]) -> None:
+    """Draw chips side by side, in one picture: a plot for each would take longer."""
+    from matplotlib.patches import Patch
+
+    high, wide, _ = np.max([chip["picture"].shape for chip in chips], axis=0)
+    wide += wide // 8
+    sheet = np.full((high, wide * len(chips), 3), 255, np.uint8)
+    for number, chip in enumerate(chips):
+        picture, left = chip["picture"], number * wide
+        sheet[: len(picture), left : left + picture.shape[1]] = picture
+        lines = [shorten(line, 34, placeholder="…") for line in chip["caption"]]
+        axes.text(left, -0.06 * high, "\n".join(lines), fontsize=8)
+    axes.imshow(sheet, interpolation="nearest")
+    axes.set_anchor("NW")
+    axes.axis("off")
+    patches = [Patch(facecolor=c, edgecolor="#555555", label=name) for name, c in legend]
+    if patches:
+        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": len(patches)}
+        axes.legend(handles=patches, borderaxespad=0, **place, **SMALL)
