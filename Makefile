@@ -35,7 +35,7 @@ lab: $(VENV)/.lab ## open JupyterLab on the lessons
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, tests, lessons, browser
 	$(BIN)/python notebooks/build.py --check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/hostile tests/parity
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/hostile tests/unit tests/parity
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/notebooks tests/browser
 
 test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
