@@ -27,6 +27,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 #: Module -> the public names that it holds.
 _ROOMS = {
     "backbones.load": "list_backbones load_backbone",
+    "benchmark.run": "run_benchmark",
     "classroom.check": "check",
     "classroom.quiz": "quiz",
     "datasets.load": "leave_one_region_out list_datasets load_data",
@@ -55,6 +56,7 @@ __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:  # for editors
     from geopeft_nb.backbones.load import list_backbones, load_backbone
+    from geopeft_nb.benchmark.run import run_benchmark
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
     from geopeft_nb.datasets.load import leave_one_region_out, list_datasets, load_data

@@ -49,18 +49,24 @@ def choose_scaling(
     )
 
 
-def choose_metadata(backbone: Backbone, data: GeoData, wanted: bool | None) -> tuple[str, ...]:
+def choose_metadata(
+    backbone: Backbone, data: GeoData, wanted: bool | Sequence[str] | None
+) -> tuple[str, ...]:
     """Choose which metadata a model uses; see `build_model`.
 
     Returns:
         What the backbone takes of ``"time"`` and ``"location"``, or nothing.
 
     Raises:
-        ValueError: The backbone takes none, and some are insisted on.
+        ValueError: The backbone takes none, or not the kind, that is insisted on.
     """
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
         wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
+    elif isinstance(wanted, Sequence):
+        for kind in wanted:
+            check_name(f"metadata of {backbone.card.name}", kind, takes)
+        takes = tuple(kind for kind in takes if kind in wanted)
     elif wanted and not takes:
         raise GeopeftError(
             f"metadata=True does not work: {backbone.card.name} takes none. Leave it out."

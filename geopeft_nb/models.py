@@ -283,7 +283,7 @@ class SegmentationModel(Facts, nn.Module):
 @name_options
 def build_model(
     backbone: Backbone, data: GeoData, decoder: str = "linear", normalise: str | None = None,
-    pad: bool = False, seed: int = 0, metadata: bool | None = None,
+    pad: bool = False, seed: int = 0, metadata: bool | Sequence[str] | None = None,
     **options: Any,  # noqa: ANN401 - each decoder has its own
 ) -> SegmentationModel:  # fmt: skip
     """Put a decoder for the classes of `data` on a backbone.
@@ -300,9 +300,9 @@ def build_model(
         pad: Allow chips that patches do not fill, by repeating their border.
         seed: Seed of the decoder's random weights.
         metadata: Whether day and place of acquisition are an input, for backbones that take them:
-            True insists, False leaves them out; None takes all that the backbone takes if all of it
-            is known of all chips, else nothing. arXiv 2504.17397 compared and recommends to leave
-            them out.
+            True insists, ``["time"]`` or ``["location"]`` on one alone, False leaves them out; None
+            takes all that the backbone takes if all of it is known of all chips, else nothing.
+            arXiv 2504.17397 compared and recommends to leave them out.
         **options: Options of the decoder, see `gp.list_decoders()`. Their defaults are those of
             arXiv 2504.17397, except that no layer is wider than the backbone's deepest map.
 

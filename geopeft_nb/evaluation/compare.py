@@ -51,8 +51,8 @@ class Comparison:
     limits: str
 
     def __repr__(self) -> str:
-        text = self.table.round(3).to_string(), self.differences.round(3).to_string()
-        return visible("\n\n".join([self.title, *text, self.sentence()]))
+        tables = [table.round(3).to_string() for table in (self.table, self.differences)]
+        return visible("\n\n".join([self.title, *tables, self.sentence()]))
 
     def _repr_html_(self) -> str:
         """Show both tables, and what may be said, in a notebook."""
@@ -99,16 +99,12 @@ class Comparison:
     def _written(self) -> pd.DataFrame:
         """Return the table in words: numbers with their intervals, seconds and sizes."""
         table = self.table.reset_index()
-        shown = table[["region", "role", "method", "seeds"]].copy()
-        for column, ends in ((self.score, ""), ("gap", "gap ")):
-            numbers = table[[column, f"{ends}low", f"{ends}high"]].to_numpy()
-            shown[column] = [
-                "" if x != x else f"{x:.3f} ({a:.3f} to {b:.3f})" for x, a, b in numbers
-            ]
-        shown["over"] = table["over"]
-        shown["seconds"] = table["seconds"].round(1)
-        shown["kept"] = table["kept"].map(in_bytes)
-        return shown.map(visible)
+        shown = table[["region", "role", "method", "seeds", "over"]].copy()
+        for name, ends in ((self.score, ""), ("gap", "gap ")):
+            numbers = table[[name, f"{ends}low", f"{ends}high"]].to_numpy()
+            shown[name] = ["" if x != x else f"{x:.3f} ({a:.3f} to {b:.3f})" for x, a, b in numbers]
+        more = {"seconds": table["seconds"].round(1), "kept": table["kept"].map(in_bytes)}
+        return shown.assign(**more).map(visible)
 
 
 def compare(runs: Mapping[str, Judged], data: GeoData | None = None) -> Comparison:
@@ -132,27 +128,27 @@ def compare(runs: Mapping[str, Judged], data: GeoData | None = None) -> Comparis
     """
     reports = {str(name): _reports(str(name), given, data) for name, given in runs.items()}
     every = [report for several in reports.values() for report in several]
-    if len({(repr(report.scored), report.score) for report in every}) != 1:
+    chips = {(repr(report.scored), report.score) for report in every}
+    if len(chips) != 1 or not all(reports.values()):
         raise GeopeftError(
             "Methods are compared on the same chips and score, and these are not, or there are "
             "none. Evaluate all with the same data."
         )
     first, sides = every[0], _sides(every[0])
     parts = next(card.parts for card in TASKS.values() if card.title == first.score)
-    cells = {
-        (region, name): scored(
-            name, region, np.stack([_together(report, regions) for report in several]), parts
-        )
-        for region, (_, regions) in sides.items()
-        for name, several in reports.items()
-    }
+    cells = {}
+    for region, (_, regions) in sides.items():
+        for name, several in reports.items():
+            counts = [np.concatenate([one.counts[part] for part in regions]) for one in several]
+            cells[region, name] = scored(name, region, np.stack(counts), parts)
     home = [region for region, (role, _) in sides.items() if role == "home"]
     rows, differences = {}, {}
     for (region, name), cell in cells.items():
-        away = sides[region][0] == "away" and home  # from all of home, which comes last
-        gap = weigh([(1, cells[home[-1], name]), (-1, cell)]) if away else UNKNOWN
+        role, gap = sides[region][0], UNKNOWN
+        if role == "away" and home:  # from all of home, which comes last
+            gap = weigh([(1, cells[home[-1], name]), (-1, cell)])
         rows[region, name] = {
-            "role": sides[region][0], "seeds": len(cell.seeds), "places": cell.values.shape[1],
+            "role": role, "seeds": len(cell.seeds), "places": cell.values.shape[1],
             **_columns(first.score, _within(weigh([(1, cell)]), first.limits)),
             "over": _over(cell), **_columns("gap", gap, "gap "),
             "seconds": np.mean([report.seconds for report in reports[name]]),
@@ -194,10 +190,6 @@ def _sides(report: Report) -> dict[str, tuple[str, list[str]]]:
         if len(regions) > 1:
             sides[f"all {role}"] = (str(role), list(regions))
     return sides
-
-
-def _together(report: Report, regions: list[str]) -> np.ndarray:
-    return np.concatenate([report.counts[region] for region in regions])
 
 
 def _within(found: Interval, limits: str) -> Interval:

@@ -164,13 +164,20 @@ def test_without_a_choice_all_or_nothing_is_used() -> None:
 def test_a_choice_is_kept() -> None:
     assert build(make(), metadata=False).metadata == ()
     assert build(make(), metadata=True).metadata == ("time", "location")
+    alone = build(data := make(), metadata=["time"])
+    assert alone.metadata == ("time",)
+    call = given(data)
+    with torch.no_grad():
+        assert torch.equal(alone(**call), alone(call["image"], call["temporal"]))
 
 
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
         ("geopeft_tiny", True, r"metadata=True does not work: geopeft_tiny takes none\."),
-        (TL, "time", r"metadata takes True or False or None, got 'time'\."),
+        ("geopeft_tiny", ["time"], "Unknown metadata of geopeft_tiny 'time'.*Known: none"),
+        (TL, ["place"], "Unknown metadata of .* 'place'.*Known: location, time"),
+        (TL, "time", r"metadata takes True or False or lists of texts or None, got 'time'\."),
     ],
 )
 def test_what_a_backbone_does_not_take_is_refused(name: str, wanted: object, message: str) -> None:

@@ -1,0 +1,1 @@
+"""Benchmark: grids of runs, the paper's among them, and results beside published values."""

@@ -1,0 +1,113 @@
+"""Grids: a table whose rows say all that `load_data`, `build_model`, `attach` and `fit` are told.
+
+| column | what it is |
+|---|---|
+| `data`, `data_options` | name and options of `load_data` |
+| `backbone`, `backbone_options` | of `load_backbone` |
+| `decoder`, `decoder_options` | of `build_model`; linear unless it is given |
+| `method`, `options` | of `attach` |
+| `seed`, `lr`, `epochs`, … | arguments of `fit`; the seed is that of all random weights, too |
+| `experiment`, `model` | labels: what a row belongs to, and what published tables call it |
+
+Options are objects of JSON, or dictionaries. An empty field is the default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+import pandas as pd
+import torch
+
+from geopeft_nb.backbones.load import load_backbone
+from geopeft_nb.datasets.cards import choose_bands
+from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.load import LOADERS, load_data
+from geopeft_nb.datasets.split import SIDES
+from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.files import data_folder
+from geopeft_nb.models import SegmentationModel, build_model
+from geopeft_nb.training.fit import fit
+from geopeft_nb.tuning.methods import attach
+
+Cell = dict[str, Any]
+LABELS = ("experiment", "model")
+NEEDED = ("data", "backbone", "method")
+BUILT = (*NEEDED, "decoder", "data_options", "backbone_options", "decoder_options", "options")
+FITTED = tuple(name for name in signature(fit).parameters if name not in ("model", "data"))
+
+
+def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
+    """Read a grid.
+
+    Args:
+        grid: A table, its CSV file, or ``"paper"``: the 202 runs of arXiv 2504.17397.
+
+    Returns:
+        A cell for each row: column -> value, without empty ones. Rows that say the same are one.
+
+    Raises:
+        ValueError: A column that there is not, or one that is needed is not there or empty.
+    """
+    if not isinstance(grid, pd.DataFrame):
+        path = data_folder() / "published" / "paper.csv" if grid == "paper" else grid
+        grid = pd.read_csv(path, dtype=str)
+    for column in grid.columns:
+        check_name("column of a grid", column, (*LABELS, *BUILT, *FITTED))
+    cells = [{k: value_of(v) for k, v in row.items()} for row in grid.to_dict("records")]
+    cells = [{k: v for k, v in cell.items() if v is not None} for cell in cells]
+    for number, cell in enumerate(cells):
+        if lacking := [name for name in NEEDED if name not in cell]:
+            raise GeopeftError(f"Row {number} of the grid does not say the {', '.join(lacking)}.")
+    return list({key_of(cell): cell for cell in cells}.values())
+
+
+def value_of(field: Any) -> Any:  # noqa: ANN401 - whatever a field of a table holds
+    """Return what a field says: a number, an object, a list, a text; None if it is empty."""
+    if isinstance(field, str):
+        try:
+            return json.loads(field)
+        except ValueError:
+            return field
+    if isinstance(field, Mapping | list | tuple):
+        return field
+    return None if pd.isna(field) else getattr(field, "item", lambda: field)()
+
+
+def key_of(cell: Cell) -> str:
+    """Return by what a cell is known: the checksum of its settings, without labels."""
+    told = {name: value for name, value in cell.items() if name not in LABELS}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build(cell: Cell, data: GeoData, weights: str | None = "pretrained") -> SegmentationModel:
+    """Build the model of a cell, with its method attached."""
+    seed = cell.get("seed", 0)
+    given = {"bands": data.bands, "frames": data.frames, "weights": weights, "seed": seed}
+    backbone = load_backbone(cell["backbone"], **given | cell.get("backbone_options", {}))
+    options = {"decoder": cell.get("decoder", "linear"), "seed": seed}
+    model = build_model(backbone, data, **options | cell.get("decoder_options", {}))
+    return attach(model, cell["method"], seed=seed, **cell.get("options", {}))
+
+
+def build_dry(cell: Cell) -> SegmentationModel:
+    """Build the model of a cell without weights, memory or the files of published data."""
+    options = cell.get("data_options", {})
+    check_name("data set", cell["data"], LOADERS)
+    card, _ = LOADERS[cell["data"]]
+    if card.mean:  # all that a model is built for is published
+        _, bands = choose_bands(options.get("bands"), card)
+        none: dict[str, tuple[()]] = dict.fromkeys(SIDES, ())
+        size = options.get("size", card.size)
+        data = GeoData.of(none, {}, card, bands, card.home, size, whole=False)
+    else:
+        data = load_data(cell["data"], **options)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands that were never seen; a run tells of them
+        return build(cell, data, weights=None)
