@@ -263,15 +263,10 @@ def _layer(path: Path) -> str:
 def _features(text: str) -> Any:  # noqa: ANN401 - geopandas has no types
     """Read GeoJSON without GDAL, several of whose formats are JSON and name other files."""
     from geopandas import GeoDataFrame
-    from pandas import DataFrame
-    from shapely.geometry import shape
 
     content = json.loads(text)
     features = content["features"] if content["type"] == "FeatureCollection" else [content]
-    frame = DataFrame([one.get("properties") or {} for one in features])
-    nested = frame.map(lambda value: isinstance(value, dict | list))
-    shapes = [one["geometry"] and shape(one["geometry"]) for one in features]
     named = content.get("crs", {"properties": {"name": "OGC:CRS84"}})
     number = r"^(?:urn:ogc:def:crs:)?(EPSG|ESRI|OGC):(?:[\d.]*:)?(\w+)$"
     crs = named and ":".join(re.findall(number, named["properties"]["name"])[0])
-    return GeoDataFrame(frame.where(~nested, frame.astype(str)), geometry=shapes, crs=crs)
+    return GeoDataFrame.from_features([{"properties": {}} | one for one in features], crs=crs)

@@ -18,9 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from geopeft_nb.bands import band_indices
-from geopeft_nb.datasets.own.ask import Asked
-from geopeft_nb.datasets.own.files import open_source
-from geopeft_nb.datasets.own.values import windows
+from geopeft_nb.datasets.own.acquisitions import open_source
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
@@ -136,8 +134,8 @@ def predict_scene(
         NotWrittenError: The disk is full; what was done is kept.
     """
     model = getattr(run_or_model, "model", run_or_model)
-    asked = Asked(band_names, scale, offset, nodata)
-    options = (asked, tuple(layers), crop, overlap, batch_size, device, polygons, tta, progress)
+    said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
+    options = (said, tuple(layers), crop, overlap, batch_size, device, polygons, tta, progress)
     if not isinstance(out, list | tuple):
         return _map(model, source, out, dates, *options)
     if not isinstance(source, list | tuple) or len(source) != len(out):
@@ -151,8 +149,8 @@ def predict_scene(
 
 def _map(
     given: Any, source: Any, out: str | os.PathLike[str], dates: Sequence[str],  # noqa: ANN401
-    asked: Asked, layers: tuple[str, ...], crop: int | None, overlap: int | None, batch_size: int,
-    device: str, polygons: bool, tta: bool, progress: bool,
+    said: dict[str, Any], layers: tuple[str, ...], crop: int | None, overlap: int | None,
+    batch_size: int, device: str, polygons: bool, tta: bool, progress: bool,
 ) -> Scene:  # fmt: skip
     """Map one scene; arguments as of `predict_scene`."""
     import rasterio
@@ -174,24 +172,22 @@ def _map(
         raise GeopeftError(f"{foreign[0]} is not a map of ours. Move it, or name another out.")
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     call = f"predict_scene(model, {shown!r}, {str(out)!r}, "
-    frames = [open_source(frame, asked, call) for frame in files]
+    frames = [open_source(frame, call, **said) for frame in files]
     days = _check_frames(model, frames, dates)
-    first, grid = frames[0], {"crs": frames[0].crs, "transform": frames[0].transform}
-    grid["height"], grid["width"] = first.shape
+    height, width = (first := frames[0].grid).shape
+    grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
     counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
     colours = _colours(model) if "class" in counted else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
     try:
         network = Network(model.eval().to("cuda" if cuda else home), "applicability" in layers, tta)
-        cut = Axis(first.shape[0], crop, overlap), Axis(first.shape[1], crop, overlap)
+        cut = Axis(height, crop, overlap), Axis(width, crop, overlap)
         strips = Strips(network, frames, days, *cut, batch_size)
         cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
         with held(path), cached, kept_open():
-            key = _key(model, files, (asked, crop, overlap, batch_size, tta, layers, dates, cuda))
+            key = _key(model, files, (said, crop, overlap, batch_size, tta, layers, dates, cuda))
             todo = Unfinished(path, grid, key, counted | dict.fromkeys(layers, 1))
-            with tqdm(
-                desc=path.name, total=first.shape[0], initial=todo.rows, disable=not progress
-            ) as bar:
+            with tqdm(desc=path.name, total=height, initial=todo.rows, disable=not progress) as bar:
                 for rows in strips.rows(todo.rows):
                     todo.write(strips.numbers(rows))
                     bar.update(rows.shape[1])
@@ -276,15 +272,12 @@ def _check_frames(
     Returns:
         The day of each frame, if the model uses it.
     """
-    if len({(frame.shape, frame.crs, frame.transform) for frame in frames}) > 1:
+    if len({frame.grid for frame in frames}) > 1:
         raise GeopeftError("The dates have different grids. Warp them onto one, as rio warp does.")
     for frame in frames:
         name = frame.raster.path.name
         band_indices(model.bands, frame.bands)
-        read = [
-            frame.read(window, model.bands, shape) for window, shape in windows(frame.grid, 512)
-        ]
-        pixels = np.concatenate([pixels[:, there] for pixels, there in read], axis=1)
+        pixels = frame.sample(model.bands, 512)
         if not pixels.size:
             raise GeopeftError(f"No pixel of {name} has data in all bands. Is nodata= right?")
         if model.trained:
@@ -292,7 +285,7 @@ def _check_frames(
             check_scale(name, model.bands, model.trained.pixels, now)
     if "time" not in model.metadata:
         return ()
-    days = [frame.raster.day for frame in frames if frame.raster.day]
+    days = [frame.day for frame in frames if frame.day]
     if dates:
         try:
             days = [date.fromisoformat(day) for day in dates]

@@ -169,8 +169,8 @@ class Strips:
             days = [[float(day.year), float(day.timetuple().tm_yday)] for day in self.days]
             found["temporal"] = torch.tensor(days)
         if "location" in used:
-            first = self.frames[0]
-            where = centre(first.crs, first.grid.bounds(Window.from_slices(rows, columns)))
+            grid = self.frames[0].grid
+            where = centre(grid.crs, grid.bounds(Window.from_slices(rows, columns)))
             if where is None:
                 raise GeopeftError("The model uses the location, and the scene has no CRS. Add it.")
             found["location"] = torch.tensor(where, dtype=torch.float32)

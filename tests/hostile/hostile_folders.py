@@ -191,10 +191,9 @@ def folder(name: str, expected: str, file: str, write: Write) -> Input:
             if file == LABELS:
                 first()(root / LABELS, room)
         write(root / file, room)
-        resolution = 40 if "beside" in name else None  # overviews and masks are read then
 
         def call() -> str:
-            data = gp.load_data("folder", root=root, resolution=resolution, **STATED)
+            data = gp.load_data("folder", root=root, **STATED)
             pixels = [f"{s['image'].max():.4f}" for part in data.parts.values() for s in part]
             return f"{data.notes} {data.classes} {pixels}".replace("0.4321", "SECRET")
 

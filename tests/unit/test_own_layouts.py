@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from geopeft_nb.datasets.own.items import Item
-from geopeft_nb.datasets.own.layouts import find_items
+from geopeft_nb.datasets.own.layouts import Item, find_items
 
 
 def made(root: Path, *names: str) -> Path:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from geopeft_nb.datasets.own.items import Item
-from geopeft_nb.datasets.own.labels import Tile
-from geopeft_nb.datasets.own.rasters import Grid, Raster, Source, read_header
+from geopeft_nb.datasets.own.layouts import Item
+from geopeft_nb.datasets.own.rasters import Raster, Source, below, read_header
 from geopeft_nb.errors import GeopeftError
 
 #: A strip at the border that is narrower than this share of a chip is left out.
@@ -18,11 +18,42 @@ NARROW = 0.25
 WHOLE, MANY = 256, 10
 
 
-def choose_size(items: Sequence[Item], grids: Sequence[Grid]) -> int:
+@dataclass(frozen=True)
+class Tile:
+    """A chip to be, not read yet.
+
+    Attributes:
+        name: Unique name.
+        item: What it is cut from.
+        sources: One acquisition a date.
+        mask: Header of the mask, or None.
+        window: Part of the images' grid, without padding.
+    """
+
+    name: str
+    item: Item
+    sources: tuple[Source, ...]
+    mask: Raster | None
+    window: Any
+
+    def read(self, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels (C, T, H, W), and where all bands of all dates have data (H, W)."""
+        parts = [source.read(self.window, bands) for source in self.sources]
+        there = np.logical_and.reduce([whole for _, whole in parts])
+        return np.stack([part for part, _ in parts], axis=1), there
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether its files say which pixels have no data."""
+        files = [raster for source in self.sources for raster in source.rasters]
+        return any(x.fills or x.masks or x.is_float for x in files)
+
+
+def choose_size(items: Sequence[Item], shapes: Sequence[tuple[int, int]]) -> int:
     """Choose the chip side: 64 px, less for small images, whole images if many are alike."""
-    sides = {side for grid in grids for side in grid.shape}
+    sides = {side for shape in shapes for side in shape}
     largest = max(sides)
-    whole = len(grids) >= MANY and len(sides) == 1 and largest % 16 == 0
+    whole = len(shapes) >= MANY and len(sides) == 1 and largest % 16 == 0
     if largest <= WHOLE and (whole or any(item.label is not None for item in items)):
         return -(-largest // 16) * 16
     return min(64, -(-largest // 16) * 16)
@@ -41,25 +72,25 @@ def cut(
     def starts(side: int) -> list[int]:
         return [at for at in range(0, side, size) if at == 0 or side - at >= NARROW * size]
 
-    shapes = [some[0].shape for some in acquired]
+    shapes = [some[0].grid.shape for some in acquired]
     if (most := sum(-(-height // size) * -(-width // size) for height, width in shapes)) > 10**6:
         raise GeopeftError(
             f"These files make {most:,} chips of {size} px, and 1,000,000 are allowed: give a "
-            "coarser resolution=, a larger size=, or fewer files."
+            "larger size=, or fewer files."
         )
-    headers = {path: read_header(path) for path in {item.mask for item in items} if path}
+    headers = {item.mask: read_header(item.mask) for item in items if item.mask}
     tiles, moved = [], 0
     for item, sources in zip(items, acquired, strict=True):
         mask = None
-        if item.mask is not None:
+        if item.mask:
             mask = _laid(headers[item.mask], sources[0])
-            moved += mask.grid not in (sources[0].grid, sources[0].own)
-        elif item.label is None and sources[0].crs is None:
+            moved += not mask.grid.fits(sources[0].grid)
+        elif item.label is None and sources[0].grid.crs is None:
             raise GeopeftError(
                 f"{sources[0].raster.path} has no coordinate reference system, so nobody knows "
                 "where the polygons lie on it. Add it, or give a mask of the same size."
             )
-        height, width = sources[0].shape
+        height, width = sources[0].grid.shape
         corners = [(top, left) for top in starts(height) for left in starts(width)]
         for top, left in corners:
             cell = f"-{top // size:03d}-{left // size:03d}" if len(corners) > 1 else ""
@@ -73,30 +104,18 @@ def cut(
 
 
 def _laid(mask: Raster, source: Source) -> Raster:
-    """Lay a mask pixel on pixel onto an image of the same size, or check that they overlap."""
-    image, grid = source.own, mask.grid
-    here, there = image.bounds(), grid.bounds()
-    same = grid.shape == image.shape
-    if here is None or there is None:
-        if not same:
-            raise GeopeftError(
-                f"{mask.path} has {grid.shape} pixels and {source.raster.path} has {image.shape}; "
-                "without coordinates in both they must be of one size. Add the coordinates."
-            )
+    """Lay a mask onto an image, pixel on pixel without coordinates; refuse one of other ground."""
+    if len(mask.numbers) != 1 or mask.path.suffix.lower() in (".jpg", ".jpeg"):
+        raise GeopeftError(
+            f"{mask.path} has {len(mask.numbers)} bands, or is a JPEG, whose compression changes "
+            "numbers. A mask is one band of them: write it as PNG or GeoTIFF."
+        )
+    grid, image = mask.grid, source.grid
+    if grid.shape == image.shape and None in (grid.crs, image.crs):
         return replace(mask, grid=image)
-    off = np.abs(np.subtract(here, there)).max()
-    if same and grid.crs == image.crs and off < 0.1 * image.transform.a:
-        return replace(mask, grid=image)
-    from rasterio.warp import transform_bounds
-
-    left, bottom, right, top = transform_bounds(grid.crs, image.crs, *there)
-    if left < here[2] and right > here[0] and bottom < here[3] and top > here[1]:
-        return mask
-    raise GeopeftError(
-        f"{mask.path} ({grid.crs}, {_shown(there)}) does not cover any of {source.raster.path} "
-        f"({image.crs}, {_shown(here)}). Is it the mask of another image?"
-    )
-
-
-def _shown(bounds: Sequence[float]) -> str:
-    return f"({', '.join(f'{value:.10g}' for value in bounds)})"
+    if not grid.fits(image) and below(mask, image) is None:
+        raise GeopeftError(
+            f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path} ({image.crs}). "
+            "Is it the mask of another image?"
+        )
+    return mask

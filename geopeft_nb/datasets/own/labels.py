@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from geopeft_nb.datasets.own.ask import Ask
-from geopeft_nb.datasets.own.items import Item
+from geopeft_nb.datasets.own.ask import Ask, spread
+from geopeft_nb.datasets.own.cut import Tile
 from geopeft_nb.datasets.own.polygons import Polygons
-from geopeft_nb.datasets.own.rasters import Raster, Source, read_numbers
-from geopeft_nb.datasets.own.values import spread
-from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.tasks import TASKS
+from geopeft_nb.datasets.own.rasters import read_numbers
+from geopeft_nb.errors import GeopeftError
 
 #: Chips whose labels are read when a folder is opened.
 AT_MOST = 1000
@@ -24,29 +22,11 @@ AT_MOST = 1000
 MANY = 32
 #: Numbers of masks that are asked about beside others.
 FILLS = (255, 32_767, 65_535)
-#: Endings of masks whose numbers may be off.
-JPEG = (".jpg", ".jpeg")
 #: What separates several labels of an image.
 BETWEEN = ";"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A chip to be, not read yet.
-
-    Attributes:
-        name: Unique name.
-        item: What it is cut from.
-        sources: One acquisition a date.
-        mask: Header of the mask, or None.
-        window: Part of the images' grid, without padding.
-    """
-
-    name: str
-    item: Item
-    sources: tuple[Source, ...]
-    mask: Raster | None
-    window: Any
+#: Tasks with a label for each image.
+OF_IMAGES = ("classification", "multilabel")
+Classes = Sequence[str] | Mapping[int, str] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +34,7 @@ class Labels:
     """What the labels mean.
 
     Attributes:
-        task: Name of the task.
+        task: Name of the task, or "" as long as that is not known.
         classes: Their names; of regression the target's.
         codes: Number of the masks, or label of the images -> class.
         polygons: What is burned instead of masks, or None.
@@ -67,21 +47,18 @@ class Labels:
     polygons: Polygons | None = None
     unlabelled: tuple[float, ...] | None = None
 
-    def numbers(self, tile: Tile) -> np.ndarray:
-        """Return the numbers of a tile, (H, W) float64, NaN where it is unlabelled."""
-        grid, mask = tile.sources[0].grid, tile.mask
-        if mask is None:
-            assert self.polygons is not None
+    def values(self, tile: Tile) -> np.ndarray:
+        """Return what labels a tile: (H, W) float64, NaN without a label; or (N,) texts."""
+        grid, mask, label = tile.sources[0].grid, tile.mask, tile.item.label
+        if self.task in OF_IMAGES:
+            text = f"{label:g}" if isinstance(label, float) else str(label)
+            parts = text.split(BETWEEN) if self.task == "multilabel" else [text]
+            return np.array([part.strip() for part in parts if part.strip()])
+        if self.polygons is not None:
             return self.polygons.burn(grid, tile.window)
-        if len(mask.numbers) != 1:
-            raise GeopeftError(
-                f"{mask.path} has {len(mask.numbers)} bands, and a mask has one, of numbers. Take "
-                "the band out that you mean."
-            )
-        fills = () if self.unlabelled == () else mask.fills
-        (found,) = read_numbers(
-            mask, mask.numbers, grid, tile.window, None, fills, np.float64, nearest=True
-        )
+        assert mask is not None
+        mask = replace(mask, fills=()) if self.unlabelled == () else mask
+        (found,) = read_numbers(mask, mask.numbers, grid, tile.window, nearest=True)
         if self.task == "regression" and (rule := mask.rules[0]):
             found = (found + rule[1]) / rule[0]
         odd = np.isin(found, self.unlabelled or ())
@@ -101,68 +78,115 @@ class Labels:
         Raises:
             GeopeftError: A number is no class.
         """
-        if self.task in ("classification", "multilabel"):
-            found = [self.codes[label] for label in labels_of(tile.item, self.task)]
-            several = np.isin(np.arange(len(self.classes)), found).astype(np.int64)
-            return several if self.task == "multilabel" else np.array(found[0], np.int64)
-        numbers = self.numbers(tile)
-        numbers[~there] = np.nan
-        found_map = np.full((size, size), np.nan)
-        found_map[: numbers.shape[0], : numbers.shape[1]] = numbers
+        found = self.values(tile)
+        if self.task == "classification":
+            return np.array(self.codes[found.item()], np.int64)
+        if self.task == "multilabel":
+            there = np.array([self.codes[label] for label in found.tolist()])
+            return np.isin(np.arange(len(self.classes)), there).astype(np.int64)
+        padded = np.full((size, size), np.nan)
+        padded[: there.shape[0], : there.shape[1]] = np.where(there, found, np.nan)
         if self.task == "regression":
-            return found_map[None].astype(np.float32)
-        values, where = np.unique(found_map, return_inverse=True)
+            return padded[None].astype(np.float32)
+        values, where = np.unique(padded, return_inverse=True)
         if unknown := [x for x in values.tolist() if x == x and x not in self.codes]:
             raise _no_class(tile, unknown, self.codes)
         classes = np.array([self.codes.get(value, -1) for value in values.tolist()], np.int64)
         return classes[where].reshape(size, size)
 
 
-def labels_of(item: Item, task: str) -> list[str]:
-    """Return the labels of an image: one, or of multilabel those between semicolons."""
-    label = item.label
-    text = f"{label:g}" if isinstance(label, float) else str(label)
-    parts = text.split(BETWEEN) if task == "multilabel" else [text]
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _no_class(tile: Tile, numbers: Sequence[float], codes: Mapping[Any, int]) -> GeopeftError:
-    source = tile.mask.path if tile.mask is not None else tile.name
-    shown = [f"{number:.9g}" for number in numbers[:5]]
+def _no_class(tile: Tile, unknown: Sequence[Any], codes: Mapping[Any, int]) -> GeopeftError:
+    shown = [f"{x:.9g}" if isinstance(x, float) else repr(x) for x in unknown[:5]]
     return GeopeftError(
-        f"{source} has values {', '.join(shown)}, which the class list lacks "
-        f"({', '.join(map(str, codes))}). Name them in classes=, for example "
+        f"{tile.mask.path if tile.mask else tile.name} has values {', '.join(shown)}, which the "
+        f"class list lacks ({', '.join(map(str, codes))}). Name them in classes=, for example "
         f"classes={{{shown[0]}: 'name', …}}, or ignore them with unlabelled=[{shown[0]}]."
     )
 
 
 def find_labels(
-    tiles: Sequence[Tile], labels: Labels, task: str | None,
-    classes: Sequence[str] | Mapping[int, str] | None, ask: Ask,
-) -> tuple[list[Tile], Labels, list[str]]:  # fmt: skip
-    """Look at labels, find the task and the classes, and leave out tiles without any label.
+    tiles: Sequence[Tile], bands: Sequence[str], labels: Labels, classes: Classes, ask: Ask
+) -> tuple[list[Tile], Labels, list[str]]:
+    """Look at labels, find the task and the classes, and leave out tiles without label or data.
 
     Args:
         tiles: Chips to be.
-        labels: What is known before any is read.
-        task: What somebody says.
+        bands: What a pixel with data has.
+        labels: What is known before any is read: polygons, and what somebody says.
         classes: Names of the values 0, 1, …; or value -> name, one name for several merges them.
         ask: Takes down questions.
 
     Returns:
         What is left; the labels with their classes; and notes.
     """
-    if task is not None:
-        check_name("task", task, TASKS)
-    if tiles[0].mask is None and labels.polygons is None:
-        return _of_images(tiles, labels, task, classes, ask)
-    if task in ("classification", "multilabel"):
-        raise GeopeftError(
-            f"task={task!r} has a label for each image, and these have masks. Give the labels as "
-            "images='{label}/{id}.tif', or in a table's column label."
-        )
     every = len(tiles)
-    if (polygons := labels.polygons) is not None:
+    tiles, labels = _with_labels(tiles, labels, ask)
+    counts, total = dict[str, pd.Series](), 0
+    for tile in spread(tiles, AT_MOST):
+        with suppress(OSError):  # it is refused, and named, when it is asked for
+            found = labels.values(tile)
+            total += found.size
+            if tile.has_gaps:
+                there = tile.read(bands)[1]
+                found = found[there if found.ndim > 1 else [there.any()] * len(found)]
+            counts[tile.name] = pd.Series(found.ravel()).value_counts()  # without NaN
+    nothing = GeopeftError(
+        "No chip has a label: all pixels are unlabelled, or have no data. Is background taken for "
+        "unlabelled (the masks' no-data value)? Then pass unlabelled=[]."
+    )
+    if not counts:
+        raise nothing
+    seen = pd.concat(counts, names=["tile", "value"])
+    if tiles[0].mask:
+        values = sorted(seen.index.unique("value"))
+        labels = _of_masks(tiles, values, labels, classes, ask)
+    if labels.task == "segmentation" and labels.unlabelled is None:
+        seen = seen[seen.index.get_level_values("value") >= 0]
+    without = {*counts} - {*seen.index.get_level_values("tile")}
+    tiles = [tile for tile in tiles if tile.name not in without]
+    values = sorted(seen.index.unique("value"))
+    if not values or not tiles:
+        raise nothing
+    if labels.task == "regression":
+        if classes is not None and (isinstance(classes, Mapping) or len(classes) != 1):
+            raise GeopeftError("Regression predicts one number: classes=['height'] names it.")
+        labels = replace(labels, classes=tuple(classes or ("value",)))
+        note = f"Regression of {labels.classes[0]}: {values[0]:g} to {values[-1]:g}."
+    else:
+        names = _names(values, labels, classes)
+        order = list(dict.fromkeys(names.values()))
+        codes = {value: order.index(name) for value, name in names.items()}
+        labels = replace(labels, classes=tuple(order), codes=codes)
+        if unknown := [value for value in values if value not in codes]:
+            first = seen.xs(unknown[0], level="value").index[0]
+            raise _no_class(next(x for x in tiles if x.name == first), unknown, codes)
+        if len(order) < 2:
+            raise GeopeftError(
+                f"The labels have fewer than two classes: {', '.join(order)}. Is background taken "
+                "for unlabelled (the masks' no-data value)? Then pass unlabelled=[]. What lies "
+                "outside polygons is a class with background='…'."
+            )
+        shares = seen.groupby(seen.index.get_level_values("value").map(names)).sum() / total
+        said = ", ".join(f"{name} {shares.get(name, 0):.1%}" for name in order)
+        note = f"Classes: {said}; unlabelled {1 - shares.sum():.1%}."
+    gone = (
+        "Pixels without data get the mean of their chip in each band, and no label; "
+        f"{every - len(tiles)} chips without any label or data are left out."
+    )
+    return list(tiles), labels, [note, gone]
+
+
+def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Sequence[Tile], Labels]:
+    """Leave out tiles that nothing labels, and find which task labels of images are for."""
+    polygons, task = labels.polygons, labels.task
+    of_images = polygons is None and not any(tile.mask for tile in tiles)
+    if task and (task in OF_IMAGES) != of_images:
+        raise GeopeftError(
+            f"task={task!r} has a label for each {'pixel' if of_images else 'image'}, and these "
+            "images have others. Labels of images are images='{label}/{id}.tif', or a table's "
+            "column label; those of pixels are masks or polygons."
+        )
+    if polygons is not None:
         if not np.isfinite(polygons.outside):
             tiles = [x for x in tiles if len(polygons.near(x.sources[0].grid, x.window))]
         if not tiles:
@@ -170,141 +194,65 @@ def find_labels(
                 f"{polygons.path} has no polygon on any image. Is its coordinate reference system "
                 "right, and that of the images?"
             )
-    seen: Counter[float] = Counter()
-    inside: dict[str, set[float]] = {}
-    total, labels = 0, replace(labels, task=task or "")
-    for tile in spread(tiles, AT_MOST):
-        with suppress(OSError):  # it is refused, and named, when it is asked for
-            numbers = labels.numbers(tile)
-            total += numbers.size
-            found, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
-            inside[tile.name] = {*found.tolist()}
-            seen.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    task = _which_task(tiles, labels, sorted(seen), task, classes, ask)
-    labels = replace(labels, task=task)
-    if task == "segmentation" and labels.unlabelled is None:
-        seen = Counter({value: count for value, count in seen.items() if value >= 0})
-        inside = {name: {value for value in some if value >= 0} for name, some in inside.items()}
-    values = sorted(seen)
-    if task == "regression":
-        if classes is not None and (isinstance(classes, Mapping) or len(classes) != 1):
-            raise GeopeftError("Regression predicts one number: classes=['height'] names it.")
-        labels = replace(labels, classes=tuple(classes or ("value",)))
-        notes = [f"Regression of {labels.classes[0]}: {values[:1]} to {values[-1:]}."]
-    else:
-        names = _names(values, labels, classes)
-        fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
-        lost = [value for value in names if value in fills or value < 0]
-        if lost and polygons is None and classes is not None and labels.unlabelled is None:
-            ask.about_all(
-                f"classes names {lost}, which negative numbers or the masks' no-data tag make "
-                f"unlabelled; unlabelled={lost} says that they are, and [] that they are classes",
-                unlabelled=[],
-            )
-        order = list(dict.fromkeys(names.values()))
-        codes = {value: order.index(name) for value, name in names.items()}
-        labels = replace(labels, classes=tuple(order), codes=codes)
-        if unknown := [value for value in values if value not in names]:
-            first = next(x for x in tiles if unknown[0] in inside.get(x.name, ()))
-            raise _no_class(first, unknown, codes)
-        if len(order) < 2:
-            raise GeopeftError(
-                f"The masks have fewer than two classes: {', '.join(order) or 'none'}. Is "
-                "background taken for unlabelled (the masks' no-data value)? Then pass "
-                "unlabelled=[]."
-            )
-        shares: Counter[str] = Counter()
-        for value in values:
-            shares[names[value]] += seen[value]
-        said = ", ".join(f"{name} {shares[name] / max(1, total):.1%}" for name in order)
-        notes = [f"Classes: {said}; unlabelled {1 - shares.total() / max(1, total):.1%}."]
-    kept = [tile for tile in tiles if inside.get(tile.name, {0})]
-    if not kept:
-        raise GeopeftError("No chip has a label: all pixels of all masks are unlabelled.")
-    if len(kept) < every:
-        notes.append(f"{every - len(kept)} chips without any label are left out.")
-    return kept, labels, notes
+        return tiles, replace(labels, task=task or "segmentation")
+    if not of_images:
+        return [tile for tile in tiles if tile.mask], labels
+    tiles = [tile for tile in tiles if tile.item.label is not None]
+    several = [tile.item.label for tile in tiles if BETWEEN in str(tile.item.label)]
+    if several and not task:
+        ask.about_all(f"labels such as {several[0]!r}: one, or several?", task="multilabel")
+    return tiles, replace(labels, task=task or OF_IMAGES[bool(several)])
 
 
-def _which_task(
-    tiles: Sequence[Tile], labels: Labels, values: Sequence[float], task: str | None,
-    classes: Sequence[str] | Mapping[int, str] | None, ask: Ask,
-) -> str:  # fmt: skip
-    """Say which task the numbers of masks are for, and ask where that, or 255, is not clear."""
-    if labels.polygons is not None:
-        return task or "segmentation"
+def _of_masks(
+    tiles: Sequence[Tile], values: Sequence[float], labels: Labels, classes: Classes, ask: Ask
+) -> Labels:
+    """Say which task the numbers of masks are for, and ask where that, or a fill, is not clear."""
     ends = ", ".join(f"{value:g}" for value in [*values[:3], *values[3:][-3:]])
     whole = all(value == np.trunc(value) for value in values)
-    lossy = [x.mask.path for x in tiles if x.mask and x.mask.path.suffix.lower() in JPEG]
-    if lossy and task != "regression" and len(values) > 2:
-        raise GeopeftError(
-            f"{lossy[0]} is a JPEG, whose compression changes the numbers of classes: {ends}. Make "
-            "the masks anew as PNG or GeoTIFF."
-        )
-    if task is None and classes is None and (not whole or len(values) > MANY):
+    if not labels.task and classes is None and (not whole or len(values) > MANY):
         ask.about_all(
             f"the masks have {len(values)} different numbers ({ends}): classes, or heights and the "
             "like? task='regression' trains on numbers, classes={value: 'name', …} on classes",
             task="regression",
         )  # fmt: skip
-        task = "regression"
-    elif task != "regression" and not whole:
+        labels = replace(labels, task="regression")
+    elif labels.task != "regression" and not whole:
         raise GeopeftError(f"The masks have values that are no class numbers: {ends}.")
-    if task == "regression":
+    labels = replace(labels, task=labels.task or "segmentation")
+    if labels.unlabelled is not None:
+        return labels
+    odd: list[float] = [x for x in FILLS if x in values] if {*values} - {0, *FILLS} else []
+    if labels.task == "regression":
         odd = [value for value in values if value <= -9999 or value >= 65_535]
         if values[1:] and values[0] < 0 <= values[1] and values[0] == np.trunc(values[0]):
             odd = [*{values[0], *odd}]  # the only one below 0
-    else:
-        odd = [value for value in FILLS if classes is None and value in values]
-        odd = odd if {*values} - {0, *FILLS} else []
-    if odd and labels.unlabelled is None:
+    elif classes is not None:
+        fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
+        if lost := [x for x in _names(values, labels, classes) if x in fills or x < 0]:
+            ask.about_all(
+                f"classes names {lost}, which negative numbers or the masks' no-data tag make "
+                f"unlabelled; unlabelled={lost} says that they are, and [] that they are classes",
+                unlabelled=[],
+            )
+        return labels
+    if odd:
         ask.about_all(
             f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no",
             unlabelled=odd if odd[1:] else odd[0],
         )
-    return task or "segmentation"
+    return labels
 
 
-def _names(
-    values: Sequence[float], labels: Labels,
-    given: Sequence[str] | Mapping[int, str] | None,
-) -> dict[float, str]:  # fmt: skip
+def _names(values: Sequence[Any], labels: Labels, given: Classes) -> dict[Any, str]:
     """Return value -> name, in the order of the classes."""
+    of_images = labels.task in OF_IMAGES
     if labels.polygons is not None:
         return dict(enumerate(labels.polygons.classes))
     if given is None:
-        return {value: f"class {value:.10g}" for value in values}
+        return {value: value if of_images else f"class {value:.10g}" for value in values}
     if isinstance(given, Mapping):
-        return {float(value): str(name) for value, name in given.items()}
+        return {str(x) if of_images else float(x): str(name) for x, name in given.items()}
     if len(set(given)) < len(given):
         raise GeopeftError(f"classes has a name twice: {', '.join(given)}.")
-    return dict(enumerate(given))
-
-
-def _of_images(
-    tiles: Sequence[Tile], labels: Labels, task: str | None,
-    classes: Sequence[str] | Mapping[int, str] | None, ask: Ask,
-) -> tuple[list[Tile], Labels, list[str]]:  # fmt: skip
-    """Find the classes of images with a label each."""
-    kept = [tile for tile in tiles if tile.item.label is not None]
-    if task not in (None, "classification", "multilabel"):
-        raise GeopeftError(f"task={task!r} needs masks, and these images have a label each.")
-    several = any(BETWEEN in str(tile.item.label) for tile in kept)
-    if task is None and several:
-        ask.about_all(f"labels such as {kept[0].item.label!r}: one, or several?", task="multilabel")
-    task = task or ("multilabel" if several else "classification")
-    found = sorted({label for tile in kept for label in labels_of(tile.item, task)})
-    if isinstance(classes, Mapping):
-        names = {str(value): name for value, name in classes.items()}
-    else:
-        names = {name: name for name in classes or found}
-    order = list(dict.fromkeys(names.values()))
-    if (odd := [name for name in found if name not in names]) or len(order) < 2:
-        raise GeopeftError(
-            f"The images have the labels {', '.join(found[:9])}, and classes are "
-            f"{', '.join(order)}. {'Add ' + odd[0] if odd else 'Name two at least'} in classes=."
-        )
-    codes = {label: order.index(name) for label, name in names.items()}
-    counts = Counter(name for tile in kept for name in labels_of(tile.item, task))
-    notes = [f"Labels: {', '.join(f'{name} {counts[name]}' for name in found)}."]
-    return kept, replace(labels, task=task, classes=tuple(order), codes=codes), notes
+    return {name: name for name in given} if of_images else dict(enumerate(given))

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geopeft_nb.bands import WAVELENGTHS, band_name, own_name
+from geopeft_nb.bands import band_names as band_names_of
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.own.ask import Ask, Asked
-from geopeft_nb.datasets.own.cut import choose_size, cut
-from geopeft_nb.datasets.own.files import name_bands
-from geopeft_nb.datasets.own.items import Item
-from geopeft_nb.datasets.own.labels import Labels, Tile, find_labels
-from geopeft_nb.datasets.own.layouts import find_items
+from geopeft_nb.datasets.own.acquisitions import describe, name_bands, settle
+from geopeft_nb.datasets.own.ask import Ask
+from geopeft_nb.datasets.own.cut import Tile, choose_size, cut
+from geopeft_nb.datasets.own.labels import Labels, find_labels
+from geopeft_nb.datasets.own.layouts import Item, find_items
 from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.polygons import Polygons
 from geopeft_nb.datasets.own.rasters import Source
-from geopeft_nb.datasets.own.values import describe, settle, spread
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.tasks import TASKS
 
 CARD = DataCard(
     name="folder",
@@ -53,8 +53,6 @@ COLOURS = (
     "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F",
     "#8C564B", "#17BECF", "#BCBD22", "#9467BD", "#AEC7E8", "#98DF8A", "#FF9896", "#C49C94",
 )  # fmt: skip
-#: Chips whose images are read to leave out those without any data.
-AT_MOST = 1000
 
 
 def load_folder(
@@ -75,7 +73,6 @@ def load_folder(
     nodata: float | Sequence[float] | Mapping[str, float] | None = None,
     frames: int = 1,
     order: str | None = None,
-    resolution: float | None = None,
     block: int = 2,
 ) -> GeoData:
     """Load somebody's own files; see `load_data`. `data.notes` says what was found and done.
@@ -93,8 +90,7 @@ def load_folder(
     Args:
         request: `root` is a folder, or one image; `size` None takes 64 px, or whole images if at
             least ten are squares of one side up to 256 px that 16 divides, or if each has one
-            label. Without regions there is one, ``"all"``; asking for ``"north-west"``,
-            ``"north-east"``, ``"south-west"`` or ``"south-east"`` divides it.
+            label. Without regions there is one, ``"all"``.
         images: Pattern of the images' paths below the root, such as
             ``"{split}/{region}/{id}_{date}_{band}.tif"``; None knows a dozen usual layouts.
         masks: Pattern of the masks' paths, such as ``"labels/mask_{id}.png"``.
@@ -116,7 +112,6 @@ def load_folder(
             bands have it, any other where one has. ``float("nan")`` says that there is none.
         frames: Dates that are stacked in each file; `image` is (C, T, H, W) then.
         order: ``"time-band"`` if all bands of the first date come first, or ``"band-time"``.
-        resolution: Pixel side in metres to resample to; None takes files of one resolution only.
         block: Side of a place in chips, where one image is cut into places.
 
     Returns:
@@ -132,28 +127,24 @@ def load_folder(
             "Say where your files are: gp.load_data('folder', root='…'), a folder of images with "
             "masks beside them or with a file of polygons."
         )
-    if order is not None:
-        check_name("order", order, ("time-band", "band-time"))
+    check_name("order", order or "time-band", ("time-band", "band-time"))
+    check_name("task", task or "segmentation", TASKS)
     root = Path(request.root).expanduser()
     items, vector, notes = find_items(root, images, masks, labels, table)
-    asked = Asked(band_names, scale, offset, nodata, frames, order)
-    files = [(path, item.region) for item in items for date in item.images for path in date]
-    asked.check(files)
-    ask = Ask('gp.load_data("folder", ', _given(request, options), asked, files)
+    files = {path: item.region for item in items for date in item.images for path in date}
+    ask = Ask('gp.load_data("folder", ', _given(request, options), files)
 
-    acquired = [_sources(item, asked, ask, resolution) for item in items]
-    if len(dates := {len(some): item.name for item, some in zip(items, acquired, strict=True)}) > 1:
-        shown = "; ".join(f"{name} has {count} dates" for count, name in dates.items())
-        raise GeopeftError(f"All ids need as many dates: {shown}. Add them, or take some out.")
-    bands = _choose_bands(request.bands, acquired)
-    flat = settle([source for some in acquired for source in some], bands, asked, ask)
-    count = len(acquired[0])
-    acquired = [flat[at : at + count] for at in range(0, len(flat), count)]
-    notes += describe(flat, resolution)
-    size = request.size or choose_size(items, [some[0].grid for some in acquired])
-    tiles, more = cut(items, acquired, size)
-    notes += more
-    polygons = None
+    acquired = [_sources(item, ask) for item in items]
+    flat = [source for some in acquired for source in some]
+    _check_alike(items, acquired)
+    bands = _choose_bands(request.bands, flat)
+    settled = iter(flat := settle(flat, bands, ask))
+    acquired = [[next(settled) for _ in some] for some in acquired]
+    size = request.size or choose_size(items, [some[0].grid.shape for some in acquired])
+    tiles, moved = cut(items, acquired, size)
+    notes += [*describe(flat), *moved]
+    known = None if unlabelled is None else tuple(np.ravel(unlabelled).tolist())
+    said = Labels(task or "", unlabelled=known)
     if vector is not None:
         if isinstance(classes, Mapping) or unlabelled is not None:
             raise GeopeftError(
@@ -161,31 +152,27 @@ def load_folder(
                 "Give classes as a list, and background= for the rest."
             )
         polygons = Polygons(vector, label_field, classes, background)
+        said = replace(said, polygons=polygons)
         notes.append(polygons.note)
     elif label_field is not None or background is not None:
         raise GeopeftError("label_field and background are for polygons, and these have none.")
-    known = None if unlabelled is None else tuple(np.ravel(unlabelled).tolist())
-    tiles, meaning, words = find_labels(
-        tiles, Labels("segmentation", polygons=polygons, unlabelled=known), task, classes, ask
-    )
+    tiles, meaning, words = find_labels(tiles, bands, said, classes, ask)
     ask.settle()
-    tiles, more = _with_data(tiles, bands)
-    notes += [*words, *more]
 
-    optical = {*bands} <= {*WAVELENGTHS}
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
-        colours=tuple(COLOURS[index % len(COLOURS)] for index in range(len(meaning.classes))),
-        bands=bands, size=size, resolution=flat[0].grid.metres or float("nan"),
-        reflectance=optical and all(source.reflectance for source in flat),
+        colours=tuple(islice(cycle(COLOURS), len(meaning.classes))), bands=bands, size=size,
+        resolution=flat[0].grid.metres or float("nan"),
+        reflectance={*bands} <= {*WAVELENGTHS} and all(source.reflectance for source in flat),
     )  # fmt: skip
     chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]
-    data, words = split_own(
-        chips, [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles], request,
-        card, bands, size, block,
-    )  # fmt: skip
+    grounds, splits = [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles]
+    data, more = split_own(chips, grounds, splits, request, card, block)
     titles = {raster.product.title for x in flat for raster in x.rasters if raster.product}
-    return replace(data, notes=(*notes, *words), frames=count, products=tuple(sorted(titles)))
+    return replace(
+        data, notes=(*notes, *words, *more), frames=len(acquired[0]),
+        products=tuple(sorted(titles)),
+    )  # fmt: skip
 
 
 def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,38 +191,45 @@ class _Name(str):
     __repr__ = str.__str__
 
 
-def _sources(item: Item, asked: Asked, ask: Ask, resolution: float | None) -> list[Source]:
+def _sources(item: Item, ask: Ask) -> list[Source]:
     """Open what is of one id: an acquisition a date, all on the grid of the first."""
-    if len(item.images) > 1 and asked.frames > 1:
-        raise GeopeftError(
-            f"frames={asked.frames} is for stacked files; {item.name} has a file a date."
-        )
-    opened = [
-        name_bands(files, asked, ask, item.region, item.bands, frame, resolution)
-        for files in item.images
-        for frame in range(asked.frames)
+    if len(item.images) > 1 and "frames" in ask.given:
+        raise GeopeftError(f"frames= is for stacked files, and {item.name} has a file a date.")
+    dates = [name_bands(files, ask, item.bands) for files in item.images]
+    grid = dates[0][0].grid
+    return [
+        # of dates in one file it is not known which is which day
+        replace(x, grid=grid, day=None if date[1:] else day or x.raster.day)
+        for date, day in zip(dates, item.dates, strict=True)
+        for x in date
     ]
-    return [replace(source, grid=opened[0].grid) for source in opened]
 
 
-def _choose_bands(
-    wanted: Sequence[str] | None, acquired: Sequence[Sequence[Source]]
-) -> tuple[str, ...]:
-    """Choose bands that all files have, as they or the toolkit call them."""
-    first = acquired[0][0]
-    if wanted is None:
-        bands = tuple(name for name in first.bands if name in WAVELENGTHS) or first.bands
-    else:
-        sensor = first.raster.product.sensor if first.raster.product else ""
-        bands = tuple(
-            name if name in first.bands else own_name(name, sensor) or band_name(name)
-            for name in wanted
+def _check_alike(items: Sequence[Item], acquired: Sequence[Sequence[Source]]) -> None:
+    """Refuse files of which some have more dates than others, or larger pixels."""
+    if len(dates := {len(some): item.name for item, some in zip(items, acquired, strict=True)}) > 1:
+        shown = "; ".join(f"{name} has {count} dates" for count, name in dates.items())
+        raise GeopeftError(f"All ids need as many dates: {shown}. Add them, or take some out.")
+    sides = sorted((x[0].grid.metres, str(x[0].raster.path)) for x in acquired if x[0].grid.metres)
+    if sides and sides[-1][0] > 1.01 * sides[0][0]:
+        (finest, one), (coarsest, other) = sides[0], sides[-1]
+        raise GeopeftError(
+            f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Resample all to "
+            "one size first, as gdalwarp -tr does, or load them apart."
         )
-        if isinstance(wanted, str) or not bands or len({*bands}) < len(bands):
-            raise GeopeftError(f"bands must be a list that names each band once, got {wanted!r}.")
+
+
+def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tuple[str, ...]:
+    """Choose bands that all files have, as they or the toolkit call them."""
+    first = sources[0]
+    bands = tuple(name for name in first.bands if name in WAVELENGTHS) or first.bands
+    if wanted is not None:
+        sensor = first.raster.product.sensor if first.raster.product else ""
+        listed = [x if x in first.bands else own_name(x, sensor) or band_name(x) for x in wanted]
+        bands = band_names_of(listed)
         for name in bands:
             check_name("band of these data", name, first.bands)
-    for source in (source for some in acquired for source in some):
+    for source in sources:
         if {*bands} - {*source.bands}:
             raise GeopeftError(
                 f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
@@ -245,40 +239,21 @@ def _choose_bands(
     return bands
 
 
-def _with_data(tiles: Sequence[Tile], bands: Sequence[str]) -> tuple[list[Tile], list[str]]:
-    """Leave out tiles without data, where files say what that is."""
-    empty = set()
-    for tile in spread([tile for tile in tiles if any(x.has_gaps for x in tile.sources)], AT_MOST):
-        with suppress(OSError):  # it is refused, and named, when it is asked for
-            if not any(source.read(tile.window, bands)[1].any() for source in tile.sources):
-                empty.add(tile.name)
-    if len(empty) == len(tiles):
-        raise GeopeftError("No chip has any data: all pixels are no-data. Is nodata= right?")
-    return [tile for tile in tiles if tile.name not in empty], [
-        "No-data: such pixels get the mean of their chip in each band, and are ignored in the "
-        f"mask. {len(empty)} chips without any data are left out."
-    ]
-
-
 def _ground(tile: Tile) -> tuple[float, float, float, float]:
     """Return the ground of a tile in its crs, or in pixels of its file, counted upwards."""
-    window = tile.window
-    return tile.sources[0].grid.bounds(window) or (
-        window.col_off, -window.row_off - window.height, window.col_off + window.width,
-        -window.row_off,
-    )  # fmt: skip
+    x, y, wide, high = tile.window.flatten()
+    return tile.sources[0].grid.bounds(tile.window) or (x, -y - high, x + wide, -y)
 
 
 def _chip(tile: Tile, size: int, read: Any) -> Chip:  # noqa: ANN401 - a function
-    grid, item, window = tile.sources[0].grid, tile.item, tile.window
+    grid, window = tile.sources[0].grid, tile.window
     whole = type(window)(window.col_off, window.row_off, size, size)  # with what pads it
-    days = item.dates if len(item.dates) == len(tile.sources) else (None,)
-    known = [day or x.raster.day for day, x in zip(days, tile.sources, strict=False)]
-    dates = None if None in known else tuple(day for day in known if day)
+    found = tuple(source.day for source in tile.sources if source.day)
+    days = found if len(found) == len(tile.sources) else None
     return Chip(
-        tile.name, item.region, str(tile.sources[0].raster.path), read, grid.crs,
-        grid.bounds(whole), dates[0] if dates and len(dates) == 1 else dates,
-        filled=grid.bounds(tile.window),
+        tile.name, tile.item.region, str(tile.sources[0].raster.path), read, grid.crs,
+        grid.bounds(whole), days[0] if days and not days[1:] else days,
+        filled=grid.bounds(window),
     )  # fmt: skip
 
 
@@ -286,9 +261,7 @@ def _read(
     tile: Tile, bands: Sequence[str], labels: Labels, card: DataCard
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a tile as a chip: image (C, size, size) or (C, T, size, size), and its target."""
-    parts = [source.read(tile.window, bands) for source in tile.sources]
-    pixels = np.stack([part for part, _ in parts], axis=1)
-    there = np.logical_and.reduce([whole for _, whole in parts])
+    pixels, there = tile.read(bands)
     known = pixels[..., there]
     means = known.mean(axis=2) if known.size else np.zeros(pixels.shape[:2], np.float32)
     if card.reflectance and known.size and not -0.2 <= means.mean() <= 2:
@@ -300,4 +273,4 @@ def _read(
     image = np.empty((*pixels.shape[:2], card.size, card.size), np.float32)
     image[:] = means[..., None, None]
     image[..., : there.shape[0], : there.shape[1]][..., there] = known
-    return image if len(parts) > 1 else image[:, 0], labels.target(tile, there, card.size)
+    return image if len(tile.sources) > 1 else image[:, 0], labels.target(tile, there, card.size)

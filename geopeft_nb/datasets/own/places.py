@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from geopeft_nb.datasets.base import Bounds, Chip, centre
+from geopeft_nb.datasets.base import Bounds, Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData, Names
 from geopeft_nb.datasets.split import SIDES, choose_regions, split_places
-from geopeft_nb.errors import GeopeftError, unknown_name
 
-#: Regions of files that are in no subfolders, for those who ask for them.
-QUARTERS = ("north-west", "north-east", "south-west", "south-east")
 #: Ground that holds together is one place, unless it is more than this share of its region.
 MOSAIC = 0.2
 #: Sides as numbers, in the order in which they give way to each other; -1 is none of them.
@@ -25,7 +21,7 @@ TRAIN, VAL, TEST, HELD = range(4)
 
 def split_own(
     chips: Sequence[Chip], grounds: Sequence[Bounds], splits: Sequence[str | None],
-    request: DataRequest, card: DataCard, bands: Names, size: int, block: int,
+    request: DataRequest, card: DataCard, block: int,
 ) -> tuple[GeoData, list[str]]:  # fmt: skip
     """Split somebody's own chips so that no ground is on two sides; or keep their own split.
 
@@ -40,8 +36,6 @@ def split_own(
         splits: The user's own side of each chip, or all None.
         request: Regions, and the seed.
         card: Card of the data set; its regions are set here.
-        bands: Bands of the chips.
-        size: Chip side in pixels.
         block: Side of a square in chips.
 
     Returns:
@@ -54,46 +48,34 @@ def split_own(
         crs=[chip.crs for chip in chips], place=[chip.place for chip in chips],
         region=[chip.region for chip in chips],
     )  # fmt: skip
-    pairs = touching(frame, size)
-    asked = {*(request.train_regions or ()), *(request.holdout_regions or ())} - {*frame.region}
-    if odd := asked - {*QUARTERS}:
-        raise unknown_name("region", min(odd), {*frame.region, *QUARTERS})
-    frame["place"] = name_places(frame, pairs, MOSAIC / 4 if asked else MOSAIC, block)
-    if asked:
-        frame["region"] = quarters(chips, frame.place)
+    pairs = touching(frame, card.size)
+    frame["place"] = name_places(frame, pairs, block)
     regions = tuple(frame.region.unique())
-    home, away = choose_regions(replace(card, regions=regions, home=regions), request)
+    card = replace(card, regions=regions, home=regions)
+    home, away = choose_regions(card, request)
     sides = np.where(frame.region.isin(away), HELD, -1)
     if any(splits):
         own = [SIDES.index(side) if side else -1 for side in splits]
         sides = np.where(frame.region.isin(home), own, sides)
         notes = _keep(sides, pairs)
+        card = replace(card, claims=() if giving_way(sides, pairs).any() else card.claims)
     else:
         sides, notes = _deal(sides, frame, home, pairs, request.seed)
-    claims = () if any(splits) and giving_way(sides, pairs).any() else card.claims
-    card = replace(card, regions=regions, home=regions, claims=claims)
     at_home = {*frame.place[(sides >= 0) & (sides < HELD)]}
     parts: dict[str, list[Chip]] = {name: [] for name in (*SIDES, *away)}
-    for chip, side, place, region in zip(chips, sides, frame.place, frame.region, strict=True):
-        if side >= 0:
+    for chip, side, place in zip(chips, sides, frame.place, strict=True):
+        if side == HELD:
             # a strip lies between what is held out and home, where both are of one place
-            place = f"{region}: {place}" if side == HELD and place in at_home else place
-            name = region if side == HELD else SIDES[side]
-            parts[name].append(replace(chip, place=place, region=region))
+            own_place = f"{chip.region}: {place}" if place in at_home else place
+            parts[chip.region].append(replace(chip, place=own_place))
+        elif side >= 0:
+            parts[SIDES[side]].append(replace(chip, place=place))
     held = {name: parts.pop(name) for name in away}
-    data = GeoData.of(parts, held, card, bands, home, size, whole=not any(splits))
+    data = GeoData.of(parts, held, card, card.bands, home, card.size, whole=not any(splits))
     counted = ", ".join(
         f"{name} {len(part)} in {len({chip.place for chip in part.chips})}"
         for name, part in data.parts.items()
     )
-    if not (away or request.train_regions or any(splits)):
-        one = len(regions) == 1
-        rest, last = (QUARTERS[::2], QUARTERS[1::2]) if one else (regions[:-1], regions[-1:])
-        trial = replace(request, train_regions=rest, holdout_regions=last)
-        with suppress(GeopeftError):  # nothing is advised that would leave a side empty
-            split_own(chips, grounds, splits, trial, card, bands, size, block)
-            how = f"train_regions={[*rest]}, holdout_regions={[*last]}"
-            notes.append(f"No region is held out; {how} does it.")
     return data, [f"Chips, and the places that they lie in: {counted}.", *notes]
 
 
@@ -172,39 +154,19 @@ def _near(boxes: np.ndarray, some: np.ndarray, size: int) -> np.ndarray:
     return np.stack([some[one[edge]], some[two[edge]]])
 
 
-def name_places(frame: pd.DataFrame, pairs: np.ndarray, share: float, block: int) -> pd.Series:
+def name_places(frame: pd.DataFrame, pairs: np.ndarray, block: int) -> pd.Series:
     """Name the place of each chip: ground that holds together, or a square of a large one."""
     first = np.arange(len(frame))  # of the chips that hold together
     while ((ends := np.sort(first[pairs], axis=0))[0] < ends[1]).any():
         np.minimum.at(first, ends[1], ends[0])
         first = first[first]
-    places = frame.place.to_numpy()[first]
+    places, crs = frame.place.to_numpy()[first], frame.crs.fillna("")
     size = frame.groupby([places, "region"]).region.transform("size")
-    large = size > share * frame.groupby("region").region.transform("size")
+    large = size > MOSAIC * frame.groupby("region").region.transform("size")
     large = large.groupby(places).transform("any")
-    ground = frame.groupby([places, frame.crs.fillna("")])
-    step = block * (frame.right - frame.left).groupby(frame.crs.fillna("")).transform("max")
+    ground = frame.groupby([places, crs])
+    step = block * (frame.right - frame.left).groupby(crs).transform("max")
     column = ((frame.left + frame.right) / 2 - ground.left.transform("min")) // step
     row = (ground.top.transform("max") - (frame.bottom + frame.top) / 2) // step
-    squares = (
-        places
-        + " "
-        + frame.crs.fillna("")
-        + row.map(" {:.0f}".format)
-        + column.map("/{:.0f}".format)
-    )
-    return squares.where(large, places)
-
-
-def quarters(chips: Sequence[Chip], places: pd.Series) -> np.ndarray:
-    """Divide chips into four regions by where their places lie, half of the places on each side."""
-    where = [centre(chip.crs, chip.bounds) for chip in chips]
-    if None in where:
-        raise GeopeftError(
-            f"{chips[where.index(None)].name} has no coordinates, so it has no "
-            f"{', '.join(QUARTERS)}. Put the files of each region into a subfolder with its name."
-        )
-    middles = pd.DataFrame(where).groupby(places.to_numpy()).transform("mean")
-    latitude, longitude = middles.groupby(places.to_numpy()).first().median()
-    north = np.where(middles[0] >= latitude, "north-", "south-")
-    return np.char.add(north, np.where(middles[1] >= longitude, "east", "west"))
+    cells = row.map(" {:.0f}".format) + column.map("/{:.0f}".format)
+    return (places + " " + crs + cells).where(large, places)

@@ -44,32 +44,26 @@ class Polygons:
                 f"{path} has no coordinate reference system. Set it, for example with "
                 "geopandas' set_crs; a Shapefile needs its .prj beside it."
             )
-        if not {"Polygon", "MultiPolygon", "GeometryCollection"} & {*frame.geometry.geom_type}:
-            raise GeopeftError(f"{path} has {len(frame)} features and no polygon among them.")
         field = _class_field(path, frame, field)
         frame = frame.assign(name=frame[field].map(_text))
         unnamed, invalid = int(frame.name.isna().sum()), int((~frame.geometry.is_valid).sum())
         frame = frame[frame.name.notna()]
         frame = frame.set_geometry(frame.geometry.make_valid()).explode(ignore_index=True)
         frame = frame[(frame.geometry.geom_type == "Polygon") & ~frame.geometry.is_empty]
+        if frame.empty:
+            raise GeopeftError(f"{path} has no polygon with a class.")
         found = sorted({*frame.name}, key=lambda x: (int(x) if x.isdecimal() else np.inf, x))
         known = list(found if classes is None else classes)
         if background is not None and background not in known:
             known = [background, *known]
-        codes = {name: code for code, name in enumerate(known)}
-        if strange := [name for name in found if name not in codes]:
+        if strange := [name for name in found if name not in known]:
             raise GeopeftError(
                 f"{path} has {field} {', '.join(strange)}, which the class list lacks: "
                 f"{', '.join(known)}. Add them to classes=, or take those polygons out."
             )
-        if len(known) < 2:
-            raise GeopeftError(
-                f"{path} has fewer than two classes of polygons: {', '.join(known) or 'none'}. If "
-                "all ground outside them is something else, name it with background='…'."
-            )
-        self.classes = tuple(known)
-        self.outside = np.nan if background is None else codes[background]
-        self.path, self._frame = path, frame.assign(code=frame.name.map(codes))
+        self.path, self.classes = path, tuple(known)
+        self.outside = np.nan if background is None else known.index(background)
+        self._frame = frame.assign(code=frame.name.map(known.index)).sort_values("code")
         self._laid: dict[str | None, Any] = {}
         self.note = (
             f"Classes are the values of {field}; {unnamed} polygons without one are left out, and "
@@ -88,16 +82,20 @@ class Polygons:
 
         Outside all polygons it is the background, or NaN; NaN where classes overlap.
         """
-        from rasterio.features import geometry_mask
+        from rasterio.features import rasterize
         from rasterio.windows import transform
 
         shape, step = (int(window.height), int(window.width)), transform(window, grid.transform)
-        found, covered = np.full(shape, float(self.outside)), np.zeros(shape, bool)
-        for code, some in self.near(grid, window).groupby("code"):
-            inside = geometry_mask(some.geometry, shape, step, invert=True)
-            found[inside] = np.where(covered[inside], np.nan, code)
-            covered |= inside
-        return found
+        near = self.near(grid, window)
+        if near.empty:
+            return np.full(shape, float(self.outside))
+        shapes = [*zip(near.geometry, near.code, strict=True)]
+        # what is burned last stays, so where classes overlap these are the last and the first
+        last, first = (
+            rasterize(some, shape, -1, transform=step, dtype="int32")
+            for some in (shapes, shapes[::-1])
+        )
+        return np.where(last != first, np.nan, np.where(last < 0, self.outside, last))
 
 
 def _class_field(path: Path, frame: Any, field: str | None) -> str:  # noqa: ANN401
@@ -109,7 +107,7 @@ def _class_field(path: Path, frame: Any, field: str | None) -> str:  # noqa: ANN
     usual = [by_name[name] for name in CLASS_FIELDS if name in by_name]
     if usual or len(columns) == 1:
         return (usual or columns)[0]
-    shown = ", ".join(f"{name} ({frame[name].nunique()} values)" for name in columns)
+    shown = ", ".join(f"{name} ({frame[name].map(_text).nunique()} values)" for name in columns)
     raise GeopeftError(
         f"No attribute of {path} is clearly the class. Choose with label_field=, from "
         f"{shown or 'none: there are no attributes'}."

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from geopeft_nb.datasets.own.items import day as day_of
+from geopeft_nb.datasets.own.layouts import day as day_of
 
 RGBN = ("BLUE", "GREEN", "RED", "NIR_NARROW")
 
@@ -41,6 +41,7 @@ class Product(NamedTuple):
 
 
 _LANDSAT, _DAY = r"_L2S[PR]_\d{6}_(?P<date>\d{8})_\d{8}_02_", r"(?P<date>\d{8})T\d{6}"
+_RULE = 1 / 2.75e-5, -0.2 / 2.75e-5  # of Landsat's Collection 2
 PRODUCTS = (
     Product(
         "Sentinel-2", sensor="S2:", offset=-1_000, since="20220125",
@@ -53,14 +54,8 @@ PRODUCTS = (
     ),
     Product("HLS L30", (r"HLS\.L30\.T\w{5}\.(?P<date>\d{7})",), "L30:", fill=-9999),
     Product("HLS S30", (r"HLS\.S30\.T\w{5}\.(?P<date>\d{7})",), "S30:", fill=-9999),
-    Product(
-        "Landsat 8/9 Collection 2 level 2", (r"L[CO]0[89]" + _LANDSAT,), "L8:", 1 / 2.75e-5,
-        -0.2 / 2.75e-5,
-    ),
-    Product(
-        "Landsat 4-7 Collection 2 level 2", (r"L[ET]0[457]" + _LANDSAT,), "L5:", 1 / 2.75e-5,
-        -0.2 / 2.75e-5,
-    ),
+    Product("Landsat 8/9 Collection 2 level 2", ("L[CO]0[89]" + _LANDSAT,), "L8:", *_RULE),
+    Product("Landsat 4-7 Collection 2 level 2", ("L[ET]0[457]" + _LANDSAT,), "L5:", *_RULE),
     Product(
         "Landsat level 1", (r"L[COTE]0[4-9]_L1\w\w_\d{6}_(?P<date>\d{8})",), "L8:",
         refused="level 1 needs the sun's elevation: reflectance = (0.00002 x number - 0.1) / "

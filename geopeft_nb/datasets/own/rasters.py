@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from math import cos, radians
 from os.path import lexists
 from pathlib import Path
@@ -20,6 +21,8 @@ from geopeft_nb.open_files import AT_ONCE, open_raster
 
 #: Metres per degree of latitude.
 DEGREE = 111_320.0
+#: Pixels a side up to which a grid is sampled as a whole.
+WHOLE = 1024
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,12 @@ class Grid:
         found: Bounds = window_bounds(window or whole, self.transform)
         return found if self.crs else None
 
-    def resampled(self, metres: float | None) -> Grid:
-        """Return the grid with other pixels, if a side in metres is wanted and it has another."""
-        if self.metres is None or metres is None or abs(self.metres / metres - 1) < 0.01:
-            return self
-        height, width = (max(1, round(side * self.metres / metres)) for side in self.shape)
-        finer = self.transform.scale(self.shape[1] / width, self.shape[0] / height)
-        return Grid(self.crs, self.transform @ finer, (height, width), metres)
+    def fits(self, other: Grid) -> bool:
+        """Say whether its pixels are those of another grid, to a tenth of one."""
+        here, there = self.bounds() or (0,), other.bounds() or (0,)
+        if self.shape != other.shape or self.crs != other.crs:
+            return False
+        return bool(np.abs(np.subtract(here, there)).max() <= 0.1 * abs(self.transform.a))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +69,13 @@ class Raster:
         numbers: Its bands, counted from 1, without an alpha band.
         names: Their descriptions.
         rules: Their (scale, offset), of GDAL's tags; None where it states none.
-        fills: Numbers of pixels without data.
-        masked: Whether it has a mask of its own.
-        alpha: Its alpha bands, which GDAL takes for a mask only beside one or three others.
-        beside: A mask beside it.
+        fills: Numbers of pixels without data: 0 where all optical bands have it, because a dark
+            pixel can be 0 in one band; any other where one has it.
+        masks: File and band of what is 0 where there are no data: a mask beside it, an alpha band,
+            or 0 for GDAL's own mask, which knows alpha only beside one or three bands.
         product: What known product it is of.
         day: When it was taken.
         tiles: Its block shape.
-        overviews: Whether it can be read at a lower resolution without reading all.
     """
 
     path: Path
@@ -84,13 +85,15 @@ class Raster:
     names: tuple[str | None, ...]
     rules: tuple[tuple[float, float] | None, ...]
     fills: tuple[float, ...]
-    masked: bool
-    alpha: tuple[int, ...]
-    beside: Path | None
+    masks: tuple[tuple[Path, int], ...]
     product: Product | None
     day: date | None
     tiles: tuple[int, int]
-    overviews: bool
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its numbers are not whole."""
+        return self.dtype.startswith("float")
 
 
 def read_header(path: Path, named: int = 0) -> Raster:
@@ -122,17 +125,26 @@ def read_header(path: Path, named: int = 0) -> Raster:
         rules = [(file.scales[n - 1], file.offsets[n - 1]) for n in numbers]
         stated = any(rule != (1, 0) for rule in rules)
         product, day = find_product(path, file.tags())
-        beside = path.with_name(f"{path.name}.msk")
         flags = file.mask_flag_enums[numbers[0] - 1]
-        masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        return Raster(
+        masks = [(path, n) for n in alpha]
+        if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+            masks.append((path, 0))
+        found = Raster(
             path, _grid(path, file), dtype, tuple(numbers),
             tuple(file.descriptions[n - 1] for n in numbers),
             tuple((1 / scale, offset / scale) if stated else None for scale, offset in rules),
-            tuple({x for x in file.nodatavals if x is not None and x == x}),
-            masked, tuple(alpha), beside if lexists(beside) else None, product, day,
-            file.block_shapes[0], bool(file.overviews(1)),
+            tuple({x for x in file.nodatavals if x is not None and x == x}), tuple(masks), product,
+            day, file.block_shapes[0],
         )  # fmt: skip
+    if not lexists(beside := path.with_name(f"{path.name}.msk")):
+        return found
+    with open_raster(beside) as file:
+        if file.shape != found.grid.shape:
+            raise GeopeftError(
+                f"{beside} has {file.shape} pixels and its image {found.grid.shape}. Make it anew, "
+                "or take it out."
+            )
+    return replace(found, masks=(*found.masks, (beside, 1)))
 
 
 def _grid(path: Path, file: Any) -> Grid:  # noqa: ANN401 - rasterio's
@@ -155,8 +167,7 @@ def _grid(path: Path, file: Any) -> Grid:  # noqa: ANN401 - rasterio's
 
 def read_numbers(
     raster: Raster, numbers: Sequence[int], grid: Grid, window: Any,  # noqa: ANN401 - rasterio's
-    shape: tuple[int, int] | None = None, fills: Sequence[float] = (),
-    dtype: type[np.floating[Any]] = np.float32, nearest: bool = False,
+    shape: tuple[int, int] | None = None, nearest: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Read the numbers of a file on a window of any grid.
 
@@ -167,46 +178,35 @@ def read_numbers(
             and interpolated to finer ones, over what has data.
         window: Part of the grid.
         shape: Height and width to read it at; None takes the window's.
-        fills: Numbers of pixels without data: 0 where all bands have it, because a dark pixel can
-            be 0 in one band; any other where one has it.
-        dtype: Of what is returned.
         nearest: Take the nearest pixel instead.
 
     Returns:
-        (C, H, W), NaN where there are no data.
+        (C, H, W) float32, or of the nearest pixels float64; NaN where there are no data.
     """
     from rasterio.warp import Resampling, reproject
     from rasterio.windows import transform as window_transform
 
     out = shape or (int(window.height), int(window.width))
-    same = raster.grid == grid
-    source = window if same else _below(raster, grid, window)
+    laid = np.full((len(numbers), *out), np.nan, np.float64 if nearest else np.float32)
+    same = raster.grid.fits(grid)
+    source = window if same else below(raster, grid, window)
     if source is None:
-        return np.full((len(numbers), *out), np.nan, dtype)
+        return laid
     size = out if same else (int(source.height), int(source.width))
     with open_raster(raster.path) as file:
-        pixels = file.read(list(numbers), window=source, out_shape=(len(numbers), *size))
-        there = np.ones(size, bool)
-        if raster.masked:
-            there = file.dataset_mask(window=source, out_shape=size) > 0
-        for band in raster.alpha:
-            there &= file.read(band, window=source, out_shape=size) > 0
-    if raster.beside is not None:
-        with open_raster(raster.beside) as file:
-            if file.shape != raster.grid.shape:
-                raise GeopeftError(
-                    f"{raster.beside} has {file.shape} pixels and its image {raster.grid.shape}. "
-                    "Make it anew, or take it out."
-                )
-            there &= file.read(1, window=source, out_shape=size) > 0
-    for fill in fills:
+        pixels = file.read([*numbers], window=source, out_shape=(len(numbers), *size))
+    there = np.ones(size, bool)
+    for path, band in raster.masks:
+        with open_raster(path) as file:
+            read = partial(file.read, band) if band else file.dataset_mask
+            there &= read(window=source, out_shape=size) > 0
+    for fill in raster.fills:
         empty = pixels == fill
         there &= ~(empty.all(0) if fill == 0 else empty.any(0))
-    found = pixels.astype(dtype)
+    found = pixels.astype(laid.dtype)
     found[:, ~there] = np.nan
     if same:
         return found
-    laid = np.full((len(numbers), *out), np.nan, dtype)
     step = window_transform(window, grid.transform)
     step @= step.scale(window.width / out[1], window.height / out[0])
     coarser = step.a > raster.grid.transform.a
@@ -219,8 +219,12 @@ def read_numbers(
     return laid
 
 
-def _below(raster: Raster, grid: Grid, window: Any) -> Any:  # noqa: ANN401 - rasterio's
-    """Return the window of a file that lies below one of a grid, and a little more; or None."""
+def below(raster: Raster, grid: Grid, window: Any = None) -> Any:  # noqa: ANN401 - rasterio's
+    """Return the window of a file that lies below one of a grid, and a little more; or None.
+
+    Raises:
+        GeopeftError: One of them has no coordinates, or the file has far finer pixels.
+    """
     from rasterio.warp import transform_bounds
     from rasterio.windows import Window, from_bounds
 
@@ -228,20 +232,20 @@ def _below(raster: Raster, grid: Grid, window: Any) -> Any:  # noqa: ANN401 - ra
     if bounds is None or raster.grid.crs is None:
         raise GeopeftError(
             f"{raster.path} has {raster.grid.shape} pixels and belongs to {grid.shape}; without "
-            "coordinates in both they must be of one size and resolution. Add the coordinates."
+            "coordinates in both they must be of one size. Add the coordinates."
         )
-    if raster.grid.crs != grid.crs:
-        bounds = transform_bounds(grid.crs, raster.grid.crs, *bounds)
+    bounds = transform_bounds(grid.crs, raster.grid.crs, *bounds)
     around = from_bounds(*bounds, raster.grid.transform)
-    top, left = max(0, int(around.row_off) - 2), max(0, int(around.col_off) - 2)
-    bottom = min(raster.grid.shape[0], int(around.row_off + around.height) + 3)
-    right = min(raster.grid.shape[1], int(around.col_off + around.width) + 3)
-    if (bottom - top) * (right - left) * 8 > AT_ONCE:
+    high, wide = raster.grid.shape
+    top, bottom = np.clip([around.row_off - 2, around.row_off + around.height + 3], 0, high)
+    left, right = np.clip([around.col_off - 2, around.col_off + around.width + 3], 0, wide)
+    found = Window.from_slices((int(top), int(bottom)), (int(left), int(right)))
+    if window and found.height * found.width * 8 > AT_ONCE:
         raise GeopeftError(
-            f"{raster.path} has {(bottom - top) * (right - left):,} pixels below one chip: far too "
-            "fine for it. Resample it first."
+            f"{raster.path} has {found.height * found.width:,} pixels below one chip: far too fine "
+            "for it. Resample it first."
         )
-    return Window(left, top, right - left, bottom - top) if top < bottom and left < right else None
+    return found if found.height and found.width else None
 
 
 class Band(NamedTuple):
@@ -260,8 +264,8 @@ class Source:
 
     Attributes:
         layers: Name -> band.
-        grid: That of the finest file, or what it is resampled to.
-        region: Its region.
+        grid: That of the finest file.
+        day: When it was taken, None where that is not known.
         rule: Where scale and offset are from, for the notes; empty as long as that is not known.
         certain: Whether the offset is stated, or known not to be needed.
         reflectance: Whether its optical bands become reflectance 0-1.
@@ -269,7 +273,7 @@ class Source:
 
     layers: dict[str, Band]
     grid: Grid
-    region: str = "all"
+    day: date | None = None
     rule: str = ""
     certain: bool = False
     reflectance: bool = True
@@ -280,47 +284,19 @@ class Source:
         return tuple(self.layers)
 
     @property
-    def raster(self) -> Raster:
-        """The first file, which names the acquisition."""
-        return next(iter(self.layers.values())).raster
-
-    @property
-    def is_float(self) -> bool:
-        """Whether its numbers are not whole."""
-        return self.raster.dtype.startswith("float")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.grid.shape
-
-    @property
-    def crs(self) -> str | None:
-        """Coordinate reference system."""
-        return self.grid.crs
-
-    @property
-    def transform(self) -> Any:  # noqa: ANN401 - rasterio has no types
-        """From pixels to coordinates."""
-        return self.grid.transform
-
-    @property
-    def own(self) -> Grid:
-        """The grid of its finest file, before it is resampled."""
-        return max((raster.grid for raster in self.rasters), key=lambda grid: grid.shape)
-
-    @property
-    def has_gaps(self) -> bool:
-        """Whether its files say which pixels have no data."""
-        return any(
-            x.fills or x.masked or x.alpha or x.beside or x.dtype.startswith("float")
-            for x in self.rasters
-        )
-
-    @property
     def rasters(self) -> list[Raster]:
         """The files."""
         return list(dict.fromkeys(band.raster for band in self.layers.values()))
+
+    @property
+    def raster(self) -> Raster:
+        """The first file, which names the acquisition."""
+        return self.rasters[0]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where its files are."""
+        return [raster.path for raster in self.rasters]
 
     def read(
         self,
@@ -339,18 +315,34 @@ class Source:
             (C, H, W) float32 reflectance, NaN where there are no data, and (H, W) bool: where all
             bands have data.
         """
-        chosen = [self.layers[name] for name in bands]
-        parts: list[Any] = [None] * len(chosen)
+        chosen, parts = [self.layers[name] for name in bands], dict[str, np.ndarray]()
         for raster in {band.raster for band in chosen}:
-            mine = [n for n, band in enumerate(chosen) if band.raster is raster]
-            fills, numbers = raster.fills, [chosen[n].number for n in mine]
-            if 0 in fills:  # which takes all optical bands to tell from dark pixels
-                same = (band for band in self.layers.values() if band.raster is raster)
-                more = [band.number for band in same if band.name in WAVELENGTHS]
-                numbers += [number for number in more if number not in numbers]
-            pixels = read_numbers(raster, numbers, self.grid, window, shape, fills)
-            for n, part in zip(mine, pixels, strict=False):
-                parts[n] = part
+            same = [band for band in self.layers.values() if band.raster is raster]
+            # it takes all optical bands to tell a fill of 0 from dark pixels
+            read = [x for x in same if x in chosen or (0 in raster.fills and x.name in WAVELENGTHS)]
+            numbers = [band.number for band in read]
+            pixels = read_numbers(raster, numbers, self.grid, window, shape)
+            parts |= {band.name: part for band, part in zip(read, pixels, strict=True)}
         scales, offsets = np.array([band[3:] for band in chosen], np.float32).T[..., None, None]
-        found = (np.stack(parts) + offsets) / scales
+        found = (np.stack([parts[name] for name in bands]) + offsets) / scales
         return found, np.isfinite(found).all(0)
+
+    def sample(self, bands: Sequence[str], side: int) -> np.ndarray:
+        """Return (C, N) of what `read` gives, of pixels with data from all over the grid.
+
+        Args:
+            bands: Names of bands.
+            side: At most so many pixels a side are read, in sixteen parts where the grid is large.
+        """
+        from rasterio.windows import Window
+
+        height, width = self.grid.shape
+        high, wide = min(height, side), min(width, side)
+        if max(height, width) <= WHOLE:
+            parts = [self.read(Window(0, 0, width, height), bands, (high, wide))]
+        else:
+            high, wide = min(height, side // 4), min(width, side // 4)
+            tops, lefts = np.linspace(0, height - high, 4), np.linspace(0, width - wide, 4)
+            corners = {(int(top), int(left)) for top in tops for left in lefts}
+            parts = [self.read(Window(x, y, wide, high), bands) for y, x in sorted(corners)]
+        return np.concatenate([pixels[:, there] for pixels, there in parts], axis=1)

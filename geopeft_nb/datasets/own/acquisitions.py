@@ -1,0 +1,343 @@
+"""Acquisitions, the files of one date: what their bands are, and how numbers become reflectance.
+
+Both as the files state, as their product implies, or as somebody says; else it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, own_name
+from geopeft_nb.datasets.own.ask import Ask, spread
+from geopeft_nb.datasets.own.layouts import BAND
+from geopeft_nb.datasets.own.products import RGBN
+from geopeft_nb.datasets.own.rasters import Band, Raster, Source, read_header
+from geopeft_nb.errors import GeopeftError
+
+_BAND = re.compile(rf"(?<![^_.-])(?:{BAND})(?![^_.-])", re.IGNORECASE)
+#: Names that are likely for so many bands without any.
+USUAL = {
+    3: RGBN[2::-1], 4: RGBN, 6: HLS_BANDS, 13: SENTINEL2_BANDS,
+    12: tuple(b for b in SENTINEL2_BANDS if b != "CIRRUS"),
+}  # fmt: skip
+#: Acquisitions that are looked at, and pixels of each band of all of them together.
+AT_MOST, PIXELS = 500, 2**24
+#: Share of the pixels that may have one number in all bands.
+CONSTANT = 0.01
+#: The darkest band's 1st percentile, from where on an offset is likely; Sentinel-2's is 0.1.
+FLOOR = 0.095
+#: Medians of reflectance that surfaces have, and what the brightest band has at least.
+MEDIANS, DARK = (-0.05, 1.2), 0.005
+#: What the brightest band of all files together has at least, and the darkest at most.
+DIM, PALE = 0.03, 0.6
+LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
+EIGHT = "uint8", "int8"
+#: Numbers that are no data where they fill a part of a single band.
+FILLS = (0, -9999, -32768, 65535, 255)
+STATED, PLAIN, ASKED = "as the file states", "taken as reflectance 0-1", "as asked"
+
+
+def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:  # noqa: ANN401
+    """Open one acquisition.
+
+    Args:
+        files: One stacked file, or one file a band.
+        call: What was called, for the error: its beginning, up to what `said` says.
+        said: `band_names`, `scale`, `offset` and `nodata`, see `load_folder`.
+
+    Returns:
+        The acquisition; no file stays open.
+
+    Raises:
+        GeopeftError: Something that is needed is not stated; or a file cannot be read.
+    """
+    files = [Path(file) for file in files]
+    ask = Ask(call, said, dict.fromkeys(files, "all"))
+    source, *_ = name_bands(files, ask)
+    if ask.common:
+        raise GeopeftError(
+            f"{source.raster.path} seems to have several dates stacked, and a file of a scene has "
+            "one. Write each date to a file of its own; a model of as many dates takes their list."
+        )
+    (found,) = settle([source], source.bands, ask)
+    ask.settle()
+    return found
+
+
+def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> list[Source]:
+    """Read the headers of an acquisition, and find what its bands are.
+
+    Args:
+        files: One stacked file, or one file a band.
+        ask: Knows what somebody says, and takes down what is not known.
+        said: What the name of each file says of its band.
+
+    Returns:
+        An acquisition for each of the dates that are stacked.
+    """
+    given = [ask.of("band_names", file) for file in files]
+    rasters = [_header(*pair, ask) for pair in zip(files, given, strict=True)]
+    layers = [Band("", raster, n) for raster in rasters for n in raster.numbers]
+    first, frames, order = rasters[0], ask.given.get("frames") or 1, ask.given.get("order")
+    grid = min((raster.grid for raster in rasters), key=lambda grid: grid.metres or 0)
+    if len(odd := {raster.grid.crs for raster in rasters}) > 1:
+        raise GeopeftError(f"The files of {first.path} have several coordinate systems: {odd}.")
+    raw = [name or "" for raster in rasters for name in raster.names]
+    if None not in given:
+        each = given if isinstance(ask.given["band_names"], Mapping) else given[:1]
+        raw = [str(name) for names in each for name in names]
+    elif len(said) == len(layers):
+        raw = list(said)
+    elif len(rasters) == len(layers) > 1 and not all(raw):
+        raw = [(_BAND.findall(raster.path.stem) or [""])[-1] for raster in rasters]
+    elif first.product and len(first.product.bands) == len(layers) and not any(raw):
+        raw = list(first.product.bands)
+    why = "the order of dates and bands"
+    if frames == 1 and not any(raw) and len(layers) > 13 and len(layers) % 6 == 0:
+        frames, raw = len(layers) // 6, list(HLS_BANDS)
+        why = f"{len(layers)} bands without names: how many dates, in which order, of which bands?"
+        ask.about_all(why, frames=frames, band_names=raw)
+    if frames > 1 and order is None:
+        order = _likely_order(layers, frames)
+        ask.about_all(why, order=order)
+    count = len(layers) // frames
+    if count * frames != len(layers):
+        raise GeopeftError(f"{first.path} has {len(layers)} bands, not of {frames} dates alike.")
+    if frames > 1 and len({*raw}) == count:  # named alike for each date
+        raw = list(dict.fromkeys(raw))
+    names = _known(raw, rasters)
+    if None in names or len({*names}) < count or len(names) != count:
+        if None not in names and any(len(raster.numbers) > 1 for raster in rasters[1:]):
+            raise GeopeftError(
+                f"{first.path} and {rasters[1].path} have bands of the same names, and files of "
+                "one date have different ones. Take dates with a model of as many."
+            )
+        names = [*_ask_names(ask, first, raw, count)]
+    dates = [
+        layers[n::frames] if order == "band-time" else layers[n * count :][:count]
+        for n in range(frames)
+    ]
+    named = (zip(map(str, names), date, strict=True) for date in dates)
+    found = ({x: band._replace(name=x) for x, band in pairs} for pairs in named)
+    return [Source(bands, grid, first.day) for bands in found]
+
+
+def _header(file: Path, names: Sequence[str] | None, ask: Ask) -> Raster:
+    """Read what a raster says of itself, with the no-data numbers of its product, and as asked."""
+    raster, said = read_header(file, len(names or ())), ask.of("nodata", file)
+    fills = {*raster.fills, *np.ravel([] if said is None else said).tolist()}
+    if raster.product and not raster.is_float:
+        fills.add(raster.product.fill)
+    return replace(raster, fills=tuple(fill for fill in fills if fill == fill))
+
+
+def _known(raw: Sequence[str], rasters: Sequence[Raster]) -> list[str | None]:
+    """Return the toolkit's names of bands, None for numbers whose sensor is not known."""
+    sensors = {raster.product.sensor for raster in rasters if raster.product} - {""}
+    if not sensors and any(name.upper() == "B8A" for name in raw):
+        sensors = {"S2:"}  # which alone has a band of this name
+    return [own_name(name or "0", *sensors) if len(sensors) < 2 else None for name in raw]
+
+
+def _ask_names(ask: Ask, raster: Raster, raw: Sequence[str], count: int) -> Sequence[str]:
+    """Ask for the names of bands; numbers are likely Landsat's where they could be Sentinel-2's."""
+    shown = ", ".join(name or "no name" for name in raw)
+    likely = [own_name(name or "0", "L8:") or "" for name in raw]
+    why = f"bands {shown}: numbers say nothing without their sensor; those of Landsat 8 would be"
+    if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
+        likely = list(USUAL.get(count) or [f"OTHER_{n}" for n in range(1, count + 1)])
+        why = f"bands {shown}: {count} different names are needed, for example"
+    ask.about([raster.path], f"{why} {', '.join(likely)}", band_names=likely)
+    return likely
+
+
+def _likely_order(layers: Sequence[Band], frames: int) -> str:
+    """Tell how dates are stacked: bands of one wavelength are alike."""
+    named = {str(n): band._replace(name=str(n)) for n, band in enumerate(layers)}
+    numbers = Source(named, layers[0].raster.grid).sample([*named], 256)
+    means = numbers[: len(numbers) // frames * frames].mean(1)
+    by_time, by_band = means.reshape(frames, -1).std(0), means.reshape(-1, frames).std(1)
+    return "time-band" if by_time.sum() <= by_band.sum() else "band-time"
+
+
+def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[Source]:
+    """Find how numbers become reflectance, and check what comes out.
+
+    Args:
+        sources: All acquisitions; `AT_MOST` are looked at, and whole numbers that nothing is
+            known of.
+        bands: Bands that are going to be read.
+        ask: Knows what somebody says, and takes down what is not known.
+
+    Returns:
+        The acquisitions with their rules.
+    """
+    chosen = {*spread(sources, AT_MOST)}
+    side = min(512, max(64, isqrt(PIXELS // len(chosen))))
+    optical = [band for band in bands if band in WAVELENGTHS]
+    found, looked = [], []
+    for source in sources:
+        stated = _stated(source, optical, ask)
+        if source in chosen or not (stated.rule or source.raster.is_float):
+            with suppress(OSError):  # it is refused, and named, when it is asked for
+                numbers = _with_data(source, optical or bands, side, ask)
+                if numbers.size and optical:
+                    percentiles = np.percentile(numbers, (1, 50, 99), axis=1)
+                    likely = _likely_rule(source, percentiles)
+                    stated, ends = _check(stated, percentiles, likely, optical, ask)
+                    looked.append((ends, stated, likely))
+        found.append(stated if stated.rule else replace(stated, rule=PLAIN))
+    lows, highs = zip(*(ends for ends, *_ in looked), strict=True) if looked else ([0], [1])
+    if max(highs) < DIM or PALE < min(lows) < np.inf:
+        for _, source, likely in looked:
+            why = f"numbers {source.rule}: no ground is so dark, or bright"
+            ask.about(source.paths, why, **likely)
+    return [x if optical else replace(x, reflectance=False) for x in found]
+
+
+def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
+    """Apply what was said, else what each file states, else what its product implies."""
+    layers, words, certain = dict(source.layers), "", True
+    for name in optical or source.bands:
+        band = source.layers[name]
+        raster, product = band.raster, band.raster.product
+        scale, offset = ask.of("scale", raster.path), ask.of("offset", raster.path)
+        rule = own = raster.rules[raster.numbers.index(band.number)]
+        words = STATED
+        if own is None and product and not raster.is_float:
+            if product.refused and scale is None:
+                raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")
+            rule, words = (product.scale, product.offset), f"as {product.title} implies"
+            certain &= bool(product.offset) or not product.since
+        if scale is not None or not optical:
+            rule, words = (scale or 1.0, 0.0), ASKED if scale else "as they are"
+        if rule is None:
+            return source
+        if offset is not None:
+            rule, words = (rule[0], offset), ASKED
+        if words == ASKED and own and not np.allclose(rule, own):
+            words = f"{ASKED}, against what the file states"
+        certain = offset is not None or (certain and scale is None)
+        layers[name] = band._replace(scale=rule[0], offset=rule[1])
+    return replace(source, layers=layers, rule=words, certain=certain)
+
+
+def _check(
+    source: Source, percentiles: np.ndarray, likely: dict[str, Any], optical: Sequence[str],
+    ask: Ask,
+) -> tuple[Source, tuple[float, float]]:  # fmt: skip
+    """Ask about numbers without a rule, and about what no surface has.
+
+    Args:
+        source: With its rule, if it has one.
+        percentiles: (3, C) of its numbers: 1st, 50th and 99th of each optical band.
+        likely: Scale and offset that are likely.
+        optical: Bands that are going to be read and are optical.
+        ask: Takes down questions.
+
+    Returns:
+        The acquisition with a rule, and the reflectance of its darkest band and its brightest.
+    """
+    if not source.rule:
+        plain = source.raster.is_float and likely == {"scale": 1, "offset": 0}
+        if not plain:
+            what = f"what is the scale of its {source.raster.dtype} numbers?"
+            ask.about(source.paths, what, **likely)
+        new = {name: source.layers[name]._replace(**likely) for name in optical}
+        source = replace(source, layers=source.layers | new, rule=PLAIN, certain=not plain)
+    scales, offsets = np.array([source.layers[name][3:] for name in optical]).T
+    if 255 in scales or (source.raster.dtype in EIGHT and source.rule != STATED):
+        return replace(source, reflectance=False), (np.inf, np.inf)
+    low, middle, high = (percentiles + offsets) / scales
+    least, most = MEDIANS
+    if high.max() < DARK or min(low.min(), middle.min()) < least or middle.max() > most:
+        why = f"numbers {source.rule} give what no surface has, at the median or at an end"
+        ask.about(source.paths, why, **likely)
+    elif not source.certain and low.min() >= FLOOR:
+        why = "no reflectance is below 0.095, as of Sentinel-2 from baseline 04.00 on: an offset?"
+        missing = {"scale": float(scales[0]), "offset": -0.1 * float(scales[0])}
+        ask.about(source.paths, f"{why} offset=0 says that there is none", **missing)
+    return source, (float(low.min()), float(high.max()))
+
+
+def _with_data(source: Source, bands: Sequence[str], side: int, ask: Ask) -> np.ndarray:
+    """Return (C, N) numbers of pixels with data, ask about what may be none, and show all."""
+    numbers = source.sample(bands, side)
+    said = ask.of("nodata", source.raster.path)
+    # NaN says that all other numbers are data
+    sure = said is not None and np.isnan(np.ravel(said).astype(float)).any()
+    odd = [] if sure else _unlikely(source, numbers)
+    gone = np.isin(numbers, odd).any(0)
+    if odd:
+        ask.about(source.paths, "many of its pixels have one number: no data?", nodata=odd)
+    constant = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
+    numbers = numbers[:, ~gone]
+    if numbers.size:
+        columns = zip(("1 %", "50 %", "99 %"), np.percentile(numbers, (1, 50, 99), 1), strict=True)
+        shown = {name: [f"{number:.5g}" for number in some] for name, some in columns}
+        table = pd.DataFrame({"type": source.raster.dtype, "band": bands, **shown})
+        table["constant"] = constant
+        for raster in source.rasters:
+            mine = [source.layers[name].raster is raster for name in bands]
+            ask.tables[raster.path] = table[mine]
+    return numbers
+
+
+def _unlikely(source: Source, numbers: np.ndarray) -> list[float]:
+    """Return at most three numbers that are likely no data."""
+    same = (numbers == numbers[:1]).all(0)
+    values, counts = np.unique(numbers[0, same], return_counts=True)
+    often = counts > CONSTANT * numbers.shape[1]
+    if len(numbers) == 1:
+        often &= np.isin(values, FILLS)
+    never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
+    found = [*values[often].tolist(), *never[:99].tolist()]
+    for band in numbers if numbers.size else ():
+        low = float(band.min())
+        others = band[band > low]  # far above it, if that is no data in this band alone
+        far = others.size and low <= (-1 if source.raster.is_float else -2)
+        if far and others.min() > low / 2 and others.size < (1 - CONSTANT) * band.size:
+            found.append(low)
+    return [x for x, _ in Counter(found).most_common(3)]
+
+
+def _likely_rule(source: Source, percentiles: np.ndarray) -> dict[str, Any]:
+    """Say which scale and offset are likely, from the lowest and the highest percentile."""
+    low, high = percentiles[0].min(), percentiles[2].max()
+    if source.raster.dtype in EIGHT:
+        return {"scale": 255, "offset": 0}
+    if low > 6_500:  # Landsat Collection 2 has nothing below 7,273
+        return LANDSAT
+    tops = ((2, 1), (130, 100), (256, 255), (np.inf, 10_000))
+    scale = next(scale for top, scale in tops if high <= top)
+    high_by_a_tenth = low >= FLOOR * scale and scale > 255
+    return {"scale": scale, "offset": -0.1 * scale if high_by_a_tenth else 0}
+
+
+def describe(sources: Sequence[Source]) -> list[str]:
+    """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
+    bands = sources[0].bands
+    notes = [f"Bands: {', '.join(bands)}."]
+    if extra := ", ".join(x for x in bands if x not in WAVELENGTHS):
+        notes.append(f"{extra}: no known wavelength, so numbers as they are, if bands= names them.")
+    grids = Counter((x.grid.metres or np.nan, x.grid.crs or "none") for x in sources)
+    listed = "; ".join(f"{x[1]} of {x[0]:.4g} m ({count})" for x, count in grids.most_common(4))
+    rules = Counter(map(_rule, sources))
+    numbers = (f"Numbers of {count} images: {rule}." for rule, count in rules.items())
+    return [*notes, f"Coordinates, and pixels: {listed}.", *numbers]
+
+
+def _rule(source: Source) -> str:
+    rules = {(x.scale, x.offset) for x in source.layers.values() if x.name in WAVELENGTHS}
+    words = " or ".join(f"(number {x:+,.7g}) / {scale:,.7g}" for scale, x in sorted(rules))
+    return f"{source.rule}: {words.replace('(number +0)', 'number')}" if words else "as they are"
