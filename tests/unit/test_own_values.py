@@ -461,6 +461,28 @@ def test_a_table_of_labels_becomes_one_or_several_for_an_image(
             assert [classes[n] for n in sample["label"].nonzero().flatten()] == label.split(";")
 
 
+def test_a_coarser_band_is_interpolated_onto_the_finest_but_not_over_gaps(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5  # centres in pixels of the finer band
+    slope = 500 + 10 * rows + 20 * columns
+    write(tmp_path / "s_B02.tif", slope.astype("float32"), 0)
+    coarse = 300 + 2 * slope.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3))
+    coarse[:3] = -9999
+    where = {"crs": "EPSG:32618", "transform": from_origin(500_000, 4_200_000, 20, 20)}
+    with rasterio.open(
+        tmp_path / "s_B11.tif", "w", count=1, height=16, width=16, dtype="float32", nodata=-9999,
+        **where,
+    ) as file:  # fmt: skip
+        file.write(coarse.astype("float32"), 1)
+    said = {"band_names": {"*_B02.tif": ["BLUE"], "*_B11.tif": ["SWIR_1"]}, "scale": 10_000}
+    source = open_source([*sorted(tmp_path.glob("*.tif"))], **said, offset=0)
+    assert source.grid.shape == (SIDE, SIDE)
+    image, there = source.read(rasterio.windows.Window(0, 0, SIDE, SIDE), ["BLUE", "SWIR_1"])
+    assert not there[:6].any() and there[6:].all()
+    inside = np.s_[7:-1, 1:-1]  # at the rim there is nothing to interpolate with
+    assert np.abs(image[1] * 10_000 - 2 * slope - 300)[inside].max() < 0.01
+    assert np.abs(image[0] * 10_000 - slope).max() < 0.01
+
+
 def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
     stored(fill=0, nodata=0, **TAGGED)(tmp_path)
     path = tmp_path / "images/c0.tif"
