@@ -198,14 +198,17 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def unmoved(model: nn.Module) -> Iterator[None]:
-    """Leave buffers, such as running batch statistics, and the random state as they were."""
+    """Leave buffers, such as running batch statistics, modes and random state as they were."""
     before = [buffer.clone() for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
     with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         try:
             yield
         finally:
             for buffer, value in zip(model.buffers(), before, strict=True):
                 buffer.copy_(value)
+            for module, mode in modes:
+                module.training = mode
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

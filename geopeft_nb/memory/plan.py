@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.memory.measure import unmoved
 from geopeft_nb.memory.step import AUTOCAST, Step, as_trained, fake_like
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.memory_bars import memory_figure
@@ -149,8 +148,8 @@ def measure_memory(
     on a CPU, where no allocator tells, what the tensors of the passes took.
 
     Args:
-        model: With a method attached. Weights, buffers, gradients and the random state are left as
-            they were, and the model where it was.
+        model: With a method attached. Weights, buffers and the random state are left as they were,
+            and the model where it was; gradients are taken off.
         batch_size: See `memory_plan`, as for all others.
         size: Side of a chip in pixels, or height and width.
         precision: As in `memory_plan`.
@@ -167,20 +166,17 @@ def measure_memory(
     if any(tensor.is_meta for tensor in model.parameters()):
         raise GeopeftError("A model on the meta device cannot run. Use memory_plan for it.")
     home = next(model.parameters()).device
-    gradients = [(weight, weight.grad) for weight in model.parameters()]
+    model.zero_grad(set_to_none=True)
     try:
-        model.zero_grad(set_to_none=True)
         model.to("cuda" if gpu else "cpu")
-        with as_trained(model, frugal, park="disk") as recipes, unmoved(model):
+        with as_trained(model, frugal, park="disk") as recipes:
             step = Step(model, batch_size, shape, precision)
             step()
             plan = _plan(step, "measured", recipes, gpu)
             plan.peak = _allocated(step) if gpu else plan.peak
             return plan
     finally:
-        model.to(home)
-        for weight, gradient in gradients:
-            weight.grad = gradient
+        model.to(home).zero_grad(set_to_none=True)
 
 
 def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPlan:

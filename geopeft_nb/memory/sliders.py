@@ -16,15 +16,13 @@ from geopeft_nb.pictures.sliders import sliders
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-SIZES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)  # pixels
 NO_RECIPE = "no recipe"
 
 
 def memory_widget(
     models: SegmentationModel | Mapping[str, SegmentationModel],
-    batch_size: int = 8, size: int = 224, batches: Sequence[int] = BATCHES,
-    sizes: Sequence[int] = SIZES,
+    batch_size: int = 8, size: int = 224, batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    sizes: Sequence[int] = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512),
 ) -> None:  # fmt: skip
     """Show what a training step would keep in memory, part by part, and move sliders to see why.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geopeft_nb.memory.frugal import applied
-from geopeft_nb.memory.measure import KeptTensors, LiveBytes
+from geopeft_nb.memory.measure import KeptTensors, LiveBytes, unmoved
 from geopeft_nb.memory.parts import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
@@ -85,14 +85,9 @@ def as_trained(
     model: SegmentationModel, frugal: str | Sequence[str] | None, park: str
 ) -> Iterator[tuple[str, ...]]:
     """Set training mode and apply recipes, and undo both; yields the recipes' names."""
-    before = [(module, module.training) for module in model.modules()]
-    with applied(model, frugal, park) as done:
-        try:
-            model.train()
-            yield tuple(done)
-        finally:
-            for module, training in before:
-                module.training = training
+    with applied(model, frugal, park) as done, unmoved(model):
+        model.train()
+        yield tuple(done)
 
 
 def fake_like(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode

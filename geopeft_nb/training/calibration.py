@@ -41,13 +41,10 @@ def deepest(model: SegmentationModel) -> Iterator[list[Tensor]]:
     """Note the deepest map of features (B, D, h, w) of what the model is called on meanwhile."""
     seen: list[Tensor] = []
     pool = cell(model) // model.backbone.strides[-1]
-    handle = model.backbone.register_forward_hook(
+    with model.backbone.register_forward_hook(
         lambda _, __, maps: seen.append(functional.avg_pool2d(maps[-1], pool, ceil_mode=True))
-    )
-    try:
+    ):
         yield seen
-    finally:
-        handle.remove()
 
 
 def distances(features: Tensor, reference: Tensor) -> Tensor:

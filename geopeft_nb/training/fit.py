@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -38,7 +40,7 @@ from geopeft_nb.training.losses import ChosenLoss, Loss
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
-from geopeft_nb.training.resume import kept_for_a_run, prepare
+from geopeft_nb.training.resume import Saver, checkpoints
 from geopeft_nb.training.run import Run
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
@@ -57,7 +59,7 @@ class Task(lightning.LightningModule):
         lr: Learning rate to begin with.
         weight_decay: Of AdamW.
         augment: Turn and mirror the training chips at random.
-        criterion: The loss; None is the task's own.
+        loss: None is the task's own.
 
     Attributes:
         counts: What the validation under way has counted, see `TaskCard`.
@@ -66,16 +68,15 @@ class Task(lightning.LightningModule):
 
     def __init__(
         self, model: SegmentationModel, data: GeoData, lr: float, weight_decay: float = 0.01,
-        augment: bool = True, criterion: ChosenLoss | None = None,
+        augment: bool = True, loss: ChosenLoss | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.lr, self.weight_decay, self.augment = model, lr, weight_decay, augment
         self.card, self.ignore = TASKS[data.task], data.ignore_index
-        self.loss: Loss = criterion or (lambda x, y: self.card.loss(x, y, self.ignore))
+        self.loss: Loss = loss or (lambda x, y: self.card.loss(x, y, self.ignore))
         self.strict_loading = False  # a checkpoint holds only the weights that training changes
         self.features: tuple[CachedFeatures, ...] = ()
         self.counts: Any = 0
-        self.schedule_state: dict[str, Any] | None = None
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Return the loss of a batch, whose chips are turned and mirrored at random."""
@@ -90,24 +91,22 @@ class Task(lightning.LightningModule):
         """Call the model on images and what is known of them."""
         return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many types
         """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, factor=0.5, patience=4
-        )
-        if self.schedule_state:
-            self.schedule.load_state_dict(self.schedule_state)
-        return optimiser
+        halve = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=4)
+        # Lightning keeps its state, and never calls it by itself: see `on_train_epoch_end`.
+        schedule = {"scheduler": halve, "monitor": "val_loss", "frequency": sys.maxsize}
+        return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def on_train_epoch_end(self) -> None:
         """Let the schedule see the epoch's validation.
 
-        Lightning would leave that out in the epoch in which a run goes on.
+        Lightning would do that after the checkpoint of the epoch is written.
         """
         if (loss := self.trainer.callback_metrics.get("val_loss")) is not None:
-            self.schedule.step(loss)
+            self.lr_schedulers().step(loss)  # type: ignore[union-attr, arg-type]
 
     def on_train_start(self) -> None:
         """Compute the features that are cached; now, so that their seconds count."""
@@ -135,14 +134,9 @@ class Task(lightning.LightningModule):
         self.counts = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep of the weights what training changes, and the schedule."""
+        """Keep of the weights what training changes."""
         moving = moving_state(self.model).items()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in moving}
-        checkpoint["schedule"] = self.schedule.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take note of the schedule, which is made later."""
-        self.schedule_state = checkpoint["schedule"]
 
 
 def fit(
@@ -169,19 +163,17 @@ def fit(
         epochs: Passes over the training chips.
         batch_size: Chips that each device computes at a time.
         lr: Learning rate to begin with; None takes the method's own.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or the same as Lightning calls them, such as
-            ``"bf16-mixed"``; ``"auto"`` is bf16 on a GPU that has it.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 on a GPU that has it.
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
             ``"all"``.
         seed: Seed of the order of chips, of augmentation and of dropout.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU if there is one.
         dashboard: Show the live view; ``"text"`` prints one line an epoch instead.
-        resume: Go on with the run of this `out` that was killed or stopped, or begin if there is
-            none. More `epochs` prolong it. On one CPU the weights become the very ones that a run
-            without a break has.
+        resume: Go on, from the end of its last whole epoch, with the run of this `out` that was
+            killed or stopped, or begin if there is none. More `epochs` prolong it. On one CPU the
+            weights become the very ones that a run without a break has.
         out: Folder to write the adapter and the history to when done. While it trains, checkpoints
-            of what changes are written beside it, to `<out>.ckpt`, every minute and at the end of
-            every epoch.
+            of what changes are written beside it, to `<out>.ckpt`, at the end of every epoch.
         accumulate: Batches whose gradients are added up for one step, as if they were one batch
             of this times `batch_size`, in the memory of one.
         strategy: How several devices share the work, a name of Lightning's: ``"auto"`` or one that
@@ -228,11 +220,14 @@ def fit(
     if out is None and resume:
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
     options = {"accelerator": device, "strategy": strategy, "logger": logger or False}
+    keeping: AbstractContextManager[Saver | None] = nullcontext()
+    if out is not None:
+        keeping = checkpoints(model, data, settings, out, resume)
     try:
-        with kept_for_a_run(out):
-            run = _train(
-                model, data, settings, options, dashboard, callbacks, out, resume, criterion
-            )
+        with keeping as saver:
+            run = _train(model, data, criterion, settings, options, dashboard, callbacks, saver)
+            if out is not None and not getattr(rank_zero_only, "rank", 0):
+                run.save(out)
         hand_back()  # trainer and callbacks hold each other, and through each other the batches
         return run
     except (RuntimeError, MemoryError) as error:
@@ -244,45 +239,41 @@ def fit(
 
 
 def _train(
-    model: SegmentationModel, data: GeoData, settings: dict[str, Any], options: dict[str, Any],
-    dashboard: bool | str, callbacks: Sequence[Callback], out: str | os.PathLike[str] | None,
-    resume: bool, criterion: ChosenLoss | None,
+    model: SegmentationModel, data: GeoData, loss: ChosenLoss | None, settings: dict[str, Any],
+    options: dict[str, Any], dashboard: bool | str, callbacks: Sequence[Callback],
+    saver: Saver | None,
 ) -> Run:  # fmt: skip
-    """Train what `fit` has checked: model on device · measure a step · train · keep the best.
+    """Train what `fit` has checked: task · watchers · a step's memory · the loop · the best.
 
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    task = Task(
-        model, data, settings["lr"], settings["weight_decay"], settings["augment"], criterion
-    )
-    order = Order(len(data.train), settings["batch_size"], settings["seed"])
+    hyper = {name: settings[name] for name in ("lr", "weight_decay", "augment")}
+    task = Task(model, data, loss=loss, **hyper)
+    order = Order(len(data.train), settings["seed"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
     watching = [recorder, order, EarlyStopping("val_loss", patience=settings["patience"])]
-    watching += callbacks
-    source, epochs = None, settings["epochs"]
-    if out is not None:  # a run that goes on has fewer epochs to come, and begins at a checkpoint
-        saver, source, epochs = prepare(model, data, settings, out, resume)
-        watching.append(saver)
+    watching += [*callbacks, *([saver] if saver else [])]
     # For what is drawn before the first batch; from then on `order` seeds each.
     lightning.seed_everything(settings["seed"], verbose=False)
     state = "stopped"  # unless the loop comes to its end
-    frugal = settings["frugal"]
-    recipes: AbstractContextManager[dict[str, str]]
-    recipes = applied(model, frugal) if frugal else nullcontext({})
+    recipes: AbstractContextManager[dict[str, str]] = nullcontext({})
+    if settings["frugal"]:
+        recipes = applied(model, settings["frugal"])
     with quiet_lightning(), recipes as done:
-        trainer = _trainer(settings, options, watching, epochs)
+        trainer = _trainer(settings, options, watching, saver)
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         try:
-            train, val = _loaders(task, data, order, frugal)
+            train, val = _loaders(task, data, order, settings)
             task.to(place)
             with trainer.precision_plugin.forward_context():
-                memory = _step_memory(task, data, order.size)
+                memory = _step_memory(task, data, settings["batch_size"])
             reset_peak(place)
             before = memory_now(place)  # what else is on a GPU; or what the process holds
             view.start(step_memory=memory, device=device_memory(place))
+            source = saver.source if saver else None
             state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
         finally:
             peak = device_memory(place).get("peak", memory_now(place))
@@ -291,24 +282,23 @@ def _train(
             view.finish(state, message)
     model.trained = calibrated(model, data, trained_on(model, data, settings["seed"]), place)
     model.built_for |= {name: settings[name] for name in ("loss", "class_weights")}
-    run = Run(
+    return Run(
         model=model, method=str(model.method), data_name=data.card.name,
         history=pd.DataFrame(recorder.rows, columns=[*COLUMNS, task.card.column]),
         memory={**memory, "peak": peak - before}, seconds=recorder.seconds, best=recorder.best,
         state=state, settings={**settings, "frugal": done},
     )  # fmt: skip
-    if out is not None and trainer.is_global_zero:
-        run.save(out)
-    return run
 
 
 def _trainer(
-    settings: dict[str, Any], options: dict[str, Any], callbacks: list[Callback], epochs: int
-) -> lightning.Trainer:
+    settings: dict[str, Any], options: dict[str, Any], callbacks: list[Callback],
+    saver: Saver | None,
+) -> lightning.Trainer:  # fmt: skip
     """Return Lightning's trainer, which itself writes no checkpoints."""
     precision: Any = LIGHTNING_NAMES[settings["precision"]]
     return lightning.Trainer(
-        max_epochs=epochs, devices=settings["devices"], callbacks=callbacks, precision=precision,
+        max_epochs=saver.epochs if saver else settings["epochs"], devices=settings["devices"],
+        callbacks=callbacks, precision=precision,
         accumulate_grad_batches=settings["accumulate"],
         enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
         **options, **BARE,
@@ -343,19 +333,19 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
 
 
 def _loaders(
-    task: Task, data: GeoData, order: Order, frugal: Sequence[str]
+    task: Task, data: GeoData, order: Order, settings: dict[str, Any]
 ) -> list[DataLoader[Any]]:
     """Return the loaders of training and validation, of images or of cached features."""
     parts: Any = (data.train, data.val)
-    if "cached" in frugal:
+    if "cached" in settings["frugal"]:
         parts = task.features = (
             CachedFeatures(task.model, data.train, task.augment),
             CachedFeatures(task.model, data.val, augment=False),
         )
-    together = None if task.features else collate
+    same = {"batch_size": settings["batch_size"], "collate_fn": None if task.features else collate}
     return [
-        DataLoader(parts[0], order.size, sampler=order, drop_last=True, collate_fn=together),
-        DataLoader(parts[1], order.size, collate_fn=together),
+        DataLoader(parts[0], sampler=order, drop_last=True, **same),
+        DataLoader(parts[1], **same),
     ]
 
 

@@ -17,61 +17,51 @@ from torch.utils.data import Sampler
 
 
 class Order(Callback, Sampler[int]):
-    """Yields the chips of an epoch that are still to come, and seeds the numbers of each batch.
+    """Yields the chips of an epoch, and seeds the numbers of each batch.
 
     Sampler and callback in one, so that what Lightning saves of callbacks is where the sampler is.
 
     Args:
         count: Number of chips.
-        size: Chips per batch; chips that do not fill a batch wait for another epoch.
         seed: Seed of the run.
 
     Attributes:
         epoch: Epochs done.
-        batch: Batches done in the epoch under way.
 
     Example:
-        >>> order = Order(count=4, size=2, seed=0)
-        >>> order.batch = 1  # the first batch was seen before a break
-        >>> len(list(order))
-        2
+        >>> sorted(Order(count=4, seed=0))
+        [0, 1, 2, 3]
     """
 
-    def __init__(self, count: int, size: int, seed: int) -> None:
-        self.count, self.size, self.seed = count, size, seed
-        self.epoch = self.batch = 0
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
 
     def __len__(self) -> int:
-        """Return the number of chips of a whole epoch."""
+        """Return the number of chips of an epoch."""
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the positions of the chips that the epoch still has."""
+        """Yield the positions of the chips."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, 0))
-        shuffled = torch.randperm(self.count, generator=generator).tolist()
-        yield from shuffled[self.batch * self.size :]
+        yield from torch.randperm(self.count, generator=generator).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the run is."""
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
+        self.epoch = state_dict["epoch"]
 
     def on_train_batch_start(
         self, trainer: Trainer, task: LightningModule, batch: object, index: int
     ) -> None:
         """Seed what augmentation and dropout draw in this batch."""
-        torch.manual_seed(mix(self.seed, self.epoch, 1 + self.batch, trainer.global_rank))
-
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
-        """Count the batch."""
-        self.batch += 1
+        torch.manual_seed(mix(self.seed, self.epoch, 1 + index, trainer.global_rank))
 
     def on_train_epoch_end(self, *_: object, **__: object) -> None:
         """Count the epoch."""
-        self.epoch, self.batch = self.epoch + 1, 0
+        self.epoch += 1
 
 
 def mix(*numbers: int) -> int:

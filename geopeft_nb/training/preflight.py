@@ -26,8 +26,6 @@ def choose_precision(precision: str, device: str) -> str:
     Raises:
         ValueError: Another name, or fp16 without a GPU.
     """
-    ours = {theirs: name for name, theirs in LIGHTNING_NAMES.items()}
-    precision = ours.get(precision, precision)
     check_name("precision", precision, (*LIGHTNING_NAMES, "auto"))
     cuda = torch.cuda.is_available() and device != "cpu"
     if precision == "fp16" and not cuda:

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pandas as pd
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.memory.measure import memory_now
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TaskCard
-from geopeft_nb.training.divergence import Diverged
 from geopeft_nb.widgets.live import Dashboard
 
 #: What of Lightning's the live view takes the place of.
@@ -31,10 +32,19 @@ KNOWN = (
     ".*in eval mode at the start of training",  # what is frozen
     ".*isinstance.treespec, LeafSpec",
     "You defined a `validation_step` but have no",
-    ".*your dataloader is not resumable",  # its order is
 )
 #: Of a history; the last one is the validation score of the task, see `TaskCard.column`.
 COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss")
+
+
+class Diverged(GeopeftError):
+    """The loss of a batch is infinite or NaN.
+
+    Attributes:
+        history: The steps before, one row each.
+    """
+
+    history: pd.DataFrame
 
 
 class Recorder(Callback):
@@ -83,8 +93,7 @@ class Recorder(Callback):
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        if not math.isfinite(self.losses[-1]):
-            raise Diverged("training", self.losses[-1], self.rows, batch, trainer)
+        self.check("training", self.losses[-1], batch, trainer)
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
@@ -115,8 +124,25 @@ class Recorder(Callback):
         outputs: Any, batch: Any, *_: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
-        if not outputs.isfinite():
-            raise Diverged("validation", float(outputs), self.rows, batch, trainer)
+        self.check("validation", float(outputs), batch, trainer)
+
+    def check(self, kind: str, loss: float, batch: dict[str, Any], trainer: Trainer) -> None:
+        """Refuse a loss that is no number, and say in words where it was.
+
+        Raises:
+            Diverged: It is infinite or NaN.
+        """
+        if math.isfinite(loss):
+            return
+        error = Diverged(
+            f"The {kind} loss became {loss} after {len(self.rows)} steps, in epoch "
+            f"{trainer.current_epoch + 1}, on the chips {batch['name']}. Look for odd numbers in "
+            "them; if there are none, lower the learning rate (it was "
+            f"{trainer.optimizers[0].param_groups[0]['lr']:g}) or take precision='fp32'. The model "
+            "has its best weights of before, or those that fit was given."
+        )
+        error.history = pd.DataFrame(self.rows)
+        raise error
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""

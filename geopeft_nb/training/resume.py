@@ -1,4 +1,4 @@
-"""Checkpoints beside a run, so that one that was killed goes on exactly where it was.
+"""Checkpoints beside a run, so that one that was killed goes on as if it had not been.
 
 `<out>.ckpt` is Lightning's checkpoint: optimiser, progress, and what the callbacks remember. Of the
 weights it holds only those that training changes, and besides what the run was told, to refuse to
@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -38,59 +37,41 @@ PARTS: dict[str, type] = {
     "about": dict, "ended": bool, "epoch": int, "global_step": int, "callbacks": dict,
     "state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict,
 }  # fmt: skip
-#: Between two checkpoints within an epoch.
-SECONDS = 60
 
 
 class Saver(Checkpoint):
-    """Writes a checkpoint at the end of every epoch, every so often in between, and at a stop.
+    """Writes a checkpoint at the end of every epoch.
 
     Args:
         path: Where to write.
         about: What the run was told, from `describe`.
+        epochs: The epoch to end with.
+
+    Attributes:
+        source: The checkpoint to go on from, or None.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path, self.about, self.ended = path, about, False
-        self.due = monotonic() + SECONDS
-
-    def on_train_batch_end(
-        self, trainer: Trainer, task: LightningModule, outputs: object, batch: object, index: int
-    ) -> None:
-        """Write one if it is time, or if somebody stops here.
-
-        Not while gradients add up, which are not kept, nor before the validation of an epoch.
-        """
-        if trainer.is_last_batch or (index + 1) % trainer.accumulate_grad_batches:
-            return
-        # A stop validates once more than the run would have: what is kept comes before that.
-        if trainer.should_stop:
-            self.save(trainer, ended=True)
-        elif trainer.world_size == 1 and monotonic() >= self.due:
-            self.save(trainer)
+    def __init__(self, path: Path, about: dict[str, Any], epochs: int) -> None:
+        self.path, self.about, self.epochs = path, about, epochs
+        self.source: Path | None = None
+        self.ended = False
 
     def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
-        """Write one of the epoch that is over."""
-        self.save(trainer)
+        """Write one under another name, and rename it when it is whole.
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        """Write the last one."""
-        self.save(trainer, ended=True)
+        An epoch that somebody stopped begins anew: it was validated as the run would not have been.
+        """
+        if not trainer.is_last_batch:
+            return
+        self.ended = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        with written_beside(self.path) as part:  # the first of several processes writes
+            trainer.save_checkpoint(part)
 
     def on_save_checkpoint(
         self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the run was told, and whether it was cut off."""
+        """Add what the run was told, and whether it is over."""
         checkpoint |= {"about": self.about, "ended": self.ended}
-
-    def save(self, trainer: Trainer, ended: bool = False) -> None:
-        """Write a checkpoint under another name, and rename it when it is whole."""
-        if self.ended:
-            return
-        self.ended = ended
-        with written_beside(self.path) as part:  # the first of several processes writes
-            trainer.save_checkpoint(part)
-        self.due = monotonic() + SECONDS
 
 
 def checkpoint_path(out: str | os.PathLike[str]) -> Path:
@@ -100,24 +81,11 @@ def checkpoint_path(out: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def kept_for_a_run(out: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Hold the folder of a run and its checkpoint, from before training to the end.
-
-    Raises:
-        ValueError: Another run has them, or the folder holds something else.
-    """
-    if out is None or getattr(rank_zero_only, "rank", False):  # the first process holds for all
-        yield
-    else:
-        with held(check_folder(out)), held(checkpoint_path(out)):
-            yield
-
-
-def prepare(
+def checkpoints(
     model: SegmentationModel, data: GeoData, settings: dict[str, Any],
     out: str | os.PathLike[str], resume: bool,
-) -> tuple[Saver, Path | None, int]:  # fmt: skip
-    """Find what there is to go on from, and prepare what writes checkpoints.
+) -> Iterator[Saver]:  # fmt: skip
+    """Hold the folder of a run and its checkpoint, from before training to the end.
 
     Args:
         model: The model before training.
@@ -126,25 +94,31 @@ def prepare(
         out: As in `fit`.
         resume: As in `fit`.
 
-    Returns:
-        The callback; the checkpoint to go on from, or None; and the epoch to end with.
+    Yields:
+        The callback that writes checkpoints and knows from which one to go on.
 
     Raises:
-        ValueError: What there is to go on with differs; or beginning anew would lose a run that
-            was cut off.
+        ValueError: Another process has the folder, or it holds something else; what there is to go
+            on with differs; or beginning anew would lose a run that was cut off.
     """
-    about, path = describe(model, data, settings), checkpoint_path(out)
-    found = read(path) if path.exists() else {}
-    if resume and found:
-        check_same(path, found["about"], about)
-        return Saver(path, about), path, last_epoch(found["callbacks"], settings)
-    if found and not found["ended"]:
-        raise GeopeftError(
-            f"{path} holds a run that was cut off after {found['global_step']} steps, in epoch "
-            f"{found['epoch'] + 1}. Go on with fit(..., resume=True), or delete it to begin anew."
-        )
-    path.unlink(missing_ok=True)
-    return Saver(path, about), None, settings["epochs"]
+    path = checkpoint_path(out)
+    with ExitStack() as stack:
+        if not getattr(rank_zero_only, "rank", 0):  # the first process holds for all
+            stack.enter_context(held(check_folder(out)))
+            stack.enter_context(held(path))
+        saver = Saver(path, describe(model, data, settings), settings["epochs"])
+        found = read(path) if path.exists() else {}
+        if resume and found:
+            check_same(path, found["about"], saver.about)
+            saver.source, saver.epochs = path, last_epoch(found["callbacks"], settings)
+        elif found and not found["ended"]:
+            raise GeopeftError(
+                f"{path} holds {found['global_step']} steps of a run that was cut off. Go on with "
+                "fit(..., resume=True), or delete it to begin anew."
+            )
+        else:
+            path.unlink(missing_ok=True)
+        yield saver
 
 
 def last_epoch(callbacks: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:

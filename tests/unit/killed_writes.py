@@ -33,6 +33,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.training import resume
 from geopeft_nb.training.run import Run
 from geopeft_nb.tuning import adapter_files
+from geopeft_nb.writing import held
 
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.move")
 DONE, REFUSED, KILLED = 0, 3, 9
@@ -113,10 +114,11 @@ def checkpoint(state: str) -> Callable[[Path], object]:
         content |= {"about": {"state": state}, "state_dict": {"weights": torch.zeros(100_000)}}
         content["callbacks"] = {"Order": {"epoch": 0}, "EarlyStopping": {"wait_count": 0}}
         trainer: Any = SimpleNamespace(
-            save_checkpoint=lambda part: torch.save(content, part), is_global_zero=True
-        )
-        with resume.kept_for_a_run(path.with_suffix("")):
-            resume.Saver(path, {}).save(trainer)
+            save_checkpoint=lambda part: torch.save(content, part),
+            is_last_batch=True, should_stop=True,
+        )  # fmt: skip
+        with held(path.with_suffix("")), held(path):
+            resume.Saver(path, {}, epochs=1).on_train_epoch_end(trainer, MODELS["lora"])
 
     return write
 

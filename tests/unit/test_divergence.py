@@ -12,7 +12,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.divergence import Diverged
+from geopeft_nb.training.recorder import Diverged
 
 DECODERS = {"classification": "classify", "multilabel": "classify"}
 
@@ -87,14 +87,14 @@ def test_a_chip_that_spoils_the_loss_is_named_and_the_weights_are_put_back(
     assert gp.fit(model, make(task), epochs=1, batch_size=4, dashboard=False).best["val_loss"] > 0
 
 
-@pytest.mark.parametrize(("steps", "kind", "when", "kept"), [
-    (1, "training", "step 2", 0),  # in the middle of the first epoch
-    (2, "validation", "epoch 1", 0),  # after its last step
-    (3, "training", "step 4", 1),
-    (6, "validation", "epoch 3", 2),  # the last one of the run
+@pytest.mark.parametrize(("steps", "kind", "epoch", "kept"), [
+    (1, "training", 1, 0),  # in the middle of the first epoch
+    (2, "validation", 1, 0),  # after its last step
+    (3, "training", 2, 1),
+    (6, "validation", 3, 2),  # the last one of the run
 ])  # fmt: skip
 def test_weights_that_overflow_are_those_of_the_best_epoch_again(
-    steps: int, kind: str, when: str, kept: int
+    steps: int, kind: str, epoch: int, kept: int
 ) -> None:
     data = make()
     model, options = build(data), {"batch_size": 4, "dashboard": False}
@@ -102,7 +102,8 @@ def test_weights_that_overflow_are_those_of_the_best_epoch_again(
     if kept:
         twin = build(data)
         expected = state(gp.fit(twin, data, epochs=kept, **options).model)
-    said = rf"The {kind} loss became nan in {when}, .*learning rate \(it was 0\.\d+\)"
+    when = f"after {steps} steps, in epoch {epoch}"
+    said = rf"The {kind} loss became nan {when}, .*learning rate \(it was 0\.\d+\)"
     with pytest.raises(Diverged, match=said) as caught:
         gp.fit(model, data, epochs=3, callbacks=[Spoil(steps)], **options)
     assert len(caught.value.history) == steps and same(model, expected)

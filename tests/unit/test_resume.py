@@ -65,7 +65,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, data: GeoData, out: Path, last: int) -> None:
-    """Fail in a step, with a checkpoint of the one before."""
+    """Fail in a step, with a checkpoint of the epoch before."""
 
     def fail(self: Dashboard, rows: list[dict[str, float]]) -> None:
         if rows[-1]["step"] == last:
@@ -73,7 +73,6 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, data: GeoData, out: Path, last: int
 
     with monkeypatch.context() as patch:
         patch.setattr(Dashboard, "update", fail)
-        patch.setattr("geopeft_nb.training.resume.SECONDS", 0)
         with pytest.raises(OSError, match="the power went"):
             train(data, out=out)
 
@@ -105,6 +104,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
         stop_after(patch, 5)  # in the middle of the second epoch
         stopped = train(data, out=tmp_path / "run")
     assert stopped.state == "stopped" and len(stopped.history) == 5 and stopped.best
+    with pytest.raises(ValueError, match="holds 3 steps of a run that was cut off"):
+        train(data, out=tmp_path / "run")
     again = train(data, out=tmp_path / "run", resume=True)
     assert again.state == "finished" and again.best == run.best
     pd.testing.assert_frame_equal(curve(again.history), curve(run.history), check_exact=True)
@@ -219,7 +220,9 @@ def test_a_run_that_was_cut_off_is_not_overwritten_unasked(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(monkeypatch, data, tmp_path / "run", 5)
-    with pytest.raises(ValueError, match=r"cut off after 4 steps, in epoch 2\. Go on with fit"):
+    with pytest.raises(
+        ValueError, match=r"holds 3 steps of a run that was cut off\. Go on with fit"
+    ):
         train(data, out=tmp_path / "run")
     assert train(data, out=tmp_path / "run", resume=True).state == "finished"
     assert train(data, out=tmp_path / "run").state == "finished"  # finished ones are replaced
@@ -241,6 +244,5 @@ def test_without_out_nothing_is_written(
     data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("geopeft_nb.training.resume.SECONDS", 0)
     train(data, epochs=1)
     assert not list(tmp_path.iterdir())
