@@ -11,6 +11,7 @@ from geopeft_nb.files import FileEntry
 
 #: Lesson -> the backbones and data sets that it takes or names.
 LESSONS: dict[str, tuple[str, ...]] = {
+    "00": ("geopeft_tiny", "scenes"),  # larger ones are planned there, without weights
     "01": ("geopeft_tiny", "scenes"),
     "02": ("geopeft_tiny", "scenes", "galileo_nano"),
     "03": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
@@ -18,6 +19,7 @@ LESSONS: dict[str, tuple[str, ...]] = {
     "05": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
+    "08": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "12": ("geopeft_tiny", "scenes"),
 }

@@ -127,7 +127,42 @@ def deliveries() -> dict[str, Any]:
     return {"folder": folder}
 
 
+@cache
+def large_plan() -> dict[str, Any]:
+    """Planning a large model, which half of the recipes bring below the limit."""
+
+    def plan(method: str = "lora", precision: str = "fp32", frugal: object = None) -> MemoryPlan:
+        gp.attach(model := network(), method)
+        return gp.memory_plan(model, 8, 64, precision, frugal)  # type: ignore[arg-type]
+
+    return {"plan": plan, "limit": (plan().peak + plan(frugal="late").peak) / 2}
+
+
+@cache
+def decoding() -> dict[str, Any]:
+    """Networks with an FCN, and the plans that a learner has of others."""
+
+    def build(decoder: str, method: str, **options: object) -> SegmentationModel:
+        backbone = gp.load_backbone("geopeft_tiny", weights=None, bands=chips().bands)
+        return gp.attach(gp.build_model(backbone, chips(), decoder=decoder, **options), method)
+
+    plans = {
+        f"{method}_{decoder}": gp.memory_plan(build(decoder, method, **options), 4)
+        for method, decoder, options in [
+            ("lora", "linear", {}), ("full", "linear", {}), ("full", "fcn", {"channels": 64}),
+        ]
+    }  # fmt: skip
+    return {"build": build, "network": build("fcn", "lora", channels=64), "plans": plans}
+
+
+def slim() -> dict[str, Any]:
+    limit = int(1.5 * decoding()["plans"]["lora_linear"].total)
+    return {"limit": limit, "batch_size": 4, "method": "lora"}
+
+
 CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
+    "00/eight": lambda: {"one": 1_600, "two": 1_700, "planned": 2_300},
+    "00/challenge": large_plan,
     "01/trainable_share": standin,
     "01/frozen_backbone": lambda: {"rank": 4},
     "01/region_gap": report,
@@ -140,6 +175,13 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "05/bottleneck": lambda: {"layer": block().attn},
     "06/thirty": plans,
     "06/fits": five_fit,
+    "08/linear_weights": lambda: {"network": network("linear_probe")},
+    "08/lora_fcn": lambda: {
+        "network": decoding()["network"],
+        "batch_size": 4,
+        **decoding()["plans"],
+    },
+    "08/slim": slim,
     "12/fill": deliveries,
     "12/offset": deliveries,
 }
@@ -311,12 +353,125 @@ def of_averages(m: np.ndarray, places: Sequence[str]) -> np.ndarray:
     return np.random.default_rng(0).choice(each, (1000, len(each))).mean(axis=1)
 
 
+def planned(answer: Callable[..., float]) -> Callable[..., float]:
+    """An answer made of what a step keeps with LoRA and linear, full and linear, full and FCN."""
+
+    def make(network: object, batch_size: int, **plans: MemoryPlan) -> float:
+        names = ("lora_linear", "full_linear", "full_fcn")
+        return answer(*(plans[name].total for name in names))
+
+    return make
+
+
+def laid_out(*order: int) -> Callable[[Tensor, int], Tensor]:
+    """Lay scores out with the axes B, K, i, j, h, w in some order."""
+
+    def paint(scores: Tensor, p: int) -> Tensor:
+        b, c, h, w = scores.shape
+        parts = scores.reshape(b, c // p**2, p, p, h, w).permute(order)
+        return parts.reshape(b, c // p**2, h * p, w * p)
+
+    return paint
+
+
+def enlarged(coarse: Tensor, fine: Tensor, mode: str = "nearest") -> Tensor:
+    return functional.interpolate(coarse, size=fine.shape[-2:], mode=mode)
+
+
+def opened(mask: Tensor, number: int, n: int, shrink: bool = True, grow: bool = True) -> Tensor:
+    body = ((mask == number) | (mask < 0)).float()[None]
+    if shrink:
+        body = -functional.max_pool2d(-body, n, 1, n // 2)
+    if grow:
+        body = functional.max_pool2d(body, n, 1, n // 2)
+    return body[0] > 0
+
+
+def by_squares(mask: Tensor, number: int, n: int) -> Tensor:
+    """Look at every square, one by one."""
+    thin = mask == number
+    for i in range(len(mask) - n + 1):
+        for j in range(mask.shape[1] - n + 1):
+            square = mask[i : i + n, j : j + n]
+            if bool(((square == number) | (square < 0)).all()):
+                thin[i : i + n, j : j + n] = False
+    return thin
+
+
 def judge(low: float, high: float) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 
 
-MADE = {"02/normalise", "02/hidden_error", "03/by_hand", "04/less_memory", "01/frozen_backbone"}
+MADE = {
+    "08/lora_fcn",
+    "08/slim",
+    "02/normalise",
+    "02/hidden_error",
+    "03/by_hand",
+    "04/less_memory",
+    "01/frozen_backbone",
+}
 TABLE: dict[str, list[tuple[Any, str]]] = {
+    "00/gib": [
+        (lambda size: size / 2**30, RIGHT),
+        (lambda size: np.float64(size) / 1024**3, RIGHT),
+        (lambda size: size / 1000**3, "in GB"),
+        (lambda size: size / 2**20, "in MiB"),
+        (lambda size: 8 * size / 2**30, "bits"),
+        (lambda size: int(size // 2**30), "rounded"),
+        (lambda size: 2**30 / size, "upside down"),
+        (lambda size: f"{size / 2**30} GiB", "no number"),
+    ],
+    "00/limit": [
+        (lambda m, c: m if c.strip() == "max" else min(m, int(c)), RIGHT),
+        (lambda m, c: min([m, *(int(word) for word in c.split() if word.isdigit())]), RIGHT),
+        (lambda m, c: m, "Who would be killed"),
+        (lambda m, c: m if c == "max" else min(m, int(c)), "raised ValueError"),
+        (lambda m, c: m if c.strip() == "max" else int(c), "more than there is"),
+        (lambda m, c: m if c.strip() == "max" else max(m, int(c)), "Who would be killed"),
+        (lambda m, c: min(m, int(c)), "raised ValueError"),
+        (lambda m, c: c.strip(), "no number"),
+    ],
+    "00/weights": [
+        (1_215_545_344, RIGHT),
+        (1.2155e9, RIGHT),
+        (303_886_336, "number of weights"),
+        (303_886_336 * 32, "bits"),
+        (303_886_336 * 8, "64-bit"),
+        (303_886_336 * 16, "training in full"),
+        (1.2155, "wants bytes"),
+        (1e6, "Weights times bytes"),
+    ],
+    "00/fitting": [
+        (lambda plans, b: [name for name, plan in plans.items() if plan.peak <= b], RIGHT),
+        (lambda plans, b: {name for name in plans if plans[name].fits(b)}, RIGHT),
+        (lambda plans, b: [n for n, plan in plans.items() if plan.total <= b], "peaks at 12"),
+        (lambda plans, b: [n for n, plan in plans.items() if plan.peak > b], "do not fit"),
+        (lambda plans, b: [p for p in plans.values() if p.peak <= b], "names are wanted"),
+        (lambda plans, b: sum(p.peak <= b for p in plans.values()), "list of names"),
+        (lambda plans, b: [n for n, p in plans.items() if b < p.peak], "do not fit"),
+        (lambda plans, b: [], "it lists none"),
+    ],
+    "00/eight": [
+        (2_300, RIGHT),
+        (1_600.0 + 7 * 100, RIGHT),
+        (8 * 1_600, "eight times"),
+        (4 * 1_700, "four times"),
+        (2_400, "one chip too many: "),
+        (800, "without any"),
+        (700, "To what"),
+        (2_200, "How much does a chip add"),
+    ],
+    "00/challenge": [
+        ({"method": "lora", "frugal": "late"}, RIGHT),
+        ({"method": "lora", "frugal": ["late", "recompute"]}, RIGHT),
+        ({"method": "lora"}, "No recipe"),
+        ({"method": "full", "frugal": "recompute"}, "times what is allowed."),
+        ({"method": "linear_probe"}, "trains nothing"),
+        ({"method": "lora", "recipe": "late"}, "and not recipe"),
+        ({"method": "lora", "frugal": "frugality"}, "raised GeopeftError"),
+        ("late", "It wants a dictionary"),
+    ],
     "01/trainable_share": [
         (10 / 110, RIGHT),
         (0.0909, RIGHT),  # read off a table, rounded
@@ -532,6 +687,70 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda low, high: "better" if not low < 0 < high else "cannot tell", "minus the second"),
         (lambda low, high: "worse" if np.isnan(low) else judge(low, high), "nothing to draw"),
         (lambda low, high: "yes", "Allowed"),
+    ],
+    "08/linear_weights": [
+        (24_578, RIGHT),
+        (192 * 8 * 8 * 2 + 2.0, RIGHT),
+        (24_576, "without the biases"),
+        (192 * 64 + 2, "Each class needs scores"),
+        (192 * 8 * 2 + 2, "rows and columns"),
+        (192 * 2, "one score for the whole patch"),
+        (193 * 64 * 2, "not for each pixel"),
+        (24_578 * 64, "count it once"),
+    ],
+    "08/paint": [
+        (functional.pixel_shuffle, RIGHT),
+        (laid_out(0, 1, 4, 2, 5, 3), RIGHT),
+        (lambda s, p: s.reshape(len(s), -1, p * s.shape[2], p * s.shape[3]), "order of memory"),
+        (laid_out(0, 1, 4, 3, 5, 2), "mirrored"),
+        (laid_out(0, 1, 2, 4, 3, 5), "token's row comes first"),
+        (lambda s, p: functional.pixel_shuffle(
+            s.unflatten(1, (p * p, -1)).transpose(1, 2).flatten(1, 2), p), "classes are mixed"),
+        (lambda s, p: functional.pixel_shuffle(s, p)[0], "the shape is"),
+        (lambda s, p: functional.pixel_shuffle(s, p).flip(-1), "not at the pixel"),
+    ],
+    "08/join": [
+        (lambda c, f: torch.cat([enlarged(c, f), f], dim=1), RIGHT),
+        (lambda c, f: torch.cat([torch.nn.Upsample(f.shape[2:])(c), f], 1), RIGHT),
+        (lambda c, f: torch.cat([functional.interpolate(c, scale_factor=2.0), f], 1), "twice?"),
+        (lambda c, f: torch.cat([f, enlarged(c, f)], dim=1), "stands first"),
+        (lambda c, f: torch.cat([enlarged(c, f, "bilinear"), f], dim=1), "nearest neighbour"),
+        (lambda c, f: f + enlarged(c, f).mean(1, keepdim=True), "do not add"),
+        (lambda c, f: torch.cat([c, functional.interpolate(f, c.shape[2:])], 1), "should be"),
+        (lambda c, f: torch.cat([enlarged(c, f), 2 * f], dim=1), "unchanged"),
+    ],
+    "08/lora_fcn": [
+        (planned(lambda lora, full, fcn: fcn - (full - lora)), RIGHT),
+        (planned(lambda lora, full, fcn: 1.003 * (fcn - full + lora)), RIGHT),
+        (planned(lambda lora, full, fcn: fcn * lora / full), "*share*"),
+        (planned(lambda lora, full, fcn: fcn), "under any decoder"),
+        (planned(lambda lora, full, fcn: lora), "An FCN keeps more"),
+        (planned(lambda lora, full, fcn: full - lora), "What is left"),
+        (planned(lambda lora, full, fcn: fcn + full - lora), "Which way"),
+        (planned(lambda lora, full, fcn: (fcn - full + lora) / 1e6), "wants bytes"),
+    ],
+    "08/thin": [
+        (lambda m, number, n: (m == number) & ~opened(m, number, n), RIGHT),
+        (by_squares, RIGHT),
+        (lambda m, number, n: (m == number) & ~opened(m, number, n, grow=False), "has to grow"),
+        (lambda m, number, n: (m == number) & opened(m, number, n), "what is wide"),
+        (lambda m, number, n: (m == 1) & ~opened(m, 1, n), "class 1 only"),
+        (lambda m, number, n: opened(m, number, n, shrink=False), "without a label"),
+        (lambda m, number, n: (m == number)
+            & ~opened(m.clamp(min=0) * number, number, n), "The gap may be water"),
+        (lambda m, number, n: (m == number) & ~opened(m, number, n + 6), "9 x 9"),
+        (lambda m, number, n: (m == number) & ~opened(m, number, n + 2), "so it is not thin"),
+        (lambda m, number, n: (m == number) & ~opened(m, number, 3), "not called thin"),
+    ],
+    "08/slim": [
+        (lambda **_: decoding()["build"]("unet", "lora", channels=(32, 16, 8, 8)), RIGHT),
+        (lambda **_: decoding()["build"]("upernet", "lora", channels=8), RIGHT),
+        (lambda **_: decoding()["build"]("unet", "lora"), "makes a decoder wide"),
+        (lambda **_: decoding()["build"]("linear", "lora"), "deepest map alone"),
+        (lambda **_: decoding()["build"]("fcn", "lora", channels=8), "deepest map alone"),
+        (lambda **_: decoding()["build"]("unet", "full", channels=(8, 8, 8, 8)), "should be lora"),
+        (lambda **_: decoding()["build"]("unet", "lora").decoder, "network itself"),
+        (lambda **_: decoding()["build"]("upernet", "lora", channels=64), "times what"),
     ],
     "12/fill": [(0, RIGHT), (0.0, RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
     "12/reflectance": [

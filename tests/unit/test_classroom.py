@@ -165,7 +165,7 @@ def test_an_answer_is_judged_and_what_is_off_explained(
     ("name", "said"),
     [
         ("01/trainable_shar", r"01/trainable_shar'.*Did you mean '01/trainable_share'"),
-        ("1/trainable_share", r"Unknown lesson '1'.*Known: 01, "),
+        ("1/trainable_share", r"Unknown lesson '1'.*Known: 00, 01, "),
     ],
 )
 def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:

@@ -1,0 +1,138 @@
+"""Checks of the exercises of lesson 00."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Real
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+
+if TYPE_CHECKING:
+    from geopeft_nb.memory.plan import MemoryPlan
+
+
+@exercise("00/gib", "a function of bytes", Callable)
+def gib(answer: Callable) -> Finding:
+    """Ask for a whole number of GiB and for a GPU as it is sold."""
+    for size, words in ((3 * 2**30, "For 3 x 2**30 bytes"), (16e9, "For 16e9 bytes, a T4,")):
+        found, right = ask_number(words, answer, size), size / 2**30
+        if math.isclose(found, right, rel_tol=1e-3):
+            continue
+        if math.isclose(found, size / 1e9, rel_tol=1e-6):
+            return f"{words} that is in GB, of 10⁹ bytes."
+        if math.isclose(found, size / 2**20, rel_tol=1e-3):
+            return f"{words} that is in MiB, of 2²⁰ bytes."
+        if math.isclose(found, size * 8 / 2**30, rel_tol=1e-3):
+            return f"{words} those are bits."
+        if found == math.floor(right) or found == round(right):
+            return f"{words} it is rounded to a whole number: a part of the memory is gone."
+        if math.isclose(found * size, 2**30, rel_tol=1e-3):
+            return f"{words} it is upside down."
+        return f"{words} it returned {found:.4g}. How many bytes has a GiB?"
+    return ""
+
+
+@exercise("00/limit", "a function of the machine's bytes and a container's text", Callable)
+def limit(answer: Callable) -> Finding:
+    """Try a container that is smaller, one that is larger, and none."""
+    cases = [
+        ("max\n", 16 * 10**9, "Where there is no limit"),
+        ("2000000000\n", 2 * 10**9, "In a container of 2 GB on a machine of 16 GB"),
+        ("9223372036854771712\n", 16 * 10**9, "Where the limit is above all that there is"),
+    ]
+    for text, right, words in cases:
+        found = ask_number(words, answer, 16 * 10**9, text)
+        if found == right:
+            continue
+        if found == 16 * 10**9:
+            return f"{words} it gives the machine's memory. Who would be killed?"
+        if found > 16 * 10**9:
+            return f"{words} it promises more than there is."
+        return f"{words} it returned {found:,.0f}."
+    return ""
+
+
+@exercise("00/weights", "a number of bytes", Real)
+def weights(answer: float) -> Finding:
+    """Compare with four bytes for each weight."""
+    count = 303_886_336
+    slips = {
+        1: "That is the number of weights. How many bytes has a float of 32 bits?",
+        32: "Those are bits.",
+        8: "Those would be 64-bit floats.",
+        2: "Those would be 16-bit floats.",
+        16: "That is training in full: gradient and optimiser come on top later.",
+    }
+    if math.isclose(answer, 4 * count, rel_tol=0.01):
+        return ""
+    for factor, words in slips.items():
+        if math.isclose(answer, factor * count, rel_tol=0.01):
+            return words
+    if any(
+        math.isclose(answer * unit, 4 * count, rel_tol=0.03) for unit in (1e6, 1e9, 2**20, 2**30)
+    ):
+        return "The size is right. It wants bytes."
+    return "Weights times bytes of each."
+
+
+@exercise("00/fitting", "a function of plans and a budget", Callable)
+def fitting(answer: Callable) -> Finding:
+    """Try plans of which one keeps less than the budget and peaks above it."""
+    plans = {
+        "small": SimpleNamespace(total=2, peak=3, fits=lambda limit: limit >= 3),
+        "steep": SimpleNamespace(total=8, peak=12, fits=lambda limit: limit >= 12),
+        "large": SimpleNamespace(total=20, peak=21, fits=lambda limit: limit >= 21),
+    }
+    for budget, right in ((10, {"small"}), (1, set()), (30, {*plans})):
+        words = f"For peaks of 3, 12 and 21 and a budget of {budget}"
+        found = ask(words, answer, dict(plans), budget)
+        if isinstance(found, str | bytes) or not isinstance(found, Iterable):
+            return f"{words} it returned {type(found).__name__}. A list of names is wanted."
+        found = [*found]
+        if any(not isinstance(name, str) for name in found):
+            return f"{words} the list holds {type(found[0]).__name__}. The names are wanted."
+        if {*found} == right:
+            continue
+        if {*found} == {*plans} - right:
+            return f"{words} it lists those that do not fit."
+        if "steep" in found and "steep" not in right:
+            return f"{words} it lists one that keeps 8 and peaks at 12. At which would it fail?"
+        return f"{words} it lists {', '.join(found) or 'none'}."
+    return ""
+
+
+@exercise("00/eight", "a number of bytes", Real)
+def eight(answer: float, one: int, two: int, planned: int) -> Finding:
+    """Compare with the plan for eight chips; a thousandth is close enough."""
+    if math.isclose(answer, planned, rel_tol=1e-3):
+        return ""
+    slips = {
+        8 * one: "That pays for the weights eight times. Are they there once?",
+        4 * two: "That pays for the weights four times. Are they there once?",
+        one + 8 * (two - one): "That is one chip too many: the first is in the first number.",
+        two + 7 * (two - one): "That is one chip too many: two are in the second number.",
+        8 * (two - one): "That is what eight chips add. What is there without any?",
+        7 * (two - one): "That is what seven chips add. To what?",
+    }
+    for value, words in slips.items():
+        if math.isclose(answer, value, rel_tol=1e-3):
+            return words
+    return "How much does a chip add? And how many are added to the first?"
+
+
+@exercise("00/challenge", "a dictionary of method, precision and frugal", dict)
+def challenge(answer: dict, plan: Callable[..., MemoryPlan], limit: float) -> Finding:
+    """Plan what was chosen, and compare its peak."""
+    known = {"method", "precision", "frugal"}
+    if unknown := {*answer} - known:
+        return f"It knows {', '.join(sorted(known))}, and not {', '.join(map(str, unknown))}."
+    if answer.get("method", "lora") == "linear_probe":
+        return "A linear probe trains nothing of the backbone."
+    peak = ask("When that is planned,", lambda: plan(**answer)).peak
+    if peak <= limit:
+        return ""
+    more = "" if answer.get("frugal") else " No recipe is among it yet."
+    return f"The peak is {peak / limit:.2f} times what is allowed.{more}"
