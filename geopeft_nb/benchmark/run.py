@@ -142,7 +142,7 @@ def _judged(cell: Cell) -> dict[str, Any]:
         "trained weights": int(parameter_table(run.model).loc["total", "trainable"]),
         "kept": report.kept, "peak": run.memory["peak"], "seconds": round(run.seconds, 2),
         "epochs run": int(run.history["epoch"].max()), "best": run.best, "told": run.settings,
-        "device": torch.cuda.get_device_name() if gpu else f"CPU {platform.machine()}",
+        "ran on": torch.cuda.get_device_name() if gpu else f"CPU {platform.machine()}",
         "notes": " ".join(report.notes),
     }  # fmt: skip
 
