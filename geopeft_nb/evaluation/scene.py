@@ -22,7 +22,7 @@ from geopeft_nb.datasets.own.acquisitions import open_source
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
-from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, outlines
+from geopeft_nb.evaluation.unfinished import Unfinished, is_ours
 from geopeft_nb.evaluation.windows import Axis
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
@@ -54,7 +54,6 @@ class Scene(Facts):
         classes: Names of the classes by their index in the map, or of the values.
         colours: #rrggbb of each class.
         threshold: The applicability above which ground is unlike 95 % of that of training.
-        polygons: GeoPackage of the classes' outlines, or None.
         notes: What is to be said about the map.
         seconds: Wall time.
     """
@@ -65,7 +64,6 @@ class Scene(Facts):
     classes: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     threshold: float = 1.0
-    polygons: Path | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -75,7 +73,6 @@ class Scene(Facts):
             "map": self.path,
             "probability": self.probability,
             "applicability": self.applicability,
-            "polygons": self.polygons,
             "took": f"{self.seconds:.1f} s",
             "note": " ".join(self.notes),
         }
@@ -84,13 +81,12 @@ class Scene(Facts):
 def predict_scene(
     run_or_model: RunOrModel | str | os.PathLike[str],
     source: Any,  # noqa: ANN401 - a path, a list of them, or a list of such
-    out: Any,  # noqa: ANN401 - a path, or a list of them
+    out: str | os.PathLike[str],
     layers: Sequence[str] = LAYERS, crop: int | None = None, overlap: int | None = None,
-    batch_size: int = 16, device: str = "auto", polygons: bool = False, tta: bool = False,
-    progress: bool = True, executor: Any = None,  # noqa: ANN401 - of any library
+    batch_size: int = 16, device: str = "auto", progress: bool = True,
     band_names: Any = None, scale: Any = None, offset: Any = None, nodata: Any = None,  # noqa: ANN401
     dates: Sequence[str] = (),
-) -> Any:  # noqa: ANN401 - a Scene, or a list of them  # fmt: skip
+) -> Scene:  # fmt: skip
     """Map a scene of any size, in the memory of one row of crops.
 
     Crops overlap, are trimmed and fade into each other; at its borders the scene is mirrored. What
@@ -103,7 +99,7 @@ def predict_scene(
             such as a ``.SAFE``. For a model of T frames a list of T of these. Bands that the model
             lacks are left out.
         out: The class map to write, ``"….tif"``. Further layers get its name with theirs at the
-            end. A list maps a list of sources.
+            end.
         layers: Which to write besides: ``"probability"`` of the class, divided by the temperature
             that fits the validation chips; ``"applicability"``, how far the features lie from those
             of training, where above 1 is further than 95 % of its ground. A regression has values
@@ -112,11 +108,7 @@ def predict_scene(
         overlap: Pixels that neighbours share; None takes a quarter of the crop.
         batch_size: Crops at a time.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
-        polygons: Write outlines of the classes to a GeoPackage, too; they are in memory at once.
-        tta: Take the mean over the eight turns and mirrorings of each crop.
         progress: Show a bar with the time that is left.
-        executor: Has `submit`, as executors of concurrent.futures and clients of dask.distributed:
-            it maps a list of scenes. Workers of other machines see the same files.
         band_names: Of a file whose bands have no names, as of `load_data("folder")`.
         scale: Reflectance is (number + offset) / scale, as of `load_data("folder")`.
         offset: See `scale`.
@@ -124,8 +116,8 @@ def predict_scene(
         dates: Day of each date, ``"2021-06-01"``, for models that use it and files that lack it.
 
     Returns:
-        A `Scene` with the paths; for a list of outs a list of them. Files have the source's CRS,
-        transform and size, and are cloud-optimised.
+        A `Scene` with the paths. Files have the source's CRS, transform and size, and are
+        cloud-optimised.
 
     Raises:
         GeopeftError: Something that is needed is not stated, and the message says what to type; the
@@ -133,72 +125,57 @@ def predict_scene(
             for whole images; or another process writes there.
         NotWrittenError: The disk is full; what was done is kept.
     """
-    model = getattr(run_or_model, "model", run_or_model)
-    said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
-    options = (said, tuple(layers), crop, overlap, batch_size, device, polygons, tta, progress)
-    if not isinstance(out, list | tuple):
-        return _map(model, source, out, dates, *options)
-    if not isinstance(source, list | tuple) or len(source) != len(out):
-        raise GeopeftError(f"{len(out)} files to write need a list of as many sources.")
-    pairs = zip(source, out, strict=True)
-    if executor is None:
-        return [_map(model, one, target, dates, *options) for one, target in pairs]
-    jobs = [executor.submit(_map, model, one, path, dates, *options) for one, path in pairs]
-    return [job.result() for job in jobs]
-
-
-def _map(
-    given: Any, source: Any, out: str | os.PathLike[str], dates: Sequence[str],  # noqa: ANN401
-    said: dict[str, Any], layers: tuple[str, ...], crop: int | None, overlap: int | None,
-    batch_size: int, device: str, polygons: bool, tta: bool, progress: bool,
-) -> Scene:  # fmt: skip
-    """Map one scene; arguments as of `predict_scene`."""
     import rasterio
 
     began = monotonic()
+    given: Any = getattr(run_or_model, "model", run_or_model)
     model = given if hasattr(given, "decode") else load_model(given)
     path = Path(out).expanduser().absolute()
     crop = whole("crop", crop or model.built_for.get("size", 224), 8, 4_096)
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
-    layers, notes = _check(model, path, layers, device)
+    wanted, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
-    written = {path, *(path.with_stem(f"{path.stem}_{layer}") for layer in layers)}
-    read = {file.resolve() for frame in files for file in frame}
-    if own := [file for file in written if file.resolve() in read]:
-        raise GeopeftError(f"{own[0]} is the source itself. Name another file to write.")
-    # outlines are ours where their map is
-    written |= {path.with_suffix(".gpkg")} if polygons and not path.exists() else set()
-    if foreign := [file for file in sorted(written) if file.exists() and not is_ours(file)]:
-        raise GeopeftError(f"{foreign[0]} is not a map of ours. Move it, or name another out.")
+    _check_written([path, *(path.with_stem(f"{path.stem}_{x}") for x in wanted)], files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
+    said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
     call = f"predict_scene(model, {shown!r}, {str(out)!r}, "
     frames = [open_source(frame, call, **said) for frame in files]
     days = _check_frames(model, frames, dates)
+
     height, width = (first := frames[0].grid).shape
     grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
     counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
     colours = _colours(model) if "class" in counted else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
+    cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
     try:
-        network = Network(model.eval().to("cuda" if cuda else home), "applicability" in layers, tta)
+        network = Network(model.eval().to("cuda" if cuda else home), "applicability" in wanted)
         cut = Axis(height, crop, overlap), Axis(width, crop, overlap)
         strips = Strips(network, frames, days, *cut, batch_size)
-        cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
         with held(path), cached, kept_open():
-            key = _key(model, files, (said, crop, overlap, batch_size, tta, layers, dates, cuda))
-            todo = Unfinished(path, grid, key, counted | dict.fromkeys(layers, 1))
+            key = _key(model, files, (said, crop, overlap, batch_size, wanted, dates, cuda))
+            todo = Unfinished(path, grid, key, counted | dict.fromkeys(wanted, 1))
             with tqdm(desc=path.name, total=height, initial=todo.rows, disable=not progress) as bar:
                 for rows in strips.rows(todo.rows):
                     todo.write(strips.numbers(rows))
                     bar.update(rows.shape[1])
             made = todo.finish(model.classes, colours)
-            drawn = outlines(path, model.classes) if polygons and colours else None
     finally:
         model.to(home)
     return Scene(
         path, made.get("probability"), made.get("applicability"), tuple(model.classes), colours,
-        polygons=drawn, notes=notes, seconds=monotonic() - began,
+        notes=notes, seconds=monotonic() - began,
     )  # fmt: skip
+
+
+def _check_written(written: Sequence[Path], files: Sequence[Sequence[Path]]) -> None:
+    """Refuse to write over the source, or over what is no map of ours."""
+    read = {file.resolve() for frame in files for file in frame}
+    for file in written:
+        if file.resolve() in read:
+            raise GeopeftError(f"{file} is the source itself. Name another file to write.")
+        if file.exists() and not is_ours(file):
+            raise GeopeftError(f"{file} is not a map of ours. Move it, or name another out.")
 
 
 def _colours(model: SegmentationModel) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +45,8 @@ def blended(
         (D, h, W) float64: the next h rows.
     """
     parts = [rows.part(index) for index in range(len(rows.starts))]
+    across = [columns.part(index) for index in range(len(columns.starts))]
+    counts = [columns.weights(index) for index in range(len(columns.starts))]
     carried = np.zeros((depth, 0, columns.length))
     for index, part in enumerate(parts):
         if part.stop <= done:
@@ -54,9 +55,9 @@ def blended(
         total[:, : carried.shape[1]] = carried
         down = slice(part.start - rows.starts[index], part.stop - rows.starts[index])
         for column, said in predict(index):
-            across, start = columns.part(column), columns.starts[column]
-            inside = said[:, down, across.start - start : across.stop - start]
-            total[:, :, across] += inside * np.outer(rows.weights(index), columns.weights(column))
+            start = columns.starts[column]
+            inside = said[:, down, across[column].start - start : across[column].stop - start]
+            total[:, :, across[column]] += inside * np.outer(rows.weights(index), counts[column])
         end = parts[index + 1].start if index + 1 < len(parts) else rows.length
         yield total[:, max(done - part.start, 0) : end - part.start]
         carried = total[:, end - part.start :]
@@ -69,12 +70,10 @@ class Network:
     Attributes:
         model: On its device.
         far: Whether distances are wanted.
-        views: Whether the mean over the eight turns and mirrorings is taken.
     """
 
     model: SegmentationModel
     far: bool
-    views: bool
 
     def __call__(self, image: Tensor, **more: Tensor) -> np.ndarray:
         """Compute scores, and a distance in units of the threshold where it is wanted.
@@ -84,29 +83,18 @@ class Network:
             more: `temporal` and `location`, as the model takes them.
 
         Returns:
-            (B, K, H, W), or K + 1 with the distance last; float32, or float64 of several views.
+            (B, K, H, W) float32, or K + 1 with the distance last.
         """
-        image = image.to(self.model.mean.device)
+        trained, image = self.model.trained, image.to(self.model.mean.device)
         more = {name: value.to(image.device) for name, value in more.items()}
-        if not self.views:
-            return self._one(image, more).cpu().numpy()
-        total = torch.zeros((), dtype=torch.float64, device=image.device)
-        for mirrored, turns in product((False, True), range(4)):
-            view = (image.flip(-1) if mirrored else image).rot90(turns, (-2, -1))
-            said = self._one(view, more).double().rot90(-turns, (-2, -1))
-            total = total + (said.flip(-1) if mirrored else said)
-        return (total / 8).cpu().numpy()
-
-    def _one(self, image: Tensor, more: dict[str, Tensor]) -> Tensor:
-        trained = self.model.trained
         with torch.inference_mode(), deepest(self.model) as seen:
             scores = self.model(image, **more).float()
-            if not self.far or trained is None or trained.reference is None:
-                return scores
-            cells = distances(seen[0].permute(0, 2, 3, 1), trained.reference.to(image.device))
-            far = functional.interpolate(cells[:, None], scale_factor=cell(self.model))
-            far = far[..., : image.shape[-2], : image.shape[-1]] / (trained.threshold or 1)
-            return torch.cat([scores, far], dim=1)
+            if self.far and trained and trained.reference is not None:
+                cells = distances(seen[0].permute(0, 2, 3, 1), trained.reference.to(image.device))
+                far = functional.interpolate(cells[:, None], scale_factor=cell(self.model))
+                far = far[..., : image.shape[-2], : image.shape[-1]] / (trained.threshold or 1)
+                scores = torch.cat([scores, far], dim=1)
+            return scores.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -138,27 +126,38 @@ class Strips:
         """Yield what the network says of each crop of a row that has data."""
         from rasterio.windows import Window
 
-        model, lines = self.network.model, self.down.pixels(row)
-        rows, fill = span(lines), model.mean.cpu().numpy()
-        every = range(len(self.across.starts))
-        for first in every[:: self.batch_size]:
-            group = every[first : first + self.batch_size]
-            columns = [self.across.pixels(index) for index in group]
-            part = span(np.concatenate(columns))
-            window = Window.from_slices(rows, part)
+        model, crop, starts = self.network.model, self.across.crop, self.across.starts
+        down, fill = self.down.pixels(row), model.mean.cpu().numpy()
+        rows, every = span(down), range(len(starts))
+        batches = -(-len(every) // self.batch_size)
+        size = -(-len(every) // batches)  # of equal batches: a small one at the end would be slow
+        for first in every[::size]:
+            group = every[first : first + size]
+            across = self.across.pixels(group[0], group[-1])
+            columns = span(across)
+            window = Window.from_slices(rows, columns)
             read = [frame.read(window, model.bands) for frame in self.frames]
             there = np.logical_and.reduce([known for _, known in read])
             # what is missing is at the mean, which is 0 to the network
-            images = [np.where(np.isfinite(pixels), pixels, fill) for pixels, _ in read]
+            images = [x if there.all() else np.where(np.isfinite(x), x, fill) for x, _ in read]
             image = images[0] if len(images) == 1 else np.stack(images, axis=1)
-            places = [np.ix_(lines - rows.start, column - part.start) for column in columns]
-            if not (kept := [n for n, place in enumerate(places) if there[place].any()]):
+            image, there = (
+                x.take(down - rows.start, -2).take(across - columns.start, -1)
+                for x in (image, there)
+            )
+            lefts = [starts[n] - starts[group[0]] for n in group]
+            parts = {
+                n: slice(left, left + crop)
+                for n, left in zip(group, lefts, strict=True)
+                if there[:, left : left + crop].any()
+            }
+            if not parts:
                 continue
-            batch = torch.from_numpy(np.stack([image[..., *places[n]] for n in kept]))
-            more = [self._metadata(rows, span(columns[n])) for n in kept]
+            batch = torch.from_numpy(np.stack([image[..., part] for part in parts.values()]))
+            more = [self._metadata(rows, span(self.across.pixels(n))) for n in parts]
             stacked = {name: torch.stack([one[name] for one in more]) for name in more[0]}
-            for n, said in zip(kept, self.network(batch, **stacked), strict=True):
-                yield group[n], np.concatenate([said, there[places[n]][None]])
+            for (n, part), said in zip(parts.items(), self.network(batch, **stacked), strict=True):
+                yield n, np.concatenate([said, there[None, :, part]])
 
     def _metadata(self, rows: slice, columns: slice) -> dict[str, Tensor]:
         """Return what the model uses of time and place of a crop."""

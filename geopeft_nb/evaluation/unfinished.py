@@ -15,8 +15,8 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.open_files import open_raster
 from geopeft_nb.writing import sync, written_beside
 
-#: Pixels a side of the squares in which files are written.
-TILE = 512
+#: Rows that are written at once, at least: each time costs some milliseconds.
+TOGETHER = 512
 #: By which tag of a raster it is known again as ours.
 SOFTWARE = "geopeft_nb"
 
@@ -61,8 +61,8 @@ LAYERS = {
 class Unfinished:
     """Layers of a scene that are not finished, in a hidden folder beside the file-to-be.
 
-    Plain tiled GeoTIFFs whose squares have their places from the start, so that a killed process
-    leaves those whole that the journal counts.
+    Plain GeoTIFFs whose rows have their places from the start, so that a killed process leaves
+    those whole that the journal counts.
 
     Args:
         out: Where the first layer will be.
@@ -80,7 +80,7 @@ class Unfinished:
         self.out, self.key, self.layers = out, key, layers
         self.folder = out.with_name(f".part-{out.name}")
         self.height, self.width = grid["height"], grid["width"]
-        self.rows, self.waiting = 0, dict[str, np.ndarray]()
+        self.rows, self.waiting = 0, list[Mapping[str, np.ndarray]]()
         with suppress(OSError, ValueError, KeyError):
             journal = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
             self.rows = journal["rows"] if journal["key"] == key else 0
@@ -88,9 +88,9 @@ class Unfinished:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
             for name, count in layers.items():
-                self._open(name, "w", count=count, dtype=LAYERS[name].dtype, tiled=True,
-                           nodata=LAYERS[name].nodata, blockxsize=TILE, blockysize=TILE,
-                           bigtiff="IF_SAFER", interleave="band", **grid).close()  # fmt: skip
+                self._open(name, "w", count=count, dtype=LAYERS[name].dtype, blockysize=1,
+                           nodata=LAYERS[name].nodata, bigtiff="IF_SAFER", interleave="band",
+                           **grid).close()  # fmt: skip
 
     def _clear(self) -> None:
         """Remove what is ours from the folder, and nothing else."""
@@ -103,24 +103,20 @@ class Unfinished:
         return rasterio.open(self.folder / f"{name}.tif", mode, driver="GTiff", **profile)
 
     def write(self, blocks: Mapping[str, np.ndarray]) -> None:
-        """Take the next rows of all layers, (K, h, W) each, and write those that fill squares."""
+        """Take the next rows of all layers, (K, h, W) each, and write many at once."""
         from rasterio.windows import Window
 
-        self.waiting = {
-            name: np.concatenate([self.waiting.get(name, block[:, :0]), block], axis=1)
-            for name, block in blocks.items()
-            if name in self.layers
-        }
-        there = next(iter(self.waiting.values())).shape[1]
-        rows = there if self.rows + there == self.height else there - there % TILE
-        if not rows:
+        self.waiting.append(blocks)
+        count = sum(one[next(iter(self.layers))].shape[1] for one in self.waiting)
+        if count < min(TOGETHER, self.height - self.rows):
             return
-        for name, block in self.waiting.items():
+        for name in self.layers:
+            rows = np.concatenate([one[name] for one in self.waiting], axis=1)
             with self._open(name, "r+") as raster:
-                raster.write(block[:, :rows], window=Window(0, self.rows, self.width, rows))
+                raster.write(rows, window=Window(0, self.rows, self.width, count))
             sync(self.folder / f"{name}.tif")
-            self.waiting[name] = block[:, rows:]
-        self.rows += rows
+        self.waiting.clear()
+        self.rows += count
         with written_beside(self.folder / "journal.json") as file:
             file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
 
@@ -169,23 +165,3 @@ def is_ours(path: Path) -> bool:
             return raster.tags().get("software") == SOFTWARE
     except (GeopeftError, OSError):
         return False
-
-
-def outlines(path: Path, classes: Sequence[str]) -> Path:
-    """Write the outlines of the classes of a map to a GeoPackage beside it.
-
-    Returns:
-        The GeoPackage: polygons with `class` and its index `value`.
-    """
-    from geopandas import GeoDataFrame
-    from rasterio import band
-    from rasterio.features import shapes
-
-    with open_raster(path) as raster:
-        found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]
-        rows = [{"geometry": area, "properties": {"value": int(code)}} for area, code in found]
-        frame = GeoDataFrame.from_features(rows, crs=raster.crs)
-    frame["class"] = [classes[code] for code in frame["value"]]
-    with written_beside(path.with_suffix(".gpkg")) as file:
-        frame.to_file(file, driver="GPKG", engine="pyogrio")
-    return path.with_suffix(".gpkg")

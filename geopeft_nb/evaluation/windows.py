@@ -78,10 +78,17 @@ class Axis:
         ramp = (middles - self.edges[edge]) / max(self.fade, 1e-9) + 0.5
         return np.round(np.clip(ramp, 0, 1) * PARTS) / PARTS
 
-    def pixels(self, index: int) -> np.ndarray:
-        """Return for each pixel of a crop the one of the scene, mirrored beyond the ends."""
+    def pixels(self, first: int, last: int | None = None) -> np.ndarray:
+        """Return for each pixel of a crop the one of the scene, mirrored beyond the ends.
+
+        Args:
+            first: The crop.
+            last: Another one further on: the pixels are those from the start of the first to its
+                end.
+        """
         period = max(2 * (self.length - 1), 1)
-        found = np.arange(self.starts[index], self.starts[index] + self.crop) % period
+        end = self.starts[first if last is None else last] + self.crop
+        found = np.arange(self.starts[first], end) % period
         return np.minimum(found, period - found)
 
 

@@ -2,13 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -91,19 +89,11 @@ def expected(model: SegmentationModel, pixels: np.ndarray) -> np.ndarray:
     return np.where(there, model(image)[0].argmax(0).numpy(), 255)
 
 
-def said(
-    network: Network, scene: torch.Tensor, down: Axis, across: Axis, row: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    for index in range(len(across.starts)):
-        place = np.ix_(range(6), down.pixels(row), across.pixels(index))
-        yield index, network(scene[place][None])[0]
-
-
 SIZES = np.random.default_rng(1).integers(1, 90, (200, 2)).tolist()
 
 
 def test_a_pointwise_model_says_the_same_for_200_sizes_and_crops(data: GeoData) -> None:
-    network, rng = Network(pointwise(data), far=False, views=False), np.random.default_rng(2)
+    network, rng = Network(pointwise(data), far=False), np.random.default_rng(2)
     for height, width in SIZES:
         crop = int(rng.integers(4, 60))
         overlap = int(rng.integers(0, crop // 2 + 1))
@@ -123,7 +113,7 @@ def test_a_pointwise_model_says_the_same_for_200_sizes_and_crops(data: GeoData) 
 
 
 @pytest.mark.parametrize(("height", "width"), [(70, 45), (20, 100), (13, 9), (1, 40), (64, 64)])
-@pytest.mark.parametrize("options", [{}, {"crop": 24, "overlap": 7}, {"tta": True}])
+@pytest.mark.parametrize("options", [{}, {"crop": 24, "overlap": 7}])
 def test_grid_and_gaps_are_kept_and_the_classes_are_the_models(
     tmp_path: Path, point: SegmentationModel, height: int, width: int, options: dict[str, Any]
 ) -> None:
@@ -196,7 +186,7 @@ class Killed(BaseException):
 def test_an_interrupted_scene_goes_on_and_becomes_the_same_file(
     tmp_path: Path, trained: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "TILE", 32)  # COGs take 128 px at least
+    monkeypatch.setattr(unfinished, "TOGETHER", 32)
     source = write(tmp_path / "scene.tif", draw(150, 90))
     options: dict[str, Any] = {"progress": False, "crop": 32, "overlap": 8, **STATED}
     whole = gp.predict_scene(trained, source, tmp_path / "whole.tif", **options)
@@ -229,7 +219,7 @@ def test_an_interrupted_scene_goes_on_and_becomes_the_same_file(
 def test_what_was_begun_with_another_model_or_scene_begins_anew(
     tmp_path: Path, point: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "TILE", 16)
+    monkeypatch.setattr(unfinished, "TOGETHER", 16)
     pixels, other = draw(60, 40), draw(60, 40, seed=5)
     source = write(tmp_path / "scene.tif", pixels)
     written = unfinished.Unfinished.write
@@ -309,38 +299,6 @@ def test_a_regression_writes_its_values_as_they_are(tmp_path: Path, data: GeoDat
     assert np.array_equal(found[~gone], value[~gone])
 
 
-def test_the_outlines_cover_each_class(tmp_path: Path, point: SegmentationModel) -> None:
-    source = write(tmp_path / "scene.tif", draw(40, 40))
-    scene = gp.predict_scene(point, source, tmp_path / "map.tif", polygons=True, progress=False,
-                             **STATED)  # fmt: skip
-    shapes, classes = geopandas.read_file(scene.polygons), read(scene.path)
-    assert shapes.crs == "EPSG:32633"
-    for index, part in shapes.groupby("value"):
-        assert part.area.sum() == (classes == index).sum() * 400  # m² of a pixel
-        assert {*part["class"]} == {scene.classes[index]}
-
-
-def test_several_scenes_are_mapped_by_any_executor(
-    tmp_path: Path, point: SegmentationModel
-) -> None:
-    scenes = [draw(40, 30, seed) for seed in range(3)]
-    sources = [write(tmp_path / f"{n}.tif", pixels) for n, pixels in enumerate(scenes)]
-    outs = [str(tmp_path / f"map{n}.tif") for n in range(3)]
-    with ThreadPoolExecutor(1) as pool:
-        made = gp.predict_scene(point, sources, outs, executor=pool, progress=False, **STATED)
-    for scene, pixels in zip(made, scenes, strict=True):
-        assert np.array_equal(read(scene.path)[0], expected(point, pixels))
-
-
-def test_a_mean_over_eight_views_turns_with_the_scene(
-    tmp_path: Path, trained: SegmentationModel
-) -> None:
-    network = Network(trained.eval(), far=True, views=True)
-    image = torch.rand(1, 6, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
-    straight, turned = network(image), network(image.rot90(1, (-2, -1)))
-    assert np.allclose(np.rot90(straight, 1, (-2, -1)), turned, atol=1e-4)  # sums in other order
-
-
 def test_a_scene_of_another_scale_is_refused_with_both_tables(
     tmp_path: Path, trained: SegmentationModel
 ) -> None:
@@ -369,7 +327,6 @@ def test_what_cannot_be_mapped_is_refused_in_words(
     for said, options in {
         "is the source itself": {"out": source},
         "name of a GeoTIFF": {"out": tmp_path / "map.png"},
-        "as many sources": {"out": [str(out)]},
         "applicability": {"layers": ["confidence"]},
         "crop": {"crop": 2},
         "overlap": {"crop": 32, "overlap": 20},
@@ -441,24 +398,19 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(
 ) -> None:
     scene, out = write(tmp_path / "scene.tif", draw(40, 40)), tmp_path / "map.tif"
 
-    def again(**options: object) -> None:
-        gp.predict_scene(point, scene, out, layers=(), progress=False, **STATED, **options)
-
-    for name in ("map.tif", "map_probability.tif", "map.gpkg"):
+    for name in ("map.tif", "map_probability.tif"):
         other = tmp_path / name
         other.write_bytes(b"measured for years")
         with pytest.raises(gp.GeopeftError, match=f"{name} is not a map of ours"):
-            gp.predict_scene(
-                point, scene, out, ["probability"], progress=False, polygons=True, **STATED
-            )
+            gp.predict_scene(point, scene, out, ["probability"], progress=False, **STATED)
         assert other.read_bytes() == b"measured for years"
         other.unlink()
     kept = tmp_path / ".part-map.tif" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("of somebody")
-    again(polygons=True)
+    gp.predict_scene(point, scene, out, [], progress=False, **STATED)
     first = out.read_bytes()
-    again(polygons=True)  # what is ours is replaced
+    gp.predict_scene(point, scene, out, [], progress=False, **STATED)  # what is ours is replaced
     assert out.read_bytes() == first and [*kept.parent.iterdir()] == [kept]
 
 
