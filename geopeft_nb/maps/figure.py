@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import centre
 from geopeft_nb.files import data_folder
-from geopeft_nb.maps.layers import GREY, STRIPES
+from geopeft_nb.maps.layers import STRIPES
 from geopeft_nb.maps.views import OUTLINE, View, Views, outline
+from geopeft_nb.pictures.chips import GREY
 from geopeft_nb.pictures.show import plain
 
 _WIDTH, _WORLD = 11.0, 1.3  # inches

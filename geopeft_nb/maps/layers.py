@@ -1,4 +1,4 @@
-"""Layers of a map: codes and what they mean, what a prediction gets wrong, web mercator."""
+"""Layers of a map: codes and what they mean, and what a prediction gets wrong."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.maps.grid import Grid
+from geopeft_nb.pictures.chips import GREY, painted
 
 #: Colours of what a prediction gets wrong (Okabe-Ito, told apart with any colour vision).
-MISSED_COLOUR, FALSE_ALARM_COLOUR, GREY = "#D55E00", "#CC79A7", "#9A9A9A"
+MISSED_COLOUR, FALSE_ALARM_COLOUR = "#D55E00", "#CC79A7"
 #: What a legend has for pixels that are striped in grey.
 STRIPES = "stripes"
 #: Codes of a difference layer. With more than two classes every error is MISSED ("wrong class").
@@ -53,10 +53,8 @@ class Layer:
 
     def painted(self) -> NDArray[np.uint8]:
         """Return its colours (H, W, 4)."""
-        values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in self.colours))
-        table = np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)
-        grey = np.array([*bytes.fromhex(GREY[1:]), 255], np.uint8)
-        return np.where(self.stripes[..., None], grey, table[self.codes])
+        stripe = painted(np.zeros((1, 1), np.uint8), [GREY])
+        return np.where(self.stripes[..., None], stripe, painted(self.codes, self.colours))
 
 
 def difference(
@@ -78,42 +76,3 @@ def difference(
     codes[label == count] = UNLABELLED
     codes[label == GAP] = GAP
     return codes.astype(np.uint8)
-
-
-def warp(
-    bands: NDArray[np.uint8], grid: Grid, nothing: int, side: int
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """Bring pixels to web mercator, between whose corners a page stretches a picture.
-
-    Nearest neighbour throughout: colours of classes must not be mixed, and the image then shows
-    exactly the pixels that were classified.
-
-    Args:
-        bands: Colours or codes (B, H, W).
-        grid: Their grid. Pixels of a contact sheet stay where they are.
-        nothing: Value of pixels of which nothing is known.
-        side: Pixels of the longest side at most.
-
-    Returns:
-        Pixels (B, h, w), and their left, top, right and bottom edge: in metres, with y growing to
-        the south, or in pixels.
-    """
-    if grid.crs is None:
-        step = -(-max(grid.height, grid.width) // side)
-        return bands[:, ::step, ::step], (0.0, 0.0, float(grid.width), float(grid.height))
-    from rasterio.transform import array_bounds, from_bounds, from_origin
-    from rasterio.warp import calculate_default_transform, reproject
-
-    target, width, height = calculate_default_transform(
-        grid.crs, "EPSG:3857", grid.width, grid.height, *grid.bounds
-    )
-    west, south, east, north = array_bounds(height, width, target)
-    shrink = min(1.0, side / max(height, width))
-    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-    warped, _ = reproject(
-        bands, np.full((len(bands), height, width), nothing, np.uint8),
-        src_transform=from_origin(*grid.origin, *grid.pixel), src_crs=grid.crs,
-        dst_transform=from_bounds(west, south, east, north, width, height), dst_crs="EPSG:3857",
-        src_nodata=nothing, dst_nodata=nothing,
-    )  # fmt: skip
-    return warped, (west, -north, east, -south)

@@ -12,7 +12,7 @@ from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, mosaic_grid, sheet_grid
 from geopeft_nb.maps.layers import Layer
 from geopeft_nb.maps.views import View
-from geopeft_nb.pictures.chips import last_date, picture_of
+from geopeft_nb.pictures.chips import GREY, last_date, picture_of
 from geopeft_nb.pictures.show import short, visible
 from geopeft_nb.tasks import confusion, mean_iou
 
@@ -60,9 +60,9 @@ def region_view(
     codes = [np.where(mask == data.ignore_index, count, mask) for mask in masks]
     label = grid.paste(codes, layers.GAP, np.uint8)
 
-    unlabelled = {"no label": layers.GREY} if (label == count).any() else {}
+    unlabelled = {"no label": GREY} if (label == count).any() else {}
     names = [*map(visible, data.classes), "no label"]
-    colours = [*data.colours, layers.GREY]
+    colours = [*data.colours, GREY]
     classes = dict(zip(names[:-1], data.colours, strict=True))
     predicted, differing, rows = [], [], []
     for name, model in runs.items():
@@ -103,7 +103,7 @@ def _differing(
             f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
             f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,
         }
-    meanings = {"right": "#FFFFFF99", **errors, "no label": layers.GREY}
+    meanings = {"right": "#FFFFFF99", **errors, "no label": GREY}
     legend = {x: errors[x] for x in errors if x != " "} | unlabelled
     return Layer(name, codes, legend, [*meanings.values()], [*meanings], caption)
 

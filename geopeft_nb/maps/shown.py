@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.maps.layers import warp
-from geopeft_nb.maps.page import SIDES, write_page
+from geopeft_nb.maps.page import write_page
 from geopeft_nb.maps.views import Views
 from geopeft_nb.pictures.show import bundle, data_address, escaped, png, visible
 from geopeft_nb.writing import written_beside
@@ -82,15 +81,19 @@ class Map(Views):
         from ipyleaflet import ImageOverlay
         from leafmap.leafmap import Map as LeafMap
         from PIL import Image
-        from rasterio.warp import transform_bounds
+        from rasterio.transform import array_bounds, from_origin
+        from rasterio.warp import reproject, transform_bounds
 
         shown = LeafMap(**options)
         for view in self.views:
-            if view.grid.crs is None:
+            grid = view.grid
+            if grid.crs is None:
                 raise GeopeftError(f"{view.heading}: without coordinates it lies on no map.")
+            laid = {"src_crs": grid.crs, "src_transform": from_origin(*grid.origin, *grid.pixel)}
             for layer in view.layers:
-                bands, box = warp(layer.painted().transpose(2, 0, 1), view.grid, 0, SIDES[0])
-                edges = (box[0], -box[3], box[2], -box[1])
+                colours = layer.painted().transpose(2, 0, 1)
+                bands, place = reproject(colours, dst_crs="EPSG:3857", **laid)
+                edges = array_bounds(*bands.shape[1:], place)
                 west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *edges)
                 picture = Image.fromarray(np.ascontiguousarray(bands.transpose(1, 2, 0)))
                 shown.add(ImageOverlay(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +12,22 @@ from geopeft_nb.bands import band_indices, band_names
 
 TRUE_COLOUR = ("RED", "GREEN", "BLUE")
 
+#: Colour of what has no label.
+GREY = "#9A9A9A"
 _GAMMA = 0.75  # brightens the dark majority of a scene with a few bright clouds or beaches
-_IGNORED = "#9A9A9A"
 
 
 def picture_of(image: NDArray[np.float32], bands: Sequence[str]) -> tuple[NDArray[np.uint8], str]:
     """Turn reflectance into a picture: true colour where the bands allow it, else one band.
 
     Args:
-        image: Reflectance (C, H, W) or (C, T, H, W), NaN where there is no chip.
+        image: Reflectance (C, H, W), NaN where there is no chip.
         bands: Names of the C bands.
 
     Returns:
         Picture (H, W, 3) with values 1-255, each band from its 2nd to its 98th percentile and
         brightened, and 0 where there is no chip; and a caption.
     """
-    image = image.reshape(len(image), -1, *image.shape[-2:])[:, -1]  # the last of several dates
     chosen, words = image[:1], f"band {bands[0]}"
     if {*band_names(bands)} >= set(TRUE_COLOUR):
         chosen = image[band_indices(TRUE_COLOUR, bands)]
@@ -45,12 +46,11 @@ def last_date(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
     return image[:, -1], f", the last of {image.shape[1]} dates"
 
 
-def coloured(
-    mask: NDArray[np.int64], colours: Sequence[str], ignore_index: int
-) -> NDArray[np.uint8]:
-    """Paint a class map (H, W) in #rrggbb colours, (H, W, 3); grey is no label."""
-    table = np.array([list(bytes.fromhex(c[1:7])) for c in (*colours, _IGNORED)], np.uint8)
-    return table[np.where(mask == ignore_index, len(colours), mask)]
+def painted(codes: NDArray[np.integer[Any]], colours: Sequence[str]) -> NDArray[np.uint8]:
+    """Paint codes (H, W) in ``"#rrggbb"`` or ``"#rrggbbaa"``, (H, W, 4); 255 beyond is clear."""
+    values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
+    table = np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(-1, 4)
+    return table[codes]
 
 
 def legend_of(
@@ -60,4 +60,4 @@ def legend_of(
     present = {int(value) for mask in masks for value in np.unique(mask)}
     few, named = len(classes) <= 4, enumerate(classes.items())
     entries = [entry for index, entry in named if few or index in present]
-    return entries + [("no label", _IGNORED)] * (ignore_index in present)
+    return entries + [("no label", GREY)] * (ignore_index in present)

@@ -84,17 +84,36 @@ def _bars(
 ) -> None:
     most = max(sizes["total"] for _, sizes, _ in rows)
     name, unit = ("GiB", 2**30) if most >= 2**30 else ("MiB", 2**20)
+    totals = {part: table[part].sum() for part in PALETTE}
     for row, (_, sizes, count) in enumerate(rows):
-        left = 0.0
-        for part, colour in PALETTE.items():
-            label = "_" if row else f"{part} {in_bytes(table[part].sum())}"
-            axes.barh(row, sizes[part] / unit, left=left, color=colour, label=label, height=0.7)
-            left += sizes[part] / unit
         words = in_bytes(sizes["total"]) + (" each" if count > 1 else "")
-        axes.text(left, row, f" {words}", size=8, va="center")
+        stacked_bar(axes, row, sizes, unit, words, {} if row else totals)
     axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in rows], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.02)
     axes.set_xlabel(f"memory ({name})", fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def stacked_bar(
+    axes: Axes, row: int, sizes: Mapping[str, float], unit: float, words: str,
+    labels: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Draw the parts of a step's memory beside each other.
+
+    Args:
+        axes: To draw on.
+        row: Where the bar lies.
+        sizes: Bytes of each part.
+        unit: Bytes of one unit of the axis.
+        words: What stands at its end.
+        labels: Bytes of each part that the legend names, if it does.
+    """
+    left = 0.0
+    for part, colour in PALETTE.items():
+        size = sizes.get(part, 0) / unit
+        label = f"{part} {in_bytes(labels.get(part, 0))}" if labels else "_"
+        axes.barh(row, size, left=left, color=colour, label=label, height=0.7)
+        left += size
+    axes.text(left, row, f" {words}", size=8, va="center")

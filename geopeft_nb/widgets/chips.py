@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geopeft_nb.pictures.chips import coloured, last_date, legend_of, picture_of
+from geopeft_nb.pictures.chips import GREY, last_date, legend_of, painted, picture_of
 from geopeft_nb.pictures.show import visible
 from geopeft_nb.tasks import TASKS
 
@@ -76,7 +76,9 @@ class WatchedChips:
         first = [_small(values.reshape(-1, *values.shape[-2:])[0]) for values in maps]
         wide = np.concatenate(first, axis=1)
         if self.data.task == "segmentation":
-            drawn = coloured(wide, self.data.colours, self.data.ignore_index)
+            colours = [*self.data.colours, GREY]
+            codes = np.where(wide == self.data.ignore_index, len(colours) - 1, wide)
+            drawn = painted(codes, colours)[..., :3]
         else:
             drawn, _ = picture_of(wide[None], self.data.bands[:1])
         return np.split(drawn, len(maps), axis=1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geopeft_nb.pictures.show import PALETTE, in_bytes, plain
+from geopeft_nb.pictures.memory_bars import stacked_bar
+from geopeft_nb.pictures.show import plain
 from geopeft_nb.widgets.words import State, best_of, head, kept, latest, process
 
 if TYPE_CHECKING:
@@ -76,13 +77,7 @@ def _bars(axes: Axes, runs: Sequence[State]) -> None:
     """Draw what a step keeps, one bar for each method, to one scale."""
     measured = [(run["name"], run["step_memory"]) for run in runs if run["step_memory"]]
     for row, (_, parts) in enumerate(measured):
-        left = 0.0
-        for part, colour in PALETTE.items():
-            size = parts.get(part, 0) / 2**20
-            label = "_" if row else f"{part} {in_bytes(parts.get(part, 0))}"
-            axes.barh(row, size, left=left, color=colour, label=label, height=0.6)
-            left += size
-        axes.text(left, row, f" {kept(parts)}", size=8, va="center")
+        stacked_bar(axes, row, parts, 2**20, kept(parts), {} if row else parts)
     axes.set_yticks(range(len(measured)), [shorten(n, 22, placeholder="…") for n, _ in measured])
     axes.set_ylim(max(3, len(measured)) + 1, -0.6)  # the legend stands below the last
     axes.margins(x=0.25)

@@ -106,12 +106,12 @@ def test_live_view_ends_in_a_picture_with_words_for_screen_readers(seen: Seen) -
 def test_map_shows_image_and_prediction_and_tells_of_a_pixel(seen: Seen) -> None:
     inside = seen.page.frame_locator(".jp-OutputArea-output iframe")
     inside.locator("body[data-ready]").wait_for(timeout=MINUTE)
-    maps = inside.locator("canvas")
+    maps = inside.locator(".pane")
     assert maps.count() == 2
-    for canvas in maps.all():
-        box = canvas.bounding_box()
+    for pane in maps.all():
+        box = pane.bounding_box()
         assert box and box["width"] > 300 and box["height"] > 300
-        canvas.click(position={"x": box["width"] / 3, "y": box["height"] / 2})
+        pane.click(position={"x": box["width"] / 2.2, "y": box["height"] / 2})
         expect(inside.locator("#said")).to_contain_text(re.compile("Label: .*Prediction: .*: "))
     take(seen.page, ".jp-OutputArea-output:has(iframe)", seen.screenshots / "map.png")
 

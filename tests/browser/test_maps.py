@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import rasterio
 from lab_window import MINUTE, Lab, open_and_run, take
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("maps")]
@@ -27,9 +29,6 @@ def scene(name):
 gp.map_scene({"LoRA": scene("lora"), "full": scene("full")}, out="map.html")
 """
 SIDE = 600
-# The colour of a canvas' pixel at a place that is given as shares of its width and height.
-COLOUR = """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(
-  Math.floor(canvas.width * x), Math.floor(canvas.height * y), 1, 1).data].slice(0, 3)"""
 
 
 def write_scene(folder: Path, name: str, left: int) -> None:
@@ -48,16 +47,16 @@ def write_scene(folder: Path, name: str, left: int) -> None:
             file.scales = (scale,)
 
 
-def look_around(shown: Page | FrameLocator, height: int) -> None:
+def look_around(shown: Page | FrameLocator, height: int, screenshots: Path) -> None:
     """Do with a map what a learner does, and look at what it shows."""
     shown.locator("body[data-ready]").wait_for(timeout=MINUTE)
-    canvas, said = shown.locator("canvas"), shown.locator("#said")
-    box = canvas.bounding_box()
+    pane, said = shown.locator(".pane"), shown.locator("#said")
+    box = pane.bounding_box()
     assert box and box["width"] > 600 and box["height"] >= height
     middle, below = box["width"] / 2, 0.6 * box["height"]
     inside = 0.2 * box["height"]  # from the middle to a place that is still on the scene
 
-    canvas.click(position={"x": middle + inside, "y": below})
+    pane.click(position={"x": middle + inside, "y": below})
     for words in (
         "Class: LoRA: water",
         "Probability: full: 0.75",
@@ -65,20 +64,26 @@ def look_around(shown: Page | FrameLocator, height: int) -> None:
     ):
         expect(said).to_contain_text(words)
     expect(said).not_to_contain_text("outside")
-    canvas.click(position={"x": middle - inside, "y": 0.15 * box["height"]})
+    pane.click(position={"x": middle - inside, "y": 0.15 * box["height"]})
     expect(said).to_contain_text("Class: full: <b>crop</b>")
     expect(said).to_contain_text("1.30 (outside what training saw)")
     expect(said).to_contain_text(re.compile(r"^37\.7\d+°, -75\.7\d+°"))
 
-    left = [0.5 - 0.5 * inside / box["width"], 0.6]
-    assert canvas.evaluate(COLOUR, left) == [0xD9, 0xCF, 0xB8], "soil of LoRA, left of the bar"
+    def colour() -> tuple[int, ...]:
+        """Look at a place that is on the left of the scene."""
+        shot = Image.open(io.BytesIO(pane.screenshot())).convert("RGB")
+        found = shot.getpixel((int(middle - 0.5 * inside), int(below)))
+        assert isinstance(found, tuple)
+        return found
+
+    assert colour() == (0xD9, 0xCF, 0xB8), "soil of LoRA, left of the bar"
     shown.get_by_label("Swipe").fill("0.1")
-    assert canvas.evaluate(COLOUR, left) == [0xE6, 0x9F, 0], "crop of full, right of the bar"
+    assert colour() == (0xE6, 0x9F, 0), "crop of full, right of the bar"
     shown.get_by_label("Opacity").fill("0")
-    assert canvas.evaluate(COLOUR, left) not in ([0xD9, 0xCF, 0xB8], [0xE6, 0x9F, 0])
+    assert colour() not in ((0xD9, 0xCF, 0xB8), (0xE6, 0x9F, 0))
     shown.get_by_label("Opacity").fill("1")
     shown.get_by_label("Right").select_option("Probability: full")
-    assert canvas.evaluate(COLOUR, left) == [0x21, 0x91, 0x8C], "probability 70 to 90 %"
+    assert colour() == (0x21, 0x91, 0x8C), "probability 70 to 90 %"
     expect(shown.get_by_label("Legend")).to_contain_text("70 to 90 %")
     shown.get_by_label("Right").select_option("Nothing")
     expect(shown.get_by_label("Legend")).to_have_text(
@@ -86,16 +91,20 @@ def look_around(shown: Page | FrameLocator, height: int) -> None:
     )
     shown.get_by_label("Right").select_option("Class: full")
 
-    # The bar is dragged, the map moved by its keys, and a click finds the ground that is there.
+    # The bar is dragged, the map magnified and moved, and its middle is asked for by a key.
     shown.get_by_label("Swipe").fill("0.5")
-    canvas.drag_to(canvas, source_position={"x": middle, "y": below},
-                   target_position={"x": middle + inside, "y": below})  # fmt: skip
+    pane.drag_to(pane, source_position={"x": middle, "y": below},
+                 target_position={"x": middle + inside, "y": below})  # fmt: skip
     assert float(shown.get_by_label("Swipe").input_value()) > 0.55
-    canvas.press("ArrowRight")
-    canvas.press("+")
-    canvas.press("Enter")
+    pane.press("+")
+    pane.press("+")
+    pane.drag_to(pane, source_position={"x": middle + 2 * inside, "y": below},
+                 target_position={"x": middle, "y": below})  # fmt: skip
+    pane.press("Enter")
     expect(said).to_contain_text("Class: LoRA: water")
+    pane.screenshot(path=screenshots / f"scene_magnified_{height}.png")
     shown.get_by_title("Show all").click()
+    assert pane.evaluate("pane => pane.scrollWidth <= pane.clientWidth")
     shown.get_by_label("Swipe").fill("0.5")
 
 
@@ -113,7 +122,7 @@ def test_a_scene_is_explored_in_jupyterlab_and_as_a_file_without_network(
     frame.wait_for(timeout=2 * MINUTE)
     frame.scroll_into_view_if_needed()
     inside = page.frame_locator(".jp-OutputArea-output iframe")
-    look_around(inside, 430)
+    look_around(inside, 430, screenshots)
     box, bottom = frame.bounding_box(), inside.locator("#said").bounding_box()
     assert box and bottom and box["height"] <= 620
     assert bottom["y"] + bottom["height"] <= box["y"] + box["height"], "nothing is cut off"
@@ -127,7 +136,7 @@ def test_a_scene_is_explored_in_jupyterlab_and_as_a_file_without_network(
     alone.on("request", lambda request: asked.append(request.url))
     alone.context.set_offline(True)
     alone.goto(saved.as_uri())
-    look_around(alone, 500)
+    look_around(alone, 500, screenshots)
     alone.screenshot(path=screenshots / "scene_file.png")
     assert [url for url in asked if not url.startswith("data:")] == [saved.as_uri()]
     assert alone.evaluate("document.documentElement.scrollHeight") <= 900
