@@ -17,7 +17,7 @@ from hostile_fork import NOISE, Input, Room
 
 import geopeft_nb as gp
 from geopeft_nb.__main__ import main
-from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.datasets import chip_cache
 from geopeft_nb.files import FileEntry, fetch
 
 VALUES = {
@@ -113,10 +113,10 @@ def address(room: Room, url: str) -> Callable[[], object]:
 
 def kept(room: Room, content: bytes) -> Callable[[], object]:
     """Leave a file in the cache of decoded chips that nobody of us wrote."""
-    cache = ChipCache("toy", "key")
-    cache.folder.mkdir(parents=True)
-    cache.file("a").write_bytes(content)
-    return lambda: cache.read("a", lambda: gp.load_backbone("decoded anew"))
+    file = chip_cache.entry("toy", "a")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    return lambda: chip_cache.kept(file, lambda: gp.load_backbone("decoded anew"))
 
 
 def adapter(room: Room, name: str) -> Callable[[], object]:

@@ -29,7 +29,7 @@ from geopeft_nb.archives import extract
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.mirror import fill
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.datasets.chip_cache import entry, kept
 from geopeft_nb.datasets.load import LOADERS
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, find_dataset
@@ -70,20 +70,19 @@ def chip(number: int) -> Reading:
 
 def cached(here: Path) -> str:
     """Look at the chips that were kept; what is there must not be decoded again."""
-    kept = ChipCache("toy", "key")
-    there = [file.name for file in kept.folder.glob("*.npz")]
+    there = [*entry("toy", "").parent.glob("*.npz")]
     for number in NUMBERS:
         decoded: list[int] = []
-        found = kept.read(f"chip{number}", lambda n=number, d=decoded: (d.append(n), chip(n))[1])
-        if (found.image != number).any() or (decoded and kept.file(f"chip{number}").name in there):
+        file = entry("toy", number)
+        found = kept(file, lambda n=number, d=decoded: (d.append(n), chip(n))[1])
+        if (found.image != number).any() or (decoded and file in there):
             return "half"
     return "all" if len(there) == len(NUMBERS) else "nothing"
 
 
 def keep(here: Path) -> None:
-    kept = ChipCache("toy", "key")
     for number in NUMBERS:
-        kept.read(f"chip{number}", lambda n=number: chip(n))
+        kept(entry("toy", number), lambda n=number: chip(n))
 
 
 def mirrored(here: Path) -> str:

@@ -28,10 +28,11 @@ from trickling_server import Trickle, trickling, without_certificate
 
 from geopeft_nb import files
 from geopeft_nb.archives import extract
+from geopeft_nb.datasets import chip_cache
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.chip_cache import ChipCache
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
+from geopeft_nb.writing import NotWrittenError
 
 HERE = Path(__file__).parent
 
@@ -354,29 +355,25 @@ def test_decoded_chips_come_back_from_disk_until_their_source_changes(
         decoded += 1
         return chip(7)
 
-    kept = ChipCache("toy", "key")
     for _ in range(3):
-        image, target, *_ = kept.read("chip", decode, [source])
+        image, target, *_ = chip_cache.kept(chip_cache.entry("toy", "chip", [source]), decode)
         assert (image == chip(7)[0]).all() and (target == 7).all()
     assert decoded == 1
-    (file,) = kept.folder.glob("*.npz")
+    (file,) = (cache / "chips/toy").glob("*.npz")
     file.write_bytes(file.read_bytes()[:500])
-    assert (kept.read("chip", decode, [source])[0] == chip(7)[0]).all() and decoded == 2
+    assert (chip_cache.kept(file, decode)[0] == chip(7)[0]).all() and decoded == 2
     source.write_bytes(b"other")
-    kept.read("chip", decode, [source])
+    chip_cache.kept(chip_cache.entry("toy", "chip", [source]), decode)
     assert decoded == 3
-    assert ChipCache("toy", "other key").folder != kept.folder
 
 
-def test_a_full_disk_turns_the_cache_off_with_one_warning(
+def test_a_full_disk_keeps_no_chips_and_says_what_to_do(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "SPARE", 10**18)
-    kept = ChipCache("toy", "key")
-    with pytest.warns(UserWarning, match=r"Decoded chips are not kept .* GEOPEFT_CACHE"):
-        kept.read("chip", lambda: chip(7))
-    assert (kept.read("chip", lambda: chip(7))[1] == 7).all()  # and no second warning
-    assert not list(kept.folder.glob("*"))
+    with pytest.raises(NotWrittenError, match=r"cache=True a decoded chip .*GEOPEFT_CACHE"):
+        chip_cache.kept(chip_cache.entry("toy", "chip"), lambda: chip(7))
+    assert not list(cache.rglob("*.npz"))
 
 
 def test_a_root_that_is_no_folder_is_refused(cache: Path, tmp_path: Path) -> None:

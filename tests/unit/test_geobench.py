@@ -15,7 +15,6 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import geobench
 from geopeft_nb.datasets.published.geobench import CASHEW, SA_CROP
-from geopeft_nb.datasets.split import shared_places
 
 CARDS = {card.name: card for card in (CASHEW, SA_CROP)}
 both = pytest.mark.parametrize("name", CARDS)
@@ -97,14 +96,7 @@ def test_a_place_is_the_same_ground_on_other_days(name: str, top: Path) -> None:
     assert CARDS[name].claims == () and "coordinates" in CARDS[name].leaks
 
 
-def test_squares_of_cashew_are_counted_where_they_overlap_training(tmp_path: Path) -> None:
-    folder = placeholders(tmp_path, cashew_split())
-    data = gp.load_data("m_cashew_plantation", root=folder)
-    assert shared_places(data)["shared_places"].tolist() == [0, 0]
-    # Validation has squares 1 to 16: the first two rows of eight, without the corner, and the first
-    # of the third row, whose others are in training. The first row only touches that one.
-    note = next(note for note in data.notes if "share ground" in note)
-    assert "225 of 400 validation and 25 of 50 test chips" in note
+def test_a_square_of_cashew_is_told_from_its_number() -> None:
     assert [geobench._corner(f"sample_{25 * square}") for square in (0, 7, 8, 71)] == [
         (0, 0), (0, 866), (128, 0), (930, 866)
     ]  # fmt: skip

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.datasets.chip_cache import entry, kept
 
 CONTENT = b"a" * 50_000
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ChipCache:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
-    return ChipCache("toy", "key")
+    return tmp_path / "cache/chips/toy"
 
 
 def decode(path: Path) -> Callable[[], Reading]:
@@ -57,23 +57,23 @@ def linked(path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("place", [0, 25_000, 49_999])
 @pytest.mark.parametrize("change", [replaced, rewritten, linked])
 def test_a_changed_file_is_decoded_again_whatever_its_times_say(
-    cache: ChipCache, tmp_path: Path, change: Callable[[Path, bytes], None], place: int
+    cache: Path, tmp_path: Path, change: Callable[[Path, bytes], None], place: int
 ) -> None:
     path = tmp_path / "chip.tif"
     path.write_bytes(CONTENT)
-    cache.read("chip", decode(path), [path])
+    kept(entry("toy", "chip", [path]), decode(path))
     change(path, CONTENT[:place] + b"b" + CONTENT[place + 1 :])
-    found = cache.read("chip", decode(path), [path])
+    found = kept(entry("toy", "chip", [path]), decode(path))
     assert (found.image == decode(path)().image).all() and found.image[place] == ord("b")
 
 
-def test_a_file_that_only_moved_or_aged_is_not_decoded(cache: ChipCache, tmp_path: Path) -> None:
+def test_a_file_that_only_moved_or_aged_is_not_decoded(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "chip.tif"
     path.write_bytes(CONTENT)
-    first = cache.read("chip", decode(path), [path])
+    first = kept(entry("toy", "chip", [path]), decode(path))
     replaced(path, CONTENT)
     path = path.rename(tmp_path / "elsewhere.tif")
-    found = cache.read("chip", not_decoded, [path])
+    found = kept(entry("toy", "chip", [path]), not_decoded)
     assert found[2:] == first[2:] and (found.image == first.image).all()
 
 
@@ -81,30 +81,30 @@ def test_a_file_that_only_moved_or_aged_is_not_decoded(cache: ChipCache, tmp_pat
     "names", [("a/b", "a__b"), ("a", "A"), ("a/../b", "b"), ("..", "x"), ("e\u0301", "\u00e9")]
 )
 def test_two_chips_never_share_an_entry(
-    cache: ChipCache, tmp_path: Path, names: tuple[str, str]
+    cache: Path, tmp_path: Path, names: tuple[str, str]
 ) -> None:
     for turn in range(2):
         for number, name in enumerate(names):
             image = np.full(3, number)
             read = not_decoded if turn else (lambda image=image: Reading(image, image))
-            assert (cache.read(name, read).image == image).all()
+            assert (kept(entry("toy", name), read).image == image).all()
     entries = {path.name.lower() for path in (tmp_path / "cache").rglob("*.npz")}
-    assert len(entries) == 2 == len(list(cache.folder.glob("*.npz")))
+    assert len(entries) == 2 == len(list(cache.glob("*.npz")))
 
 
 def test_a_damaged_entry_is_decoded_again_wherever_it_is_damaged(
-    cache: ChipCache, tmp_path: Path
+    cache: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "chip.tif"
     path.write_bytes(bytes(range(256)))
-    right = cache.read("chip", decode(path), [path])
-    (entry,) = cache.folder.glob("*.npz")
-    whole = entry.read_bytes()
+    right = kept(entry("toy", "chip", [path]), decode(path))
+    (file,) = cache.glob("*.npz")
+    whole = file.read_bytes()
     cut = [whole[:length] for length in range(0, len(whole), 97)]
     flipped = [whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :] for at in
                range(0, len(whole), 7)]  # fmt: skip
     for damaged in [*cut, *flipped]:
-        entry.write_bytes(damaged)
-        found = cache.read("chip", decode(path), [path])
+        file.write_bytes(damaged)
+        found = kept(entry("toy", "chip", [path]), decode(path))
         for one, other in zip(found[:4], right[:4], strict=True):
             assert np.array_equal(one, other)

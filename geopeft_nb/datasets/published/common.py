@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Bounds, Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
-from geopeft_nb.datasets.chip_cache import ChipCache
+from geopeft_nb.datasets.chip_cache import entry, kept
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
@@ -77,13 +76,11 @@ class Found(NamedTuple):
             all names below ``"all"``, to be split by place.
         files: Gives the files of a chip, whether they are there or not.
         facts: What is known about chips beside their names and files.
-        notes: What to tell about these files.
     """
 
     sides: Mapping[str, Sequence[str]]
     files: Callable[[str], Sequence[Path]]
     facts: Mapping[str, Any] = {}
-    notes: tuple[str, ...] = ()
 
 
 def load_published(
@@ -115,11 +112,13 @@ def load_published(
         raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
     found = find(request)
     check_complete(card, found)
-    cache = ChipCache(card.name, repr((card.task, bands, size)), request.cache and card.compressed)
 
     def reading(name: str, cut: Cut) -> Reading:
         decode = partial(read, name, found, indices, cut)
-        raw = cache.read(name + cut.suffix, decode, found.files(name))
+        if request.cache and card.compressed:
+            raw = kept(entry(card.name, (name, cut, card.task, bands), found.files(name)), decode)
+        else:
+            raw = decode()
         if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():
             raise GeopeftError(
                 f"The files of {name!r} are not the published ones: pixels of {raw.image.shape}, "
@@ -137,10 +136,8 @@ def load_published(
 
     sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
     if "all" in sides:
-        data = split_regions(sides["all"], request, card, bands, size)
-    else:
-        data = published_split(sides, request, card, bands, size)
-    return replace(data, notes=found.notes)
+        return split_regions(sides["all"], request, card, bands, size)
+    return published_split(sides, request, card, bands, size)
 
 
 def check_complete(card: DataCard, found: Found) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -176,14 +176,7 @@ def _find(card: DataCard, request: DataRequest) -> common.Found:
             f"{file} lists {strange[0]!r}, and chips of {card.name} are {called}. Is this the "
             "folder of another data set?"
         )
-    notes: tuple[str, ...] = ()
-    if card is CASHEW:
-        shared = [f"{n:,} of {len(sides[side]):,}" for side, n in overlapping(sides).items()]
-        notes = (
-            f"By the numbers in their names, {shared[1]} validation and {shared[2]} test chips "
-            "share ground with training.",
-        )
-    return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")], notes=notes)
+    return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")])
 
 
 def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
@@ -197,15 +190,6 @@ def _corner(name: str) -> tuple[int, int]:
     """Return top and left of a cashew chip in its area, by its number: ``sample_<number>``."""
     row, column = divmod(int(name.rpartition("_")[2]) // _DAYS, _COLUMNS)
     return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
-
-
-def overlapping(sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Count the cashew chips of each side that overlap one of training."""
-    trained = np.array(list({_corner(chip) for chip in sides["train"]}))
-    return {
-        side: sum(bool((abs(trained - _corner(chip)) < 256).all(axis=1).any()) for chip in chips)
-        for side, chips in sides.items()
-    }
 
 
 def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
