@@ -55,7 +55,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
         known: All names that would have worked.
 
     Returns:
-        An error to raise, which suggests the nearest known name and lists all of them.
+        An error to raise, which suggests the nearest known name and lists all, up to a hundred.
 
     Example:
         >>> unknown_name("method", "lorra", ["full", "lora"])
@@ -63,7 +63,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
     """
     names = sorted(known)
     hint = did_you_mean(name, names)
-    return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+    listed = ", ".join(names) if len(names) <= 100 else f"{len(names):,} names"
+    return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {listed or 'none'}.")
 
 
 def check_name(kind: str, name: object, known: Collection[str]) -> None:
@@ -100,8 +101,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "oft_block_size": (0, 4_096), "overlap": (0, 4_096), "prompts": (1, 4_096), "r": (1, 4_096),
     "rank_pattern": (1, 4_096), "resolution": (0.001, 1_000_000), "scale": (1e-9, 1_000_000_000),
     "seed": (0, 2**32 - 1), "shift": (0, 1), "size": (1, 16_384), "stem": (1, 512),
-    "temperature": (1e-6, 1e6), "unlabelled": (-(2**31), 2**32), "wavelengths": (0.1, 100),
-    "width": (1, 4_096),
+    "temperature": (1e-6, 1e6), "unlabelled": (-(2**31), 2**32), "width": (1, 4_096),
 }  # fmt: skip
 
 

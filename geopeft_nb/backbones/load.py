@@ -44,14 +44,14 @@ def load_backbone(
     name: str, weights: str | os.PathLike[str] | None = "pretrained",
     bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
     layers: Sequence[int] | None = None, gsd: float = 10.0, seed: int = 0,
-    wavelengths: Mapping[str, float] | None = None,
 ) -> Backbone:  # fmt: skip
     """Load a geospatial foundation model.
 
     Args:
-        name: A name that `gp.list_backbones()` lists; or ``"torchgeo:"`` and a weight of torchgeo,
-            such as ``"torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"``; or ``"timm:"`` and a model
-            of timm, such as ``"timm:vit_base_patch16_224.augreg_in21k"``.
+        name: A name that `gp.list_backbones()` lists; or ``"torchgeo:"`` and a weight of torchgeo
+            for all bands of Sentinel-2, such as
+            ``"torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"``; or ``"timm:"`` and a model of timm,
+            such as ``"timm:vit_base_patch16_224.augreg_in21k"``.
         weights: ``"pretrained"``; a path of a checkpoint in the same layout; or None for a random
             initialisation.
         bands: Bands of your images, in their order. None takes the model's own. A band that the
@@ -66,7 +66,6 @@ def load_backbone(
             None means the last block, or all stages of a network that has stages.
         gsd: Ground sampling distance of your images in metres per pixel, for Clay and Galileo.
         seed: Seed of the random initialisation, for ``weights=None``.
-        wavelengths: For Clay: band -> central wavelength in micrometres, of those without one here.
 
     Returns:
         The backbone, in float32 on the CPU. `backbone.provenance` says where the weights are from.
@@ -79,9 +78,7 @@ def load_backbone(
     card = find_card(name)
     chosen = card.bands if bands is None else band_names(bands)
     side = card.img_size if img_size is None else img_size
-    waves = wavelengths or {}
-    waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
-    request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
+    request = BackboneRequest(chosen, side, frames, layers, gsd)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     check_request(card, request, build)
     with seeded(seed):
@@ -112,15 +109,12 @@ def find_card(name: str) -> BackboneCard:
 
 def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
     """Refuse bands, frames or an image size that a model cannot take."""
-    others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
-    if request.wavelengths and not build.any_band:
-        raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
+    others = [band for band in request.bands if band not in WAVELENGTHS]
     if others and not build.any_name:
-        more = f", give wavelengths={{{others[0]!r}: …}} in micrometres" * build.any_band
         raise GeopeftError(
             f"{card.name} knows bands by their wavelength, and {', '.join(others)} has none here."
-            f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
-            "'unet' or a 'timm:<model>', which learn any band."
+            f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...], or load 'unet' "
+            "or a 'timm:<model>', which learn any band."
         )
     if request.frames > card.max_frames:
         able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
@@ -144,7 +138,7 @@ def announce_bands(backbone: Backbone, shares: bool) -> None:
     told = [
         f"{band} begins with fresh weights"
         if band in backbone.others
-        else f"{band} takes {takes} of {nearest_band(band, card.bands, backbone.wavelengths)}"
+        else f"{band} takes {takes} of {nearest_band(band, card.bands)}"
         for band in unseen
     ]
     backbone.notes += (f"input bands {', '.join(bands)}", *told)
@@ -159,12 +153,10 @@ def load_weights(backbone: Backbone, weights: str | os.PathLike[str]) -> None:
     """Load a checkpoint into a backbone and note where it is from; see `load_backbone`."""
     if torch.get_default_device().type == "meta":
         raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
-    path, published = weights_file(backbone.card, weights), backbone.card.weights
+    path, licence = weights_file(backbone.card, weights), backbone.card.licence
     load_exactly(backbone, backbone.translate(read_checkpoint(path)), path)
-    known = published.sha256 or "" if weights == "pretrained" and published else ""
-    # A whole checksum has been compared by `fetch`; of some files only the first digits are known.
-    digest = known if len(known) == 64 else checksum_of(path)
-    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": backbone.card.licence}
+    digest = checksum_of(path)
+    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": licence}
     if backbone.notes:
         backbone.provenance["adapted"] = "; ".join(backbone.notes)
 

@@ -1,16 +1,20 @@
-"""Backbones of timm and torchgeo: plain ViTs, and networks that have stages, such as a ResNet.
+"""Backbones of timm and torchgeo: plain vision transformers, and ResNets and their kin.
 
-torchgeo's ResNets and ViTs are timm's networks with weights of their own, so timm builds both.
+torchgeo's ResNets and ViTs are timm's networks with weights of their own, so timm builds both. Of
+them are taken those for all bands of Sentinel-2, whose pixels are reflectance times 10,000.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import timm
 import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -18,15 +22,13 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest, Stages, Transfo
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import SelfAttention, split_qkv
 from geopeft_nb.bands import band_name
-from geopeft_nb.errors import GeopeftError, did_you_mean
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry, hub_file
 
-#: Reflectance that stands for 255 in the 8-bit images that some weights were trained on. This
-#: toolkit's choice, a usual stretch of true-colour images: timm and torchgeo leave it to the user.
+#: Reflectance that stands for 255 in the photographs that timm's weights were trained on. This
+#: toolkit's choice, a usual stretch of true-colour images.
 WHITE = 0.3
-#: Part of the name of a torchgeo weight -> prefix of its band numbers.
-_LANDSAT = {"LANDSAT_TM": "L5", "LANDSAT_ETM": "L7", "LANDSAT_OLI": "L8"}
-#: What a card says about its network before the network was looked at, see `_measured`.
+#: What a card says about its network before the network was looked at, see `_described`.
 UNKNOWN: dict[str, Any] = dict(family="", patch_size=1, width=0, depth=0, heads=0, parameters=0)
 
 
@@ -55,18 +57,15 @@ class TimmBackbone(Backbone):
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         kept = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
-        own = self.network.state_dict()
-        for first in _first_layers(self.card.extra["timm"], len(self.card.bands)):
-            if first in kept:
-                kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands, own.get(first))
+        first = f"{self.network.pretrained_cfg['first_conv']}.weight"
+        if first in kept:
+            own = self.network.get_parameter(first)
+            kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands, own)
         return {f"network.{key}": value for key, value in kept.items()}
 
 
 class TimmStages(TimmBackbone, Stages):
-    """A network with stages, such as a ResNet: those of at least 4 pixels per cell.
-
-    Where a network ends in a norm, the map of its last stage has passed it, and no other map.
-    """
+    """A ResNet: its stages, of at least 4 pixels per cell."""
 
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
@@ -82,7 +81,7 @@ class TimmStages(TimmBackbone, Stages):
         """Compute one map per chosen stage; see `Stages.maps`."""
         taken = [self.indices[layer] for layer in self.layers]
         maps: list[Tensor] = self.network.forward_intermediates(
-            image, taken, norm=True, stop_early=True, intermediates_only=True
+            image, taken, stop_early=True, intermediates_only=True
         )
         return maps
 
@@ -144,25 +143,23 @@ def make_card(name: str) -> BackboneCard:
     """Make the card of a model of torchgeo or timm.
 
     Args:
-        name: ``"torchgeo:"`` and a weight of a ResNet or ViT of torchgeo, or ``"timm:"`` and a
-            model of timm, with or without the tag of its weights.
+        name: ``"torchgeo:"`` and a weight ``SENTINEL2_ALL_…`` of a ResNet or ViT of torchgeo, or
+            ``"timm:"`` and a model of timm, with or without the tag of its weights.
 
     Returns:
-        The card. Scaling: torchgeo's `Normalize` steps, in reflectance; of weights that were
-        trained on 8-bit images (all of timm's, Satlas RGB, SeCo, Landsat) 255 is taken to be
-        reflectance `WHITE`, before the mean and standard deviation of their photographs.
+        The card. Its statistics are in reflectance: of torchgeo its own transforms', of timm those
+        of photographs whose 255 is taken to be `WHITE`.
 
     Raises:
-        ValueError: Unknown name, a network of another kind, bands that the toolkit does not know,
-            or a scaling that contradicts itself (SeCo).
+        ValueError: Unknown name, or a network of another kind.
         ImportError: torchgeo is not installed.
     """
     library, _, model = name.partition(":")
-    return _measured({"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model))
+    return _described({"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model))
 
 
 def _timm_card(name: str, model: str) -> BackboneCard:
-    _check_name("timm model", model, timm.list_models(pretrained="." in model))
+    check_name("timm model", model, timm.list_models(pretrained="." in model))
     config: Any = timm.get_pretrained_cfg(model)
     licence, url = config.license or "not stated by timm", config.url or ""
     if hub := config.hf_hub_id:
@@ -188,62 +185,34 @@ def _timm_card(name: str, model: str) -> BackboneCard:
 def _torchgeo_card(name: str, model: str) -> BackboneCard:
     from torchgeo import models  # an extra; Python says so where it is missing
 
-    kinds = [kind for kind in vars(models) if kind.endswith("_Weights")]
-    known = {str(weight): weight for kind in kinds for weight in getattr(models, kind)}
-    _check_name("torchgeo weight", model, known)
+    kinds = [kind for kind in vars(models) if re.fullmatch(r"(ResNet|ViT)\w+_Weights", kind)]
+    weights = [weight for kind in kinds for weight in getattr(models, kind)]
+    known = {str(weight): weight for weight in weights if ".SENTINEL2_ALL_" in str(weight)}
+    check_name("torchgeo weight for all bands of Sentinel-2", model, known)
     weight, kind = known[model], model.partition("_")[0]
-    if not kind.startswith(("ResNet", "ViT")):
-        raise GeopeftError(f"{name} is no ResNet or ViT, the ones of torchgeo that can be loaded.")
-    bands = bands_of(name, weight.meta.get("bands"))
-    mean, std = scaling_of(name, weight.transforms, len(bands))
+    bands = tuple(band_name(f"S2:{number}") for number in weight.meta["bands"])
+    # Its transforms are linear in each band: two images of one colour say how they scale.
+    black, white = (
+        weight.transforms(torch.full((1, len(bands), 256, 256), 10_000 * value))[0, :, 99, 99]
+        for value in (0.0, 1.0)
+    )
+    std = 1 / (white - black)
     # The field `model` of some ResNets names another depth; the class of the weight is right.
     network = kind.lower() if kind.startswith("ResNet") else weight.meta["model"]
     licence = weight.meta.get("license", "not stated by torchgeo: see its card")
     return BackboneCard(
         name=name,
         title=f"{model} of torchgeo",
-        sensor=weight.meta.get("dataset", "not stated"),
+        sensor=weight.meta["dataset"],
         bands=bands,
-        mean=mean,
-        std=std,
+        mean=tuple((-black * std).tolist()),
+        std=tuple(std.tolist()),
         img_size=weight.meta.get("img_size", 224),
         weights=FileEntry(weight.url.rpartition("/")[2], url=weight.url, licence=licence),
-        citation=weight.meta.get("publication", "torchgeo"),
+        citation=weight.meta["publication"],
         extra={"timm": network},
         **UNKNOWN,
     )
-
-
-def bands_of(name: str, numbers: Sequence[str] | None) -> tuple[str, ...]:
-    """Name the bands of a weight: the same number is another band on another sensor."""
-    if numbers is None and "_RGB_" in name:
-        return ("RED", "GREEN", "BLUE")
-    sensor = next((n for part, n in _LANDSAT.items() if part in name), "S2")
-    plain = [number.removeprefix("SR_") for number in numbers or ("not listed by torchgeo",)]
-    return tuple(band_name(f"{sensor}:{number}") for number in plain)
-
-
-def scaling_of(
-    name: str, transforms: nn.Module, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Read off a mean and std per band, in reflectance, from what a weight makes of two images.
-
-    Its transforms are linear in each band. Pixels are 8-bit where all bands are divided by 255 or
-    less, or this one by just 255; otherwise they are reflectance times 10,000.
-    """
-    if name.endswith("_RGB_SECO"):  # its own code divides by 255 again; torchgeo's does not
-        raise GeopeftError(
-            f"{name} cannot be used: torchgeo scales its images to 0-255, and then as if they were "
-            "0-1, to around a thousand instead of one. Choose another weight."
-        )
-    black, white = (
-        transforms(torch.full((1, channels, 256, 256), value))[0, :, 99, 99]
-        for value in (0.0, 10_000.0)
-    )
-    std = 10_000 / (white - black)
-    eight_bit = std.isclose(torch.tensor(255.0)) | (std.max() < 255.1)
-    unit = torch.where(eight_bit, WHITE / 255, 1 / 10_000)
-    return tuple((-black * std * unit).tolist()), tuple((std * unit).tolist())
 
 
 def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 - as in timm
@@ -251,60 +220,28 @@ def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 -
     return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
 
 
-def _first_layers(model: str, channels: int) -> list[str]:
-    """Return the keys of the weights that read the image: those that one band more enlarges.
-
-    timm's own entry, `first_conv`, leaves some out where several layers read the image.
-    """
-    with torch.device("meta"):
-        own, larger = (_network(model, count).state_dict() for count in (channels, channels + 1))
-    keys = [key for key, value in own.items() if value.shape != larger[key].shape]
-    if not keys or any(own[key].shape[1:2] != (channels,) for key in keys):
-        raise GeopeftError(f"{model} has no first layer with one channel per band.")
-    return keys
-
-
-def _measured(card: BackboneCard) -> BackboneCard:
-    """Build a network without memory, try it, and read off what a card says about it.
-
-    Its maps must be those that it announces: of a ViT by one layer on the image, which a hybrid
-    has not; else coarser step by step. Networks for images of one size fail.
-    """
-    model, bands = card.extra["timm"], card.bands
+def _described(card: BackboneCard) -> BackboneCard:
+    """Build a network without memory, and read off what a card says about it."""
+    bands, request = card.bands, BackboneRequest(card.bands, card.img_size)
     try:
         with torch.device("meta"):
-            first = _first_layers(model, len(bands))
-            vit = isinstance(_network(model, len(bands)), VisionTransformer)
-            request = BackboneRequest(bands, card.img_size)
+            network = _network(card.extra["timm"], len(bands))
+            vit = type(getattr(network, "patch_embed", None)) is PatchEmbed
+            if not isinstance(network, VisionTransformer if vit else ResNet):
+                raise TypeError(f"a {type(network).__name__}")
             backbone: Any = (TimmViT if vit else TimmStages)(card, request)
-            patch, strides = backbone.patch_size, backbone.strides
-            # In evaluation, because batch norm refuses to train on one value.
-            maps = backbone.eval()(torch.zeros(1, len(bands), 4 * patch, 6 * patch))
-        sizes = zip(backbone.channels, strides, strict=True)
-        shapes = [(width, 4 * patch // s, 6 * patch // s) for width, s in sizes]
-        coarser = len(strides) > 1 and sorted({*strides}) == [*strides]
-        fits = first == ["patch_embed.proj.weight"] if vit else coarser
-        if [tuple(features.shape[1:]) for features in maps] != shapes or not fits:
-            raise GeopeftError(f"{card.name} has a first layer {first} and strides {strides}")
-    except Exception as error:  # whatever timm raises for a network of another kind
+    except Exception as error:  # whatever timm and torch raise for attention of another kind
         raise GeopeftError(
             f"{card.name} cannot be used. Of timm, this toolkit takes plain vision transformers "
             "(vit_…, deit…, but no hybrids, no DINOv3 and no attention with norms or gates of its "
-            "own), and networks for images of any size whose stages get coarser step by step "
-            "(resnet50, convnext_tiny, …)."
+            "own), and ResNets and their kin (resnet50, resnext50_32x4d, seresnet50, …)."
         ) from error
     return replace(
         card,
         family="vit" if vit else "resnet",
-        patch_size=patch,
+        patch_size=backbone.patch_size,
         width=backbone.channels[-1],
         depth=len(backbone.blocks if vit else backbone.stages),
         heads=backbone.blocks[0].attn.num_heads if vit else 0,
         parameters=sum(weight.numel() for weight in backbone.parameters()),
     )
-
-
-def _check_name(kind: str, name: str, known: Collection[str]) -> None:
-    """Refuse an unknown name; all that are known would be more than a thousand."""
-    if name not in known:
-        raise GeopeftError(f"Unknown {kind} {name!r}.{did_you_mean(name, known)}")

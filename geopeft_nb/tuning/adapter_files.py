@@ -26,9 +26,10 @@ from geopeft_nb.tuning.identity import (
     identity,
     read_config,
     read_description,
+    read_trained,
+    write_trained,
 )
 from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft
-from geopeft_nb.tuning.trained_files import read_trained, write_trained
 from geopeft_nb.writing import placed, written_together
 
 if TYPE_CHECKING:
@@ -163,7 +164,6 @@ def load_model(
     backbone = load_backbone(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
         about["frames"], about["layers"], about["gsd"] or 10.0, int(drawn[1]) if drawn else 0,
-        about["wavelengths"],
     )  # fmt: skip
     mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
     with damaged(source), torch.device("meta"):  # the decoder gets memory once its file fits

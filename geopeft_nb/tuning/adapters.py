@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.errors import check_name
-from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 #: Kind -> the parts of a block that get an adapter, and the factor on what it adds.
@@ -74,14 +74,7 @@ class AdapterLayer(OwnLayer):
         return result + (config.scale * up(low)).to(read.dtype)
 
 
-class AdapterModel(OwnModel):
-    """A backbone with bottleneck adapters in its blocks."""
-
-    prefix = "bottleneck_"
-    tuner_layer_cls = AdapterLayer
-
-
-register("bottleneck_adapter", AdapterConfig, AdapterModel)
+register("bottleneck_adapter", AdapterConfig, AdapterLayer, prefix="bottleneck_")
 
 
 def adapter_config(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 #: Layers whose bias is trained, where they have one.
@@ -60,14 +60,7 @@ class BitFitLayer(OwnLayer):
             self.merged_adapters.append(name)
 
 
-class BitFitModel(OwnModel):
-    """A backbone whose biases are trained."""
-
-    prefix = "bitfit_"
-    tuner_layer_cls = BitFitLayer
-
-
-register("bitfit", BitFitConfig, BitFitModel)
+register("bitfit", BitFitConfig, BitFitLayer, prefix="bitfit_")
 
 
 def bitfit_config(backbone: Backbone) -> BitFitConfig:

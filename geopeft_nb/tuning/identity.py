@@ -1,4 +1,9 @@
-"""What an adapter belongs to, as its adapter.json says: a backbone, its bands and its classes."""
+"""What the files of an adapter say of it: what it belongs to, and what it was trained on.
+
+`adapter.json` names the backbone, its bands and classes, and all that builds the model again.
+`trained.json` says of every training and validation chip where and when it was: whoever shares an
+adapter shares that, and whoever loads it cannot score it on ground that it has seen.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,22 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import save_file
+
+from geopeft_nb.backbones.load import read_checkpoint
 from geopeft_nb.bands import band_names
+from geopeft_nb.datasets.base import Ground
 from geopeft_nb.decoders.load import check_decoder
 from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import checksum_of
 from geopeft_nb.inputs import METADATA
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import (
     CARDS,
@@ -37,7 +49,6 @@ FIELDS = {
     "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
     "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
     "adapter": "str | None", "built_for": "Mapping[str, Any]", "files": "Mapping[str, Any]",
-    "wavelengths": "Mapping[str, float]",
 }  # fmt: skip
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
@@ -56,6 +67,19 @@ CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
 }
 
+FACTS, FEATURES = "trained.json", "reference.safetensors"
+#: Bytes of the largest trained.json that is read: of some hundred thousand chips.
+LARGEST = 64_000_000
+#: Fields of `Trained` and of `Ground`, as JSON holds them.
+KINDS = {
+    "data": "str", "seed": "int", "size": "int", "seen": "Sequence[Any]", "absent": "Sequence[str]",
+    "pixels": "tuple[Sequence[float], Sequence[float]]", "products": "Sequence[str]",
+    "temperature": "float | None", "threshold": "float | None",
+}  # fmt: skip
+GROUND = {"crs": "str | None", "bounds": "tuple[float, float, float, float] | None"}
+#: A code or WKT: rasterio might take anything else for the name of a file.
+CRS = re.compile(r"[A-Za-z]+:\w+$|[A-Z_]+\[")
+
 
 def identity(model: SegmentationModel) -> dict[str, Any]:
     """Say what an adapter must find again in a model, what says most first, and its scaling."""
@@ -71,7 +95,6 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
         "frames": backbone.frames,
         "gsd": backbone.gsd,
-        "wavelengths": dict(backbone.request.wavelengths),
         "metadata": list(model.metadata),
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
@@ -132,7 +155,7 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about: dict[str, Any] = {"files": {}, "frames": 1, "wavelengths": {}} | read_json(file)
+        about = read_json(file)
         if lacking := FIELDS.keys() - about.keys():
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values({field: about[field] for field in FIELDS}, FIELDS)
@@ -145,8 +168,7 @@ def read_description(source: Path) -> dict[str, Any]:
         known = option_kinds(CARDS[about["method"]])
         for option in about["options"] if about["method"] != "peft" else ():
             check_name("option", option, known)
-        built = about["built_for"] | (about["built_for"].get("data") or {})  # as it once was
-        about["built_for"] = {key: built.get(key) for key in BUILT_FOR}
+        about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
     return about
 
@@ -216,7 +238,7 @@ def _words(value: Any) -> str:  # noqa: ANN401
 
 
 def check_files(source: Path, about: dict[str, Any]) -> None:
-    """Refuse files that are not those which were saved together; earlier releases say of none."""
+    """Refuse files that are not those which were saved together."""
     for name, facts in about["files"].items():
         file = placed(source, Path(name).name)  # never outside
         if not (file.is_file() and facts["sha256"] == checksum_of(file)):
@@ -224,3 +246,48 @@ def check_files(source: Path, about: dict[str, Any]) -> None:
                 f"The adapter in {source} is damaged: {name} is missing, or not the file that was "
                 "saved with adapter.json. Save it again, or fetch it again from where it came."
             )
+
+
+def write_trained(trained: Trained, folder: Path) -> None:
+    """Write what a model was trained on, and read it again, to save nothing that cannot be."""
+    facts = vars(trained) | {"pixels": [values.tolist() for values in trained.pixels]}
+    reference = facts.pop("reference")
+    if reference is not None:
+        save_file({"reference": reference.cpu().contiguous()}, folder / FEATURES)
+    text = json.dumps(facts, ensure_ascii=False, default=str)
+    # Names of files may hold bytes that are no letters.
+    (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
+    read_trained(folder, len(trained.pixels[0]))
+
+
+def read_trained(folder: Path, bands: int) -> Trained | None:
+    """Read what a model of so many bands was trained on; None where that was not saved.
+
+    Raises:
+        GeopeftError: It is damaged.
+    """
+    file, features = placed(folder, FACTS), placed(folder, FEATURES)
+    if not file.exists():
+        return None
+    with damaged(file):
+        facts = read_json(file, LARGEST) | {"reference": None}
+        if facts.keys() != {entry.name for entry in fields(Trained)}:
+            raise ValueError(f"it says {', '.join(facts)}")
+        check_values({key: facts[key] for key in KINDS}, KINDS)
+        if {*map(len, facts["pixels"])} != {bands}:
+            raise ValueError(f"its pixels are not of {bands} bands")
+        facts["pixels"] = tuple(torch.tensor(values) for values in facts["pixels"])
+        facts["seen"] = tuple(_ground(*row) for row in facts["seen"])
+        facts |= {key: tuple(facts[key]) for key in ("absent", "products")}
+        if features.exists():
+            (facts["reference"],) = read_checkpoint(features).values()
+            if facts["reference"].ndim != 2 or not facts["reference"].isfinite().all():
+                raise ValueError(f"{FEATURES} holds no finite features")
+        return Trained(**facts)
+
+
+def _ground(name: Any, crs: Any, bounds: Any, day: Any) -> Ground:  # noqa: ANN401 - of JSON
+    check_values({"crs": crs, "bounds": bounds}, GROUND)
+    if not isinstance(name, str) or (crs and not CRS.match(crs)):
+        raise ValueError(f"a chip cannot be {name!r:.100} in {crs!r:.100}")
+    return Ground(name, crs, bounds and tuple(bounds), day and date.fromisoformat(day))

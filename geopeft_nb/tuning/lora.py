@@ -58,11 +58,9 @@ def lora_config(
     check_name("preset of lora", preset, PRESETS)
     if preset == "late" and last is None:
         last = max(1, len(block_names(backbone)) // 4)
-    names = layer_names(
-        backbone, PRESETS[preset] if target_modules is None else target_modules, last
-    )
-    alpha: Any = r if lora_alpha is None else lora_alpha  # peft says int, and takes any number
-    return peft.LoraConfig(r=r, lora_alpha=alpha, target_modules=names, **options)
+    layers = PRESETS[preset] if target_modules is None else target_modules
+    alpha = r if lora_alpha is None else lora_alpha
+    return kin_config(backbone, "LoraConfig", layers, last, r=r, lora_alpha=alpha, **options)
 
 
 def kin_config(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_name, check_values, did_you_mean, name_options
+from geopeft_nb.errors import GeopeftError, check_name, check_values, name_options
 from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.tuning.target_modules import find_layers
 
@@ -224,8 +225,7 @@ def maker(card: MethodCard) -> Callable[..., Any]:
     """Return a card's `make`, imported if it is named by where it stands."""
     if callable(card.make):
         return card.make
-    module, function = card.make.split(":")
-    return getattr(import_module(f"geopeft_nb.tuning.{module}"), function)  # peft on demand
+    return resolve_name(f"geopeft_nb.tuning.{card.make}")  # peft on demand
 
 
 def option_kinds(card: MethodCard) -> dict[str, Any]:
@@ -243,11 +243,7 @@ def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     kinds = option_kinds(card)
     known = kinds.keys() - {"backbone", "options", *card.fixed}  # what attach and the card give
     for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known | {"name", "seed"})
-            raise GeopeftError(
-                f"Unknown option of {card.name} {name!r}.{hint} Options: {card.options}."
-            )
+        check_name(f"option of {card.name}", name, known | {"name", "seed"})
     check_values(options, kinds | LOOSE)
 
 

@@ -2,8 +2,8 @@
 
 A peft method has three parts: a config, which is saved as JSON; a layer, which stands in for a
 module of the backbone and holds what each named adapter adds to it; and a model, which puts the
-layers in place. `OwnConfig`, `OwnLayer` and `OwnModel` are what our methods share, and `register`
-tells peft of them: from then on they attach, save, load, switch and disable by the calls of LoRA.
+layers in place. A method of ours is an `OwnConfig` and an `OwnLayer`. `register` makes the model
+and tells peft: from then on it attaches, saves, loads, switches and disables by the calls of LoRA.
 """
 
 from __future__ import annotations
@@ -108,13 +108,16 @@ class OwnModel(BaseTuner):
         setattr(parent, child_name, new_module)  # peft's also moves weights, which blocks have not
 
 
-def register(name: str, config_cls: type[OwnConfig], model_cls: type[OwnModel]) -> None:
+def register(
+    name: str, config_cls: type[OwnConfig], layer_cls: type[OwnLayer], prefix: str
+) -> None:
     """Make a method known to peft; doing it twice is harmless.
 
     Args:
         name: Lower case; in capitals it is the `peft_type` in a saved `adapter_config.json`.
         config_cls: What defines it.
-        model_cls: What puts its layers in place; all names of its parameters begin with `prefix`.
+        layer_cls: What stands in for the modules that the config names.
+        prefix: How the names of all its parameters begin.
     """
     value = name.upper()
     if value not in PeftType.__members__:
@@ -124,7 +127,6 @@ def register(name: str, config_cls: type[OwnConfig], model_cls: type[OwnModel]) 
         setattr(PeftType, value, member)
         PeftType._member_names_.append(value)
         PeftType._member_map_[value] = PeftType._value2member_map_[value] = member
-        register_peft_method(
-            name=name, config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix
-        )
+        model_cls = type(name, (OwnModel,), {"prefix": prefix, "tuner_layer_cls": layer_cls})
+        register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls, prefix=prefix)
     config_cls.own_type = PeftType[value]

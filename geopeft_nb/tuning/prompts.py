@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, OwnModel, one_of, register
+from geopeft_nb.tuning.own_method import OwnConfig, OwnLayer, one_of, register
 from geopeft_nb.tuning.target_modules import block_names
 
 
@@ -69,14 +69,7 @@ class VptLayer(OwnLayer):
         return refined[:, : tokens.shape[1]] if config.deep else refined
 
 
-class VptModel(OwnModel):
-    """A backbone whose blocks see prompts."""
-
-    prefix = "vpt_"
-    tuner_layer_cls = VptLayer
-
-
-register("visual_prompts", VptConfig, VptModel)
+register("visual_prompts", VptConfig, VptLayer, prefix="vpt_")
 
 
 def vpt_config(

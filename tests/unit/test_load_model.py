@@ -179,7 +179,7 @@ def saved(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an adapter without checksums, which an attacker would write anew."""
     folder = gp.save_adapter(run, tmp_path_factory.mktemp("saved") / "adapter")
     about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    del about["files"]
+    about["files"] = {}
     (folder / "adapter.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
 

@@ -180,7 +180,7 @@ def copy_of(folder: Path, beside: Path) -> Path:
     """Copy a saved adapter, without the checksums, which an attacker would write anew."""
     copy = Path(shutil.copytree(folder, beside / "adapter"))
     about = json.loads((copy / "adapter.json").read_text(encoding="utf-8"))
-    about.pop("files", None)
+    about["files"] = {}
     (copy / "adapter.json").write_text(json.dumps(about), encoding="utf-8")
     return copy
 
@@ -240,7 +240,7 @@ FIELDS: list[tuple[str, object]] = [
       for field in ("backbone", "weights", "layers", "frames", "gsd", "metadata",
                     "decoder", "task", "bands", "classes", "mean", "std", "pad", "img_size",
                     "decoder_options", "method", "options", "adapter", "built_for")
-      if (field, value) not in [("gsd", 7.5), ("frames", None)]),
+      if (field, value) != ("gsd", 7.5)),
     ("mean", [*SIX[1:], torch.nan]), ("mean", [*SIX[1:], 10**400]), ("mean", [0.1]),
     ("mean", ["x"] * 6), ("std", [0.0] * 6), ("std", [-1.0] * 6), ("std", [torch.inf] * 6),
     ("img_size", 640_000_000), ("img_size", 0), ("img_size", True), ("gsd", -1.0),
