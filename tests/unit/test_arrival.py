@@ -169,10 +169,9 @@ def test_what_was_killed_or_filled_the_disk_is_whole_or_not_there(
     facts = tried[door]
     assert facts["kills"] >= 20 and facts["random"] >= 15
     assert facts["left"] == ["all", "nothing"] and facts["again"] == [[0, "all"]]
-    if door == "cache":  # which warns, and decodes again
-        assert [0, "nothing"] in facts["filled"] and {end for end, _ in facts["filled"]} == {0}
-    else:
-        assert facts["filled"] == [[3, "nothing"]]
+    assert [3, "nothing"] in facts["filled"]
+    # Where a little room is left, all of the small chips still fit.
+    assert door == "cache" or len(facts["filled"]) == 1
 
 
 @pytest.mark.slow
