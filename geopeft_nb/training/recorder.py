@@ -93,7 +93,8 @@ class Recorder(Callback):
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        self.check("training", self.losses[-1], batch, trainer)
+        if not math.isfinite(self.losses[-1]):
+            raise self.diverged("training", self.losses[-1], batch, trainer)
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
@@ -124,16 +125,11 @@ class Recorder(Callback):
         outputs: Any, batch: Any, *_: int,  # noqa: ANN401 - Lightning's type
     ) -> None:  # fmt: skip
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
-        self.check("validation", float(outputs), batch, trainer)
+        if not outputs.isfinite():
+            raise self.diverged("validation", float(outputs), batch, trainer)
 
-    def check(self, kind: str, loss: float, batch: dict[str, Any], trainer: Trainer) -> None:
-        """Refuse a loss that is no number, and say in words where it was.
-
-        Raises:
-            Diverged: It is infinite or NaN.
-        """
-        if math.isfinite(loss):
-            return
+    def diverged(self, kind: str, loss: float, batch: dict[str, Any], trainer: Trainer) -> Diverged:
+        """Make the error for a loss that is no number: where it was, and what to do."""
         error = Diverged(
             f"The {kind} loss became {loss} after {len(self.rows)} steps, in epoch "
             f"{trainer.current_epoch + 1}, on the chips {batch['name']}. Look for odd numbers in "
@@ -142,7 +138,7 @@ class Recorder(Callback):
             "has its best weights of before, or those that fit was given."
         )
         error.history = pd.DataFrame(self.rows)
-        raise error
+        return error
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""
