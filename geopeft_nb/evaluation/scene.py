@@ -22,7 +22,7 @@ from geopeft_nb.datasets.own.acquisitions import open_source
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
-from geopeft_nb.evaluation.unfinished import Unfinished, is_ours
+from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, write_outlines
 from geopeft_nb.evaluation.windows import Axis
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from geopeft_nb.models import SegmentationModel
 
 GEOTIFF = (".tif", ".tiff")
+#: Arguments that are not the same for all of a list of scenes.
+EACH = ("run_or_model", "source", "out", "executor")
 #: Beside the class map.
 LAYERS = ("probability", "applicability")
 #: Bytes of GDAL's cache at least and at most.
@@ -54,6 +56,7 @@ class Scene(Facts):
         classes: Names of the classes by their index in the map, or of the values.
         colours: #rrggbb of each class.
         threshold: The applicability above which ground is unlike 95 % of that of training.
+        polygons: GeoPackage of the classes' outlines, or None.
         notes: What is to be said about the map.
         seconds: Wall time.
     """
@@ -64,6 +67,7 @@ class Scene(Facts):
     classes: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     threshold: float = 1.0
+    polygons: Path | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -73,6 +77,7 @@ class Scene(Facts):
             "map": self.path,
             "probability": self.probability,
             "applicability": self.applicability,
+            "polygons": self.polygons,
             "took": f"{self.seconds:.1f} s",
             "note": " ".join(self.notes),
         }
@@ -81,12 +86,13 @@ class Scene(Facts):
 def predict_scene(
     run_or_model: RunOrModel | str | os.PathLike[str],
     source: Any,  # noqa: ANN401 - a path, a list of them, or a list of such
-    out: str | os.PathLike[str],
+    out: Any,  # noqa: ANN401 - a path, or a list of them
     layers: Sequence[str] = LAYERS, crop: int | None = None, overlap: int | None = None,
-    batch_size: int = 16, device: str = "auto", progress: bool = True,
+    batch_size: int = 16, device: str = "auto", polygons: bool = False, tta: bool = False,
+    progress: bool = True,
     band_names: Any = None, scale: Any = None, offset: Any = None, nodata: Any = None,  # noqa: ANN401
-    dates: Sequence[str] = (),
-) -> Scene:  # fmt: skip
+    dates: Sequence[str] = (), executor: Any = None,  # noqa: ANN401 - of any library
+) -> Any:  # noqa: ANN401 - a Scene, or a list of them  # fmt: skip
     """Map a scene of any size, in the memory of one row of crops.
 
     Crops overlap, are trimmed and fade into each other; at its borders the scene is mirrored. What
@@ -99,7 +105,7 @@ def predict_scene(
             such as a ``.SAFE``. For a model of T frames a list of T of these. Bands that the model
             lacks are left out.
         out: The class map to write, ``"….tif"``. Further layers get its name with theirs at the
-            end.
+            end. A list maps a list of sources.
         layers: Which to write besides: ``"probability"`` of the class, divided by the temperature
             that fits the validation chips; ``"applicability"``, how far the features lie from those
             of training, where above 1 is further than 95 % of its ground. A regression has values
@@ -108,16 +114,20 @@ def predict_scene(
         overlap: Pixels that neighbours share; None takes a quarter of the crop.
         batch_size: Crops at a time.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
+        polygons: Write outlines of the classes to a GeoPackage, too; they are in memory at once.
+        tta: Take the mean over the eight turns and mirrorings of each crop.
         progress: Show a bar with the time that is left.
         band_names: Of a file whose bands have no names, as of `load_data("folder")`.
         scale: Reflectance is (number + offset) / scale, as of `load_data("folder")`.
         offset: See `scale`.
         nodata: Number of pixels without data, as of `load_data("folder")`.
         dates: Day of each date, ``"2021-06-01"``, for models that use it and files that lack it.
+        executor: Has `submit`, as executors of concurrent.futures and clients of dask.distributed:
+            it maps a list of scenes. Workers of other machines see the same files.
 
     Returns:
-        A `Scene` with the paths. Files have the source's CRS, transform and size, and are
-        cloud-optimised.
+        A `Scene` with the paths; for a list of outs a list of them. Files have the source's CRS,
+        transform and size, and are cloud-optimised.
 
     Raises:
         GeopeftError: Something that is needed is not stated, and the message says what to type; the
@@ -125,6 +135,9 @@ def predict_scene(
             for whole images; or another process writes there.
         NotWrittenError: The disk is full; what was done is kept.
     """
+    options = {name: x for name, x in locals().items() if name not in EACH}
+    if isinstance(out, list | tuple):
+        return _map_all(run_or_model, source, out, options, executor)
     import rasterio
 
     began = monotonic()
@@ -135,7 +148,11 @@ def predict_scene(
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     wanted, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
-    _check_written([path, *(path.with_stem(f"{path.stem}_{x}") for x in wanted)], files)
+    drawn = path.with_suffix(".gpkg") if polygons and model.task == "segmentation" else None
+    written = [path, *(path.with_stem(f"{path.stem}_{layer}") for layer in wanted)]
+    # outlines have no tag: they are ours where their map is
+    written += [drawn] if drawn and not path.exists() else []
+    _check_written(written, files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
     call = f"predict_scene(model, {shown!r}, {str(out)!r}, "
@@ -149,23 +166,40 @@ def predict_scene(
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
     cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
     try:
-        network = Network(model.eval().to("cuda" if cuda else home), "applicability" in wanted)
+        far = "applicability" in wanted
+        network = Network(model.eval().to("cuda" if cuda else home), far, tta)
         cut = Axis(height, crop, overlap), Axis(width, crop, overlap)
         strips = Strips(network, frames, days, *cut, batch_size)
         with held(path), cached, kept_open():
-            key = _key(model, files, (said, crop, overlap, batch_size, wanted, dates, cuda))
+            key = _key(model, files, (said, crop, overlap, batch_size, tta, wanted, dates, cuda))
             todo = Unfinished(path, grid, key, counted | dict.fromkeys(wanted, 1))
             with tqdm(desc=path.name, total=height, initial=todo.rows, disable=not progress) as bar:
                 for rows in strips.rows(todo.rows):
                     todo.write(strips.numbers(rows))
                     bar.update(rows.shape[1])
             made = todo.finish(model.classes, colours)
+            if drawn:
+                write_outlines(path, drawn, model.classes)
     finally:
         model.to(home)
     return Scene(
         path, made.get("probability"), made.get("applicability"), tuple(model.classes), colours,
-        notes=notes, seconds=monotonic() - began,
+        polygons=drawn, notes=notes, seconds=monotonic() - began,
     )  # fmt: skip
+
+
+def _map_all(
+    model: Any, sources: Any, outs: Sequence[Any], options: dict[str, Any], executor: Any,  # noqa: ANN401
+) -> list[Scene]:  # fmt: skip
+    """Map several scenes one after the other, or on an executor."""
+    if not isinstance(sources, list | tuple) or len(sources) != len(outs):
+        raise GeopeftError(f"{len(outs)} files to write need a list of as many sources.")
+    pairs = zip(sources, outs, strict=True)
+    if executor is None:
+        return [predict_scene(model, one, out, **options) for one, out in pairs]
+    model = getattr(model, "model", model)  # a run has more than workers need
+    jobs = [executor.submit(predict_scene, model, one, out, **options) for one, out in pairs]
+    return [job.result() for job in jobs]
 
 
 def _check_written(written: Sequence[Path], files: Sequence[Sequence[Path]]) -> None:

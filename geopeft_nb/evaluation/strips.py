@@ -70,10 +70,12 @@ class Network:
     Attributes:
         model: On its device.
         far: Whether distances are wanted.
+        views: Whether the mean over the eight turns and mirrorings is taken.
     """
 
     model: SegmentationModel
     far: bool
+    views: bool = False
 
     def __call__(self, image: Tensor, **more: Tensor) -> np.ndarray:
         """Compute scores, and a distance in units of the threshold where it is wanted.
@@ -85,8 +87,19 @@ class Network:
         Returns:
             (B, K, H, W) float32, or K + 1 with the distance last.
         """
-        trained, image = self.model.trained, image.to(self.model.mean.device)
+        image = image.to(self.model.mean.device)
         more = {name: value.to(image.device) for name, value in more.items()}
+        if not self.views:
+            return self._one(image, more).cpu().numpy()
+        total = torch.zeros((), device=image.device)
+        for turns in range(4):
+            for dims in ((), (-1,)):
+                said = self._one(image.rot90(turns, (-2, -1)).flip(dims), more)
+                total = total + said.flip(dims).rot90(-turns, (-2, -1)) / 8
+        return total.cpu().numpy()
+
+    def _one(self, image: Tensor, more: dict[str, Tensor]) -> Tensor:
+        trained = self.model.trained
         with torch.inference_mode(), deepest(self.model) as seen:
             scores = self.model(image, **more).float()
             if self.far and trained and trained.reference is not None:
@@ -94,7 +107,7 @@ class Network:
                 far = functional.interpolate(cells[:, None], scale_factor=cell(self.model))
                 far = far[..., : image.shape[-2], : image.shape[-1]] / (trained.threshold or 1)
                 scores = torch.cat([scores, far], dim=1)
-            return scores.cpu().numpy()
+            return scores
 
 
 @dataclass(frozen=True)

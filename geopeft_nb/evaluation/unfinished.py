@@ -165,3 +165,18 @@ def is_ours(path: Path) -> bool:
             return raster.tags().get("software") == SOFTWARE
     except (GeopeftError, OSError):
         return False
+
+
+def write_outlines(path: Path, out: Path, classes: Sequence[str]) -> None:
+    """Write the outlines of the classes of a map to a GeoPackage: `class`, and its `value`."""
+    from geopandas import GeoDataFrame
+    from rasterio import band
+    from rasterio.features import shapes
+
+    with open_raster(path) as raster:
+        found = [x for x in shapes(band(raster, 1)) if x[1] < len(classes)]
+        rows = [{"geometry": area, "properties": {"value": int(code)}} for area, code in found]
+        frame = GeoDataFrame.from_features(rows, crs=raster.crs)
+    frame["class"] = [classes[code] for code in frame["value"]]
+    with written_beside(out) as file:
+        frame.to_file(file, driver="GPKG", engine="pyogrio")

@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -113,7 +115,7 @@ def test_a_pointwise_model_says_the_same_for_200_sizes_and_crops(data: GeoData) 
 
 
 @pytest.mark.parametrize(("height", "width"), [(70, 45), (20, 100), (13, 9), (1, 40), (64, 64)])
-@pytest.mark.parametrize("options", [{}, {"crop": 24, "overlap": 7}])
+@pytest.mark.parametrize("options", [{}, {"crop": 24, "overlap": 7}, {"tta": True}])
 def test_grid_and_gaps_are_kept_and_the_classes_are_the_models(
     tmp_path: Path, point: SegmentationModel, height: int, width: int, options: dict[str, Any]
 ) -> None:
@@ -299,6 +301,36 @@ def test_a_regression_writes_its_values_as_they_are(tmp_path: Path, data: GeoDat
     assert np.array_equal(found[~gone], value[~gone])
 
 
+def test_the_outlines_cover_each_class(tmp_path: Path, point: SegmentationModel) -> None:
+    source = write(tmp_path / "scene.tif", draw(40, 40))
+    scene = gp.predict_scene(point, source, tmp_path / "map.tif", polygons=True, progress=False,
+                             **STATED)  # fmt: skip
+    shapes, classes = geopandas.read_file(scene.polygons), read(scene.path)
+    assert shapes.crs == "EPSG:32633"
+    for index, part in shapes.groupby("value"):
+        assert part.area.sum() == (classes == index).sum() * 400  # m² of a pixel
+        assert {*part["class"]} == {scene.classes[index]}
+
+
+def test_several_scenes_are_mapped_by_any_executor(
+    tmp_path: Path, point: SegmentationModel
+) -> None:
+    scenes = [draw(40, 30, seed) for seed in range(3)]
+    sources = [write(tmp_path / f"{n}.tif", pixels) for n, pixels in enumerate(scenes)]
+    outs = [str(tmp_path / f"map{n}.tif") for n in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        made = gp.predict_scene(point, sources, outs, executor=pool, progress=False, **STATED)
+    for scene, pixels in zip(made, scenes, strict=True):
+        assert np.array_equal(read(scene.path)[0], expected(point, pixels))
+
+
+def test_a_mean_over_eight_views_turns_with_the_scene(trained: SegmentationModel) -> None:
+    network = Network(trained.eval(), far=True, views=True)
+    image = torch.rand(1, 6, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
+    straight, turned = network(image), network(image.rot90(1, (-2, -1)))
+    assert np.allclose(np.rot90(straight, 1, (-2, -1)), turned, atol=1e-4)  # sums in other order
+
+
 def test_a_scene_of_another_scale_is_refused_with_both_tables(
     tmp_path: Path, trained: SegmentationModel
 ) -> None:
@@ -327,6 +359,7 @@ def test_what_cannot_be_mapped_is_refused_in_words(
     for said, options in {
         "is the source itself": {"out": source},
         "name of a GeoTIFF": {"out": tmp_path / "map.png"},
+        "as many sources": {"out": [str(out)]},
         "applicability": {"layers": ["confidence"]},
         "crop": {"crop": 2},
         "overlap": {"crop": 32, "overlap": 20},
@@ -398,19 +431,22 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(
 ) -> None:
     scene, out = write(tmp_path / "scene.tif", draw(40, 40)), tmp_path / "map.tif"
 
-    for name in ("map.tif", "map_probability.tif"):
+    for name in ("map.tif", "map_probability.tif", "map.gpkg"):
         other = tmp_path / name
         other.write_bytes(b"measured for years")
         with pytest.raises(gp.GeopeftError, match=f"{name} is not a map of ours"):
-            gp.predict_scene(point, scene, out, ["probability"], progress=False, **STATED)
+            gp.predict_scene(
+                point, scene, out, ["probability"], progress=False, polygons=True, **STATED
+            )
         assert other.read_bytes() == b"measured for years"
         other.unlink()
     kept = tmp_path / ".part-map.tif" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("of somebody")
-    gp.predict_scene(point, scene, out, [], progress=False, **STATED)
+    gp.predict_scene(point, scene, out, [], progress=False, polygons=True, **STATED)
     first = out.read_bytes()
-    gp.predict_scene(point, scene, out, [], progress=False, **STATED)  # what is ours is replaced
+    # what is ours is replaced
+    gp.predict_scene(point, scene, out, [], progress=False, polygons=True, **STATED)
     assert out.read_bytes() == first and [*kept.parent.iterdir()] == [kept]
 
 
