@@ -8,7 +8,7 @@ them; HLS harmonises Landsat 8/9 to Sentinel-2.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from geopeft_nb.errors import GeopeftError, check_name, unknown_name
 
@@ -161,15 +161,18 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
     return [present.index(name) for name in names]
 
 
-def nearest_band(name: str, known: Sequence[str]) -> str:
+def nearest_band(
+    name: str, known: Sequence[str], wavelengths: Mapping[str, float] = WAVELENGTHS
+) -> str:
     """Return the known band that is `name` itself, or else nearest in central wavelength.
 
     Args:
         name: Band name.
         known: Band names.
+        wavelengths: Central wavelength of each of them in micrometres.
 
     Example:
         >>> nearest_band("NIR_BROAD", HLS_BANDS)
         'NIR_NARROW'
     """
-    return min(known, key=lambda other: abs(WAVELENGTHS[other] - WAVELENGTHS[name]))
+    return min(known, key=lambda other: abs(wavelengths[other] - wavelengths[name]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ class BackboneRequest:
         frames: Time steps T.
         layers: Blocks whose output is returned; None means the last, or all stages.
         gsd: Ground sampling distance in metres per pixel, for models that take it.
+        wavelengths: Of bands that have none here, in micrometres.
     """
 
     bands: tuple[str, ...]
@@ -36,6 +37,7 @@ class BackboneRequest:
     frames: int = 1
     layers: Sequence[int] | None = None
     gsd: float = 10.0
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backbone(Facts, nn.Module):
@@ -60,6 +62,7 @@ class Backbone(Facts, nn.Module):
         fixed: Keys of `state_dict` that are computed and never loaded.
         any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
         any_name: Whether it also takes bands without a wavelength, such as NDVI.
+        wavelengths: Of all bands that have one, in micrometres.
         others: Input bands without a wavelength.
         trained_grid: Rows and columns of patches of its stored position codes, if it has such.
         gsd: Metres per pixel, if it takes that.
@@ -85,7 +88,8 @@ class Backbone(Facts, nn.Module):
         self.card, self.request = card, request
         self.bands, self.frames = request.bands, request.frames
         self.gsd = request.gsd if card.takes_gsd else None
-        self.others = tuple(band for band in self.bands if band not in WAVELENGTHS)
+        self.wavelengths = WAVELENGTHS | dict(request.wavelengths)
+        self.others = tuple(band for band in self.bands if band not in self.wavelengths)
 
     @abstractmethod
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +142,8 @@ class Backbone(Facts, nn.Module):
                 f"{self.card.name} knows no statistics of {', '.join(self.others)}. Use "
                 "build_model(..., normalise='dataset')."
             )
-        return self.card.scale_by(*map(torch.tensor, self.card.statistics(self.bands)))
+        statistics = self.card.statistics(self.bands, self.wavelengths)
+        return self.card.scale_by(*map(torch.tensor, statistics))
 
     def normalise(self, reflectance: Tensor) -> Tensor:
         """Scale images as they were scaled in pretraining.

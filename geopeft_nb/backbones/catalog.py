@@ -7,11 +7,11 @@ toolkit's images are reflectance 0-1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, nearest_band
+from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, nearest_band
 from geopeft_nb.files import FileEntry, hub_file
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ class BackboneCard:
         """SPDX name of the licence of the weights."""
         return self.weights.licence if self.weights else "none: untrained"
 
-    def statistics(self, bands: Sequence[str]) -> tuple[list[float], list[float]]:
+    def statistics(
+        self, bands: Sequence[str], wavelengths: Mapping[str, float] = WAVELENGTHS
+    ) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation for bands; an unseen one takes its nearest band's."""
-        order = [self.bands.index(nearest_band(b, self.bands)) for b in bands]
+        order = [self.bands.index(nearest_band(b, self.bands, wavelengths)) for b in bands]
         return [self.mean[index] for index in order], [self.std[index] for index in order]
 
     def scale_by(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,6 +150,7 @@ class ClayViT(CardTransformer):
 
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
+        self.wavelengths = CLAY_WAVELENGTHS | dict(request.wavelengths)
         self.patch_embedding = DynamicEmbedding(self.width, self.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width))
         self.make_blocks()
@@ -212,7 +213,7 @@ class ClayViT(CardTransformer):
         image, temporal, location = self.prepare(image, temporal, location)
         patches, grid = self.embed(
             image[:, :, 0],
-            torch.tensor([CLAY_WAVELENGTHS[band] for band in self.bands]),
+            torch.tensor([self.wavelengths[band] for band in self.bands]),
             self.gsd,
             None if temporal is None else time_code(temporal),
             None if location is None else circle_code(location.deg2rad()),

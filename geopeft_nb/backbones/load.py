@@ -44,6 +44,7 @@ def load_backbone(
     name: str, weights: str | os.PathLike[str] | None = "pretrained",
     bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
     layers: Sequence[int] | None = None, gsd: float = 10.0, seed: int = 0,
+    wavelengths: Mapping[str, float] | None = None,
 ) -> Backbone:  # fmt: skip
     """Load a geospatial foundation model.
 
@@ -66,6 +67,7 @@ def load_backbone(
             None means the last block, or all stages of a network that has stages.
         gsd: Ground sampling distance of your images in metres per pixel, for Clay and Galileo.
         seed: Seed of the random initialisation, for ``weights=None``.
+        wavelengths: For Clay: band -> central wavelength in micrometres, of those without one here.
 
     Returns:
         The backbone, in float32 on the CPU. `backbone.provenance` says where the weights are from.
@@ -78,7 +80,9 @@ def load_backbone(
     card = find_card(name)
     chosen = card.bands if bands is None else band_names(bands)
     side = card.img_size if img_size is None else img_size
-    request = BackboneRequest(chosen, side, frames, layers, gsd)
+    waves = wavelengths or {}
+    waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
+    request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     check_request(card, request, build)
     with seeded(seed):
@@ -109,12 +113,15 @@ def find_card(name: str) -> BackboneCard:
 
 def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
     """Refuse bands, frames or an image size that a model cannot take."""
-    others = [band for band in request.bands if band not in WAVELENGTHS]
+    others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
+    if request.wavelengths and not build.any_band:
+        raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
     if others and not build.any_name:
+        more = f", give wavelengths={{{others[0]!r}: …}} in micrometres" * build.any_band
         raise GeopeftError(
             f"{card.name} knows bands by their wavelength, and {', '.join(others)} has none here."
-            f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...], or load 'unet' "
-            "or a 'timm:<model>', which learn any band."
+            f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
+            "'unet' or a 'timm:<model>', which learn any band."
         )
     if request.frames > card.max_frames:
         able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
@@ -138,7 +145,7 @@ def announce_bands(backbone: Backbone, shares: bool) -> None:
     told = [
         f"{band} begins with fresh weights"
         if band in backbone.others
-        else f"{band} takes {takes} of {nearest_band(band, card.bands)}"
+        else f"{band} takes {takes} of {nearest_band(band, card.bands, backbone.wavelengths)}"
         for band in unseen
     ]
     backbone.notes += (f"input bands {', '.join(bands)}", *told)

@@ -164,6 +164,7 @@ def load_model(
     backbone = load_backbone(
         about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
         about["frames"], about["layers"], about["gsd"] or 10.0, int(drawn[1]) if drawn else 0,
+        about["wavelengths"],
     )  # fmt: skip
     mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
     with damaged(source), torch.device("meta"):  # the decoder gets memory once its file fits

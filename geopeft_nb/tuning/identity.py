@@ -49,6 +49,7 @@ FIELDS = {
     "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
     "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
     "adapter": "str | None", "built_for": "Mapping[str, Any]", "files": "Mapping[str, Any]",
+    "wavelengths": "Mapping[str, float]",
 }  # fmt: skip
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
@@ -95,6 +96,7 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
         "frames": backbone.frames,
         "gsd": backbone.gsd,
+        "wavelengths": dict(backbone.request.wavelengths),
         "metadata": list(model.metadata),
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
@@ -155,7 +157,7 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about = read_json(file)
+        about: dict[str, Any] = {"wavelengths": {}} | read_json(file)
         if lacking := FIELDS.keys() - about.keys():
             raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values({field: about[field] for field in FIELDS}, FIELDS)

@@ -83,6 +83,25 @@ def test_scaling_as_in_pretraining_is_refused_for_what_it_never_saw(data: GeoDat
         gp.build_model(backbone, data, normalise="pretraining")
 
 
+def test_clay_takes_wavelengths_and_makes_other_weights_for_each() -> None:
+    bands, images = ["RED", "thermal"], torch.rand(1, 2, 16, 16)
+    with pytest.raises(ValueError, match=r"wavelengths=\{'thermal': …\} in micrometres"):
+        gp.load_backbone("clay_v1_base", None, bands=bands)
+    with pytest.raises(ValueError, match=r"wavelengths takes .*from 0\.1 to 100 or None, got"):
+        gp.load_backbone("clay_v1_base", None, bands=bands, wavelengths={"thermal": 945.0})
+    with pytest.raises(ValueError, match="geopeft_tiny takes no wavelengths"):
+        gp.load_backbone("geopeft_tiny", wavelengths={"thermal": 10.9})
+    with torch.no_grad():
+        shorter, longer = (
+            gp.load_backbone(
+                "clay_v1_base", None, bands=bands, layers=[0], wavelengths={"thermal": wave}
+            )
+            for wave in (2.3, 10.9)
+        )
+        assert shorter.scaling()[0].tolist() == pytest.approx([0.1552, 0.1835])  # SWIR_2 is nearest
+        assert not torch.allclose(shorter(images)[0], longer(images)[0])
+
+
 @pytest.mark.parametrize("names", [["RED", "VV", "VV"], [""], ["A\nB"], ["x" * 65], "NDVI", []])
 def test_what_cannot_name_bands_is_refused(names: list[str]) -> None:
     with pytest.raises(ValueError, match="band"):
