@@ -20,6 +20,8 @@ import os
 import warnings
 from collections.abc import Mapping
 from inspect import signature
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,6 +35,7 @@ from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import data_folder
 from geopeft_nb.models import SegmentationModel, build_model
+from geopeft_nb.open_files import read_text
 from geopeft_nb.training.fit import fit
 from geopeft_nb.tuning.methods import attach
 
@@ -41,6 +44,12 @@ LABELS = ("experiment", "model")
 NEEDED = ("data", "backbone", "method")
 BUILT = (*NEEDED, "decoder", "data_options", "backbone_options", "decoder_options", "options")
 FITTED = tuple(name for name in signature(fit).parameters if name not in ("model", "data"))
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a CSV file, all its fields as text."""
+    table: pd.DataFrame = read_text(Path(path), lambda text: pd.read_csv(StringIO(text), dtype=str))
+    return table
 
 
 def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
@@ -57,7 +66,7 @@ def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
     """
     if not isinstance(grid, pd.DataFrame):
         path = data_folder() / "published" / "paper.csv" if grid == "paper" else grid
-        grid = pd.read_csv(path, dtype=str)
+        grid = read_table(path)
     for column in grid.columns:
         check_name("column of a grid", column, (*LABELS, *BUILT, *FITTED))
     cells = [{k: value_of(v) for k, v in row.items()} for row in grid.to_dict("records")]

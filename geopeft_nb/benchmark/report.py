@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from geopeft_nb.benchmark.grid import read_table
 from geopeft_nb.files import data_folder
 
 #: Method in the published tables -> here.
@@ -23,11 +24,11 @@ def published_scores() -> pd.DataFrame:
 
     Source: https://github.com/IBM/peft-geofm (Apache-2.0).
     """
-    table = pd.read_csv(data_folder() / "published" / "scores.csv")
+    table = read_table(data_folder() / "published/scores.csv")
     table["method"] = table["method"].map(METHODS)
     table["data"] = table["dataset"].str.lower()
     table["side"] = table["split"].map({"test": "home", "ood": "away"})
-    scores = table.set_index(CELL)[["miou_mean", "miou_std"]] / 100
+    scores = table.set_index(CELL)[["miou_mean", "miou_std"]].astype(float) / 100
     return scores.set_axis(["published", "published std"], axis=1)
 
 

@@ -17,7 +17,16 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from geopeft_nb.benchmark.grid import FITTED, Cell, build, build_dry, key_of, read_grid, value_of
+from geopeft_nb.benchmark.grid import (
+    FITTED,
+    Cell,
+    build,
+    build_dry,
+    key_of,
+    read_grid,
+    read_table,
+    value_of,
+)
 from geopeft_nb.datasets.load import load_data
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.compare import compare
@@ -74,7 +83,7 @@ def run_benchmark(
 
 def _read(path: Path) -> list[dict[str, Any]]:
     """Read rows of results; any other file is refused, so that it is never replaced."""
-    table = pd.read_csv(path, dtype=str)
+    table = read_table(path)
     if "key" not in table:
         raise GeopeftError(f"{path} holds no results of run_benchmark. Name another out.")
     return [

@@ -81,7 +81,7 @@ else:
     cores = os.cpu_count()
 machine = psutil.virtual_memory().total
 files = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-container = next((file.read_text() for file in files if file.is_file()), "max\n")
+container = next((file.read_text("utf-8") for file in files if file.is_file()), "max\n")
 print(f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}")
 print(f"cores: {cores} of {os.cpu_count()}, of which torch uses {torch.get_num_threads()}")
 print(f"memory: {machine:,} bytes; the container's limit: {container.strip()}")
