@@ -61,6 +61,7 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
         axes.locator_params("x", nbins=5)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    memory.spines["left"].set_visible(False)  # the legend is wider than the bars
     if chips:
         _chips(figure.add_axes(CHIPS), **chips)
     return plain(figure)
