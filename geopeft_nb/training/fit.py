@@ -325,7 +325,8 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
     batches = len(data.train) // (size * settings["devices"])
     title, decoder = CARDS[str(task.model.method)].title, task.model.decoder_name
     return Dashboard(
-        title if decoder == "linear" else f"{title}, {decoder}", epochs * -(-batches // settings["accumulate"]), epochs,
+        title if decoder == "linear" else f"{title}, {decoder}",
+        epochs * -(-batches // settings["accumulate"]), epochs,
         data.card.title, score=task.card.title, column=task.card.column,
         images=size * settings["devices"] * settings["accumulate"],
         chips=lambda: WatchedChips(data, lambda chips: task.model.predict(chips, size)),
