@@ -22,6 +22,7 @@ import hostile_fork
 import hostile_names
 import hostile_weights
 import pytest
+import torch
 from hostile_fork import Input, Room, ask, attempt, listen
 
 import geopeft_nb as gp
@@ -36,6 +37,9 @@ MODULES = (
     hostile_names,
     hostile_arguments,
 )
+# At the first backward pass autograd decides about its threads. After torch's fake tensors, which
+# plans of other tests use, it starts some, and then no fork could train.
+torch.ones(1, requires_grad=True).sum().backward()
 INPUTS = [hostile for module in MODULES for hostile in module.INPUTS]
 NAMES = [hostile.name for hostile in INPUTS]
 
