@@ -203,7 +203,7 @@ def read_polygons(path: Path) -> Any:  # noqa: ANN401 - geopandas has no types
 
     head = first_bytes(path)
     if head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11"):
-        options = {"layer": _layer(path), "IMMUTABLE": "YES", "LIST_ALL_TABLES": "NO"}
+        options = {"layer": layer_of(path), "IMMUTABLE": "YES", "LIST_ALL_TABLES": "NO"}
         return _from_gdal(path, **options)
     # a length of less than 16 MB ends the text in which GDAL looks for other formats' words
     if head.startswith(b"fgb\x03fgb") and head[11:12] == b"\0":
@@ -236,8 +236,12 @@ def _from_gdal(path: Path, **options: str) -> Any:  # noqa: ANN401 - geopandas h
     return frame
 
 
-def _layer(path: Path) -> str:
-    """Name the one layer with areas of a GeoPackage that runs no queries of its own."""
+def layer_of(path: Path) -> str:
+    """Name the one layer with areas of a GeoPackage that runs no queries of its own.
+
+    Raises:
+        GeopeftError: It is damaged, computes something when it is read, or has several layers.
+    """
     beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
     if any(side.is_symlink() or (side.exists() and side.stat().st_size) for side in beside):
         raise refuse(path, "changes are not saved yet", "Close the program that has it open")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,12 +31,12 @@ def entry(name: str, key: object, sources: Sequence[Path] = ()) -> Path:
 def kept(file: Path, decode: Callable[[], Reading]) -> Reading:
     """Return pixels and where they lie as `decode` gave them, now or earlier.
 
+    A disk without room, or a folder that cannot be written, costs time and no training run: the
+    chip is decoded at each reading, and a warning says so.
+
     Args:
         file: From `entry`.
         decode: Reads the chip from its own files.
-
-    Raises:
-        NotWrittenError: The disk has too little room, or the folder cannot be written.
     """
     try:
         with np.load(file) as stored:
@@ -43,8 +44,16 @@ def kept(file: Path, decode: Callable[[], Reading]) -> Reading:
             return Reading(stored["image"], stored["target"], crs, bounds and tuple(bounds))
     except Exception:  # none is kept, or a damaged one, which has many errors: decode it
         reading = decode()
-    check_space(file.parent, reading.image.nbytes, "With cache=True a decoded chip")
-    with written_beside(file) as written:
-        about = json.dumps([reading.crs, reading.bounds])
-        np.savez(written, image=reading.image, target=reading.target, about=about)
+    try:
+        check_space(file.parent, reading.image.nbytes, "A decoded chip")
+        with written_beside(file) as written:
+            about = json.dumps([reading.crs, reading.bounds])
+            np.savez(written, image=reading.image, target=reading.target, about=about)
+    except OSError:
+        warnings.warn(  # the same words for each chip, so that Python shows them once
+            f"Decoded chips are not kept in {file.parent}: it cannot be written or the disk is "
+            "full, and every epoch decodes them again. Free some space, set GEOPEFT_CACHE to "
+            "another folder, or load_data(cache=False).",
+            stacklevel=2,
+        )
     return reading

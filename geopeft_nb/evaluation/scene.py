@@ -150,8 +150,7 @@ def predict_scene(
     files = _frames(source, model.plain_backbone.frames)
     drawn = path.with_suffix(".gpkg") if polygons and model.task == "segmentation" else None
     written = [path, *(path.with_stem(f"{path.stem}_{layer}") for layer in wanted)]
-    # outlines have no tag: they are ours where their map is
-    written += [drawn] if drawn and not path.exists() else []
+    written += [drawn] if drawn else []
     _check_written(written, files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}

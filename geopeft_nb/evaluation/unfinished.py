@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.open_files import open_raster
+from geopeft_nb.open_files import first_bytes, layer_of, open_raster
 from geopeft_nb.writing import sync, written_beside
 
 #: Rows that are written at once, at least: each time costs some milliseconds.
 TOGETHER = 512
-#: By which tag of a raster it is known again as ours.
-SOFTWARE = "geopeft_nb"
+#: By which tag of a raster, and which layer of a GeoPackage, they are known again as ours.
+SOFTWARE, OUTLINES = "geopeft_nb", "geopeft_nb_outlines"
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,10 @@ class Unfinished:
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether a file is a layer that `predict_scene` wrote."""
+    """Say whether a file is a layer, or are outlines, that `predict_scene` wrote."""
     try:
+        if first_bytes(path).startswith(b"SQLite format 3\0"):
+            return layer_of(path) == OUTLINES
         with open_raster(path) as raster:
             return raster.tags().get("software") == SOFTWARE
     except (GeopeftError, OSError):
@@ -179,4 +181,4 @@ def write_outlines(path: Path, out: Path, classes: Sequence[str]) -> None:
         frame = GeoDataFrame.from_features(rows, crs=raster.crs)
     frame["class"] = [classes[code] for code in frame["value"]]
     with written_beside(out) as file:
-        frame.to_file(file, driver="GPKG", engine="pyogrio")
+        frame.to_file(file, driver="GPKG", engine="pyogrio", layer=OUTLINES)

@@ -26,12 +26,14 @@ class Panel(anywidget.AnyWidget):
     """What `live.js` shows: the latest picture of a run, and a Stop button.
 
     Attributes:
-        view: The picture as a data address, `words` that say what it shows, `state` and `step`.
+        view: The picture as a data address, and `words` that say what it shows.
+        progress: `state` and `step` of the run, and a `line` of words: cheap, so sent more often.
         stopped: Set once Stop was pressed, from whichever thread hears of it.
     """
 
     _esm = Path(__file__).with_name("live.js")
     view = traitlets.Dict().tag(sync=True)
+    progress = traitlets.Dict().tag(sync=True)
 
     def __init__(self, kernel: Any) -> None:  # noqa: ANN401 - an ipykernel of any version
         super().__init__()

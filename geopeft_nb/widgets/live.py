@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two pictures at least, and how many times as long as it takes to draw one.
 PAUSE, SHARE = 0.5, 10
+#: Seconds between two lines of progress: a picture is too slow for runs of a few seconds.
+TICK = 0.25
 #: Data set and score -> the last runs that were watched in this kernel: curves, and no model.
 _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
 
@@ -25,8 +27,9 @@ _watched: dict[tuple[str, str], deque[dict[str, Any]]] = {}
 class Dashboard:
     """Shows loss, validation score, speed and memory of a training run while it goes on.
 
-    In a notebook it is a picture below a Stop button, drawn anew at most twice a second and in
-    about a tenth of the time at most; the last one stays when the run ends. Elsewhere, or where
+    In a notebook it is a line of progress and a picture below a Stop button. The picture is drawn
+    anew at most twice a second and in about a tenth of the time at most; the last one stays when
+    the run ends. Elsewhere, or where
     `show` is ``"text"``, it is one printed line an epoch.
 
     Args:
@@ -77,7 +80,7 @@ class Dashboard:
         self.chips: WatchedChips | None = None
         self.panel: Panel | None = None
         self._handle: Any = None
-        self._stop, self._due = False, 0.0
+        self._stop, self._due, self._tick = False, 0.0, 0.0
 
     def start(self, **measured: dict[str, int]) -> None:
         """Show the view with its Stop button.
@@ -107,8 +110,8 @@ class Dashboard:
             rows: The history so far, see `Run.history`; scores may be added to its last row later.
         """
         self.state["rows"] = rows
-        if self.panel is not None and monotonic() >= self._due:
-            self._draw()
+        if self.panel is not None and monotonic() >= min(self._due, self._tick):
+            self._tell()
 
     def validation(self) -> None:
         """Show what the model now makes of the chips, or print a line; after every epoch."""
@@ -153,7 +156,7 @@ class Dashboard:
         self.chips = self._make_chips() if self._make_chips else None
         shown: dict[str, Any] = {"text/plain": f"Training {self.state['title']}"}
         if self.panel is not None:
-            self._draw()
+            self._tell()
             view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
             shown["application/vnd.jupyter.widget-view+json"] = view
         self._handle = display(shown, raw=True, display_id=True)
@@ -170,15 +173,17 @@ class Dashboard:
         figure = draw_run(self.state, list(self._earlier), chips)
         return png(figure, 80, cut=False), words(self.state, chips.get("chips", ()))
 
-    def _draw(self) -> None:
-        """Send a new picture to the browser, and say when the next one is due."""
-        if self.panel is not None:
-            began = monotonic()
+    def _tell(self) -> None:
+        """Send progress to the browser, and a new picture if one is due."""
+        if self.panel is None:
+            return
+        now, line = monotonic(), " · ".join(facts(self.state))
+        self.panel.progress = {"state": self.state["state"], "step": self._step, "line": line}
+        if now >= self._due:
             image, said = self._picture()
-            view = {"picture": data_address(image), "words": visible(said)}
-            self.panel.view = {**view, "state": self.state["state"], "step": self._step}
-            now = monotonic()
-            self._due = now + max(PAUSE, SHARE * (now - began))
+            self.panel.view = {"picture": data_address(image), "words": visible(said)}
+            self._due = monotonic() + max(PAUSE, SHARE * (monotonic() - now))
+        self._tick = monotonic() + TICK
 
     def _line(self) -> str:
         """Say an epoch in one line."""

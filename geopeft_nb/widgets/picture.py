@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 GHOSTS = ("#9467BD", "#8C564B", "#7F7F7F")  # of the earlier methods
 SMALL: dict[str, Any] = {"fontsize": 8, "frameon": False}
+#: Legends stand below the plots: within, they would hide curves.
+BELOW = SMALL | {"ncols": 2, "borderaxespad": 0, "columnspacing": 1, "handlelength": 1.5}
 #: Places of three plots and of the chips, in a figure with chips: left, bottom, width, height.
-PLOTS = ((0.04, 0.43, 0.27, 0.41), (0.36, 0.43, 0.27, 0.41), (0.75, 0.43, 0.23, 0.41))
-CHIPS = (0.01, 0.06, 0.98, 0.2)
+PLOTS = ((0.04, 0.5, 0.27, 0.36), (0.36, 0.5, 0.27, 0.36), (0.75, 0.5, 0.23, 0.36))
+CHIPS = (0.01, 0.05, 0.98, 0.18)
 
 
 def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -> Figure:
@@ -37,14 +39,14 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
     """
     from matplotlib.figure import Figure  # a Figure by itself leaves pyplot's state alone
 
-    figure = Figure(figsize=(12, 5.2), facecolor="white")
+    figure = Figure(figsize=(12, 5.7), facecolor="white")
     figure.text(0.01, 0.99, head(state), va="top", fontsize=10)
     loss, score, memory = (figure.add_axes(place) for place in PLOTS)
     column = state["column"]
     for colour, past in zip(GHOSTS, earlier, strict=False):
         look = {"color": colour, "lw": 1, "alpha": 0.6}
-        _curve(loss, past, "train_loss", past["name"], look)
-        _curve(score, past, column, f"{best_of(past)} {past['name']}", look)
+        _curve(loss, past, "train_loss", short(past), look)
+        _curve(score, past, column, f"{best_of(past)} {short(past)}", look)
     _curve(loss, state, "train_loss", "training", {"color": BLUE})
     _curve(loss, state, "val_loss", "validation", {"color": ORANGE, "ls": "--"})
     _curve(score, state, column, f"{latest(state, column)} now", {"color": GREEN})
@@ -52,7 +54,7 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
         axes.set_xlabel("steps", fontsize=8)
         axes.set_title(title, fontsize=9)
         if axes.lines:
-            axes.legend(loc="lower right" if axes is score else "upper right", **SMALL)
+            axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.23), **BELOW)
         else:
             axes.set(xticks=[], yticks=[])
     _bars(memory, [state, *earlier[::-1]])
@@ -61,10 +63,14 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
         axes.locator_params("x", nbins=5)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    memory.spines["left"].set_visible(False)  # the legend is wider than the bars
     if chips:
         _chips(figure.add_axes(CHIPS), **chips)
     return plain(figure)
+
+
+def short(state: State) -> str:
+    """Return the name of a run, as long as a legend has room for."""
+    return shorten(state["name"], 22, placeholder="…")
 
 
 def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str, Any]) -> None:
@@ -76,15 +82,15 @@ def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str,
 
 def _bars(axes: Axes, runs: Sequence[State]) -> None:
     """Draw what a step keeps, one bar for each method, to one scale."""
-    measured = [(run["name"], run["step_memory"]) for run in runs if run["step_memory"]]
+    measured = [(short(run), run["step_memory"]) for run in runs if run["step_memory"]]
     for row, (_, parts) in enumerate(measured):
         stacked_bar(axes, row, parts, 2**20, kept(parts), {} if row else parts)
-    axes.set_yticks(range(len(measured)), [shorten(n, 22, placeholder="…") for n, _ in measured])
-    axes.set_ylim(max(3, len(measured)) + 1, -0.6)  # the legend stands below the last
+    axes.set_yticks(range(len(measured)), [name for name, _ in measured])
+    axes.set_ylim(max(4, len(measured)) - 0.4, -0.6)
     axes.margins(x=0.25)
     axes.set_title("memory of one step, MiB", fontsize=9)
     if measured:
-        axes.legend(loc="lower right", ncols=2, **SMALL)
+        axes.legend(loc="upper right", bbox_to_anchor=(1.05, -0.23), **BELOW)
 
 
 def _chips(axes: Axes, chips: Sequence[Mapping[str, Any]], legend: Sequence[Any]) -> None:

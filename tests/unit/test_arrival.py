@@ -32,7 +32,6 @@ from geopeft_nb.datasets import chip_cache
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
-from geopeft_nb.writing import NotWrittenError
 
 HERE = Path(__file__).parent
 
@@ -169,9 +168,10 @@ def test_what_was_killed_or_filled_the_disk_is_whole_or_not_there(
     facts = tried[door]
     assert facts["kills"] >= 20 and facts["random"] >= 15
     assert facts["left"] == ["all", "nothing"] and facts["again"] == [[0, "all"]]
-    assert [3, "nothing"] in facts["filled"]
-    # Where a little room is left, all of the small chips still fit.
-    assert door == "cache" or len(facts["filled"]) == 1
+    if door == "cache":  # which warns, and decodes again
+        assert [0, "nothing"] in facts["filled"] and {end for end, _ in facts["filled"]} == {0}
+    else:
+        assert facts["filled"] == [[3, "nothing"]]
 
 
 @pytest.mark.slow
@@ -370,8 +370,10 @@ def test_a_full_disk_keeps_no_chips_and_says_what_to_do(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "SPARE", 10**18)
-    with pytest.raises(NotWrittenError, match=r"cache=True a decoded chip .*GEOPEFT_CACHE"):
-        chip_cache.kept(chip_cache.entry("toy", "chip"), lambda: chip(7))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"Decoded chips are not kept .* GEOPEFT_CACHE"):
+            read = chip_cache.kept(chip_cache.entry("toy", "c"), lambda: chip(7))
+        assert (read.target == 7).all()
     assert not list(cache.rglob("*.npz"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -99,6 +101,28 @@ def test_it_draws_at_most_twice_a_second_and_in_a_tenth_of_the_time(
         assert most - 2 <= len(pictures) - count <= most
 
 
+def test_progress_is_told_between_two_pictures(
+    shown: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, pictures, told = Clock(), [], set()
+
+    def draw(self: Dashboard) -> tuple[bytes, str]:
+        clock.now += 0.25
+        pictures.append(clock.now)
+        return b"", ""
+
+    monkeypatch.setattr(live, "monotonic", clock)
+    monkeypatch.setattr(Dashboard, "_picture", draw)
+    view = Dashboard("LoRA", 40)
+    view.start()
+    assert view.panel is not None
+    for number in range(1, 17):  # a run of two seconds
+        clock.now += 0.125
+        step(view, number)
+        told.add(view.panel.progress["step"])
+    assert len(pictures) == 1 and len(told) == 9
+
+
 def test_speed_and_time_left_follow_from_the_seconds_of_the_steps() -> None:
     view = Dashboard("LoRA", 40, show=False, images=8)
     for number in range(11, 21):
@@ -123,8 +147,10 @@ def test_the_browser_is_sent_pictures_and_words(
         scores = {"val_loss": 0.5, "val_miou": 0.01 * number} if number % 10 == 9 else {}
         size = GIB + number * 2**20
         step(view, number, 1 / number, epoch=1 + number // 11, memory_bytes=size, **scores)
-    told = view.panel.view
+    told = dict(view.panel.view)
+    told |= view.panel.progress
     assert (told["state"], told["step"]) == ("running", 30)
+    assert told["line"].startswith("step 30 of 40 · epoch 3 of 4")
     assert told["picture"] != first["picture"]
     for said in (
         "LoRA on scenes: running",
@@ -163,6 +189,50 @@ def test_earlier_methods_are_named_curves_beside_this_one(shown: Output) -> None
     names = [label.get_text() for label in memory.get_yticklabels()]
     assert names == ["DoRA", "LoRA", "BitFit", "probe"]
     assert not Dashboard("other", 5, data="burn scars")._earlier
+
+
+def test_words_of_a_picture_do_not_lie_on_each_other_nor_on_curves() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    runs = []
+    for name in ("Linear probe, linear decoder", "BitFit", "Visual prompt tuning, unet", "LoRA"):
+        view = Dashboard(name, 200, 10, data="a set with quite a long title", show=False)
+        view.state |= {"step_memory": STEP, "device": {"process": GIB, "limit": 16 * GIB}}
+        for number in range(1, 41):
+            more = {} if number % 10 else {"val_loss": 0.5, "val_miou": 0.9 - 1 / number}
+            step(view, number, 1 / number, **more)
+        runs.append(view.state)
+    chip = {"picture": np.zeros((64, 196, 3), np.uint8), "caption": ["validation, 2021-06-01"] * 2}
+    legend = [("land", "#D9CFB8"), ("water", "#0072B2"), ("no label", "#999999")]
+    figure = draw_run(runs[3], runs[:3], {"chips": [chip] * 5, "legend": legend})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    gone = {  # matplotlib does not draw labels beyond the ends of an axis
+        label
+        for axis in (axis for axes in figure.axes[:3] for axis in (axes.xaxis, axes.yaxis))
+        for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        if not min(axis.get_view_interval()) <= place <= max(axis.get_view_interval())
+    }
+    boxes = {
+        f"{text.get_text()} at {text.get_position()}": text.get_window_extent(renderer)
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in gone
+    }
+    plots = {axes.get_title(): axes.patch.get_window_extent(renderer) for axes in figure.axes[:3]}
+    legends = {
+        f"legend of {axes.get_title()}": axes.get_legend().get_window_extent(renderer)
+        for axes in figure.axes[:3]
+    }
+    assert len(boxes) > 30 and len(legends) == 3
+    for some, others in ((boxes, boxes), (legends, plots), (legends, legends)):
+        for (said, one), (other, two) in itertools.product(some.items(), others.items()):
+            wide = min(one.x1, two.x1) - max(one.x0, two.x0)
+            high = min(one.y1, two.y1) - max(one.y0, two.y0)
+            assert one is two or min(wide, high) <= 1, f"{said} | {other}"
+    shown = figure.bbox
+    assert all(shown.x0 <= box.x0 and box.x1 <= shown.x1 for box in [*legends.values()])
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])

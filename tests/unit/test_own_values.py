@@ -274,6 +274,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
                           {"scale": 10_000, "offset": -1_000}, "'b': 0"),
     "no offset": (stored(offset=-1_000), {"scale": 10_000}, "offset=-1000"),
     "tags that are wrong": (stored(rules=[(1e-2, 0.0)] * 4), {}, "no surface"),
+    "tags that are wrong, beside floats": (then(
+        stored(rules=[(5e-6, 0.0)] * 4, regions=("tags", "floats")),
+        each("floats/images/*", lambda path, pixels, where: write(
+            path, (pixels / 10_000).astype("float32"), 0, **where))), {}, "so dark"),
     "a region that there is not": (stored(), {"scale": {"north": 10_000}}, "no region"),
     "harmonised, named as not": (
         stored(image=S2.format("N0400"), names=("B02", "B03", "B04", "B8A"),

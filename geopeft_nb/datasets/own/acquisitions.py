@@ -38,7 +38,7 @@ CONSTANT = 0.01
 FLOOR = 0.095
 #: Medians of reflectance that surfaces have, and what the brightest band has at least.
 MEDIANS, DARK = (-0.05, 1.2), 0.005
-#: What the brightest band of all files together has at least, and the darkest at most.
+#: What the brightest band of files with one kind of scale has at least, the darkest at most.
 DIM, PALE = 0.03, 0.6
 LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
 EIGHT = "uint8", "int8"
@@ -197,11 +197,14 @@ def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[So
                     stated, ends = _check(stated, percentiles, likely, optical, ask)
                     looked.append((ends, stated, likely))
         found.append(stated if stated.rule else replace(stated, rule=PLAIN))
-    lows, highs = zip(*(ends for ends, *_ in looked), strict=True) if looked else ([0], [1])
-    if max(highs) < DIM or PALE < min(lows) < np.inf:
-        for _, source, likely in looked:
-            why = f"numbers {source.rule}: no ground is so dark, or bright"
-            ask.about(source.paths, why, **likely)
+    # One file may be all water or snow, and not all of those that got their scale in one way.
+    for rule in {source.rule for _, source, _ in looked}:
+        alike = [one for one in looked if one[1].rule == rule]
+        lows, highs = zip(*(ends for ends, *_ in alike), strict=True)
+        if max(highs) < DIM or PALE < min(lows) < np.inf:
+            for _, source, likely in alike:
+                why = f"numbers {rule}: no ground is so dark, or bright"
+                ask.about(source.paths, why, **likely)
     return [x if optical else replace(x, reflectance=False) for x in found]
 
 
