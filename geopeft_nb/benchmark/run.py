@@ -8,7 +8,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,8 @@ def run_benchmark(
         out: CSV file of the results. A row is written as soon as its cell is done; cells that it
             has are left out. One that failed is a row with its `error`: remove the row to try anew.
         executor: Where cells run, several at once: any of `concurrent.futures` (of processes: seeds
-            and signals are not kept apart in threads), or a `dask.distributed.Client`.
+            and signals are not kept apart in threads), or a `dask.distributed.Client`, which has
+            another worker repeat the cell of one that died.
         dry_run: Train nothing: build each cell without weights and data, and count its weights.
 
     Returns:
@@ -62,6 +63,7 @@ def run_benchmark(
     Raises:
         ValueError: A grid that cannot be read, or no `out`.
         OSError: `out` cannot be written.
+        BrokenExecutor: A process of a pool died; finished rows are kept, start again.
     """
     cells = read_grid(grid)
     if dry_run:
@@ -108,7 +110,8 @@ def _results(cells: list[Cell], executor: Any) -> Iterator[dict[str, Any]]:  # n
     try:
         for future in as_completed(futures):
             error = future.exception()
-            if error and not isinstance(error, Exception):
+            # a pool of processes breaks as a whole when one dies: the rest is no failed cell
+            if error and (isinstance(error, BrokenExecutor) or not isinstance(error, Exception)):
                 raise error
             yield _failed(futures[future], error) if error else future.result()
     finally:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +181,70 @@ def test_a_killed_grid_has_the_rows_of_what_was_done(
     assert pd.read_csv(out)["seed"].tolist() == [0, 1]
     monkeypatch.setattr(run, "run_cell", lambda cell: made_up(cell | {"seed": 9}))
     assert gp.run_benchmark(grid, out)["seed"].tolist() == [0, 1, 9, 9]
+
+
+def test_twenty_kills_at_random_moments_lose_no_finished_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(cell: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.005)
+        return {"key": key_of(cell), **cell, "home": cell["seed"] / 100}
+
+    monkeypatch.setattr(run, "run_cell", slow)
+    out, dice = tmp_path / "out.csv", random.Random(0)
+    grid = pd.DataFrame([TINY | {"method": "full", "seed": seed} for seed in range(40)])
+    before: list[int] = []
+    for _ in range(20):
+        if (child := os.fork()) == 0:
+            gp.run_benchmark(grid, out)
+            os._exit(0)
+        time.sleep(dice.uniform(0, 0.08))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        rows = pd.read_csv(out)["seed"].tolist() if out.exists() else []
+        assert rows[: len(before)] == before and len({*rows}) == len(rows)
+        before = rows
+    assert before
+    table = gp.run_benchmark(grid, out)
+    assert table["seed"].tolist() == [*range(40)]
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".csv"] == [out]
+
+
+@pytest.mark.slow
+def test_a_cluster_repeats_the_cell_of_a_worker_that_was_killed(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs dask.distributed")
+    grid = pd.DataFrame([TINY | {"method": "linear_probe", "seed": seed} for seed in range(4)])
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path
+    )
+    with cluster, distributed.Client(cluster) as client:
+        pids = client.run(os.getpid)
+
+        def kill() -> None:
+            while not any(client.processing().values()):
+                time.sleep(0.05)
+            os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        table = gp.run_benchmark(grid, tmp_path / "out.csv", client)
+        killer.join()
+        assert not {*pids.values()} <= {*client.run(os.getpid).values()}
+    assert sorted(table["seed"]) == [0, 1, 2, 3]
+    assert "error" not in table or table["error"].isna().all()
+
+
+def test_a_pool_that_broke_fails_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(cell: dict[str, Any]) -> dict[str, Any]:
+        if cell["seed"] == 1:
+            raise BrokenExecutor
+        return made_up(cell)
+
+    monkeypatch.setattr(run, "run_cell", broken)
+    grid = pd.DataFrame([TINY | {"method": "full", "seed": seed} for seed in range(2)])
+    with ThreadPoolExecutor(1) as pool, pytest.raises(BrokenExecutor):
+        gp.run_benchmark(grid, tmp_path / "out.csv", pool)
+    assert pd.read_csv(tmp_path / "out.csv")["seed"].tolist() == [0]
 
 
 def test_what_is_no_grid_or_no_file_of_results_is_refused(tmp_path: Path) -> None:
