@@ -30,6 +30,7 @@ _ROOMS = {
     "benchmark.run": "run_benchmark",
     "classroom.check": "check",
     "classroom.quiz": "quiz",
+    "datasets.folds": "knndm_folds",
     "datasets.load": "leave_one_region_out list_datasets load_data",
     "decoders.load": "list_decoders",
     "errors": "GeopeftError",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.benchmark.run import run_benchmark
     from geopeft_nb.classroom.check import check
     from geopeft_nb.classroom.quiz import quiz
+    from geopeft_nb.datasets.folds import knndm_folds
     from geopeft_nb.datasets.load import leave_one_region_out, list_datasets, load_data
     from geopeft_nb.decoders.load import list_decoders
     from geopeft_nb.errors import GeopeftError

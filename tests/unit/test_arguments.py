@@ -46,6 +46,10 @@ def left_out(_: Any, **options: Any) -> object:  # noqa: ANN401
     return list(gp.leave_one_region_out(**{"name": "scenes"} | options))
 
 
+def folds(data: Any, **options: Any) -> object:  # noqa: ANN401
+    return list(gp.knndm_folds(data, **options))
+
+
 def built(_: Any, **options: Any) -> object:  # noqa: ANN401
     usual = {"backbone": gp.load_backbone("geopeft_tiny"), "data": gp.load_data("scenes")}
     return gp.build_model(**usual | {"decoder": "fcn"} | options)
@@ -77,6 +81,8 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
         "seed": NUMBERS, "size": (*NUMBERS, 8 * 10**8), "bands": (*NAMES, []), "root": PATHS,
         "train_regions": NAMES, "holdout_regions": NAMES, "download": (TEXT, 2), "name": TEXTS,
     }),
+    (folds, {"k": (*NUMBERS, True, 8 * 10**8), "seed": NUMBERS,
+             "to": (-1, NAN, TEXT, LIST, [[91.0, 0.0]], [[0.0, NAN]], [["a", "b"]], [[]])}),
     (left_out, {"regions": NAMES, "seed": NUMBERS, "bands": NAMES}),
     (folder, {
         "block": NUMBERS, "scale": NUMBERS, "resolution": (*NUMBERS, 1e-9), "nodata": (TEXT, LIST),
