@@ -30,8 +30,8 @@ TRIED, VALIDATION = 20, 0.25
 def knndm_folds(
     data: GeoData,
     k: int = 5,
-    to: Any = None,
-    seed: int = 0,  # noqa: ANN401
+    to: Any = None,  # noqa: ANN401 - anything like an array
+    seed: int = 0,
 ) -> Iterator[GeoData]:
     """Deal the places at home anew, k times, each time with others as test.
 
