@@ -186,3 +186,23 @@ def test_cells_are_short(notebook: NotebookNode) -> None:
             lengths.append(sum(not re.match(r"(import|from) ", line) for line in lines))
             assert lengths[-1] <= 20, cell.source
     assert sorted(lengths)[len(lengths) * 9 // 10] <= 15
+
+
+def test_teachers_are_told_the_minutes_that_the_heads_of_the_lessons_give(root: Path) -> None:
+    guide = (root / "notebooks/TEACHING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[\d\d\]\((\w+)\.ipynb\) \| (\d+) \| (\d+) \|", guide, re.M)
+    assert len(rows) > 10
+    for name, minutes, computer in rows:
+        text = (root / f"notebooks/source/{name}/lesson.py").read_text(encoding="utf-8")
+        found = re.search(r"About (\d+) min, of which the computer needs about (\d+) min", text)
+        assert found and found.groups() == (minutes, computer), name
+
+
+def test_teachers_are_told_of_exercises_that_there_are(root: Path) -> None:
+    guide = (root / "notebooks/TEACHING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) \| (`[^|]+`) \|", guide, re.M)
+    assert len(rows) > 20
+    for number, named in rows:
+        (folder,) = root.glob(f"notebooks/source/{number}_*")
+        for name in re.findall(r"`(\w+)`", named):
+            assert f"{number}/{name}" in load_checks(folder)
