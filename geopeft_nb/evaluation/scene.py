@@ -28,7 +28,7 @@ from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.pictures.show import PALETTE
 from geopeft_nb.training.preflight import DEVICES
-from geopeft_nb.tuning.adapter_files import load_model
+from geopeft_nb.tuning.adapter_files import load_model, merged_copy
 from geopeft_nb.writing import held
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def predict_scene(
     cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
     try:
         far = "applicability" in wanted
-        network = Network(model.eval().to("cuda" if cuda else home), far, tta)
+        network = Network(merged_copy(model).eval().to("cuda" if cuda else home), far, tta)
         cut = Axis(height, crop, overlap), Axis(width, crop, overlap)
         strips = Strips(network, frames, days, *cut, batch_size)
         with held(path), cached, kept_open():

@@ -42,17 +42,16 @@ def blended(
             is left out counts as 0.
 
     Yields:
-        (D, h, W) float64: the next h rows.
+        (D, h, W) float64: the next h rows, which hold until the following ones are asked for.
     """
     parts = [rows.part(index) for index in range(len(rows.starts))]
     across = [columns.part(index) for index in range(len(columns.starts))]
     counts = [columns.weights(index) for index in range(len(columns.starts))]
-    carried = np.zeros((depth, 0, columns.length))
+    every = np.zeros((depth, max(part.stop - part.start for part in parts), columns.length))
     for index, part in enumerate(parts):
         if part.stop <= done:
             continue
-        total = np.zeros((depth, part.stop - part.start, columns.length))
-        total[:, : carried.shape[1]] = carried
+        total = every[:, : part.stop - part.start]
         down = slice(part.start - rows.starts[index], part.stop - rows.starts[index])
         for column, said in predict(index):
             start = columns.starts[column]
@@ -60,7 +59,8 @@ def blended(
             total[:, :, across[column]] += inside * np.outer(rows.weights(index), counts[column])
         end = parts[index + 1].start if index + 1 < len(parts) else rows.length
         yield total[:, max(done - part.start, 0) : end - part.start]
-        carried = total[:, end - part.start :]
+        every[:, : part.stop - end] = total[:, end - part.start :]
+        every[:, part.stop - end :] = 0
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class Strips:
             # what is missing is at the mean, which is 0 to the network
             images = [x if there.all() else np.where(np.isfinite(x), x, fill) for x, _ in read]
             image = images[0] if len(images) == 1 else np.stack(images, axis=1)
-            image, there = (
-                x.take(down - rows.start, -2).take(across - columns.start, -1)
-                for x in (image, there)
-            )
+            for axis, pixels, inside in ((-2, down, rows), (-1, across, columns)):
+                places = pixels - inside.start
+                if not np.array_equal(places, np.arange(len(places))):  # mirrored at an end
+                    image, there = image.take(places, axis), there.take(places, axis)
             lefts = [starts[n] - starts[group[0]] for n in group]
             parts = {
                 n: slice(left, left + crop)
@@ -195,8 +195,9 @@ class Strips:
         found = {"values": scores}
         if model.task != "regression":
             heat = (model.trained and model.trained.temperature) or 1.0
-            parts = np.exp((scores - scores.max(0)) / heat)  # the largest is 1
-            found = {"class": scores.argmax(0)[None], "probability": 1 / parts.sum(0)[None]}
+            below = np.subtract(scores, scores.max(0), dtype=np.float32)  # the largest is 0
+            sure = 1 / np.exp(below / heat, out=below).sum(0)
+            found = {"class": scores.argmax(0)[None], "probability": sure[None]}
         if self.network.far:
             found["applicability"] = rows[-2:-1]
         return {name: LAYERS[name].stored(part, there) for name, part in found.items()}

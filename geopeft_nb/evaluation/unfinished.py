@@ -16,7 +16,7 @@ from geopeft_nb.open_files import first_bytes, layer_of, open_raster
 from geopeft_nb.writing import sync, written_beside
 
 #: Rows that are written at once, at least: each time costs some milliseconds.
-TOGETHER = 512
+TOGETHER = 256
 #: By which tag of a raster, and which layer of a GeoPackage, they are known again as ours.
 SOFTWARE, OUTLINES = "geopeft_nb", "geopeft_nb_outlines"
 
@@ -41,10 +41,11 @@ class Layer:
 
     def stored(self, numbers: np.ndarray, there: np.ndarray) -> np.ndarray:
         """Return numbers (K, h, w) as they are stored, with no-data where nothing is there."""
-        steps = numbers / self.scale
+        steps = np.divide(numbers, self.scale, dtype=np.float32)
         if self.dtype == "uint8":
-            steps = np.clip(np.round(steps), 0, 254)
-        return np.where(there, steps, self.nodata).astype(self.dtype)
+            np.clip(np.round(steps, out=steps), 0, 254, out=steps)
+        steps[:, ~there] = self.nodata
+        return steps.astype(self.dtype)
 
 
 LAYERS = {

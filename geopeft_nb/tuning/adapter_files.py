@@ -246,6 +246,16 @@ def merge(model: SegmentationModel) -> SegmentationModel:
         )
     if others := [name for name in model.adapters if name != model.adapter]:
         warnings.warn(f"Merging {model.adapter} drops {', '.join(others)}.", stacklevel=2)
+    return _fold(model)
+
+
+def merged_copy(model: SegmentationModel) -> SegmentationModel:
+    """Return a copy that predicts the same at no extra cost; or the model, if it cannot merge."""
+    able = model.method in CARDS and CARDS[model.method].merges
+    return _fold(copy.deepcopy(model)) if able else model
+
+
+def _fold(model: SegmentationModel) -> SegmentationModel:
     model.backbone = model.backbone.merge_and_unload().requires_grad_(False)
     model.method = model.backbone.attached = f"merged {model.method}"
     model.adapter, model.shelf = None, {}

@@ -1,6 +1,7 @@
 """How fast, how small and how seamless whole scenes are mapped; ratios within one run.
 
-    python tests/benchmarks/scenes.py [throughput memory seams layers] [--side 2745] [--large 10980]
+    python tests/benchmarks/scenes.py [throughput memory seams] [--side 2745] [--large 10980]
+    python tests/benchmarks/scenes.py terratorch    # where TerraTorch is installed, too
 
 Model: geopeft_tiny with LoRA, three epochs on the scene of Virginia, and chips of 64 px, unless
 `--crop` says otherwise. Files: random ground, 6 bands of uint16 in tiles of 512 px, written to a
@@ -30,6 +31,19 @@ from geopeft_nb.files import data_folder
 from geopeft_nb.models import SegmentationModel
 
 STATED = {"scale": 10_000, "offset": 0, "nodata": float("nan"), "progress": False}
+
+
+def write_mirrored(path: Path, side: int) -> Path:
+    """Write the scene of Virginia and its mirror images, side by side."""
+    with rasterio.open(data_folder() / "scenes" / "virginia.tif") as raster:
+        profile, names, image = raster.profile, raster.descriptions, raster.read()
+    margins = [(0, 0), (0, max(0, side - image.shape[1])), (0, max(0, side - image.shape[2]))]
+    image = np.pad(image, margins, mode="symmetric")[:, :side, :side]
+    profile |= {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    with rasterio.open(path, "w", **profile | {"height": side, "width": side}) as raster:
+        raster.descriptions = names
+        raster.write(image)
+    return path
 
 
 def write_scene(path: Path, side: int) -> Path:
@@ -76,6 +90,44 @@ def throughput(folder: Path, side: int, crop: int) -> None:
     print(f"{side} px, {crops} crops of {crop} px: bare model {bare:.1f} s, scene {plain:.1f} s")
     print(f"share of the bare model's pixels a second: {bare / plain:.2f} (wanted: 0.9)")
     print(f"three layers instead of one: {every / plain:.2f} times (wanted: at most 1.3)")
+
+
+def terratorch(folder: Path, side: int, crop: int) -> None:
+    """Compare with TerraTorch's tiled inference: same model, crops, overlap and batch, in turns.
+
+    It reads the whole scene into memory, and computes LoRA beside the weights; `predict_scene`
+    folds LoRA into a copy of them. Both write a map.
+    """
+    from terratorch.tasks.tiled_inference import tiled_inference
+
+    model, source = train().eval(), write_mirrored(folder / "scene.tif", side)
+
+    def theirs() -> None:
+        with rasterio.open(source) as raster:
+            image = torch.from_numpy(raster.read().astype("float32") / 10_000)[None]
+            profile = raster.profile | {"count": 1, "dtype": "uint8"}
+        options = {"crop": crop, "stride": crop - crop // 4, "delta": 4, "batch_size": 16}
+        with torch.inference_mode():
+            scores = tiled_inference(model, image, **options)
+        with rasterio.open(folder / "theirs.tif", "w", **profile) as raster:
+            raster.write(scores[0].argmax(0).numpy().astype("uint8"), 1)
+
+    def ours() -> None:
+        gp.predict_scene(model, source, folder / "ours.tif", layers=[], crop=crop,
+                         batch_size=16, **STATED)  # fmt: skip
+
+    took: dict[str, list[float]] = {"TerraTorch": [], "predict_scene": []}
+    for _ in range(3):
+        for name, work in zip(took, (theirs, ours), strict=True):
+            began = perf_counter()
+            work()
+            took[name].append(perf_counter() - began)
+    best = {name: min(seconds) for name, seconds in took.items()}
+    with rasterio.open(folder / "ours.tif") as a, rasterio.open(folder / "theirs.tif") as b:
+        alike = (a.read(1) == b.read(1)).mean()
+    print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in best.items()))
+    print(f"{best['TerraTorch'] / best['predict_scene']:.2f} times TerraTorch's pixels a second; "
+          f"{alike:.2%} of the pixels have the same class")  # fmt: skip
 
 
 def peak(source: str, out: str, crop: int) -> None:
@@ -155,6 +207,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if "throughput" in options.what:
             throughput(Path(folder), options.side, options.crop)
+        if "terratorch" in options.what:
+            terratorch(Path(folder), options.side, options.crop)
         if "memory" in options.what:
             memory(Path(folder), options.side, options.large, options.crop)
         if "seams" in options.what:

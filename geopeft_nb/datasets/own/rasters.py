@@ -187,11 +187,11 @@ def read_numbers(
     from rasterio.windows import transform as window_transform
 
     out = shape or (int(window.height), int(window.width))
-    laid = np.full((len(numbers), *out), np.nan, np.float64 if nearest else np.float32)
+    kind = np.float64 if nearest else np.float32
     same = raster.grid.fits(grid)
     source = window if same else below(raster, grid, window)
     if source is None:
-        return laid
+        return np.full((len(numbers), *out), np.nan, kind)
     size = out if same else (int(source.height), int(source.width))
     with open_raster(raster.path) as file:
         pixels = file.read([*numbers], window=source, out_shape=(len(numbers), *size))
@@ -203,10 +203,11 @@ def read_numbers(
     for fill in raster.fills:
         empty = pixels == fill
         there &= ~(empty.all(0) if fill == 0 else empty.any(0))
-    found = pixels.astype(laid.dtype)
+    found = pixels.astype(kind)
     found[:, ~there] = np.nan
     if same:
         return found
+    laid = np.full((len(numbers), *out), np.nan, kind)
     step = window_transform(window, grid.transform)
     step @= step.scale(window.width / out[1], window.height / out[0])
     coarser = step.a > raster.grid.transform.a
@@ -324,7 +325,9 @@ class Source:
             pixels = read_numbers(raster, numbers, self.grid, window, shape)
             parts |= {band.name: part for band, part in zip(read, pixels, strict=True)}
         scales, offsets = np.array([band[3:] for band in chosen], np.float32).T[..., None, None]
-        found = (np.stack([parts[name] for name in bands]) + offsets) / scales
+        found = np.stack([parts[name] for name in bands])
+        found += offsets  # in place, as scenes are wide
+        found /= scales
         return found, np.isfinite(found).all(0)
 
     def sample(self, bands: Sequence[str], side: int) -> np.ndarray:
