@@ -398,6 +398,32 @@ def by_squares(mask: Tensor, number: int, n: int) -> Tensor:
     return thin
 
 
+def chosen(
+    distance: np.ndarray, limit: float, size: int, count: int, seen: bool = True
+) -> list[tuple[int, int]]:
+    """Take the tiles of a grid that have most beyond the limit."""
+    beyond = (distance > limit) & ((distance != 255) | (not seen))
+    rows, columns = (side // size for side in beyond.shape)
+    tiles = {
+        (r * size, c * size): beyond[r * size : (r + 1) * size, c * size : (c + 1) * size].sum()
+        for r in range(rows)
+        for c in range(columns)
+    }
+    return sorted(tiles, key=lambda corner: -tiles[corner])[:count]
+
+
+def by_turns(distance: np.ndarray, limit: float, size: int, count: int) -> list[tuple[int, int]]:
+    """Take the best square anywhere, blank it, and go on."""
+    beyond, corners = ((distance > limit) & (distance != 255)).astype(int), []
+    for _ in range(count):
+        windows = np.lib.stride_tricks.sliding_window_view(beyond, (size, size)).sum(axis=(2, 3))
+        for r, c in corners:
+            windows[max(0, r - size + 1) : r + size, max(0, c - size + 1) : c + size] = -1
+        r, c = (int(i) for i in np.unravel_index(windows.argmax(), windows.shape))
+        corners.append((r, c))
+    return corners
+
+
 def judge(low: float, high: float) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 
@@ -755,6 +781,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "12/fill": [(0, RIGHT), (0.0, RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
     "12/reflectance": [
         (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
+        (lambda numbers, offset: numbers / 10_000 + offset / 10_000, RIGHT),
         (lambda numbers, offset: (numbers - offset) / 10_000, "has a sign"),
         (lambda numbers, offset: numbers / 10_000 + offset, "first"),
         (lambda numbers, offset: numbers / 10_000, "returned values from"),
@@ -773,6 +800,17 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).sum(), "A share is wanted"),
         (lambda layer, limit: (layer[layer != 255] <= limit).mean(), "other side"),
+    ],
+    "12/choose": [
+        (chosen, RIGHT),
+        (by_turns, RIGHT),
+        (lambda d, limit, n, k: [(c, r) for r, c in chosen(d, limit, n, k)], "over the edge"),
+        (lambda d, limit, n, k: chosen(d, limit, n, k, seen=False), "255 is no distance"),
+        (lambda d, limit, n, k: chosen(d, limit, n, k)[:1] * k, "overlap"),
+        (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "returned 1 corners"),
+        (lambda d, limit, n, k: chosen(-d.astype(int), -50, n, k), "none covers"),
+        (lambda d, limit, n, k: [(24, 0), (0, 48), (32, 24)][:k], "cover more"),
+        (lambda d, limit, n, k: k, "pairs (row, column)"),
     ],
     "12/other_scale": [
         (lambda a, b: np.median(abs(np.log10(b / a))) > 1, RIGHT),

@@ -95,6 +95,58 @@ def outside(answer: Callable) -> Finding:
     return f"for distances of which 2 of 5 lie beyond the limit it returned {found:.3g}."
 
 
+@exercise("12/choose", "a function that returns corners (row, column) of squares", Callable)
+def choose(answer: Callable) -> Finding:
+    """Count what the squares cover in layers that are not square, with patches at random places."""
+    random = np.random.default_rng(5)
+    for size, count in ((8, 3), (10, 2)):
+        layer = random.integers(5, 90, (40, 64)).astype(np.uint8)
+        layer[:16, :24] = 255  # nobody saw this, and it is no distance
+        layer[20:34, 44:58] = random.integers(90, 140, (14, 14))
+        layer[2:10, 50:61] = 130
+        layer[25, 5:9] = 250  # far, and tiny
+        words = f"For a layer of 40 x 64, {count} squares of {size}"
+        corners = ask(words, answer, layer.copy(), 100, size, count)
+        if off := _not_squares(corners, size, count):
+            return f"{words} {off}"
+        beyond = (layer > 100) & (layer != 255)
+        tiles = [
+            beyond[r : r + size, c : c + size].sum()
+            for r in range(0, 41 - size, size)
+            for c in range(0, 65 - size, size)
+        ]
+        found = [beyond[r : r + size, c : c + size].sum() for r, c in corners]
+        unseen = [(layer[r : r + size, c : c + size] == 255).mean() for r, c in corners]
+        if sum(found) >= sum(sorted(tiles)[-count:]):
+            continue
+        if max(unseen) > 0.5:
+            return f"{words} one lies where nobody saw anything: 255 is no distance."
+        if not any(found):
+            return f"{words} none covers any ground beyond the limit."
+        return (
+            f"{words} cover {sum(found)} pixels beyond the limit, and a plain grid has squares "
+            "that cover more. How many pixels count, not how far the farthest lies."
+        )
+    return ""
+
+
+def _not_squares(corners: object, size: int, count: int) -> Finding:
+    """Say what is off with corners of squares, whatever they cover."""
+    try:
+        pairs = [(int(row), int(column)) for row, column in corners]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return f"it returned {corners!r}, and pairs (row, column) are wanted."
+    if len(pairs) != count:
+        return f"it returned {len(pairs)} corners."
+    for row, column in pairs:
+        if not (0 <= row <= 40 - size and 0 <= column <= 64 - size):
+            return f"the square at {(row, column)} goes over the edge. Row first, then column."
+    for number, (row, column) in enumerate(pairs):
+        if any(abs(row - r) < size and abs(column - c) < size for r, c in pairs[:number]):
+            return "two of them overlap: the same ground would be labelled twice."
+    return ""
+
+
 @exercise("12/other_scale", "a function of two arrays of means: True or False", Callable)
 def other_scale(answer: Callable) -> Finding:
     """Try the same scale, larger and smaller numbers, and one odd band."""

@@ -139,9 +139,9 @@ except gp.GeopeftError as error:
     print(asked)
 
 # %% [markdown]
-# It asks. A loader that takes the numbers as they stand would be wrong twice here, and nothing would show it: training runs on wrong numbers as happily as on right ones. Its table holds all that you need to find both traps. Read it before you go on: which pixels are the same in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept aside for later.)
+# It asks. Numbers taken as they stand would be wrong twice here, and nothing would show it: training runs on wrong numbers as happily as on right ones. The table holds all that you need to find both traps: which pixels are the same in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept aside for later.)
 #
-# ### Exercise 1
+# ### Exercise 1 · predict
 # Some pixels are no ground at all: the sensor saw nothing, and a number was written that the file does not declare. Which number is it?
 
 # %%
@@ -153,20 +153,24 @@ fill = 0
 gp.check("12/fill", fill, folder=folder)
 
 # %% [markdown]
-# What if nobody had noticed? Those pixels would be the darkest ground of all, with a mask that calls them land or water: a lesson in falsehood, in every third plot.
+# What it showed: a number that no file declares looks like ground, the darkest of all, under a mask that calls it land or water. Only somebody who looks can say that it is none.
 #
-# ### Exercise 2
-# The bands are blue, green, red, near infrared and two of shortwave infrared, of Sentinel-2. Reflectance is a share, 0 to 1, stored as a whole number. ESA's rule: *reflectance = (number + offset) / 10,000*. Until January 2022 the offset was 0. Files processed since then (*processing baseline 04.00*) hold numbers that are 1,000 higher, so that the offset is −1,000.
-#
-# Write the rule as a function of numbers and offset.
+# ### Exercise 2 · mend a broken line
+# The bands are blue, green, red, near infrared and two of shortwave infrared, of Sentinel-2. Reflectance is a share, 0 to 1, stored as a whole number. ESA's rule: *reflectance = (number + offset) / 10,000*. Until January 2022 the offset was 0. Files processed since then (*processing baseline 04.00*) hold numbers that are 1,000 higher, so that the offset is −1,000. The line below has the rule's parts in the wrong order.
+
 
 # %%
-reflectance = None  # your function reflectance(numbers, offset)
-# solution
-
-
-def by_rule(numbers: np.ndarray, offset: float) -> np.ndarray:
+def in_haste(numbers: np.ndarray, offset: float) -> np.ndarray:
     """Turn stored numbers into reflectance."""
+    return numbers / 10_000 + offset  # mend this line
+
+
+reflectance = in_haste
+
+
+# solution
+def by_rule(numbers: np.ndarray, offset: float) -> np.ndarray:
+    """Add the offset to the number first, then divide."""
     return (numbers + offset) / 10_000
 
 
@@ -176,7 +180,9 @@ reflectance = by_rule
 gp.check("12/reflectance", reflectance)
 
 # %% [markdown]
-# ### Exercise 3
+# What it showed: an offset is stated in stored numbers, so it is added before anything is divided. For old files the broken line is right, which is why nobody notices.
+#
+# ### Exercise 3 · predict
 # Which delivery has which offset? Compare their darkest ground: only 1 % of the pixels are darker than what the column *1 %* says.
 
 # %%
@@ -188,6 +194,8 @@ offset = {"first": 0, "second": -1_000}
 gp.check("12/offset", offset, folder=folder)
 
 # %% [markdown]
+# What it showed: two deliveries of one country differ by a step that no ground makes, and their darkest pixels give it away.
+#
 # ## 2 · State it, and train
 # Here is what the message ended with: the call that the toolkit thinks likely. It is for you to say whether it is right.
 
@@ -270,8 +278,8 @@ gp.map_scene(result)
 # - **probability**: how sure it is, after *calibration*: one number, the temperature, was chosen on the validation chips so that of all pixels called 0.8 sure, about 80 % are right *there*.
 # - **applicability**: how far the features of this ground lie from those of all ground it was trained on. At 1 lies the limit within which 95 % of the training chips find each other. Beyond it, the model has never seen anything alike, and both other layers are hearsay (after Meyer and Pebesma, 2021).
 #
-# ### Exercise 4
-# Write a function that takes a layer of distances (H, W), with 255 where there is no data, and the limit; it returns the share of the ground that lies beyond it.
+# ### Exercise 4 · write
+# A function of a layer of distances (H, W), with 255 where there is no data, and the limit; it returns the share of the ground that lies beyond it.
 
 # %%
 outside_share = None  # your function outside_share(distance, limit)
@@ -304,6 +312,8 @@ if my_share.passed:
     print(f"{outside_share(distance, limit):.1%} of the scene is unlike what was trained on")
 
 # %% [markdown]
+# What it showed: a share needs the right whole. Ground without data belongs neither above nor below the line.
+#
 # Usually it ends here: no labels, no score. This scene has labels after all; they were kept aside for the next cell. Is the model more often wrong where the third layer warns?
 
 # %%
@@ -327,10 +337,44 @@ words = ", ".join(f"{share:.1%} wrong {name}" for name, share in errors.items())
 gp.show(figure, alt=f"The scene, its wrong pixels, and what is unlike training: {words}.")
 
 # %% [markdown]
-# (White in the middle: clouds, where nobody could tell.) The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right. What did it see here that training never showed, and what did it miss?
+# (White in the middle: clouds, where nobody could tell.) The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right.
+#
+# ### Exercise 5 · open challenge
+# Somebody offers to label three more plots of this scene for you. Which? Write `choose(distance, limit, size, count)`: the upper left corners (row, column) of `count` squares of `size` pixels, inside the layer and apart from each other, that cover much ground beyond the limit. You pass when yours cover at least as much as the best `count` tiles of a plain grid that starts in the upper left corner.
+
+# %%
+choose = None
+
+
+# solution
+def best_tiles(distance: np.ndarray, limit: float, size: int, count: int) -> list[tuple[int, int]]:
+    """Count what lies beyond in each tile of a grid, and take the fullest."""
+    beyond = (distance > limit) & (distance != 255)
+    rows, columns = (side // size for side in beyond.shape)
+    tiles = beyond[: rows * size, : columns * size].reshape(rows, size, columns, size)
+    order = np.argsort(-tiles.sum(axis=(1, 3)).ravel(), kind="stable")[:count]
+    return [(int(i) // columns * size, int(i) % columns * size) for i in order]
+
+
+choose = best_tiles
+
+# %%
+my_choice = gp.check("12/choose", choose)
+my_choice
+
+# %%
+if my_choice.passed:
+    beyond = (distance > limit) & (distance != 255)
+    corners = choose(distance, limit, 64, 3)
+    covered = sum(beyond[r : r + 64, c : c + 64].sum() for r, c in corners)
+    share, ground = covered / max(1, beyond.sum()), 3 * 64 * 64 / (distance != 255).sum()
+    print(f"{ground:.1%} of the ground, and {share:.1%} of what lies beyond: label {corners}")
+
+# %% [markdown]
+# What it showed: how much of the unknown a few plots can cover, in the two shares above. A label is worth most where nothing in training speaks for the map.
 #
 # ## 4 · Keep it
-# What `save_adapter` writes is some 1.5 MB here: adapter, decoder, and all that says how to use them. `gp.load_model` needs nothing else. To be sure, do it where none of your variables exist, in a process of its own.
+# What `save_adapter` writes is adapter, decoder, and all that says how to use them. `gp.load_model` needs nothing else. To be sure, do it where none of your variables exist, in a process of its own.
 
 # %%
 gp.save_adapter(run, out / "water_model")
@@ -352,7 +396,7 @@ for file in sorted((out / "water_model").iterdir()):
     print(f"{file.stat().st_size / 1000:8.1f} kB  {file.name}")
 
 # %% [markdown]
-# ### Exercise 5
+# ### Exercise 6 · write
 # A colleague maps a scene in numbers of 0 to 10,000 and types `scale=255`. All ground is 39 times too bright. Your model carries mean and standard deviation of its training pixels, per band. Write the test that would have warned: given both means (C,), is one of them more than ten times the other in most bands?
 
 # %%
@@ -372,7 +416,7 @@ other_scale = ten_times
 gp.check("12/other_scale", other_scale)
 
 # %% [markdown]
-# `predict_scene` does this before it predicts, and refuses:
+# What it showed: two means per band are enough to catch the coarsest mistake, in either direction, and one odd band is no alarm. `predict_scene` does this before it predicts, and refuses:
 
 # %%
 try:
