@@ -1,4 +1,4 @@
-"""The command line: `python -m geopeft_nb mirror DEST` fills a shared drive for a classroom."""
+"""The command line, for a classroom: `python -m geopeft_nb --help` lists its commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,48 @@ import sys
 from pathlib import Path
 
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.pictures.show import visible
+
+
+def mirror(options: argparse.Namespace) -> int:
+    """Fill a shared drive."""
+    from geopeft_nb.classroom.mirror import fill
+    from geopeft_nb.classroom.needs import choose
+
+    wanted = choose(options.lessons, options.also)
+    missing = fill(options.dest, wanted, only_list=options.list)
+    for name, reason in missing.items():
+        print(f"geopeft_nb: {name} is missing: {reason}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def lessons(options: argparse.Namespace) -> int:
+    """Copy notebooks, and say what became of each."""
+    from geopeft_nb.classroom.handout import hand_out
+
+    for name, state in hand_out(options.dest, options.lessons).items():
+        print(f"{name:<32} {state}")
+    return 0
+
+
+def draw_class(options: argparse.Namespace) -> int:
+    """Print who has passed how much of each lesson, and draw it as a page."""
+    from geopeft_nb.classroom import results
+    from geopeft_nb.classroom.check import lesson_folders, load_checks
+
+    columns = []
+    for number, folder in lesson_folders().items():
+        columns += [*load_checks(folder), f"{number}/quiz"]
+    table, damaged = results.read_results(options.dest, columns)
+    for sentence in damaged:
+        print(f"geopeft_nb: {visible(sentence)}", file=sys.stderr)
+    for student, row in table.items():
+        passed = [column[:2] for column, said in row.items() if said == "✓"]
+        counts = ", ".join(f"{lesson}: {passed.count(lesson)}" for lesson in sorted({*passed}))
+        print(f"{visible(student):<32} {counts or 'none yet'}")
+    results.draw_class(table, columns, options.out)
+    print(f"\nWho passed what, and how often it was tried: {options.out}")
+    return 1 if damaged else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,33 +58,34 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0, or 1 if something is missing or went wrong.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m geopeft_nb",
-        description="Copy what lessons need to a shared drive, once, for rooms without network.",
+        prog="python -m geopeft_nb", description="For a classroom.",
         epilog="To run a lesson, in a checkout: make run LESSON=01",
-    )
-    parser.add_argument("command", choices=["mirror"])
-    parser.add_argument("dest", metavar="DEST", type=Path, help="folder to copy to")
-    parser.add_argument(
-        "--lessons", default="all", metavar="all|01,04",
-        help="'all' (the default), 'none', or numbers with commas",
     )  # fmt: skip
-    parser.add_argument(
-        "--also", nargs="+", default=[], metavar="NAME", help="more backbones or data sets"
-    )
-    parser.add_argument("--list", action="store_true", help="only show what would be copied")
-    options = parser.parse_args(arguments)
-    from geopeft_nb.classroom.mirror import fill
-    from geopeft_nb.classroom.needs import choose
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    def add(name: str, words: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("dest", metavar="FOLDER", type=Path)
+        return command
+
+    fills = add("mirror", "copy what lessons need to a shared drive, for rooms without network")
+    fills.add_argument("--also", nargs="+", default=[], metavar="NAME", help="more of them")
+    fills.add_argument("--list", action="store_true", help="only show what would be copied")
+    fills.set_defaults(run=mirror)
+    copies = add("lessons", "copy the notebooks, exercises open, to a folder")
+    copies.set_defaults(run=lessons)
+    for command in (fills, copies):
+        words = "'all' (the default), 'none', or numbers with commas"
+        command.add_argument("--lessons", default="all", metavar="all|01,04", help=words)
+    draws = add("class", "draw who has passed what, from collected files of results")
+    draws.add_argument("--out", type=Path, default=Path("class.html"), help="page to write")
+    draws.set_defaults(run=draw_class)
+    options = parser.parse_args(arguments)
     try:
-        wanted = choose(options.lessons, options.also)
-        missing = fill(options.dest, wanted, only_list=options.list)
+        return int(options.run(options))
     except (GeopeftError, OSError) as error:
         print(f"geopeft_nb: {error}", file=sys.stderr)
         return 1
-    for name, reason in missing.items():
-        print(f"geopeft_nb: {name} is missing: {reason}", file=sys.stderr)
-    return 1 if missing else 0
 
 
 if __name__ == "__main__":

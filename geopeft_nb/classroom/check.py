@@ -2,7 +2,8 @@
 
 A check is a small function in `checks.py` of a lesson's folder. It looks at properties of an answer
 (a shape, what is frozen, a number within a tolerance) and returns what is off, or "" when all is
-well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)` runs it.
+well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)` runs it; `results`
+tells what a teacher may collect.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from geopeft_nb.classroom.results import note
 from geopeft_nb.errors import check_name
 from geopeft_nb.files import data_folder
 from geopeft_nb.pictures.show import escaped, visible
@@ -154,7 +156,10 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
     check_name("lesson", number, lessons)
     known = load_checks(lessons[number])
     check_name("exercise", name, known)
-    return known[name].check(answer, **given)
+    result = known[name].check(answer, **given)
+    if result.state != "not answered":
+        note(exercise=name, passed=result.passed)
+    return result
 
 
 def _answered(answer: Any) -> bool:  # noqa: ANN401

@@ -44,17 +44,23 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
         >>> choose("01")
         {'geopeft_tiny': ('01',), 'scenes': ('01',)}
     """
-    given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
-    numbers = {"all": list(LESSONS), "none": []}.get(lessons, given)
-    for number in numbers:
-        check_name("lesson", number, ["all", "none", *LESSONS])
+    chosen = numbers(lessons)
     if also:
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
         for name in also:
             check_name("backbone or data set", name, {**CARDS, **LOADERS})
-    names = [*(name for number in numbers for name in LESSONS[number]), *also]
-    return {name: tuple(n for n in numbers if name in LESSONS[n]) for name in names}
+    names = [*(name for number in chosen for name in LESSONS[number]), *also]
+    return {name: tuple(n for n in chosen if name in LESSONS[n]) for name in names}
+
+
+def numbers(lessons: str) -> list[str]:
+    """Return the numbers of lessons: of ``"all"``, ``"none"``, or as in ``"01,04"``."""
+    given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
+    chosen = {"all": list(LESSONS), "none": []}.get(lessons, given)
+    for number in chosen:
+        check_name("lesson", number, ["all", "none", *LESSONS])
+    return chosen
 
 
 def published_files(name: str) -> Sequence[FileEntry]:

@@ -12,30 +12,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.classroom.check import lesson_folders
-from geopeft_nb.errors import check_name
+from geopeft_nb.classroom.results import note
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.pictures.show import escaped
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
 
-def quiz(number: str) -> HTML:
+def quiz(number: str, answers: str = "") -> HTML:
     """Return a lesson's quiz for the notebook to show.
 
     Args:
         number: Number of the lesson, for example ``"01"``.
+        answers: A letter for each question, for example ``"bacd"``, to be told a score.
 
     Returns:
         What a notebook shows: each choice is a line that opens its explanation.
 
     Raises:
-        GeopeftError: There is no such lesson.
+        GeopeftError: There is no such lesson, or no such choice.
     """
     from IPython.display import HTML
 
     lessons = lesson_folders()
     check_name("quiz", number, lessons)
-    return HTML(write(number, load_questions(lessons[number])))
+    questions = load_questions(lessons[number])
+    page = write(number, questions)
+    if not answers:
+        sample = ("ab" * len(questions))[: len(questions)]
+        how = f'A score, before you open any: <code>gp.quiz("{number}", "{sample}")</code>'
+        return HTML(f"{page}<p>{how}, with the letters of your choices.</p>")
+    letters = ["abcdefgh"[: len(question["choice"])] for question in questions]
+    pairs = list(zip(answers, letters, strict=False))
+    if len(answers) != len(letters) or any(answer not in known for answer, known in pairs):
+        raise GeopeftError(
+            f"answers takes a letter for each of {len(letters)} questions, of "
+            f"{', '.join(letters)}; got {answers!r}."
+        )
+    signs = [
+        "✓" if question["choice"]["abcdefgh".index(answer)].get("correct") else "✗"
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    right = signs.count("✓")
+    note(quiz=number, answers=answers, right=right, of=len(signs))
+    return HTML(f"<p><b>{right} of {len(signs)} right: {' '.join(signs)}</b></p>{page}")
 
 
 def write(quiz: str, questions: list[dict[str, Any]]) -> str:

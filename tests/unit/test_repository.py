@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -150,6 +151,13 @@ def test_wheel_carries_data_and_lessons_without_their_solutions(root: Path, tmp_
         assert f"geopeft_nb/{path.relative_to(root).as_posix()}" in names
     assert not [name for name in names if "solutions" in name or name.endswith("lesson.py")]
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    command = [sys.executable, "-m", "geopeft_nb", "lessons", str(tmp_path / "course")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    handed_out = {path.name: path for path in tmp_path.glob("course/*")}
+    assert handed_out.keys() == {path.name for path in lessons} | {"figures"}
+    assert all(handed_out[path.name].read_bytes() == path.read_bytes() for path in lessons)
 
 
 def test_modules_are_loaded_by_name_only_where_a_table_names_them(root: Path) -> None:
