@@ -63,7 +63,12 @@ def convert(solved: NotebookNode, fast: bool = True) -> NotebookNode:
             raise ValueError(f"One check or one solution in a cell:\n{cell.source}")
         if "solution" in tags:
             cell.source = f"# solution\n{cell.source}"
-        about = {"schema_version": 3, "grade": False, "solution": False, "task": False}
+        about: dict[str, object] = {
+            "schema_version": 3,
+            "grade": False,
+            "solution": False,
+            "task": False,
+        }
         about |= {"locked": False, "grade_id": f"cell-{number}"}
         if solution:
             cell.source = (
