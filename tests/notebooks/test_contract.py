@@ -129,6 +129,12 @@ def test_learner_commits_to_a_guess(prose: str) -> None:
     assert re.search(r"\bpredict|\bguess", prose, re.I)
 
 
+def test_a_guess_left_open_reads_as_a_question_mark(notebook: NotebookNode) -> None:
+    guesses = [cell for cell in code(notebook) if cell.startswith("my_guess = ")]
+    assert guesses
+    assert all('"?"' in guess and "..." not in guess for guess in guesses)
+
+
 def test_two_to_eight_exercises_each_with_a_check(source: Path, notebook: NotebookNode) -> None:
     text = "\n".join(code(notebook))
     checks = set(re.findall(r'gp\.check\(\s*"([^"]+)"', text))

@@ -174,7 +174,7 @@ gp.check("00/weights", bytes_of_weights)
 # **Guess before you look.** Which of these models can be fine-tuned here with LoRA, and which in full?
 
 # %%
-my_guess = {"with LoRA": ..., "in full": ...}
+my_guess = {"with LoRA": "?", "in full": "?"}
 
 # %%
 chips = gp.load_data(data)
@@ -330,7 +330,7 @@ print(f"weights on this machine: {', '.join(ships)}")
 # The small model that ships, on real chips, with the live view: loss, score and memory. **Guess before you look:** how many seconds does an epoch take here?
 
 # %%
-my_guess = {"seconds per epoch": ...}
+my_guess = {"seconds per epoch": "?"}
 
 # %% tags=["nbval-check-output"]
 whole = len(chips.train)

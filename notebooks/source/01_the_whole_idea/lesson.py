@@ -155,7 +155,7 @@ backbone.provenance
 # **Guess before you look.** Which share of all weights will LoRA train, decoder included? Which method will score best at home, and which one away? Write it down; nobody checks.
 
 # %%
-my_guess = {"share that LoRA trains": ..., "best at home": ..., "best away": ...}
+my_guess = {"share that LoRA trains": "?", "best at home": "?", "best away": "?"}
 
 
 # %%

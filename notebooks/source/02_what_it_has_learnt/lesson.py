@@ -148,7 +148,7 @@ print(", ".join(f"{band} {WAVELENGTHS[band]:.3f} µm" for band in chips.bands))
 # **Guess before you look.** Which of the six bands tells water from land best? And will that band be the same in both regions? Write it down; nobody checks.
 
 # %%
-my_guess = {"best band at home": ..., "best band away": ...}
+my_guess = {"best band at home": "?", "best band away": "?"}
 
 
 # %%
@@ -359,7 +359,7 @@ for name, part in parts.items():
 # **Guess before you look.** Up to which hidden share can you still recognise the place in what is rebuilt? Which is rebuilt better, land or water? And from which hidden share on is the model better than a plain interpolation between the visible patches, if ever?
 
 # %%
-my_guess = {"still recognisable at": ..., "rebuilt better": ..., "beats interpolation from": ...}
+my_guess = {"still recognisable at": "?", "rebuilt better": "?", "beats interpolation from": "?"}
 
 # %% [markdown]
 # **What the model has seen.** `geopeft_tiny` saw the pixels of both scenes in pretraining, without labels: first as a masked autoencoder with 75 % hidden, in a last stage also with 50 % or nothing hidden. In that stage the visible tokens also learnt to predict the features of Galileo nano, a foundation model trained on Sentinel-2 from all over the world (*knowledge distillation*; `data/models/README.md`). So nothing below is a test on new imagery.
@@ -599,7 +599,7 @@ print(f"on {on_ground.sum()} squares of ground: {on_ground.to_dict()}")
 # **Guess before you look.** In which of the embeddings will places gather by class, in which by region, in which by both?
 
 # %%
-my_guess = {"gathers by class": ..., "gathers by region": ..., "pretrained beats band means": ...}
+my_guess = {"gathers by class": "?", "gathers by region": "?", "pretrained beats band means": "?"}
 
 # %% [markdown]
 # An embedding has many dimensions and the page has two. *Principal components* are the two directions along which the places differ most. The same dots, coloured twice:

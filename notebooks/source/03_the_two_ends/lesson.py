@@ -235,7 +235,7 @@ else:
 # Now the same probe in the usual way: the loss is cross-entropy, the chips are turned and mirrored at random, and AdamW goes downhill in small steps. **Guess before you look.** How long will the steps take, and how long the formula? Which of the two scores better? And what would a probe score on the features of a network that was **never trained**, whose weights are random numbers?
 
 # %%
-my_guess = {"seconds of steps": ..., "seconds of the formula": ..., "untrained, home": ...}
+my_guess = {"seconds of steps": "?", "seconds of the formula": "?", "untrained, home": "?"}
 
 # %%
 trained = gp.fit(probe, chips, seed=seed, **settings)
@@ -288,7 +288,7 @@ pd.DataFrame(table).T[["train", "val", "home", "away"]].round(3)
 # **Guess before you look.** By what factor is a step of full fine-tuning larger than one of the probe? By what factor slower?
 
 # %%
-my_guess = {"times the memory": ..., "times the seconds": ...}
+my_guess = {"times the memory": "?", "times the seconds": "?"}
 
 # %%
 samples = [chips.train[index] for index in range(batch_size)]
@@ -403,7 +403,7 @@ for rate in rates:
 # **Guess before you look.** Both ends are trained with each of the rates for the same number of epochs. Which rate is best for which end? What does full fine-tuning score at home with the *probe's* default rate: nearly the same, much less, or nothing at all? And away?
 
 # %%
-my_guess = {"best for the probe": ..., "best for full": ..., "full at the probe's rate, away": ...}
+my_guess = {"best for the probe": "?", "best for full": "?", "full at the probe's rate, away": "?"}
 
 # %%
 runs, reports, tried = {}, {}, []
@@ -507,7 +507,7 @@ best_reports["linear_probe"].compare(best_reports[method]).round(3)
 # **Guess before you look.** Will the early or the late blocks move more? The features at home, on which it was trained, or those away, which it has never seen?
 
 # %%
-my_guess = {"moves most, first or last block": ..., "moves more, home or away": ...}
+my_guess = {"moves most, first or last block": "?", "moves more, home or away": "?"}
 
 # %%
 every_block = list(range(len(pretrained.blocks)))
@@ -560,7 +560,7 @@ gp.show(figure, alt=f"Similarity of features before and after, by block; last: {
 # That is a job for the solved probe, with a question that fine-tuning knew nothing about: *land cover*, six classes, on the synthetic planet of lesson 10. Training has seen water and land in one real scene. Its features are now frozen, a fresh probe is solved on chips of the temperate climate, and read off there and in two climates that it has never seen. **Guess:** who reads land cover best, the pretrained features or the fine-tuned ones? And where do the untrained ones stand?
 
 # %%
-my_guess = {"best at home": ..., "best away": ..., "untrained": ...}
+my_guess = {"best at home": "?", "best away": "?", "untrained": "?"}
 
 # %%
 other = gp.load_data(
@@ -621,7 +621,7 @@ gp.show(figure, alt=f"mIoU of land cover read off frozen features: {'; '.join(wo
 # **Guess before you look.** In which of the four cases will full fine-tuning beat the trained probe: few labels or all, at home or away?
 
 # %%
-my_guess = {"full wins on the scenes": ..., "full wins on the planet": ...}
+my_guess = {"full wins on the scenes": "?", "full wins on the planet": "?"}
 
 
 # %%

@@ -113,7 +113,7 @@ print(f"its size (root of the sum of squares) is {share:.1%} of that of the weig
 # **Guess before you look.** ΔW has as many directions as its shorter side. How many of them does it take to carry 90 % of the squares? Write down the number for ΔW, and one for the pretrained weights themselves; nobody checks.
 
 # %%
-my_guess = {"directions of ΔW": ..., "directions of the pretrained weights": ...}
+my_guess = {"directions of ΔW": "?", "directions of the pretrained weights": "?"}
 
 # %%
 generator = torch.Generator().manual_seed(seed)
@@ -383,7 +383,7 @@ listed
 # **Guess before you look.** Rank 16 trains sixteen times as many weights as rank 1. How much more memory will a training step take? Which placement will score best at home, and which away? And how far will two seeds of the *same* setting lie apart?
 
 # %%
-my_guess = {"memory of rank 16 / rank 1": ..., "best placement": ..., "two seeds apart": ...}
+my_guess = {"memory of rank 16 / rank 1": "?", "best placement": "?", "two seeds apart": "?"}
 
 # %%
 rows = []

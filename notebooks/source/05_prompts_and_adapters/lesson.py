@@ -266,7 +266,7 @@ for words, other in (("in front", in_front), ("shuffled", shuffled)):
 # LoRA begins with $B = 0$: attached and untrained, it changes nothing. **Guess before you look.** By what share does the last feature map change when you attach 100 random, untrained prompts? And an untrained adapter? Write it down; nobody checks.
 
 # %%
-my_guess = {"VPT changes the map by": ..., "the adapter by": ...}
+my_guess = {"VPT changes the map by": "?", "the adapter by": "?"}
 
 
 # %%
@@ -359,7 +359,7 @@ gp.check("05/growth", growth)
 # Now count. A chip of 64 px has 8 × 8 = 64 patches here. The paper's largest chips have 512 px and patches of 16: 1,024 tokens. **Guess before you look:** by what factor does 100 prompts stretch a training step at 64 tokens? And at 1,024? (The same step with a single prompt is the yardstick.)
 
 # %%
-my_guess = {"time at 64 tokens, times": ..., "time at 1,024 tokens, times": ...}
+my_guess = {"time at 64 tokens, times": "?", "time at 1,024 tokens, times": "?"}
 
 # %%
 few = {n: make_network("vpt", prompts=n).train() for n in (1, 100)}
@@ -733,7 +733,7 @@ runs["lora, unet"] = gp.fit(make_network("lora", decoder=unet), chips, **setting
 # **Guess before you look.** With the linear decoder: who is best at home, who away, and whose step takes longest? Does the UNet decoder help ViT-Adapter more than it helps LoRA?
 
 # %%
-my_guess = {"best at home": ..., "best away": ..., "slowest step": ..., "UNet helps more": ...}
+my_guess = {"best at home": "?", "best away": "?", "slowest step": "?", "UNet helps more": "?"}
 
 # %% [markdown]
 # Times are ratios to a step of full fine-tuning with the linear decoder, measured in turn with it so that a busy machine disturbs all alike. *Activations* are what one step keeps for the backward pass, *file* is what has to be saved: the method's weights and the decoder's.

@@ -269,7 +269,7 @@ my_block
 # **Guess before you look.** What share of the block's activations does a training step with LoRA keep, as peft has it?
 
 # %%
-my_guess = {"share of activations that LoRA keeps": ...}
+my_guess = {"share of activations that LoRA keeps": "?"}
 
 # %% [markdown]
 # One part of it can be had back cheaply. The recipe `"recompute"` computes layer norms and GELUs a second time in the backward pass, instead of keeping what they gave. Look at both:
@@ -327,7 +327,7 @@ gp.show(planned.plot(), alt=str(planned))
 # **Guess before you look.** A 16-bit float has half the bytes. What does `bf16` save of the total of full fine-tuning? And how far will plan and measurement lie apart?
 
 # %%
-my_guess = {"saved by bf16 (%)": ..., "plan minus measurement (%)": ...}
+my_guess = {"saved by bf16 (%)": "?", "plan minus measurement (%)": "?"}
 
 # %%
 compared = []
@@ -370,7 +370,7 @@ else:
 # Now the model of the paper, with 224 × 224 pixel chips. **Guess before you look**: which of the four bills is the largest with full fine-tuning, and which with LoRA?
 
 # %%
-my_guess = {"largest with full": ..., "largest with LoRA": ...}
+my_guess = {"largest with full": "?", "largest with LoRA": "?"}
 
 # %%
 kinds = {"full": "full", method: method, recomputing: method}

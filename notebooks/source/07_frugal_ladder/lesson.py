@@ -99,7 +99,7 @@ GOAL = {"memory": 0.28, "time": 0.35}
 # Where do we stand? `gp.memory_plan` predicts, from the structure of the model alone, what a training step keeps: weights, gradients, AdamW's two moments, and the activations that the backward pass will need again. **Guess before you look:** which share of full fine-tuning's bytes does LoRA need, as this toolkit computes it? It trains a small part of the weights. (What "as this toolkit computes it" is worth, section 4 will tell.)
 
 # %%
-my_guess = {"share of the bytes": ...}
+my_guess = {"share of the bytes": "?"}
 
 # %%
 first = {name: gp.memory_plan(build(name), batch_size) for name in ("full", method)}
@@ -167,7 +167,7 @@ my_again
 # PyTorch has the same ready-made, with more care for details: `torch.utils.checkpoint.checkpoint`. Take one block of full fine-tuning, and compare. **Guess before you look:** what share of the bytes is left? How much longer does forward and backward take? (Backward is usually counted as two forwards: one for the gradient of the weights, one for that of the input.)
 
 # %%
-my_guess = {"share of the bytes": ..., "times the seconds": ...}
+my_guess = {"share of the bytes": "?", "times the seconds": "?"}
 
 # %%
 block = build("full").plain_backbone.blocks[0]
@@ -260,7 +260,7 @@ for name, (size, values) in held.items():
 # Now the plans: LoRA with each recipe alone. **Guess before you look:** which one saves most, which least?
 
 # %%
-my_guess = {"saves most": ..., "saves least": ...}
+my_guess = {"saves most": "?", "saves least": "?"}
 
 
 # %%
@@ -376,7 +376,7 @@ pd.DataFrame(order).T.rename({"bf16": "weights bf16"}).round(2)
 # And is it PEFT at all? Checkpointing and precision work with full fine-tuning just as well. **Guess before you look:** what does *full fine-tuning* with both of them need?
 
 # %%
-my_guess = {"share of plain full fine-tuning": ...}
+my_guess = {"share of plain full fine-tuning": "?"}
 
 # %%
 full_plans = {
@@ -396,7 +396,7 @@ for name, plan in full_plans.items():
 
 # %%
 my_guess = {
-    "full + checkpoint": ..., method: ..., f"{method} late": ..., "suffers": ...,
+    "full + checkpoint": "?", method: "?", f"{method} late": "?", "suffers": "?",
 }  # fmt: skip
 
 # %%
@@ -580,7 +580,7 @@ my_seconds
 # **Guess before you look:** after how many epochs is the run with cache ahead? And if the prefix were ten times as large?
 
 # %%
-my_guess = {"epochs": ..., "with a prefix ten times as large": ...}
+my_guess = {"epochs": "?", "with a prefix ten times as large": "?"}
 
 # %%
 later = {name: table.loc[f"{method}, bf16, late{name}", "s per epoch"] for name in ("", ", cached")}
@@ -636,7 +636,7 @@ print(f"beside {ladder['full fine-tuning'].total / 1e6:.0f} MB of a step of full
 # Does the small model tell us about a large one? The plan needs neither weights nor a GPU: on PyTorch's *meta* device tensors have a shape, and no numbers. So here is Prithvi-EO 2.0 with 300 million weights, with chips of 224 and of 512 pixels. **Guess before you look:** does it climb below the goal with LoRA alone? What does the *control*, full fine-tuning with checkpointing, do when chips become larger?
 
 # %%
-my_guess = {"LoRA alone, 224 px": ..., "full + checkpoint, 224 px": ..., "and 512 px": ...}
+my_guess = {"LoRA alone, 224 px": "?", "full + checkpoint, 224 px": "?", "and 512 px": "?"}
 
 # %%
 big = "prithvi_eo_v2_300"

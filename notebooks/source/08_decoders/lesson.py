@@ -229,7 +229,7 @@ gp.check("08/join", join)
 # **Guess before you look.** Order the four by weights, and by the memory of a training step. Is it the same order?
 
 # %%
-my_guess = {"by weights": ..., "by memory": ...}
+my_guess = {"by weights": "?", "by memory": "?"}
 
 # %%
 options = {
@@ -330,7 +330,7 @@ gp.show(axes.figure, alt=f"Stacked bars of the memory of a step: {'; '.join(word
 # The same backbone, method, chips, seed and learning rate; only the decoder differs. **Guess before you look:** which decoder is best at home, which away, and which finds most of the thin water?
 
 # %%
-my_guess = {"best at home": ..., "best away": ..., "most of the thin water": ...}
+my_guess = {"best at home": "?", "best away": "?", "most of the thin water": "?"}
 
 # %%
 runs = {"linear": gp.fit(networks["linear"], chips, **settings)}

@@ -176,7 +176,7 @@ def nearest_score(label: torch.Tensor, trained: np.ndarray) -> float:
 # **Guess before you look.** What will the nearest neighbour score on the made-up label, where nothing can be learnt, when squares are dealt at random? When chips are? And does the split matter for water?
 
 # %%
-my_guess = {"made up, squares at random": ..., "made up, chips": ..., "water, random - blocks": ...}
+my_guess = {"made up, squares at random": "?", "made up, chips": "?", "water, random - blocks": "?"}
 
 # %%
 rows = []
@@ -325,7 +325,7 @@ sliders(
 # Training sees the temperate climate only. **Guess before you look:** LoRA is trained anew at shift 0, 0.5 and 1. Does the score at home change with the shift? At which of the three does it break down away, and in which climate most?
 
 # %%
-my_guess = {"home at shift 1": ..., "away at 0.5": ..., "away at 1": ..., "hardest climate": ...}
+my_guess = {"home at shift 1": "?", "away at 0.5": "?", "away at 1": "?", "hardest climate": "?"}
 
 # %%
 task, per_region = "flood", 40 if FAST else 120
@@ -390,7 +390,7 @@ report.table[["role", "chips", "places", "mIoU", "low", "high"]].round(3)
 # **Guess before you look.** Which interval will be wider, that from drawing single chips or that from drawing places? By what factor?
 
 # %%
-my_guess = {"wider": ..., "times": ...}
+my_guess = {"wider": "?", "times": "?"}
 
 
 # %%
@@ -509,7 +509,7 @@ for region, fold in folds.items():
 # **Guess before you look.** In how many of the climates does your method beat the linear probe, which trains nothing but the decoder? Which climate is hardest for a model that knows the other five?
 
 # %%
-my_guess = {"climates won": ..., "hardest": ...}
+my_guess = {"climates won": "?", "hardest": "?"}
 
 
 # %%

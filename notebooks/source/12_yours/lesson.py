@@ -129,7 +129,7 @@ print(f"{len(files)} files:", ", ".join(files[:2]), "...", files[-1])
 # **Guess before you look.** The next cell asks the toolkit to load the folder, and says nothing else. What can a program know about these files, and what can it not?
 
 # %%
-my_guess = {"it can know": ..., "it cannot know": ...}
+my_guess = {"it can know": "?", "it cannot know": "?"}
 
 # %%
 try:
@@ -266,7 +266,7 @@ result
 # **Guess before you look.** Training saw fields, marsh and ocean in summer. Where will this map be wrong?
 
 # %%
-my_guess = {"wrong where": ...}
+my_guess = {"wrong where": "?"}
 
 # %%
 gp.map_scene(result)

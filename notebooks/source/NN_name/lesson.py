@@ -54,7 +54,10 @@ import geopeft_nb as gp
 
 # %% [markdown]
 # ## 1 · Look
-# **Guess before you look.** What will the next cell show?
+# **Guess before you look.** How many chips are there to train on?
+
+# %%
+my_guess = {"chips to train on": "?"}
 
 # %% tags=["nbval-check-output"]
 chips = gp.load_data(data)
@@ -65,6 +68,7 @@ figure, axes = plt.subplots(figsize=(4, 2.6), layout="constrained")
 axes.bar(["train", "val", "test"], [len(chips.train), len(chips.val), len(chips.test)])
 axes.set(title="Chips at home", ylabel="chips")
 gp.show(figure, alt="Bars of the number of chips for training, validation and test.")
+print("You guessed:", my_guess)
 
 # %% [markdown]
 # ### Exercise 1
