@@ -100,9 +100,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "layers": (-4_096, 4_095), "lr": (1e-12, 0.999), "nodata": (-math.inf, math.inf),
     "oft_block_size": (0, 4_096), "overlap": (0, 4_096), "prompts": (1, 4_096), "r": (1, 4_096),
     "rank_pattern": (1, 4_096), "scale": (1e-9, 1_000_000_000),
-    "seed": (0, 2**32 - 1), "shift": (0, 1), "size": (1, 16_384), "stem": (1, 512),
-    "temperature": (1e-6, 1e6), "unlabelled": (-(2**31), 2**32), "wavelengths": (0.1, 100),
-    "width": (1, 4_096),
+    "seed": (0, 2**32 - 1), "shift": (0, 1), "similarity": (0, 1),
+    "size": (1, 16_384), "stem": (1, 512), "temperature": (1e-6, 1e6),
+    "unlabelled": (-(2**31), 2**32), "wavelengths": (0.1, 100), "width": (1, 4_096),
 }  # fmt: skip
 
 
@@ -132,9 +132,9 @@ WORDS = {
 }  # fmt: skip
 #: Class in an annotation -> an attribute by which its objects are known.
 CLASSES = {
-    "Backbone": "patch_size", "GeoData": "holdout", "PeftConfig": "peft_type", "Report": "table",
-    "Run": "model", "RunOrModel": "predict", "Scene": "applicability",
-    "SegmentationModel": "method_options",
+    "Backbone": "patch_size", "ChipDataset": "chips", "GeoData": "holdout",
+    "PeftConfig": "peft_type", "Report": "table", "Run": "model", "RunOrModel": "predict",
+    "Scene": "applicability", "SegmentationModel": "method_options",
 }  # fmt: skip
 
 

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from geopeft_nb.datasets.base import Ground, Sample
     from geopeft_nb.datasets.geodata import GeoData
 
-#: How the names of ViT-Adapter's own weights begin.
-_VIT_ADAPTER = re.compile(r"backbone\.(level_embed|spm|interactions|up|norm[1-4])\b")
+#: Methods that stand in for the backbone, which they hold as `vit`.
+BESIDE = ("vit_adapter", "side")
+#: How the names of their own weights begin.
+_BESIDE = re.compile(r"backbone\.(level_embed|spm|interactions|up|norm[1-4]|side)\b")
 #: What each of several adapters has of its own.
 OWN = ("decoder", "mean", "std", "method_options", "trained")
 
@@ -145,7 +147,7 @@ class SegmentationModel(Facts, nn.Module):
         """The backbone itself, without what a method wrapped around it."""
         if self.adapter is not None:
             return self.backbone.get_base_model()
-        return self.backbone.vit if self.method == "vit_adapter" else self.backbone
+        return self.backbone.vit if self.method in BESIDE else self.backbone
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -182,7 +184,8 @@ class SegmentationModel(Facts, nn.Module):
         Raises:
             ValueError: The attached method changed the backbone's own weights, or its maps.
         """
-        if self.adapter is None and self.method not in (None, "linear_probe"):
+        plain = self.adapter is not None or self.method in (None, "linear_probe")
+        if not plain or self.plain_backbone.uncut:
             raise GeopeftError(
                 f"{self.method} changed the backbone's own weights or maps, so there is nothing "
                 "to take off. Load the pretrained backbone anew with load_backbone."
@@ -373,4 +376,4 @@ def part_of(name: str) -> str:
 
         marks = [f".{prefix}" for prefix in PEFT_TYPE_TO_PREFIX_MAPPING.values() if prefix]
         return "adapter" if any(mark in name for mark in marks) else "backbone"
-    return "adapter" if _VIT_ADAPTER.match(name) else "backbone"
+    return "adapter" if _BESIDE.match(name) else "backbone"

@@ -14,7 +14,7 @@ from geopeft_nb.backbones.load import find_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.models import BESIDE, SegmentationModel
 from geopeft_nb.pictures.show import markdown
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
 from geopeft_nb.tuning.identity import check_files, damaged, read_description
@@ -229,7 +229,7 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
 
     check_export(model)
     card = model.plain_backbone.card
-    beside = model.method in ("vpt", "adapter", "vit_adapter")
+    beside = model.method in ("vpt", "adapter", *BESIDE) or model.plain_backbone.uncut
     if card.family != "prithvi" or beside or model.task != "segmentation":
         raise GeopeftError(
             f"TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, with "

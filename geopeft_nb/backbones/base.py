@@ -55,6 +55,7 @@ class Backbone(Facts, nn.Module):
         strides: Pixels per cell of each returned map, shallow to deep.
         reach: Pixels that images are padded to a multiple of; 0 means the patch.
         layers: Indices of the blocks whose output is returned, ascending; `choose` sets them.
+        uncut: The same before `Transformer.cut` dropped blocks; empty if it did not.
         frames: Time steps of an image.
         channels: Features D of each returned map.
         attached: Name of the method that `attach` put on it, or None.
@@ -73,6 +74,7 @@ class Backbone(Facts, nn.Module):
     strides: tuple[int, ...]
     reach: int = 0
     layers: tuple[int, ...]
+    uncut: tuple[int, ...] = ()
     channels: tuple[int, ...]
     attached: str | None = None
     provenance: dict[str, Any]
@@ -283,6 +285,19 @@ class Transformer(Backbone):
         self.layers = (depth - 1,) if layers is None else choose_layers(layers, depth)
         self.strides = (self.patch_size,) * len(self.layers)
         self.channels = (self.width,) * len(self.layers)
+
+    def cut(self, depth: int) -> None:
+        """Drop all blocks but the first `depth`; maps are taken at the same shares of the depth.
+
+        Raises:
+            ValueError: Two maps would be of one block.
+        """
+        running = self.layers[-1] + 1
+        layers = [-(-(layer + 1) * depth // running) - 1 for layer in self.layers]
+        choose_layers(layers, depth)
+        self.uncut = self.uncut or self.layers
+        del self.blocks[depth:]
+        self.choose(layers)
 
     @abstractmethod
     def begin(

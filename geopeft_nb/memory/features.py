@@ -59,6 +59,8 @@ class Split:
         """
         scaled, more = self.model.scale(image, temporal, location)
         if self.first is None:
+            if self.model.method == "side":
+                return self.model.backbone.read(scaled, **more)
             maps: list[Tensor] = self.model.backbone(scaled, **more)
             return maps[-1:] if self.last_only else maps
         backbone: Any = self.model.plain_backbone
@@ -81,7 +83,8 @@ class Split:
             What the model returns for that image.
         """
         if self.first is None:
-            return self.model.decode(state, size)
+            maps = self.model.backbone.climb(state) if self.model.method == "side" else state
+            return self.model.decode(maps, size)
         plain: Any = self.model.plain_backbone
         tokens, *kept = state
         kept += run_blocks(plain.blocks, plain.norm, plain.layers, tokens, self.first)
@@ -95,7 +98,7 @@ def first_trained(model: SegmentationModel) -> int | None:
     backbone without blocks, to block 0.
     """
     trained = {id(p) for p in model.backbone.parameters() if p.requires_grad}
-    if not trained:
+    if not trained or model.method == "side":  # it trains beside the blocks
         return None
     plain: Any = model.plain_backbone
     if not isinstance(plain, Transformer) or model.method == "vit_adapter":

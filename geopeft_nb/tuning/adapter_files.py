@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.models import BESIDE, SegmentationModel
 from geopeft_nb.tuning.identity import (
     check_identity,
     damaged,
@@ -131,8 +131,8 @@ def trained_tensors(model: SegmentationModel) -> dict[str, dict[str, Tensor]]:
         files["adapter_model.safetensors"] = get_peft_model_state_dict(
             model.backbone, adapter_name=model.adapter
         )
-    elif model.method in ("full", "vit_adapter"):
-        left_out = ("vit.",) if model.method == "vit_adapter" else model.backbone.fixed
+    elif model.method in ("full", *BESIDE):
+        left_out = ("vit.",) if model.method in BESIDE else model.backbone.fixed
         state = model.backbone.state_dict().items()
         files["backbone.safetensors"] = {k: v for k, v in state if not k.startswith(left_out)}
     return files
@@ -283,8 +283,8 @@ def local_folder(folder: str | os.PathLike[str], revision: str | None = None) ->
 
 
 def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any], name: str) -> None:
-    if about["adapter"] is None:
-        attach(model, about["method"], **about["options"])
+    if about["adapter"] is None or about["method"] == "shallow":  # its options cut the backbone
+        attach(model, about["method"], name=name, **about["options"])
     else:
         attach(model, read_config(source, about["method"]), name=name)
 

@@ -92,7 +92,7 @@ def identity(model: SegmentationModel) -> dict[str, Any]:
         "task": model.task,
         "decoder": model.decoder_name,
         "weights": backbone.provenance.get("sha256", backbone.provenance["weights"]),
-        "layers": list(backbone.layers),
+        "layers": list(backbone.uncut or backbone.layers),
         "img_size": backbone.trained_grid and backbone.trained_grid * backbone.patch_size,
         "frames": backbone.frames,
         "gsd": backbone.gsd,

@@ -25,6 +25,7 @@ from geopeft_nb.tuning.target_modules import block_names, layer_names
 PRESETS = {
     "paper": ("q", "v", "fc1", "fc2"),
     "q_v": ("q", "v"),
+    "fc1": ("fc1",),
     "all_linear": ("q", "k", "v", "proj", "fc1", "fc2"),
     "late": ("q", "v", "fc1", "fc2"),
 }
@@ -40,7 +41,8 @@ def lora_config(
     Args:
         backbone: From `load_backbone`.
         preset: ``"paper"`` adapts queries, values and both feed-forward layers of every block, as
-            arXiv 2504.17397; ``"q_v"`` only queries and values; ``"all_linear"`` also keys and the
+            arXiv 2504.17397; ``"q_v"`` only queries and values; ``"fc1"`` only the first
+            feed-forward layer, for the least memory; ``"all_linear"`` also keys and the
             attention's output; ``"late"`` as the paper, but only in the last quarter of the blocks,
             so that no gradient flows below.
         r: Rank of each update: higher fits more and costs more; the paper uses 16.

@@ -69,9 +69,16 @@ CARDS = {card.name: card for card in (
     ),
     MethodCard(
         "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
-        "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'all_linear', 'late'), "
-        "target_modules=None, last=None", True,
+        "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'fc1', 'all_linear', "
+        "'late'), target_modules=None, last=None", True,
         "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
+    ),
+    MethodCard(
+        "shallow", "Shallow backbone with LoRA",
+        "as lora, in the first blocks; those behind, which change the features little, are dropped",
+        5e-3, "depth=half of the blocks (or chips=data.train, similarity=0.9 to find it), r=16, "
+        "lora_alpha=r, lora_dropout=0, preset='paper'", True,
+        "after Barreiro et al., arXiv 2603.19873", "shallow:shallow_config",
     ),
     MethodCard(
         "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, "as lora", True,
@@ -94,6 +101,12 @@ CARDS = {card.name: card for card in (
         "a convolutional branch that exchanges features with the blocks four times", 1e-3,
         "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
         "vit_adapter:VitAdapter",
+    ),
+    MethodCard(
+        "side", "Ladder side-tuning",
+        "a small network beside the blocks, through which alone gradients flow", 5e-3,
+        "r=16, layers=6 (blocks that it reads)", False, "Sung et al., arXiv 2206.06522",
+        "side:Side",
     ),
     MethodCard(
         "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, "last=None",
@@ -198,6 +211,9 @@ def attach(
             model.backbone, model.adapter = get_peft_model(model.backbone, made, name), name
     if card.name == "vit_adapter":
         model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
+    if card.name == "shallow":  # what was found, not by what
+        told = {k: v for k, v in options.items() if k not in ("chips", "similarity")}
+        options = told | {"depth": backbone.layers[-1] + 1}
     model.method = backbone.attached = card.name
     model.method_options = options
     return model.train(model.training)  # also what is new

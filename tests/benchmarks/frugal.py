@@ -13,6 +13,7 @@ Prints Markdown, in three parts:
   with each seed. The score to reach is the best validation score of full fine-tuning with the worst
   of the seeds, so full fine-tuning reaches it with all. A row that has done as many epochs goes on
   until it has taken as many seconds; what has not reached the score by then has not reached it.
+  "map" is the time of mapping the test chips on the CPU. The depth of "shallow" is found by CKA.
   Scores home and away are those of the weights with the best validation score. Seconds include
   validation and the filling of the cache.
 - plans: the same for memory at the sizes of published models, by `memory_plan`.
@@ -30,7 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,19 @@ class Row:
     method: str
     frugal: tuple[str, ...] = ()
     precision: str = "fp32"
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
         """What shares a learning rate with it: recipes but "late" train the same weights."""
-        return self.method + (", late" if {"late", "all"} & set(self.frugal) else "")
+        words = [self.method, *self.options.values()]
+        return ", ".join(words + ["late"] * bool({"late", "all"} & set(self.frugal)))
 
 
 FULL = "full fine-tuning"
 LATE = ("late", "recompute")
 CACHED = (*LATE, "cached")
+FC1 = {"preset": "fc1"}
 ROWS = {
     FULL: Row("full"),
     "full, checkpoint": Row("full", ("checkpoint",)),
@@ -80,12 +84,19 @@ ROWS = {
     "LoRA in bf16, checkpoint": Row("lora", ("checkpoint",), "bf16"),
     "LoRA in bf16, late, recompute, cached": Row("lora", CACHED, "bf16"),
     "LoRA in bf16, all": Row("lora", ("all",), "bf16"),
+    "LoRA, fc1": Row("lora", options=FC1),
+    "shallow": Row("shallow"),
+    "side": Row("side"),
+    "side, cached": Row("side", ("cached",)),
+    "side, 8bit, cached": Row("side", ("8bit", "cached")),
+    "side in bf16, 8bit, cached": Row("side", ("8bit", "cached"), "bf16"),
     "linear probe, cached": Row("linear_probe", ("cached",)),
     "linear probe in bf16, cached": Row("linear_probe", ("cached",), "bf16"),
 }
 #: Of each family the quickest row that trains the same weights.
 SEARCHED = (
-    Row("full"), Row("lora"), Row("lora", CACHED), Row("linear_probe", ("cached",)),
+    Row("full"), Row("lora"), Row("lora", CACHED), Row("lora", options=FC1), Row("shallow"),
+    Row("side", ("cached",)), Row("linear_probe", ("cached",)),
 )  # fmt: skip
 
 
@@ -96,7 +107,8 @@ def build(row: Row, data: GeoData, options: Any, seed: int = 0) -> Any:  # noqa:
         options.model, weights, bands=data.bands, img_size=data.size, seed=seed
     )
     model = gp.build_model(backbone, data, decoder=options.decoder, pad=True, seed=seed)
-    return gp.attach(model, row.method, seed=seed)
+    found = {"chips": data.train} if row.method == "shallow" else {}
+    return gp.attach(model, row.method, seed=seed, **row.options, **found)
 
 
 class Watch(Callback):
@@ -131,7 +143,8 @@ class Watch(Callback):
 def search(data: GeoData, options: Any) -> dict[str, float]:  # noqa: ANN401
     """Choose each family's learning rate; print what each came to, and return the best."""
     lines, best = [], {}
-    for row in SEARCHED:
+    families = {ROWS[label].family for label in options.rows}
+    for row in (row for row in SEARCHED if row.family in families):
         losses = {}
         for rate in RATES:
             model = build(row, data, options, options.seeds)
@@ -154,10 +167,10 @@ def search(data: GeoData, options: Any) -> dict[str, float]:  # noqa: ANN401
 def train(data: GeoData, options: Any, rates: Mapping[str, float]) -> pd.DataFrame:  # noqa: ANN401
     """Train all rows with all seeds; return a row for each run."""
     runs: list[dict[str, Any]] = []
-    budget = math.inf
+    budget, samples = math.inf, [data.test[index] for index in range(len(data.test))]
     # Full fine-tuning comes first, with all seeds: it says what is to be reached, in which time.
     for label, seed in sorted(
-        ((label, seed) for seed in range(options.seeds) for label in ROWS),
+        ((label, seed) for seed in range(options.seeds) for label in options.rows),
         key=lambda pair: pair[0] != FULL,
     ):
         row, model = ROWS[label], build(ROWS[label], data, options, seed)
@@ -181,9 +194,13 @@ def train(data: GeoData, options: Any, rates: Mapping[str, float]) -> pd.DataFra
         model.to(options.device)
         score = gp.evaluate(run, data).table.groupby("role")["mIoU"].mean()
         model.cpu()
+        mapped = Watch("cpu", 0, 0.0)
+        mapped.on_train_start()
+        model.predict(samples, options.batch)
         runs.append({
             "row": label, "seed": seed, "lr": run.settings["lr"], "kept": kept.total,
-            "peak": kept.peak, "ends": watch.ends, "home": score["home"], "away": score["away"],
+            "peak": kept.peak, "ends": watch.ends, "map": mapped.now() - mapped.start,
+            "home": score["home"], "away": score["away"],
             "scores": run.history.iloc[:, -1].dropna().round(4).tolist(),
         })  # fmt: skip
         print(f"{label}, seed {seed}: {runs[-1]['scores']}", file=sys.stderr, flush=True)
@@ -201,7 +218,7 @@ def print_training(runs: pd.DataFrame) -> None:
     ]
     runs["later epoch"] = [(ends[-1] - ends[0]) / max(1, len(ends) - 1) for ends in runs["ends"]]
     groups = runs.groupby("row", sort=False)
-    measured = ["kept", "later epoch", "to score"]
+    measured = ["kept", "later epoch", "to score", "map"]
     shares = 100 * groups[measured].mean() / groups[measured].mean().loc[FULL]
     print(f"\nIn % of full fine-tuning; the score is a validation mIoU of {goal:.4f}:\n")
     print_table([
@@ -220,13 +237,15 @@ def plans(options: Any) -> None:  # noqa: ANN401
     data, lines = gp.load_data(options.data), []
     for name, size in PLANNED:
         whole = 0
-        for label, row in ROWS.items():
+        for label, row in ((label, ROWS[label]) for label in options.rows):
+            if row.method == "shallow":
+                continue  # its depth is found with weights
             with torch.device("meta"):
                 backbone = gp.load_backbone(name, None, bands=data.bands, img_size=size)
                 model = gp.build_model(
                     backbone, data, decoder=options.decoder, pad=True, metadata=False
                 )
-                gp.attach(model, row.method)
+                gp.attach(model, row.method, **row.options)
             plan = gp.memory_plan(
                 model, options.batch, size, row.precision, row.frugal, options.device
             )
@@ -262,6 +281,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parts = ["search", "train", "plans"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--data", default="scenes", help="or sandbox, which has chips of any size")
     parser.add_argument("--size", type=int, help="pixels; those of the data")
     parser.add_argument("--model", default="geopeft_tiny")

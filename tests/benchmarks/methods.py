@@ -42,13 +42,16 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
     "LoRA paper": ("lora", {}),
     "LoRA q_v": ("lora", {"preset": "q_v"}),
     "LoRA all_linear": ("lora", {"preset": "all_linear"}),
+    "LoRA fc1": ("lora", {"preset": "fc1"}),
     "LoRA late": ("lora", {"preset": "late"}),
+    "shallow": ("shallow", {"depth": 6}),
     "DoRA": ("dora", {}),
     "VPT deep": ("vpt", {}),
     "VPT shallow": ("vpt", {"deep": False}),
     "adapter parallel": ("adapter", {"kind": "parallel"}),
     "adapter serial": ("adapter", {"kind": "serial"}),
     "ViT-Adapter": ("vit_adapter", {}),
+    "side": ("side", {}),
     "layer norms": ("ln_tuning", {}),
     "BitFit": ("bitfit", {}),
     "IA3": ("ia3", {}),
@@ -77,6 +80,9 @@ def ours(card: str, size: int, label: str, device: str) -> Candidate:
     """Build our model with a method attached."""
     backbone = gp.load_backbone(card, weights=None, img_size=size)
     model = SegmentationModel(backbone, "linear", {}, *backbone.scaling(), ("no", "yes"))
+    words = dict.fromkeys(("normalise", "title", "labels", "licence", "citation"), "none")
+    model.built_for = words | {"size": size, "regions": [], "holdout": [], "synthetic": True}
+    model.built_for |= {"reflectance": True}
     method, options = METHODS[label]
     gp.attach(model, method, **options)
     return finish(label, model, lambda: model.backbone, device)

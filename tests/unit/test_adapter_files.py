@@ -68,7 +68,7 @@ def test_lora_is_saved_in_pefts_own_format_with_decoder_and_card(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".adapter.lock", "adapter"]
 
 
-@pytest.mark.parametrize("method", ["linear_probe", "full", "vit_adapter"])
+@pytest.mark.parametrize("method", ["linear_probe", "full", "vit_adapter", "side"])
 def test_methods_that_are_not_pefts_save_the_backbone_only_if_they_change_it(
     data: GeoData, tmp_path: Path, image: Tensor, method: str
 ) -> None:

@@ -108,6 +108,8 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
     (of("vpt"), {"prompts": (*NUMBERS, 10**6), "dropout": (*NUMBERS, 1), "deep": (TEXT, 1)}),
     (of("adapter"), {"width": (*NUMBERS, 10**6), "scale": NUMBERS, "kind": TEXTS}),
     (of("vit_adapter"), {"stem": (*NUMBERS, 10**6)}),
+    (of("side"), {"r": (*NUMBERS, 10**6), "layers": (*NUMBERS, 0, 7)}),
+    (of("shallow"), {"depth": (*NUMBERS, 0, 7), "similarity": NUMBERS, "chips": TEXTS}),
     (of("vera"), {"r": (*NUMBERS, 10**6), "target_modules": (*NAMES, [])}),
     (of("oft"), {"oft_block_size": (*NUMBERS, 8 * 10**8)}),
     (config, {

@@ -17,7 +17,7 @@ from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import training_bytes
-from geopeft_nb.models import SegmentationModel, part_of
+from geopeft_nb.models import BESIDE, SegmentationModel, part_of
 from geopeft_nb.tuning.methods import CARDS
 
 #: What peft warns about is for us to know, not for the learner.
@@ -54,6 +54,9 @@ CHOICES: dict[str, tuple[str, dict[str, object], int | None]] = {
         "adapter", {"kind": "serial", "width": 8}, DEPTH * 2 * (2 * 8 * D + 8 + D)
     ),
     "vit_adapter": ("vit_adapter", {}, None),
+    # Two rungs: each reads D features into 4, and mixes these; the last is projected up again.
+    "side": ("side", {"r": 4, "layers": 2}, 2 * (4 * D + 4 + 10 * 4 + 5 * 4) + 5 * D),
+    "shallow": ("shallow", {"r": 4, "depth": 2}, 2 * 4 * (4 * D + 2 * (D + HIDDEN))),
     "ln_tuning": ("ln_tuning", {}, DEPTH * 4 * D),
     "bitfit": ("bitfit", {}, None),
     "ia3": ("ia3", {}, DEPTH * (3 * D + HIDDEN)),
@@ -63,7 +66,7 @@ CHOICES: dict[str, tuple[str, dict[str, object], int | None]] = {
     "oft": ("oft", {"oft_block_size": 16}, None),
     "full": ("full", {}, None),
 }  # fmt: skip
-CHANGES_AT_ONCE = {"vpt", "vit_adapter"}  # their new parts take part from the start
+CHANGES_AT_ONCE = {"vpt", "vit_adapter", "shallow"}  # new or missing parts count from the start
 
 
 @pytest.fixture(autouse=True)
@@ -154,13 +157,16 @@ def test_method_keeps_its_promises(
         assert (trained - base).abs().max() > 1e-4
 
     # Taken off, the pretrained network is there again, bit for bit.
-    if method == "vit_adapter":
+    if method in BESIDE:
         with torch.no_grad():
             assert torch.equal(model.plain_backbone((image - model.mean) / model.std)[-1], base)
+    elif method == "shallow":
+        with pytest.raises(ValueError, match="nothing to take off"), model.without_adapter():
+            pass
     elif method != "full":
         with model.without_adapter():
             assert torch.equal(features(model, image), base)
-    if model.adapter is not None or method == "vit_adapter":
+    if model.adapter is not None or method in BESIDE:
         assert torch.equal(features(model, image), trained)
 
     # Saved and loaded, it gives the same, bit for bit.
@@ -171,6 +177,8 @@ def test_method_keeps_its_promises(
     if CARDS[method].merges:
         merged = gp.merge(model)
         assert torch.allclose(features(merged, image), trained, atol=1e-5 * trained.abs().max())
+        if method == "shallow":
+            plain.backbone.cut(2)
         assert describe(merged.backbone) == describe(plain.backbone)
     else:
         with pytest.raises(ValueError, match="lora"):

@@ -48,6 +48,7 @@ def build(
         ("lora", {"preset": "late"}, "unet", []),
         ("lora", {}, "linear", ["late", "bf16"]),
         ("full", {}, "linear", ["late", "checkpoint"]),
+        ("side", {"r": 4}, "linear", []),
     ],
 )
 def test_twenty_cached_steps_give_the_same_weights(
@@ -73,15 +74,15 @@ def test_twenty_cached_steps_give_the_same_weights(
 @pytest.mark.parametrize("backbone", ["decur_resnet50", "prithvi_eo_v2_tiny_tl", "galileo_nano"])
 def test_both_parts_of_a_split_make_the_whole(data: GeoData, backbone: str) -> None:
     image = torch.stack([data.train[index]["image"] for index in range(2)])
-    for method in ("linear_probe", "lora"):
-        if (backbone, method) == ("decur_resnet50", "lora"):
+    for method in ("linear_probe", "lora", "side"):
+        if backbone == "decur_resnet50" and method != "linear_probe":
             continue
         model = build(data, method, backbone).eval()
         with torch.no_grad(), applied(model, "late" if method == "lora" else None):
             split = Split(model)
             state = split.prefix(image)
             assert torch.equal(split.suffix(state, image.shape[-2:]), model(image))
-            assert (split.first is None) == (method == "linear_probe")
+            assert (split.first is None) == (method != "lora")
 
 
 def test_only_maps_that_the_decoder_reads_are_kept(data: GeoData) -> None:
