@@ -26,7 +26,7 @@ from geopeft_nb.tuning.lora import PRESETS, lora_config
 from geopeft_nb.tuning.target_modules import block_names
 
 #: Most chips, and patches of each, that the similarity is told from.
-CHIPS, PATCHES = 32, 64
+CHIPS, PATCHES = 128, 16
 
 
 def shallow_config(
