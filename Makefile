@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test test-gpu lint types notebooks nbgrader reference constraints wheel clean
+.PHONY: help run lab test test-gpu lint types notebooks badges nbgrader reference constraints wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ types: $(VENV)/.test ## annotations of the package
 
 notebooks: $(VENV)/.lab ## build the lessons and their solutions from notebooks/source
 	$(BIN)/python notebooks/build.py
+
+badges: $(VENV)/.lab ## set the address of the repository: make badges REPOSITORY=…
+	$(BIN)/python notebooks/build.py --repository '$(REPOSITORY)'
 
 nbgrader: $(VENV)/.lab ## make a course of nbgrader with the lesson (LESSON=04) as an assignment
 	$(BIN)/python notebooks/to_nbgrader.py $(OUT)/nbgrader --lessons $(LESSON)

@@ -3,6 +3,7 @@
     python notebooks/build.py                # write the notebooks and their solutions
     python notebooks/build.py --check        # only say which differ from the source
     python notebooks/build.py --new NN_name  # begin a lesson: a folder that keeps to the contract
+    python notebooks/build.py --repository https://github.com/you/geopeft_nb  # set its address
 
 A lesson is a folder, `notebooks/source/NN_name/`. Its `lesson.py` is a jupytext percent script that
 holds the solutions. Two rules cut the exercise from it (as in scikit-learn-mooc): `# solution` on a
@@ -35,6 +36,17 @@ _MARKER = re.compile(r"^# solution\s*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{ ?(\w+) ?\}\}")
 _CHECK = re.compile(r'\bcheck\(\s*"([^"]+)"')
 _QUIZ = re.compile(r'\bquiz\(\s*"([^"]+)"')
+_ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+(?<!\.git)")
+#: Owner in an address that nobody has set: badges and a line that installs from it could not work.
+UNSET = "OWNER"
+_INSTALLS = (
+    " On Colab and Kaggle it installs what is missing, and leaves torch and numpy as they are."
+)
+_SET_UP = """\
+import importlib.util
+
+if importlib.util.find_spec("geopeft_nb") is None:
+    raise ModuleNotFoundError("Install the toolkit first: pip install FILE, its wheel.")"""
 
 
 def open_exercise(source: str) -> str:
@@ -65,12 +77,12 @@ def badges(repository: str, path: str) -> str:
     )
 
 
-def build_lesson(source: Path, repository: str, solution: bool) -> str:
+def build_lesson(source: Path, repository: str | None, solution: bool) -> str:
     """Build one notebook.
 
     Args:
         source: The lesson's folder.
-        repository: Address of the repository, for badges and install lines.
+        repository: Address of the repository, for badges and install lines; None leaves them out.
         solution: Keep the solutions, or cut them.
 
     Returns:
@@ -85,9 +97,10 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
         check_name(f"exercise or quiz in {source.name}", name, known)
 
     folder = "notebooks/solutions" if solution else "notebooks"
+    path = f"{folder}/{source.name}.ipynb"
     words = {
-        "badges": badges(repository, f"{folder}/{source.name}.ipynb"),
-        "repository": repository,
+        "badges": badges(repository, path) if repository else "",
+        "repository": repository or "",
     }
 
     def fill(found: re.Match[str]) -> str:
@@ -101,7 +114,9 @@ def build_lesson(source: Path, repository: str, solution: bool) -> str:
         tags = cell.metadata.get("tags", [])
         if "solution" in tags and not solution:
             continue
-        cell.source = _PLACEHOLDER.sub(fill, cell.source)
+        cell.source = _PLACEHOLDER.sub(fill, cell.source).rstrip()
+        if not repository:
+            cell.source = _SET_UP if "setup" in tags else cell.source.replace(_INSTALLS, "")
         if not solution:
             cell.source = open_exercise(cell.source)
         cell.id = _cell_id(cell, seen)
@@ -156,7 +171,8 @@ def build_all(root: Path) -> dict[Path, str]:
             f"No lessons in {folder / 'source'}. Run this in a checkout of the repository."
         )
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    repository = project["urls"]["Repository"]
+    address = project["urls"]["Repository"]
+    repository = None if f"/{UNSET}/" in address else address
     built = {}
     for source in sources:
         name = f"{source.name}.ipynb"
@@ -185,6 +201,23 @@ def differences(root: Path) -> list[str]:
     there = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/solutions/*.ipynb")]
     lines += [f"{p.relative_to(root).as_posix()} has no source" for p in there if p not in built]
     return lines
+
+
+def set_repository(root: Path, address: str) -> None:
+    """Put the repository's address where it stands: in pyproject.toml and CITATION.cff.
+
+    Raises:
+        GeopeftError: It is no address of GitHub, from which alone Colab and Binder's badges open.
+    """
+    if not _ADDRESS.fullmatch(address):
+        raise GeopeftError(
+            f"Give an address as https://github.com/you/geopeft_nb; got {address!r}."
+        )
+    paths = [root / "pyproject.toml", root / "CITATION.cff"]
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    before = tomllib.loads(texts[paths[0]])["project"]["urls"]["Repository"]
+    for path, text in texts.items():
+        path.write_text(text.replace(before, address), encoding="utf-8")
 
 
 def begin_lesson(root: Path, name: str) -> Path:
@@ -219,6 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python notebooks/build.py")
     parser.add_argument("--check", action="store_true", help="only compare with the source")
     parser.add_argument("--new", metavar="NN_name", help="begin a lesson, and build it")
+    parser.add_argument("--repository", metavar="ADDRESS", help="set the repository's address")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout (default: here)")
     options = parser.parse_args(arguments)
     if options.check:
@@ -228,6 +262,8 @@ def main(arguments: list[str] | None = None) -> int:
         if lines:
             print("Edit notebooks/source, then run `make notebooks`.")
         return min(1, len(lines))
+    if options.repository is not None:
+        set_repository(options.root, options.repository)
     if options.new:
         print(f"{begin_lesson(options.root, options.new)}: write the lesson there")
     for path, content in build_all(options.root).items():

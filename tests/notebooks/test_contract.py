@@ -89,12 +89,26 @@ def test_notebook_asks_colab_for_a_gpu(notebook: NotebookNode) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_head_has_a_title_a_promise_and_badges(notebook: NotebookNode) -> None:
+def test_head_has_a_title_and_a_promise(notebook: NotebookNode) -> None:
     title, *rest = notebook.cells[0].source.split("\n")
     assert re.match(r"# \S", title)
     assert next((line for line in rest if line.strip()), "").strip(), "a one-line promise follows"
+
+
+@pytest.mark.parametrize("repository", [None, "https://github.com/someone/geopeft_nb"])
+def test_badges_and_a_line_that_installs_are_there_once_the_address_is(
+    source: Path, repository: str | None
+) -> None:
+    notebook = nbformat.reads(build.build_lesson(source, repository, solution=False), 4)
+    (setup,) = code(notebook, "setup")
+    text = "\n".join(cell.source for cell in notebook.cells)
     head = "\n".join(cell.source for cell in notebook.cells[:3])
-    assert "colab.research.google.com" in head and "mybinder.org" in head
+    for words, where in (("colab-badge", head), ("mybinder.org/badge", head), ("git+https", setup)):
+        assert (words in where) == bool(repository)
+    assert ("On Colab and Kaggle it installs" in text) == bool(repository)
+    assert "geopeft_nb" in setup and "OWNER" not in text
+    moves = r"install[^\n]*(--upgrade|-U\b|\btorch\b|\bnumpy\b)"
+    assert not re.search(moves, setup), "what Colab has stays as it is"
 
 
 def test_head_says_what_is_learnt_how_long_and_what_is_needed(prose: str) -> None:
@@ -104,12 +118,6 @@ def test_head_says_what_is_learnt_how_long_and_what_is_needed(prose: str) -> Non
     assert "CPU" in time and "GPU" in time and re.search(r"\d+ ?min", time)
     needed = section(prose, "What you need to know")
     assert re.search(r"^\| *Concept *\| *Importance *\| *Where *\|", needed, re.M)
-
-
-def test_one_setup_cell_moves_neither_numpy_nor_torch(notebook: NotebookNode) -> None:
-    (setup,) = code(notebook, "setup")
-    assert "geopeft_nb" in setup
-    assert not re.search(r"install[^\n]*(--upgrade|-U\b|\btorch\b|\bnumpy\b)", setup)
 
 
 def test_one_parameters_cell_with_fast_mode_off(notebook: NotebookNode) -> None:

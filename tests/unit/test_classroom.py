@@ -85,6 +85,24 @@ def test_solution_keeps_everything_and_its_badges_point_to_the_one_address(check
     assert "gh/someone/somewhere/main?urlpath=lab/tree/notebooks/solutions/01_tiny.ipynb" in head
 
 
+def test_one_call_sets_the_address_everywhere_and_refuses_what_is_none(checkout: Path) -> None:
+    project, citation = checkout / "pyproject.toml", checkout / "CITATION.cff"
+    unset = "https://github.com/OWNER/geopeft_nb"
+    project.write_text(project.read_text().replace("https://github.com/someone/somewhere", unset))
+    citation.write_text(f"repository-code: {unset}\n")
+    build.main(["--root", str(checkout)])
+    head = read(checkout / "notebooks/01_tiny.ipynb")[0].source
+    assert head == "# A lesson"
+    for address in ("", "OWNER", "https://gitlab.com/me/it", "https://github.com/me/it.git"):
+        with pytest.raises(ValueError, match="Give an address"):
+            build.main(["--root", str(checkout), "--repository", address])
+    assert unset in project.read_text() and unset in citation.read_text()
+    build.main(["--root", str(checkout), "--repository", "https://github.com/me/it"])
+    head = read(checkout / "notebooks/01_tiny.ipynb")[0].source
+    assert "github/me/it/blob/main/notebooks/01_tiny.ipynb" in head
+    assert "https://github.com/me/it" in citation.read_text() and unset not in project.read_text()
+
+
 def test_an_inserted_cell_leaves_the_other_ids_alone(checkout: Path) -> None:
     build.main(["--root", str(checkout)])
     before = {cell.id for cell in read(checkout / "notebooks/01_tiny.ipynb")}
