@@ -8,7 +8,8 @@
 A lesson is a folder, `notebooks/source/NN_name/`. Its `lesson.py` is a jupytext percent script that
 holds the solutions. Two rules cut the exercise from it (as in scikit-learn-mooc): `# solution` on a
 line of its own cuts the rest of its cell and leaves a prompt, and a cell tagged `solution` is
-dropped. `checks.py` has the checks of its exercises, `quiz.toml` its questions.
+dropped. `checks.py` has the checks of its exercises, `quiz.toml` its questions. Ways to the other
+lessons, the map of the course and the glossary are added here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import jupytext
 import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 
 from geopeft_nb.classroom.check import load_checks
 from geopeft_nb.errors import GeopeftError, check_name
@@ -47,6 +49,13 @@ import importlib.util
 
 if importlib.util.find_spec("geopeft_nb") is None:
     raise ModuleNotFoundError("Install the toolkit first: pip install FILE, its wheel.")"""
+GLOSSARY = """\
+## Glossary
+[Words of this course]({folder}GLOSSARY.md), for those who come from machine learning and for \
+those who come from remote sensing. Beyond it, [torchgeo's glossary]\
+(https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth \
+observation, and [Glosario](https://glosario.carpentries.org/en/) those of data science in many \
+languages."""
 
 
 def open_exercise(source: str) -> str:
@@ -75,6 +84,42 @@ def badges(repository: str, path: str) -> str:
         f"[![Open on Binder]({binder}/badge_logo.svg)]"
         f"({binder}/v2/gh/{slug}/{BRANCH}?urlpath=lab/tree/{path})"
     )
+
+
+def course(sources: Path) -> dict[str, tuple[str, str]]:
+    """Return folder name -> title and minutes of each lesson, read off its head."""
+    lessons = {}
+    for path in sorted(sources.glob("[0-9][0-9]_*/lesson.py")):
+        text = path.read_text(encoding="utf-8")
+        title = re.search(r"^# # (.+)$", text, re.MULTILINE)
+        minutes = re.search(r"About (\d+) min", text)
+        lessons[path.parent.name] = (title[1] if title else "", minutes[1] if minutes else "")
+    return lessons
+
+
+def ways(lessons: dict[str, tuple[str, str]], name: str) -> str:
+    """Return links to the lesson before, the one behind and the map of the course as Markdown.
+
+    Example:
+        >>> ways({"01_a": ("01 · A", "45"), "04_b": ("04 · B", "60")}, "01_a")
+        '[Map of the course](#Map-of-the-course) · [04 · B →](04_b.ipynb)'
+    """
+    names = [*lessons]
+    place = names.index(name)
+    short = {other: title.split(":")[0] for other, (title, _) in lessons.items()}
+    links = [f"[← {short[other]}]({other}.ipynb)" for other in names[:place][-1:]]
+    links += ["[Map of the course](#Map-of-the-course)"]
+    links += [f"[{short[other]} →]({other}.ipynb)" for other in names[place + 1 :][:1]]
+    return " · ".join(links)
+
+
+def course_map(lessons: dict[str, tuple[str, str]], name: str) -> str:
+    """Return a table of the lessons and their minutes as Markdown; the one of this name is bold."""
+    rows = ["## Map of the course", "| Lesson | Minutes |", "|---|---|"]
+    for other, (title, minutes) in lessons.items():
+        link = f"[{title}]({other}.ipynb)"
+        rows.append(f"| {f'**{title}** (here)' if other == name else link} | {minutes} |")
+    return "\n".join(rows)
 
 
 def build_lesson(source: Path, repository: str | None, solution: bool) -> str:
@@ -108,6 +153,12 @@ def build_lesson(source: Path, repository: str | None, solution: bool) -> str:
         return words[found[1]]
 
     notebook = jupytext.reads(text, fmt="py:percent")
+    lessons = course(source.parent)
+    way = ways(lessons, source.name)
+    notebook.cells[0].source += f"\n\n{way}"
+    glossary = GLOSSARY.format(folder="../" if solution else "")
+    foot = [glossary, course_map(lessons, source.name), way]
+    notebook.cells.append(new_markdown_cell("\n\n".join(foot)))
     cells: list[NotebookNode] = []
     seen: set[str] = set()
     for cell in notebook.cells:

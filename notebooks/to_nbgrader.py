@@ -55,6 +55,7 @@ def convert(solved: NotebookNode, fast: bool = True) -> NotebookNode:
     """
     for number, cell in enumerate(solved.cells):
         cell.source = cell.source.replace("notebooks/solutions/", "notebooks/")  # of badges
+        cell.source = cell.source.replace("(../GLOSSARY", "(GLOSSARY")
         if cell.cell_type != "code":
             continue
         tags, checks = cell.metadata.get("tags", []), build._CHECK.findall(cell.source)

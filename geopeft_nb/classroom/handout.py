@@ -15,7 +15,7 @@ from geopeft_nb.writing import written_beside
 
 
 def hand_out(dest: Path, lessons: str = "all") -> dict[str, str]:
-    """Copy notebooks and figures that are not there yet.
+    """Copy notebooks, figures and the glossary that are not there yet.
 
     Args:
         dest: Folder to copy to; it is made if need be.
@@ -31,7 +31,7 @@ def hand_out(dest: Path, lessons: str = "all") -> dict[str, str]:
     chosen = numbers(lessons)
     files = [path for path in source.glob("[0-9][0-9]_*.ipynb") if path.name[:2] in chosen]
     states = {}
-    for path in [*sorted(files), *sorted(source.glob("figures/*.png"))]:
+    for path in [*sorted(files), *sorted(source.glob("figures/*.png")), source / "GLOSSARY.md"]:
         name, content = path.relative_to(source), path.read_bytes()
         copy = dest / name
         if copy.is_file() and copy.read_bytes() == content:

@@ -191,6 +191,28 @@ def test_foot_has_its_five_parts(prose: str) -> None:
         assert section(prose, heading).strip()
 
 
+def test_glossary_and_neighbours_are_linked_and_there(lesson: Path, prose: str) -> None:
+    """Links are made by the build: each leads to a file, and back again."""
+    linked = {name for name in re.findall(r"\]\(([\w./]+\.(?:ipynb|md))\)", prose)}
+    if lesson in LESSONS:
+        assert all((lesson.parent / name).is_file() for name in linked)
+        place = LESSONS.index(lesson)
+        for arrow, other in (("← ", LESSONS[:place][-1:]), (" →", LESSONS[place + 1 :][:1])):
+            links = re.findall(rf"\[(?=[^\]]*{arrow})[^\]]+\]\((\w+\.ipynb)\)", prose)
+            assert links == 2 * [path.name for path in other]  # at head and foot
+    assert "GLOSSARY.md" in linked and prose.count("## Glossary") == 1
+    assert prose.count("(#Map-of-the-course)") == 2 and section(prose, "Map of the course")
+
+
+def test_map_of_the_course_has_every_lesson_with_its_minutes(root: Path, prose: str) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for name, (title, minutes) in build.course(root / "notebooks/source").items():
+        assert minutes
+        assert re.search(rf"\(notebooks/{name}\.ipynb\) .*\({minutes} min, the computer", readme)
+        if "99" not in prose[:9]:
+            assert re.search(rf"\| .*{re.escape(title)}.* \| {minutes} \|", prose)
+
+
 def test_cells_are_short(notebook: NotebookNode) -> None:
     """A cell is one idea. Imports do not count, nor does setup, which nobody has to read."""
     lengths = []

@@ -38,7 +38,8 @@ def test_students_get_notebooks_with_exercises_open(root: Path, tmp_path: Path) 
         code = [[c.source for c in book.cells if c.cell_type == "code"] for book in (copy, solved)]
         assert "# Write your code here." in "\n".join(code[0])
         assert set(code[1]) - set(code[0]), "the solved notebook has cells that the copy lacks"
-    assert (tmp_path / "course/figures/lesson_01_map.png").is_file()
+    for name in ("figures/lesson_01_map.png", "GLOSSARY.md"):
+        assert (tmp_path / "course" / name).is_file()
 
 
 @pytest.mark.parametrize("kind", ["changed", "link to nowhere"])

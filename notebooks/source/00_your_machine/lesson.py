@@ -385,7 +385,6 @@ gp.quiz("00")
 # In this lesson we have asked the machine for what we may use, planned models and methods against that budget without loading any of them, and trained the small model once. Whatever does not fit here is known beforehand, and so is what to change.
 #
 # ## What to try next
-# - Go on to [01 · The whole idea](01_the_whole_idea.ipynb).
 # - Plan your own case: `plan("clay_v1_base", "lora", size=512, batch=4)`, and `.plot()` what comes back.
 # - Move sliders instead of typing: `gp.memory_widget(network)`.
 #
@@ -397,9 +396,3 @@ gp.quiz("00")
 # - [The Linux kernel's documentation of control groups](https://docs.kernel.org/admin-guide/cgroup-v2.html), for `memory.max`
 # - [Binder's user guide](https://mybinder.readthedocs.io/en/latest/about/user-guidelines.html)
 # - [Documentation of psutil](https://psutil.readthedocs.io)
-#
-# ## Glossary
-# - **Peak**: the most memory that is in use at one moment.
-# - **Meta device**: where torch's tensors have a shape and no numbers.
-#
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

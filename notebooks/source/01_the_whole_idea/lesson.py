@@ -376,6 +376,3 @@ gp.quiz("01")
 # - He et al., *Masked Autoencoders Are Scalable Vision Learners*, [arXiv 2111.06377](https://arxiv.org/abs/2111.06377)
 # - Xu, *Modification of normalised difference water index (NDWI) to enhance open water features in remotely sensed imagery*, International Journal of Remote Sensing 27 (2006)
 # - [Documentation of peft](https://huggingface.co/docs/peft)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

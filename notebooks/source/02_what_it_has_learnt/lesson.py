@@ -793,6 +793,3 @@ gp.quiz("02")
 # - Cong et al., *SatMAE*, [arXiv 2207.08051](https://arxiv.org/abs/2207.08051); Tseng et al., *Galileo*, [arXiv 2502.09356](https://arxiv.org/abs/2502.09356); Wang et al., *DeCUR*, [arXiv 2309.05300](https://arxiv.org/abs/2309.05300)
 # - Clay: [documentation of the model](https://clay-foundation.github.io/model)
 # - Central wavelengths: ESA, *Sentinel-2 Spectral Response Functions*, satellite A
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

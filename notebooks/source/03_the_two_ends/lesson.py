@@ -886,6 +886,3 @@ gp.quiz("03")
 # - Kumar et al., *Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution*, [arXiv 2202.10054](https://arxiv.org/abs/2202.10054)
 # - Kornblith et al., *Similarity of Neural Network Representations Revisited*, [arXiv 1905.00414](https://arxiv.org/abs/1905.00414), on what a similarity of features should ignore
 # - Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (AdamW), [arXiv 1711.05101](https://arxiv.org/abs/1711.05101)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

@@ -720,6 +720,3 @@ gp.quiz("04")
 # - Aghajanyan et al., *Intrinsic Dimensionality Explains the Effectiveness of Language Model Fine-Tuning*, [arXiv 2012.13255](https://arxiv.org/abs/2012.13255)
 # - Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation*, [arXiv 2402.09353](https://arxiv.org/abs/2402.09353)
 # - [Documentation of peft on LoRA](https://huggingface.co/docs/peft/package_reference/lora)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

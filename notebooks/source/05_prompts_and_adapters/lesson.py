@@ -872,6 +872,3 @@ gp.quiz("05")
 # - Houlsby et al., *Parameter-Efficient Transfer Learning for NLP*, [arXiv 1902.00751](https://arxiv.org/abs/1902.00751); Chen et al., *AdaptFormer*, [arXiv 2205.13535](https://arxiv.org/abs/2205.13535)
 # - Chen et al., *Vision Transformer Adapter for Dense Predictions*, [arXiv 2205.08534](https://arxiv.org/abs/2205.08534); Zhu et al., *Deformable DETR*, [arXiv 2010.04159](https://arxiv.org/abs/2010.04159)
 # - [Documentation of peft](https://huggingface.co/docs/peft)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

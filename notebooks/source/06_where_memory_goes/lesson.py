@@ -599,6 +599,3 @@ gp.quiz("06")
 # - Dao et al., *FlashAttention*, [arXiv 2205.14135](https://arxiv.org/abs/2205.14135), on attention without a table of tokens times tokens
 # - Chen et al., *Training Deep Nets with Sublinear Memory Cost*, [arXiv 1604.06174](https://arxiv.org/abs/1604.06174), on computing again instead of keeping
 # - [PyTorch: hooks for autograd saved tensors](https://docs.pytorch.org/tutorials/intermediate/autograd_saved_tensors_hooks_tutorial.html)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

@@ -734,6 +734,3 @@ gp.quiz("07")
 # - Dettmers et al., *LLM.int8()*, [arXiv 2208.07339](https://arxiv.org/abs/2208.07339), on whole numbers with a factor per row
 # - Yosinski et al., *How transferable are features in deep neural networks?*, [arXiv 1411.1792](https://arxiv.org/abs/1411.1792), on early and late layers
 # - PyTorch documentation: [`torch.utils.checkpoint`](https://docs.pytorch.org/docs/stable/checkpoint.html), [extending autograd](https://docs.pytorch.org/docs/stable/notes/extending.html)
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

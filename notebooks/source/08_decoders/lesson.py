@@ -542,9 +542,3 @@ gp.quiz("08")
 # - Long et al., *Fully Convolutional Networks*, [arXiv 1411.4038](https://arxiv.org/abs/1411.4038); Ronneberger et al., *U-Net*, [arXiv 1505.04597](https://arxiv.org/abs/1505.04597); Xiao et al., *Unified Perceptual Parsing* (UPerNet), [arXiv 1807.10221](https://arxiv.org/abs/1807.10221)
 # - Bao et al., *BEiT* (the learned pyramid), [arXiv 2106.08254](https://arxiv.org/abs/2106.08254)
 # - [Documentation of segmentation-models-pytorch](https://smp.readthedocs.io)
-#
-# ## Glossary
-# - **Decoder**: turns a backbone's maps into scores of pixels.
-# - **Opening**: shrinking a region and growing it again.
-#
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

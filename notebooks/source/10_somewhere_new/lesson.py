@@ -664,6 +664,3 @@ gp.quiz("10")
 # - Efron and Tibshirani, *An Introduction to the Bootstrap* (1993)
 # - Bonafilia et al., *Sen1Floods11: a georeferenced dataset to train and test deep learning flood algorithms for Sentinel-1* (CVPR workshops 2020)
 # - Sources of the sandbox's spectra: `geopeft_nb/datasets/sandbox/climates.toml`
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

@@ -462,10 +462,3 @@ gp.quiz("12")
 # - Guo et al. 2017, *On calibration of modern neural networks*: [arXiv 1706.04599](https://arxiv.org/abs/1706.04599)
 # - ESA, [Sentinel-2 processing baseline 04.00](https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming)
 # - Marti-Escofet et al. 2025, *Fine-tune smarter, not harder*: [arXiv 2504.17397](https://arxiv.org/abs/2504.17397)
-#
-# ## Glossary
-# - **No-data**: a number that stands for "nothing was seen here".
-# - **Calibration**: making stated probabilities agree with how often they are right.
-# - **Applicability**: whether a model has seen anything like the ground it is asked about.
-#
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.

@@ -122,6 +122,3 @@ gp.quiz("NN")
 #
 # ## References
 # - …
-#
-# ## Glossary
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.
