@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test test-gpu lint types notebooks badges nbgrader reference constraints wheel clean
+.PHONY: help run lab test test-gpu lint types notebooks badges nbgrader colab reference constraints wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ nbgrader: $(VENV)/.lab ## make a course of nbgrader with the lesson (LESSON=04) 
 	$(BIN)/python notebooks/to_nbgrader.py $(OUT)/nbgrader --lessons $(LESSON)
 	cd $(OUT)/nbgrader && for name in $$(ls source | grep '^$(LESSON)_'); do \
 	  $(abspath $(BIN))/uv tool run nbgrader generate_assignment --force $$name; done
+
+colab: wheel ## say whether installing on Colab would change what Colab has; needs a network
+	PATH="$(BIN):$$PATH" $(BIN)/python tests/colab/dry_run.py dist/*.whl
 
 reference: $(VENV)/.test ## store again the outputs that the lessons' checked cells must show
 	$(BIN)/python tests/notebooks/nbval_reference.py

@@ -93,6 +93,16 @@ def test_constraints_satisfy_the_bounds_of_the_project(root: Path, project: dict
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
+def test_colab_keeps_the_versions_that_it_has(root: Path, project: dict[str, Any]) -> None:
+    """So that no kernel has to restart; `make colab` asks uv about what comes along as well."""
+    lines = (root / "tests/colab/pins.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    met = {r.name: r.specifier.contains(pinned[r.name]) for r in wanted if r.name in pinned}
+    assert {"numpy", "torch", "peft", "timm", "rasterio", "ipywidgets"} <= met.keys()
+    assert all(met.values()), met
+
+
 def test_no_environment_file_names_a_registry(root: Path) -> None:
     names = ["constraints.txt", "environment.yml", "binder/environment.yml", "Makefile", ".ci/run"]
     for name in names:
