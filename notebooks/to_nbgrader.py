@@ -98,9 +98,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     every = sorted(path.stem for path in Path(__file__).parent.glob("solutions/*.ipynb"))
     files = {"nbgrader_config.py": CONFIG}
+    glossary = Path(__file__).with_name("GLOSSARY.md").read_text(encoding="utf-8")
     for name in [find_lesson(lesson).stem for lesson in options.lessons or []] or every:
         solved = nbformat.read(Path(__file__).parent / "solutions" / f"{name}.ipynb", 4)
         files[f"source/{name}/{name}.ipynb"] = nbformat.writes(convert(solved, not options.full))
+        files[f"source/{name}/GLOSSARY.md"] = glossary
     for name, content in files.items():
         path = options.course / name
         if path.exists() and path.read_text(encoding="utf-8") != content:

@@ -166,7 +166,7 @@ def test_wheel_carries_data_and_lessons_without_their_solutions(root: Path, tmp_
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
     handed_out = {path.name: path for path in tmp_path.glob("course/*")}
-    assert handed_out.keys() == {path.name for path in lessons} | {"figures"}
+    assert handed_out.keys() == {path.name for path in lessons} | {"figures", "GLOSSARY.md"}
     assert all(handed_out[path.name].read_bytes() == path.read_bytes() for path in lessons)
 
 
