@@ -6,6 +6,7 @@ exercise needs more than the answer, `CONTEXT` makes it; rows of `MADE` are func
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -182,6 +184,16 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
         **decoding()["plans"],
     },
     "08/slim": slim,
+    "11/share_above": lambda: {"scores": scores_of_models()},
+    "11/time_share": lambda: {"times": times_of_two()},
+    "11/grid": lambda: {
+        "data": "scenes",
+        "model": "geopeft_tiny",
+        "methods": ["lora", "full"],
+        "seeds": [0, 1, 2],
+        "epochs": 2,
+        "batch_size": 8,
+    },
     "12/fill": deliveries,
     "12/offset": deliveries,
 }
@@ -426,6 +438,66 @@ def by_turns(distance: np.ndarray, limit: float, size: int, count: int) -> list[
 
 def judge(low: float, high: float) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+
+
+def scores_of_models() -> pd.Series:
+    """Scores of which cells lack a method, one model more than it is of others."""
+    told = {
+        ("m1", "lora", "d1", "home"): 0.9, ("m1", "full", "d1", "home"): 0.8,
+        ("m1", "lora", "d2", "home"): 0.7, ("m1", "full", "d2", "home"): 0.8,
+        ("m1", "lora", "d2", "away"): 0.5, ("m1", "full", "d2", "away"): 0.6,
+        ("m1", "lora", "d3", "home"): 0.5, ("m1", "full", "d3", "home"): 0.5,
+        ("Prithvi 2.0 300M", "lora", "d1", "home"): 0.9,
+        ("Prithvi 2.0 300M", "full", "d1", "home"): 0.8,
+        ("Prithvi 2.0 300M", "lora", "d2", "home"): 0.9,
+        ("Prithvi 2.0 300M", "full", "d2", "home"): 0.8,
+        ("Prithvi 2.0 300M", "lora", "d2", "away"): 0.3,
+        ("Prithvi 2.0 300M", "full", "d2", "away"): 0.4,
+        ("m3", "full", "d1", "home"): 0.8, ("m3", "full", "d2", "home"): 0.8,
+    }  # fmt: skip
+    index = pd.MultiIndex.from_tuples(told, names=["model", "method", "data", "side"])
+    return pd.Series(list(told.values()), index)
+
+
+def times_of_two() -> pd.DataFrame:
+    rows = {
+        ("lora", "d1"): (12.0, 30.0), ("full", "d1"): (10.0, 20.0),
+        ("lora", "d2"): (50.0, 60.0), ("full", "d2"): (80.0, 50.0),
+        ("lora", "d3"): (9.0, 25.0), ("full", "d3"): (10.0, 40.0),
+    }  # fmt: skip
+    index = pd.MultiIndex.from_tuples(rows, names=["method", "dataset"])
+    return pd.DataFrame(list(rows.values()), index, ["total_time", "epochs"])
+
+
+def half(t: Callable[[int], float], spread: Callable[[float, float, int], float]) -> Callable:
+    """An answer to 11/interval from its t and its standard error."""
+
+    def ends(a: float, s: float, b: float, z: float, n: int) -> tuple[float, float]:
+        width = t(n) * spread(s, z, n)
+        return a - b - width, a - b + width
+
+    return ends
+
+
+def student(n: int) -> float:
+    return float(stats.t.ppf(0.975, 2 * n - 2))
+
+
+def error_of(s: float, z: float, n: int) -> float:
+    return math.sqrt((s * s + z * z) / n)
+
+
+def cells(methods: Sequence[str] = ("lora", "full"), seeds: Sequence[int] = (0, 1, 2),
+          **changes: Any) -> pd.DataFrame:  # fmt: skip  # noqa: ANN401
+    """A grid as lesson 11 wants it, but for some changes."""
+    same = {"data": "scenes", "data_options": {}, "backbone": "geopeft_tiny", "decoder": "linear"}
+    same |= {"epochs": 2, "batch_size": 8} | changes
+    return pd.DataFrame([same | {"method": m, "seed": s} for m in methods for s in seeds])
+
+
+def ranks(*values: int, seeds: Sequence[int] = (0, 1, 2), **more: Any) -> pd.DataFrame:  # noqa: ANN401
+    same = {"data": "scenes", "backbone": "geopeft_tiny", "method": "lora"} | more
+    return pd.DataFrame([same | {"options": {"r": r}, "seed": s} for r in values for s in seeds])
 
 
 MADE = {
@@ -777,6 +849,90 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda **_: decoding()["build"]("unet", "full", channels=(8, 8, 8, 8)), "should be lora"),
         (lambda **_: decoding()["build"]("unet", "lora").decoder, "network itself"),
         (lambda **_: decoding()["build"]("upernet", "lora", channels=64), "times what"),
+    ],
+    "11/share_above": [
+        (3 / 7, RIGHT),
+        (0.429, RIGHT),
+        (3, "how many"),
+        (300 / 7, "per cent"),
+        (4 / 7, "*not* above"),
+        (3 / 9, "lack one of the two"),
+        (3 / 16, "divided by all scores"),
+        (3 / 5, "at home alone"),
+        (2 / 3, "one model"),
+        ((1 / 4 + 2 / 3) / 2, "Models count alike"),
+        (0.9, "side by side"),
+    ],
+    "11/mean_lead": [
+        (lambda s, a, b: (s.unstack("method")[a] - s.unstack("method")[b]).mean(), RIGHT),
+        (lambda s, a, b: float((s.xs(a, level="method") - s.xs(b, level="method")).mean()), RIGHT),
+        (lambda s, a, b: s.groupby("method").mean()[a] - s.groupby("method").mean()[b],
+         "different cells"),
+        (lambda s, a, b: (s.unstack("method")[b] - s.unstack("method")[a]).mean(), "b over a"),
+        (lambda s, a, b: (s.unstack("method")[a] - s.unstack("method")[b]).sum(), "a sum"),
+        (lambda s, a, b: (s.unstack("method")[a] - s.unstack("method")[b]).median(), "the median"),
+        (lambda s, a, b: (s.unstack("method")[a] - s.unstack("method")[b]).abs().mean(), "a sign"),
+        (lambda s, a, b: s.unstack("method").fillna(0).pipe(lambda w: w[a] - w[b]).mean(),
+         "counts as 0"),
+        (lambda s, a, b: s.unstack("method").pipe(lambda w: w["a"] - w["b"]).mean(),
+         "use both arguments"),
+        (lambda s, a, b: s.unstack("nothing"), "raised KeyError"),
+    ],
+    "11/interval": [
+        (half(student, error_of), RIGHT),
+        (lambda a, s, b, z, n: np.array([a - b, a - b]) + student(n) * error_of(s, z, n)
+            * np.array([-1, 1]), RIGHT),
+        (half(lambda n: 1.96, error_of), "1.96 is for many"),
+        (half(student, lambda s, z, n: math.hypot(s, z)), "single runs"),
+        (half(student, lambda s, z, n: math.hypot(s, z) / n), "inside the root"),
+        (half(student, lambda s, z, n: (s + z) / math.sqrt(n)), "squares of the deviations"),
+        (half(student, lambda s, z, n: (s * s + z * z) / math.sqrt(n)), "root goes over"),
+        (half(lambda n: float(stats.t.ppf(0.975, n - 1)), error_of), "degrees of freedom"),
+        (half(lambda n: float(stats.t.ppf(0.95, 2 * n - 2)), error_of), "*each* end"),
+        (half(lambda n: 1.0, error_of), "t is missing"),
+        (lambda a, s, b, z, n: half(student, error_of)(b, z, a, s, n), "b minus a"),
+        (lambda a, s, b, z, n: half(student, error_of)(a, s, b, z, n)[::-1], "above the high"),
+        (lambda a, s, b, z, n: student(n) * error_of(s, z, n), "two ends"),
+        (lambda a, s, b, z, n: None, "Is there a return"),
+    ],
+    "11/time_share": [
+        ((1.2 + 0.625 + 0.9) / 3, RIGHT),
+        (np.float64(2.725 / 3), RIGHT),
+        ((1 / 1.2 + 1.6 + 1 / 0.9) / 3, "a share of LoRA"),
+        (71 / 100, "counts alike"),
+        ((1.2 / 1.5 + 0.625 / 1.2 + 0.9 / 0.625) / 3, "the time of an epoch"),
+        ((1.5 + 1.2 + 0.625) / 3, "epochs, not time"),
+        (1 - 2.725 / 3, "saves, not what it takes"),
+        (272.5 / 3, "per cent"),
+        (0.9, "the median"),
+        (5.0, "data set by data set"),
+    ],
+    "11/grid": [
+        (cells(), RIGHT),
+        (cells(("full", "lora"), (2, 0, 1)).sample(frac=1, random_state=0), RIGHT),
+        (cells().drop(columns="decoder"), "no column decoder"),
+        (cells(lr=0.1), "a column too many"),
+        (cells().iloc[[0, 4]], "Pair each method"),
+        (cells(seeds=(0, 1)), "No row has"),
+        (cells(seeds=(0, 1, 2, 3)), "does not compare"),
+        (pd.concat([cells(), cells().head(1)]), "twice"),
+        (cells().assign(epochs=[2, 2, 2, 9, 9, 9]), "epochs differs"),
+        (cells(epochs=20), "epochs is 20"),
+        (cells(data="sandbox"), "should be scenes"),
+        (cells().to_numpy(), "not a ndarray"),
+    ],
+    "11/question": [
+        (ranks(2, 16), RIGHT),
+        (cells(), RIGHT),
+        (ranks(2, 16, seeds=(0, 1)), "4 rows"),
+        (ranks(2, seeds=range(6)), "Only the seed"),
+        (ranks(2, 16).drop(columns="seed"), "no column seed"),
+        (ranks(2, 16).assign(epochs=[1, 1, 1, 2, 2, 2]), "nobody can tell"),
+        (ranks(2, 4, 8, seeds=(0, 1)), "fewer than three seeds"),
+        (ranks(2, 16).assign(seed=[0, 1, 2, 3, 4, 5]), "different seeds"),
+        (pd.concat([ranks(2, 16), ranks(2, 16).head(1)]), "twice"),
+        (ranks(2, -1), "run_benchmark refuses it"),
+        (ranks(2, 16, colour="red"), "run_benchmark refuses it"),
     ],
     "12/fill": [(0, RIGHT), (0.0, RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
     "12/reflectance": [
