@@ -453,9 +453,3 @@ gp.quiz("11")
 # - Marti-Escofet et al., *Fine-tune Smarter, Not Harder: Parameter-Efficient Fine-Tuning for Geospatial Foundation Models*, [arXiv 2504.17397](https://arxiv.org/abs/2504.17397); settings and tables: [IBM/peft-geofm](https://github.com/IBM/peft-geofm), Apache-2.0
 # - Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice* (what few runs allow one to say), [arXiv 2108.13264](https://arxiv.org/abs/2108.13264)
 # - [Documentation of dask.distributed](https://distributed.dask.org)
-#
-# ## Glossary
-# - **Cell**: one model, method, data set and seed of a grid.
-# - **Paired difference**: subtracted within each cell, so that what both share cancels out.
-#
-# [torchgeo's glossary](https://torchgeo.readthedocs.io/en/stable/user/glossary.html) explains the terms of Earth observation; [Glosario](https://glosario.carpentries.org/en/) those of data science in many languages.
