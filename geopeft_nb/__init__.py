@@ -35,6 +35,7 @@ _ROOMS = {
     "decoders.load": "list_decoders",
     "errors": "GeopeftError",
     "evaluation.compare": "compare",
+    "evaluation.forgetting": "forgetting",
     "evaluation.regions": "evaluate plot_reports",
     "evaluation.scene": "predict_scene",
     "maps.compare": "map_regions",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.decoders.load import list_decoders
     from geopeft_nb.errors import GeopeftError
     from geopeft_nb.evaluation.compare import compare
+    from geopeft_nb.evaluation.forgetting import forgetting
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.evaluation.scene import predict_scene
     from geopeft_nb.maps.compare import map_regions
