@@ -54,8 +54,7 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
     Example:
         >>> gp.forgetting(run_of_lora, run_of_probe, data)
     """
-    model: SegmentationModel = getattr(run_or_model, "model", run_or_model)
-    head: SegmentationModel = getattr(probe, "model", probe)
+    model, head = _model(run_or_model), _model(probe)
     if head.method != "linear_probe":
         raise GeopeftError(f"probe has a linear probe attached, not {head.method}: see attach.")
     kinds = {(one.plain_backbone.card.name, one.bands) for one in (model, head)}
@@ -68,6 +67,11 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
     found = after.compare(before)
     scores = {"before": before.table[before.score], "after": after.table[after.score]}
     return before.table[["role"]].assign(CKA=alike, **scores).join(found)
+
+
+def _model(given: Any) -> SegmentationModel:  # noqa: ANN401 - a run or its model
+    found: SegmentationModel = getattr(given, "model", given)
+    return found
 
 
 @torch.inference_mode()
