@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test test-gpu lint types notebooks badges nbgrader colab reference constraints wheel clean
+.PHONY: help run lab test test-gpu lint types notebooks badges book nbgrader colab reference constraints wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ notebooks: $(VENV)/.lab ## build the lessons and their solutions from notebooks/
 
 badges: $(VENV)/.lab ## set the address of the repository: make badges REPOSITORY=…
 	$(BIN)/python notebooks/build.py --repository '$(REPOSITORY)'
+
+book: $(VENV)/.lab ## run every lesson, and make a site of them that needs no network
+	$(BIN)/python notebooks/book.py --out $(OUT)/book
 
 nbgrader: $(VENV)/.lab ## make a course of nbgrader with the lesson (LESSON=04) as an assignment
 	$(BIN)/python notebooks/to_nbgrader.py $(OUT)/nbgrader --lessons $(LESSON)

@@ -10,9 +10,13 @@ writes to its `out_dir`; prints the scores.
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
+import re
 import sys
 import time
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,17 @@ import nbformat
 import pandas as pd
 import papermill
 import yaml
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
+#: Code, which stays as it is; or a formula between two dollars or one, on a line.
+_FORMULA = re.compile(
+    r"```.*?```|`[^`]*`|\$\$(.+?)\$\$|(?<![\\\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", re.DOTALL
+)
 INTERACTIVE = "<p><em>Here is something to click on when you run the notebook.</em></p>"
 
 
@@ -37,14 +47,30 @@ def find_lesson(name: str) -> Path:
     return found[0]
 
 
+def drawn(found: re.Match[str]) -> str:
+    """Return a formula of Markdown as a picture with its TeX as alternative text."""
+    block, tex = found[1], found[1] or found[2]
+    if not tex:
+        return found[0]
+    buffer = io.BytesIO()
+    words = f"${tex.replace(chr(92) + 'textstyle', '').strip()}$"
+    depth = math_to_image(words, buffer, format="svg", prop=FontProperties(size=11))  # points
+    style = "display:block;margin:1em auto" if block else f"vertical-align:{-depth}pt"
+    alt = escape(" ".join(tex.split())).replace("|", "&#124;")  # no border of a table
+    source = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{alt}" style="{style}" src="data:image/svg+xml;base64,{source}">'
+
+
 def page(notebook: NotebookNode, title: str) -> str:
     """Return an executed notebook as one HTML page whose content needs no network.
 
-    Widgets, which need a kernel, give way to what the same outputs say without one. Formulas are
-    the exception: the page shows their source until MathJax can be loaded.
+    Widgets, which need a kernel, give way to what the same outputs say without one; formulas are
+    pictures, as far as matplotlib knows TeX.
     """
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _FORMULA.sub(drawn, cell.source)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if data.pop(WIDGET, None) is not None and "text/html" not in data:
