@@ -64,8 +64,11 @@ def drawn(found: re.Match[str]) -> str:
 def page(notebook: NotebookNode, title: str) -> str:
     """Return an executed notebook as one HTML page whose content needs no network.
 
-    Widgets, which need a kernel, give way to what the same outputs say without one; formulas are
-    pictures, as far as matplotlib knows TeX.
+    Widgets, which need a kernel, give way to what the same outputs say without one, and formulas to
+    pictures.
+
+    Raises:
+        ValueError: A formula is not in the part of TeX that matplotlib draws.
     """
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -75,7 +78,8 @@ def page(notebook: NotebookNode, title: str) -> str:
             data = output.get("data", {})
             if data.pop(WIDGET, None) is not None and "text/html" not in data:
                 data["text/html"] = INTERACTIVE
-    exporter = HTMLExporter(embed_images=True, require_js_url="data:text/javascript,")
+    nothing = "data:text/javascript,"
+    exporter = HTMLExporter(embed_images=True, require_js_url=nothing, mathjax_url=nothing)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     return str(body)
 

@@ -102,7 +102,7 @@ def test_every_picture_on_the_page_has_alternative_text(result: Solved) -> None:
 
 def test_page_shows_its_content_without_a_network(result: Solved) -> None:
     sources = re.findall(
-        r'<(?:img|link|iframe)\b[^>]*\b(?:src|href)="(https?://[^"]+)"', result.page
+        r'<(?:img|link|iframe|script)\b[^>]*\b(?:src|href)="(https?://[^"]+)"', result.page
     )
     badge = re.compile(r"colab-badge\.svg|badge_logo\.svg")  # decoration, with text beside it
     assert [source for source in sources if not badge.search(source)] == []
