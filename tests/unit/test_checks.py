@@ -59,7 +59,6 @@ def standin() -> dict[str, Any]:
     )
     peft = nn.ModuleDict({"base_model": nn.ModuleDict({"model": layers})})
     model = nn.ModuleDict({"backbone": peft, "decoder": nn.Linear(2, 1, bias=False)})
-    model.method_options = {"r": 4}
     return {"model": model}
 
 
@@ -166,7 +165,7 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "00/eight": lambda: {"one": 1_600, "two": 1_700, "planned": 2_300},
     "00/challenge": large_plan,
     "01/trainable_share": standin,
-    "01/frozen_backbone": lambda: {"rank": 4},
+    "01/frozen_backbone": lambda: {"limit": 8},
     "01/region_gap": report,
     "02/normalise": reflectance,
     "02/hidden_error": rebuilt,
@@ -578,13 +577,50 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (8 / 110, "left out the decoder"),
         (0.5, "numel"),
     ],
+    "01/beside_fc1": [
+        (15_360, RIGHT),
+        (192 * 16.0 + 16 * 768, RIGHT),
+        (192 * 768, "layer itself"),
+        (16 * 192, "A alone"),
+        (16 * 768, "B alone"),
+        (16 * 192 * 768, "add them up"),
+        (192 * 768 + 15_360, "stays frozen"),
+        (960, "comes from, 16"),
+    ],
+    "01/spared": [
+        (lambda a, b: (b["activations"] - a["activations"]) / (b["total"] - a["total"]), RIGHT),
+        (lambda a, b: 1 - sum(b[p] - a[p] for p in ("weights", "gradients", "optimiser"))
+            / (b["total"] - a["total"]), RIGHT),
+        (lambda a, b: (b["activations"] - a["activations"]) / b["total"], "whole step"),
+        (lambda a, b: 1 - a["activations"] / b["activations"], "of the activations that"),
+        (lambda a, b: 1 - a["total"] / b["total"], "of the step that is spared"),
+        (lambda a, b: b["activations"] - a["activations"], "those are bytes"),
+        (lambda a, b: (b["activations"] - a["activations"]) / (b["total"] - a["total"]) * 100,
+            "per cent"),
+        (lambda a, b: a["activations"] / a["total"], "one of the two"),
+    ],
+    "01/mndwi": [
+        (lambda g, s: (g - s) / (g + s), RIGHT),
+        (lambda g, s: 1 - 2 * s / (g + s + 1e-6), RIGHT),
+        (lambda g, s: (s - g) / g + s, "Both mistakes"),
+        (lambda g, s: (s - g) / (g + s), "turned round"),
+        (lambda g, s: (g - s) / g + s, "brackets"),
+        (lambda g, s: g - s, "divided by"),
+        (lambda g, s: g / s, "ratio"),
+        (lambda g, s: ((g - s) / (g + s)).mean(), "Each pixel"),
+    ],
     "01/frozen_backbone": [
-        (lambda rank: standin()["model"], RIGHT),
-        (lambda rank: changed(standin()["model"], lambda m: m.method_options.clear()), "rank is"),
-        (lambda rank: changed(standin()["model"], lambda m: m.requires_grad_(True)), "1 tensors"),
-        (lambda rank: changed(standin()["model"], lambda m: m["backbone"].requires_grad_(False)),
+        (lambda limit: standin()["model"], RIGHT),
+        (lambda limit: changed(standin()["model"], lambda m: m.eval()), RIGHT),
+        (lambda limit: changed(standin()["model"], lambda m: m["backbone"]["base_model"]["model"]
+            .update({"lora_B": nn.Linear(1, 8, bias=False)})), "2.0 times"),
+        (lambda limit: changed(standin()["model"], lambda m: m.requires_grad_(True)), "1 tensors"),
+        (lambda limit: changed(standin()["model"], lambda m: m["backbone"].requires_grad_(False)),
          "Some adapter weights are frozen"),
-        (lambda rank: nn.Linear(2, 2), "no adapter"),
+        (lambda limit: changed(standin()["model"], lambda m: m["decoder"].requires_grad_(False)),
+         "decoder is frozen"),
+        (lambda limit: nn.Linear(2, 2), "no adapter"),
+        (lambda limit: 4, "wants the model itself"),
     ],
     "01/region_gap": [
         (0.2, RIGHT),

@@ -3,14 +3,102 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from geopeft_nb.classroom.check import Finding, exercise
+import numpy as np
+
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 
 if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
     from geopeft_nb.models import SegmentationModel
+
+
+@exercise("01/beside_fc1", "a number of weights", Real)
+def beside_fc1(answer: float) -> Finding:
+    """Compare with A of rank 16 from 192, and B to 768."""
+    slips = {
+        192 * 768: "That is the layer itself. A and B go through 16 numbers.",
+        16 * 192: "That is A alone.",
+        16 * 768: "That is B alone.",
+        16 * 192 * 768: "Count A and B each by itself, and add them up.",
+        2 * 16 * 192: "B brings 16 numbers to how many?",
+        2 * 16 * 768: "A starts from how many numbers?",
+        192 * 768 + 16 * 960: "The layer itself stays frozen. Count the detour alone.",
+        16 * 16: "A and B do not multiply each other's ranks: A goes from 192 to 16.",
+        192 + 768: "Each of these goes to, or comes from, 16 numbers.",
+    }
+    if answer == 16 * (192 + 768):
+        return ""
+    return slips.get(int(answer), "How many rows and columns has A, and how many has B?")
+
+
+@exercise("01/spared", "a function of two dictionaries", Callable)
+def spared(answer: Callable) -> Finding:
+    """Try made-up steps."""
+    draw = random.Random(0)
+    for _ in range(3):
+        weights = draw.randint(100, 200)
+        lora = {"weights": weights, "gradients": draw.randint(1, 9)}
+        lora |= {"optimiser": 2 * lora["gradients"], "activations": draw.randint(200, 300)}
+        full = {"weights": weights, "gradients": weights, "optimiser": 2 * weights}
+        full["activations"] = lora["activations"] + draw.randint(30, 200)
+        for step in (lora, full):
+            step["total"] = sum(step.values())
+        found = ask_number("For a made-up step", answer, dict(lora), dict(full))
+        less = {part: full[part] - lora[part] for part in full}
+        slips = {
+            less["activations"] / full["total"]: "that is a share of the whole step. Which bytes "
+            "were spared?",
+            less["activations"] / full["activations"]: "that is the share of the activations that "
+            "is spared. It wants the share of what is spared that is activations.",
+            less["total"] / full["total"]: "that is the share of the step that is spared.",
+            less["activations"] / (less["total"] - less["activations"]): "divide by all that is "
+            "spared, activations included.",
+            100 * less["activations"] / less["total"]: "that looks like per cent.",
+            1 - less["activations"] / less["total"]: "that is the other part: what is spared and "
+            "is no activation.",
+            less["activations"]: "those are bytes. Which share of all spared ones?",
+            lora["activations"] / lora["total"]: "that looks at one of the two steps alone.",
+        }
+        if math.isclose(found, less["activations"] / less["total"], rel_tol=1e-6):
+            continue
+        for value, words in slips.items():
+            if math.isclose(found, value, rel_tol=1e-6):
+                return f"For a made-up step, {words}"
+        return "For a made-up step the share is another. What is spared is full minus LoRA."
+    return ""
+
+
+@exercise("01/mndwi", "a function of green and short-wave infrared", Callable)
+def mndwi(answer: Callable) -> Finding:
+    """Try random reflectance."""
+    green, swir = np.random.default_rng(0).uniform(0.02, 0.6, (2, 4, 5))
+    import torch
+
+    given = [torch.tensor(band) for band in (green, swir)]
+    found = np.asarray(ask("For random reflectance", answer, *given))
+    if found.shape != green.shape:
+        return f"From bands of shape {green.shape} comes {found.shape}. Each pixel has an index."
+    slips = {
+        "Both mistakes are still there.": (swir - green) / green + swir,
+        "The sign is turned round: water would come out below zero.": (swir - green)
+        / (green + swir),
+        "A division comes before a sum: where do brackets belong?": (green - swir) / green + swir,
+        "The difference is right. What is it divided by?": green - swir,
+        "That is a ratio of the bands. It runs from 0 to many.": green / swir,
+        "The sum below the line has become a difference, or one of the bands.": (green - swir)
+        / green,
+    }
+    if np.allclose(found, (green - swir) / (green + swir), atol=1e-4):
+        return ""
+    for words, values in slips.items():
+        if np.allclose(found, values, atol=1e-4):
+            return words
+    return "Compare above and below the line with the formula."
 
 
 @exercise("01/trainable_share", "the trainable share of all parameters, 0 to 1", Real)
@@ -39,15 +127,17 @@ def trainable_share(answer: float, model: SegmentationModel) -> Finding:
 
 
 @exercise("01/frozen_backbone", "a model with LoRA attached")
-def frozen_backbone(answer: SegmentationModel, rank: int) -> Finding:
+def frozen_backbone(answer: SegmentationModel, limit: int) -> Finding:
     """Look at which parts train: adapters and decoder should, the pretrained weights should not."""
     if not hasattr(answer, "named_parameters"):
         return f"It wants the model itself, and this is of type {type(answer).__name__}."
     from geopeft_nb.models import part_of  # imports torch, which building the lessons does without
 
     trains: dict[str, list[bool]] = {"backbone": [], "adapter": [], "decoder": []}
+    size = 0
     for name, weight in answer.named_parameters():
         trains[part_of(name)].append(weight.requires_grad)
+        size += weight.numel() * (part_of(name) == "adapter")
     if not trains["adapter"]:
         return "There is no adapter in this model. Which call attaches one?"
     if any(trains["backbone"]):
@@ -57,8 +147,8 @@ def frozen_backbone(answer: SegmentationModel, rank: int) -> Finding:
         return "Some adapter weights are frozen, so they could not learn."
     if not trains["decoder"]:
         return "It wants the whole network, decoder included."
-    if answer.method_options.get("r", 16) != rank:
-        return "The rank is not the one that was asked for. Which option of LoRA sets it?"
+    if size > limit:
+        return f"The adapter has {size / limit:.1f} times the weights that it may have."
     if not all(trains["decoder"]):
         return "The decoder is frozen: it starts from random numbers, so it has to learn."
     return ""
