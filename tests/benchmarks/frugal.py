@@ -59,6 +59,7 @@ class Row:
     frugal: tuple[str, ...] = ()
     precision: str = "fp32"
     options: Mapping[str, str] = field(default_factory=dict)
+    augment: bool = True
 
     @property
     def family(self) -> str:
@@ -90,6 +91,7 @@ ROWS = {
     "side, cached": Row("side", ("cached",)),
     "side, 8bit, cached": Row("side", ("8bit", "cached")),
     "side in bf16, 8bit, cached": Row("side", ("8bit", "cached"), "bf16"),
+    "side, 8bit, cached, no augmentation": Row("side", ("8bit", "cached"), augment=False),
     "linear probe, cached": Row("linear_probe", ("cached",)),
     "linear probe in bf16, cached": Row("linear_probe", ("cached",), "bf16"),
 }
@@ -184,7 +186,7 @@ def train(data: GeoData, options: Any, rates: Mapping[str, float]) -> pd.DataFra
             run = gp.fit(
                 model, data, options.epochs if label == FULL else MOST_EPOCHS, options.batch,
                 lr=rates.get(row.family), precision=row.precision, frugal=row.frugal, seed=seed,
-                device=options.device, dashboard=False, callbacks=[watch],
+                augment=row.augment, device=options.device, dashboard=False, callbacks=[watch],
             )  # fmt: skip
         except Diverged as error:
             if label == FULL:
