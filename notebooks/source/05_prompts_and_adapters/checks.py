@@ -6,11 +6,17 @@ import copy
 import math
 from collections.abc import Callable
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import Finding, ask, exercise
+
+if TYPE_CHECKING:
+    from geopeft_nb.models import SegmentationModel
 
 
 @exercise("05/prompted_block", "a class that is made from a block and prompts", (type,))
@@ -50,6 +56,92 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
     return _only_trains(
         module, result, {"prompts": prompts.numel()}, "nn.Parameter makes a tensor trainable"
     )
+
+
+@exercise("05/deep", "a function of blocks, their prompts and tokens", Callable)
+def deep(answer: Callable) -> Finding:
+    """Compare with blocks that cut each one's prompts off, and with what the usual slips give."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        blocks = [PreNormBlock(12, heads=2).eval() for _ in range(3)]
+        tokens = torch.randn(2, 5, 12, generator=generator)
+        prompts = [torch.randn(1, 4, 12, generator=generator) for _ in blocks]
+
+        def run(kept: slice, each: bool, own: bool = True) -> Tensor:
+            x = tokens
+            for number, block in enumerate(blocks):
+                beside = prompts[number if own else 0].expand(2, -1, -1)
+                x = block(torch.cat([x, beside], dim=1))
+                x = x[:, kept] if each else x
+            return x if each else x[:, kept]
+
+        found = ask("With three blocks", answer, blocks, list(prompts), tokens.clone())
+        if not isinstance(found, Tensor):
+            return f"It returned {type(found).__name__}, and tokens are wanted."
+        if found.shape[1:] != tokens.shape[1:]:
+            return (
+                f"{tokens.shape[1]} tokens went in and {found.shape[1]} came out of three blocks."
+            )
+        slips = {
+            "": run(slice(5), each=True),
+            "Prompts are cut off at the end only: later blocks saw those of earlier ones.": run(
+                slice(5), each=False
+            ),
+            "What is kept after a block includes prompts. Which are the image's?": run(
+                slice(4, None), each=True
+            ),
+            "All blocks were given the same prompts.": run(slice(5), each=True, own=False),
+        }
+        plain = tokens
+        for block in blocks:
+            plain = block(plain)
+    slips["No block was given any prompts."] = plain
+    for words, result in slips.items():
+        if _near(found, result):
+            return words
+    return "The result is not that of three blocks, each with its own prompts beside the tokens."
+
+
+@exercise("05/neutral", "a dictionary of method and True or False", dict)
+def neutral(answer: dict[str, bool], changes: dict[str, float]) -> Finding:
+    """Compare with how far each method moved the last map before any training."""
+    why = {
+        "lora": "Its matrix B is zero, and so is the product of B and A.",
+        "adapter": "Its way up gives zero, and what the layer gives is added.",
+        "vpt": "A random token is attended to like any other.",
+        "vit_adapter": "Its maps are made by layers of its own. What have those learnt?",
+    }
+    for name, words in why.items():
+        said = answer.get(name)
+        if not isinstance(said, bool):
+            return f"For {name!r} it says {said!r}. True or False is wanted."
+        if said != (changes[name] < 1e-4):
+            return f"{name}: think again. {words}"
+    return ""
+
+
+@exercise("05/lean", "a network with a method attached")
+def lean(answer: object, lora: SegmentationModel, batch_size: int) -> Finding:
+    """Count what is trained in the backbone, and plan a step."""
+    from geopeft_nb.memory.plan import memory_plan
+    from geopeft_nb.models import SegmentationModel
+    from geopeft_nb.tuning.methods import parameter_table
+
+    if not isinstance(answer, SegmentationModel):
+        return f"It wants the network itself, and this is of type {type(answer).__name__}."
+    weights, limit = (
+        int(parameter_table(each).drop("total").drop("decoder", errors="ignore")["trainable"].sum())
+        for each in (answer, lora)
+    )
+    if not weights:
+        return f"With {answer.method} nothing in the backbone learns."
+    if weights > limit / 10:
+        return f"{weights / limit:.0%} of LoRA's weights are trained, and a tenth is the most."
+    plan, most = (memory_plan(each, batch_size).total for each in (answer, lora))
+    if plan > most:
+        return f"A step keeps {plan / most:.2f} times as much as LoRA's. What adds tokens?"
+    return ""
 
 
 @exercise("05/growth", "a function of tokens and prompts that returns two factors", Callable)
@@ -108,7 +200,53 @@ def bottleneck(answer: Callable[..., nn.Module], layer: nn.Module) -> Finding:
     wanted = 2 * width * small + small + width
     if off := _only_trains(module, result, {"two linear layers": wanted}, "mind the biases"):
         return off
-    return _bends_behind(answer, width, small)
+    return _bends_behind(answer, width, small) or _adds_the_formula(answer, layer, width, small)
+
+
+def _adds_the_formula(
+    answer: Callable[..., nn.Module], layer: nn.Module, width: int, small: int
+) -> Finding:
+    """Compare with y + up(GELU(down(y))), all weights random, and with forms that come near."""
+    generator = torch.Generator().manual_seed(2)
+    given = copy.deepcopy(layer).eval()
+    module = answer(given, width, small).eval()
+    own = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    found = {
+        (part.in_features, part.out_features): part for part in own if part.weight.requires_grad
+    }
+    if found.keys() != {(width, small), (small, width)}:
+        return "Two layers nn.Linear are wanted, one from D to w and one from w to D."
+    down, up = found[width, small], found[small, width]
+    with torch.no_grad():
+        for weight in (*down.parameters(), *up.parameters()):
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 3)
+        x = torch.randn(3, 5, width, generator=generator)
+        y = copy.deepcopy(layer).eval()(x)
+        bend, result = functional.gelu, module(x)
+        slips = {
+            "": y + up(bend(down(y))),
+            "The bend stands behind the way up. It belongs between the two layers.": (
+                y + bend(up(down(y)))
+            ),
+            "The bend stands before the way down, and none between the two layers.": (
+                y + up(down(bend(y)))
+            ),
+            "There is a second bend behind the way up.": y + bend(up(bend(down(y)))),
+            "There is a second bend before the way down.": y + up(bend(down(bend(y)))),
+            "What the frozen layer gives is counted twice.": 2 * y + up(bend(down(y))),
+            "The adapter reads y with what came in added.": y + up(bend(down(y + x))),
+            "The adapter reads y after a layer norm, which the formula does not have.": (
+                y + up(bend(down(functional.layer_norm(y, y.shape[-1:]))))
+            ),
+            "What came in is added once more.": y + x + up(bend(down(y))),
+        }
+        for other in (functional.relu, functional.silu, torch.tanh, torch.sigmoid):
+            words = f"The bend is {other.__name__}, and should be functional.gelu."
+            slips[words] = y + up(other(down(y)))
+    for words, value in slips.items():
+        if _near(result, value):
+            return words
+    return "With random weights it does not give y + up(gelu(down(y))). Go through the formula."
 
 
 def _bends_behind(answer: Callable[..., nn.Module], width: int, small: int) -> Finding:

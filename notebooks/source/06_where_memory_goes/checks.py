@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 
 from geopeft_nb.backbones.vit import PreNormBlock
-from geopeft_nb.classroom.check import Finding, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 from geopeft_nb.memory.measure import training_bytes
-from geopeft_nb.memory.plan import MemoryPlan, memory_plan
+from geopeft_nb.memory.plan import MemoryPlan
 from geopeft_nb.pictures.show import in_bytes
-
-if TYPE_CHECKING:
-    from geopeft_nb.models import SegmentationModel
 
 FLOAT = 4  # bytes
 #: Statistics of the norms and of attention are a few numbers per token, which may be left out.
-TOLERANCE = 0.03
+TOLERANCE = 0.02
+
+
+@exercise("06/bills", "a number of bytes", Real)
+def bills(answer: float) -> Finding:
+    """Recognise what was counted for too many weights, too few, or not at all."""
+    every, trained = 300e6, 6e6
+    if math.isclose(answer, 4 * every + 12 * trained, rel_tol=0.002):
+        return ""
+    slips = {
+        16 * every: "That is full fine-tuning. Only trained weights have gradients and moments.",
+        16 * trained: "Frozen weights have no gradient, but they are in memory.",
+        4 * every + 16 * trained: "The trained weights are among the 300 million: once is enough.",
+        4 * every + 8 * trained: "One of gradient and moments is missing: AdamW remembers two.",
+        4 * every + 4 * trained: "AdamW remembers two numbers for each trained weight.",
+        4 * every: "Those are the weights. What do trained ones have beside them?",
+        every + 3 * trained: "That is a number of numbers. How many bytes has each?",
+        1.272: "The size is right. It wants bytes.",
+        1272: "The size is right. It wants bytes.",
+        (4 * every + 12 * trained) / 2**30: "The size is right. It wants bytes.",
+        32 * every + 96 * trained: "Those are bits.",
+    }
+    for value, words in slips.items():
+        if math.isclose(answer, value, rel_tol=0.002):
+            return words
+    return "How many bytes for each of all weights, and how many more for a trained one?"
 
 
 @exercise(
@@ -51,10 +74,35 @@ def _linear_slip(found: float, trained: bool, passes: bool) -> str:
     return slips.get(round(found), hint)
 
 
+@exercise("06/storage", "a function of a tensor that returns a key", Callable)
+def storage(answer: Callable) -> Finding:
+    """Compare keys of views, which share a storage, and of tensors that are equal and apart."""
+    whole = torch.arange(24.0).reshape(4, 6)
+    views = {
+        "a transposed view": whole.T,
+        "a view of later rows": whole[2:],
+        "the same tensor, reshaped": whole.reshape(-1),
+        "a detached tensor": whole.detach(),
+    }
+    key = ask("For a tensor", answer, whole)
+    try:
+        hash(key)
+    except TypeError:
+        return f"It returned a {type(key).__name__}, which cannot be in a set."
+    for words, view in views.items():
+        if ask(f"For {words}", answer, view) != key:
+            begins = " They begin at different places of it." if "later" in words else ""
+            return f"{words} has another key, though it looks into the same storage.{begins}"
+    other = whole.clone()
+    if ask("For another tensor", answer, other) == key:
+        return "A copy has the same key, though its numbers stand in a storage of their own."
+    return ""
+
+
 @exercise("06/block", "a function of tokens, width and batch that returns bytes", Callable)
 def block(answer: Callable) -> Finding:
     """Compare the function with measured blocks of two shapes."""
-    for tokens, width, batch in ((17, 48, 2), (50, 32, 3)):
+    for tokens, width, batch in ((17, 96, 2), (50, 64, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
         kept = _block_bytes(tokens, width, batch)
@@ -92,20 +140,41 @@ def _block_slip(times: float, batch: int, tokens: int) -> str:
     return f"{times:.2f} times what is measured. Add up the multiples of the width in the table."
 
 
-@exercise("06/thirty", "a whole number, the batch", Real)
-def thirty(answer: int, full: MemoryPlan, lora: MemoryPlan) -> Finding:
-    """Compute the saving at the batch and at the next one, from the plans of one chip."""
-    if answer % 1 or answer < 1:
-        return f"A batch is a whole number above 0, and this is {answer!r}."
+@exercise("06/thirty", "a function of two plans of one chip that returns a batch", Callable)
+def thirty(answer: Callable) -> Finding:
+    """Ask the function for made-up plans, whose saving falls below 30 % at different batches."""
+    cases = [(900, 40, 300, 37, 200), (5000, 300, 1400, 290, 0), (800, 90, 700, 85, 50)]
+    for full_fixed, full_chip, lora_fixed, lora_chip, more in cases:
+        full, lora = _plan(full_fixed, full_chip, more), _plan(lora_fixed, lora_chip, 3 * more)
 
-    def saved(count: float) -> float:
-        return 1 - _total(lora, count) / _total(full, count)
+        def saved(batch: float, full: MemoryPlan = full, lora: MemoryPlan = lora) -> float:
+            return 1 - _total(lora, batch) / _total(full, batch)
 
-    if saved(answer) < 0.3:
-        return f"With {answer:g} chips LoRA saves {saved(answer):.1%}. That is too many chips."
-    if saved(answer + 1) >= 0.3:
-        return f"With {answer:g} chips LoRA saves {saved(answer):.1%}, and one more still fits in."
+        right = max([0, *(batch for batch in range(1, 100) if saved(batch) >= 0.3)])
+        words = (
+            f"For {full_fixed} fixed and {full_chip} a chip in full, {lora_fixed} and {lora_chip} "
+            f"with LoRA (MB),"
+        )
+        found = ask_number(words, answer, full, lora)
+        if found == right:
+            continue
+        if found % 1:
+            return f"{words} it gives {found:.3g}. A batch is a whole number."
+        if not right:
+            return f"{words} even one chip saves less than 30 %, so the answer is 0."
+        if found > right:
+            return (
+                f"{words} it gives {found:g}, where LoRA saves {saved(found):.1%}: too many chips."
+            )
+        return f"{words} it gives {found:g}, and one more still saves {saved(found + 1):.1%}."
     return ""
+
+
+def _plan(fixed: int, chip: int, more: int = 0, batch: int = 1) -> MemoryPlan:
+    """Make a plan in MB; `more` is alive at the peak beside what is kept."""
+    row = {"weights": fixed, "gradients": 0, "optimiser": 0, "activations": chip * batch}
+    table = pd.DataFrame([row | {"total": fixed + chip * batch}], index=["made up"])
+    return MemoryPlan(table * 10**6, (fixed + chip * batch + more) * 10**6, "made up")
 
 
 def _total(one: MemoryPlan, batch: float) -> float:
@@ -113,15 +182,32 @@ def _total(one: MemoryPlan, batch: float) -> float:
     return one.total - one.activations + one.activations * batch
 
 
-@exercise("06/fits", "a whole number, the largest batch", Real)
-def fits(answer: int, network: SegmentationModel, size: int, limit: float) -> Finding:
-    """Plan the batch and the next larger one."""
-    if answer % 1 or answer < 1:
-        return f"A batch is a whole number above 0, and this is {answer!r}."
-    plan = memory_plan(network, int(answer), size)
-    if not plan.fits(limit):
-        peak, given = in_bytes(plan.peak), f"{limit / 1e9:g} GB are {in_bytes(limit)}"
-        return f"A batch of {answer:g} takes {peak} at its peak, and {given}."
-    if memory_plan(network, int(answer) + 1, size).fits(limit):
-        return f"A batch of {answer:g} fits, and so does a larger one."
+@exercise("06/fits", "a function of plan and limit that returns a batch", Callable)
+def fits(answer: Callable) -> Finding:
+    """Ask for small and large limits, count the plans, and compare peaks with what is kept."""
+    for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 7, 100, 3100), (900, 50, 80, 800)):
+        asked = []
+
+        def plan(
+            batch: int, *, fixed: int = fixed, chip: int = chip, more: int = more,
+            asked: list[float] = asked,
+        ) -> MemoryPlan:  # fmt: skip
+            asked.append(batch)
+            return _plan(fixed, chip, more, batch)
+
+        right = max(0, (limit - fixed - more) // chip)
+        words = f"With a limit of {limit} MB"
+        found = ask_number(words, answer, plan, limit * 10**6)
+        if found == right:
+            if len(asked) > 25:
+                return f"{words} it is right, but asked for {len(asked)} plans. At most 25."
+            continue
+        if found == (limit - fixed) // chip:
+            return f"{words} a batch of {found:g} keeps so much, but its peak is higher."
+        if found % 1:
+            return f"{words} it gives {found:.4g}. A batch is a whole number."
+        if found > right:
+            at_peak = in_bytes(_plan(fixed, chip, more, int(found)).peak)
+            return f"{words} it gives {found:g}, which takes {at_peak} at its peak."
+        return f"{words} it gives {found:g}, and one more still fits."
     return ""

@@ -2,12 +2,92 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+
+if TYPE_CHECKING:
+    from geopeft_nb.memory.plan import MemoryPlan
+
+
+@exercise("07/waits", "a share between 0 and 1", Real)
+def waits(answer: float) -> Finding:
+    """Compare with one tensor of sixteen, whatever the number of blocks."""
+    if math.isclose(answer, 1 / 16, rel_tol=0.02):
+        return ""
+    slips = {
+        15 / 16: "that is what is thrown away.",
+        1 / 12: "how many blocks there are does not matter: each keeps its own input.",
+        1 / (12 * 16): "each of the blocks keeps an input, not one of them all.",
+        12 / 16: "count both for all blocks, or both for one.",
+        6.25: "it wants a share from 0 to 1, not per cent.",
+        16.0: "that is how many times as much there was before.",
+        1 / 15: "the input is one of the sixteen.",
+        2 / 16: "the output of a block is the input of the next: it waits there.",
+    }
+    for value, words in slips.items():
+        if math.isclose(answer, value, rel_tol=0.02):
+            return words
+    return "How many tensors of a block wait, of how many?"
+
+
+@exercise("07/credit", "a function of three numbers of bytes that returns two factors", Callable)
+def credit(answer: Callable) -> Finding:
+    """Ask for factors that multiply to the whole, and recognise who gets too much."""
+    for full, control, both in ((800.0, 400.0, 100.0), (90.0, 60.0, 45.0)):
+        words = f"For {full:g}, {control:g} and {both:g} bytes"
+        pair = ask(words, answer, full, control, both)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            return f"{words} it returned {pair!r}. Two factors are wanted."
+        found = tuple(float(value) for value in pair)
+        slips = {
+            (control / full, both / control): "",
+            (control / full, both / full): "the second factor is that of everything together. "
+            "From which of the three does PEFT start?",
+            (both / control, control / full): "recipes come first, then PEFT.",
+            (full / control, control / both): "the factors are upside down: what is left of one?",
+            (1 - control / full, 1 - both / control): "those are shares that are saved. What is "
+            "left is a factor, and factors multiply.",
+            (control / full, (control - both) / full): "the second is a difference, not a factor.",
+            (control / full, (full - both) / full): "the second is what all saved together.",
+        }
+        for value, off in slips.items():
+            if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, value, strict=True)):
+                if off:
+                    return f"{words} {off}"
+                break
+        else:
+            return (
+                f"{words} the factors multiply to {found[0] * found[1]:.3g}, and the whole is "
+                f"{both / full:.3g}. Which run stands between the other two?"
+            )
+    return ""
+
+
+@exercise("07/challenge", "a dictionary of method, precision and frugal", dict)
+def challenge(answer: dict, plan: Callable[..., MemoryPlan], limit: float) -> Finding:
+    """Plan what was chosen, unless it uses what the exercise rules out."""
+    known = {"method", "precision", "frugal"}
+    if unknown := {*answer} - known:
+        return f"It knows {', '.join(sorted(known))}, and not {', '.join(map(str, unknown))}."
+    frugal = answer.get("frugal") or []
+    names = {frugal} if isinstance(frugal, str) else {*frugal}
+    if out := names & {"late", "checkpoint", "cached", "all"}:
+        return f"{', '.join(sorted(out))} is ruled out here."
+    if answer.get("method", "lora") == "linear_probe":
+        return "A linear probe trains nothing of the backbone."
+    chosen = answer | {"frugal": tuple(sorted(names))}
+    peak = ask("When that is planned,", lambda: plan(**chosen)).peak
+    if peak <= limit:
+        return ""
+    more = "" if names else " No recipe is among it yet."
+    return f"The peak is {peak / limit:.2f} times what is allowed.{more}"
 
 
 @exercise(
@@ -22,7 +102,8 @@ def again(answer: Callable) -> Finding:
     block(given).backward(gradient)
     wanted = [weight.grad for weight in block.parameters()]
     expected, given = given.grad, x.clone().requires_grad_()
-    block.zero_grad()
+    for weight in block.parameters():  # as a batch before this one may have left it
+        weight.grad = torch.ones_like(weight)
     try:
         with torch.no_grad():  # as inside the backward pass
             found = answer(block, given, gradient)
@@ -33,7 +114,13 @@ def again(answer: Callable) -> Finding:
         return f"It raised {type(error).__name__}: {error}.{hint}"
     if given.grad is not None:
         return "It changed x.grad of the x that it was given. Work on x.detach()."
-    return _which_gradients(found, expected, [weight.grad for weight in block.parameters()], wanted)
+    own = [None if weight.grad is None else weight.grad - 1 for weight in block.parameters()]
+    if any(
+        grad is None or torch.allclose(grad, right - 1)
+        for grad, right in zip(own, wanted, strict=True)
+    ):
+        return "Gradients that stood in the weights' .grad before are gone. It should add to them."
+    return _which_gradients(found, expected, own, wanted)
 
 
 def _which_gradients(
@@ -47,7 +134,7 @@ def _which_gradients(
         )
     if found.shape != expected.shape:
         return f"It returned shape {tuple(found.shape)}; x has {tuple(expected.shape)}."
-    if all(grad is None for grad in own):
+    if all(grad is not None and not grad.any() for grad in own):
         return (
             "The gradient of x may be there, but the block's own weights got none. Which call "
             "works its way to everything that the result was made of?"
@@ -71,6 +158,8 @@ def to_8bit(answer: Callable) -> Finding:
     """Round a matrix whose rows differ much in size."""
     torch.manual_seed(0)
     weight = torch.randn(6, 40) * torch.tensor([[1e-3], [0.02], [0.1], [1.0], [5.0], [30.0]])
+    ends = torch.tensor([4.0, -4.0, 4.0, -4.0, -4.0, 4.0])  # the largest of a row has either sign
+    weight[:, 7] = ends * weight.abs().mean(dim=1)
     before = weight.clone()
     found = ask("With a weight of shape (6, 40)", answer, weight)
     if not (isinstance(found, tuple) and len(found) == 2):
@@ -95,6 +184,8 @@ def _rounding(whole: Tensor, scale: Tensor, weight: Tensor) -> Finding:
     """Say whether whole times scale is as near to the weight as rounding allows."""
     error = (whole.float() * scale - weight).abs()
     step = weight.abs().amax(dim=1, keepdim=True) / 127
+    if bool((whole == -128).any()):
+        return "Some numbers are -128. The largest of a row becomes 127 or -127, by its sign."
     if bool((error <= 0.501 * step).all()):
         return ""
     if bool((error <= 1.01 * step).all()):
@@ -110,27 +201,44 @@ def _rounding(whole: Tensor, scale: Tensor, weight: Tensor) -> Finding:
     )
 
 
-@exercise("07/cached_seconds", "a function cached_seconds(epochs, prefix, rest, views)", Callable)
+@exercise(
+    "07/cached_seconds",
+    "a function cached_seconds(epochs, prefix, validation, rest, views)",
+    Callable,
+)
 def cached_seconds(answer: Callable) -> Finding:
-    """Ask the function for a few cases."""
-    for epochs, prefix, rest, views in ((5, 3.0, 2.0, 8), (1, 3.0, 2.0, 8), (10, 1.0, 4.0, 1)):
-        words = f"For {epochs} epochs, prefix {prefix:g} s, rest {rest:g} s and {views} view(s)"
-        found = ask_number(words, answer, epochs, prefix, rest, views)
-        if abs(float(found) - (views * prefix + epochs * rest)) > 1e-6:
-            slip = _seconds_slip(float(found), epochs, prefix, rest, views)
-            return f"{words} it gives {float(found):g}: {slip}"
+    """Ask the function for long and short runs; in long ones a lazy cache costs as much."""
+    cases = [(20, 3.0, 0.7, 2.0, 8), (5, 3.0, 0.7, 2.0, 8), (1, 3.0, 0.7, 2.0, 4)]
+    for epochs, prefix, validation, rest, views in cases:
+        words = (
+            f"For {epochs} epochs, prefix {prefix:g} s, validation {validation:g} s, rest "
+            f"{rest:g} s and {views} views"
+        )
+        found = ask_number(words, answer, epochs, prefix, validation, rest, views)
+        if abs(found - (views * prefix + validation + epochs * rest)) > 1e-6:
+            slip = _seconds_slip(found, epochs, prefix, validation, rest, views)
+            return f"{words} it gives {found:g}: {slip}"
     return ""
 
 
-def _seconds_slip(found: float, epochs: int, prefix: float, rest: float, views: int) -> str:
+def _seconds_slip(
+    found: float, epochs: int, prefix: float, validation: float, rest: float, views: int
+) -> str:
+    lazily = min(epochs, views) * prefix
     slips = [
-        (epochs * (prefix + rest), "that is without a cache."),
-        (prefix + epochs * rest, "the first epoch computes all views, not one."),
-        (epochs * (views * prefix + rest), "the frozen part is computed in the first epoch only."),
-        (views * (prefix + rest) + (epochs - 1) * rest, "the rest runs on one view of a chip per "
-         "epoch, also in the first."),
-        (views * prefix + (epochs - 1) * rest, "the first epoch trains, too."),
-        (views * prefix + rest, "the later epochs are missing."),
+        (lazily + validation + epochs * rest, "that computes a view when it is first drawn. This "
+         "cache computes all of them in the first epoch."),
+        (epochs * (prefix + validation + rest), "that is without a cache."),
+        (views * prefix + epochs * rest, "the validation chips have to go through once, too."),
+        (views * (prefix + validation) + epochs * rest, "validation chips have one view only."),
+        (views * prefix + epochs * (validation + rest), "validation chips are cached, too."),
+        (prefix + validation + epochs * rest, "the first epoch computes all views, not one."),
+        (epochs * (views * prefix + validation + rest),
+         "the frozen part is computed in the first epoch only."),
+        (views * (prefix + rest) + validation + (epochs - 1) * rest,
+         "the rest runs on one view of a chip per epoch, also in the first."),
+        (views * prefix + validation + (epochs - 1) * rest, "the first epoch trains, too."),
+        (views * prefix + validation + rest, "the later epochs are missing."),
     ]  # fmt: skip
     for value, words in slips:
         if abs(found - value) < 1e-6:

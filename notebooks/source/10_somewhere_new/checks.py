@@ -15,13 +15,58 @@ from geopeft_nb.tasks import mean_iou
 VERDICTS = ("better", "worse", "cannot tell")
 
 
+@exercise("10/neighbours", "a share between 0 and 1", Real)
+def neighbours(answer: float) -> Finding:
+    """Compare with the share of which not all four neighbours went to the test."""
+    if math.isclose(answer, 15 / 16, abs_tol=0.005):
+        return ""
+    slips = {
+        1 / 2: "that holds for one neighbour. A chip has four, and one in training is enough.",
+        1 / 16: "that is the share without any, or the share where all four are in training.",
+        1 - 0.5**8: "that counts corners, too. Above, below, left and right are four.",
+        15 / 16 * 100: "it wants a share from 0 to 1, not per cent.",
+        1 / 4: "that is one of four. When does a chip have none at all?",
+        7 / 8: "that is for three neighbours.",
+        3 / 4: "that is for two neighbours.",
+    }
+    for value, words in slips.items():
+        if math.isclose(answer, value, rel_tol=0.004):
+            return words
+    if answer > 1:
+        return "Chances of four neighbours do not add up: a share is at most 1."
+    return "How likely is it that all four neighbours went to the test? All the others count."
+
+
+@exercise("10/gap", "an array (60, 60) of 1, 0 and -1")
+def gap(answer: object) -> Finding:
+    """Measure both sides, and how near any square of one comes to any of the other."""
+    dealt = np.asarray(answer)
+    if dealt.shape != (60, 60):
+        return f"The shape is {dealt.shape}, and should be (60, 60)."
+    if dealt.dtype == bool:
+        return "True and False leave nothing out. Write 1, 0 and -1."
+    if not np.isin(dealt, (-1, 0, 1)).all():
+        return "Some numbers are none of 1, 0 and -1."
+    for name, number in (("training", 1), ("test", 0)):
+        if (share := float((dealt == number).mean())) < 0.25:
+            return f"{share:.0%} of the squares are for {name}, and a quarter is the least."
+    if not (dealt == -1).any():
+        return "Nothing is left out. What lies between the two sides?"
+    train, test = np.argwhere(dealt == 1), np.argwhere(dealt == 0)
+    nearest = float(np.sqrt(((train[:, None] - test) ** 2).sum(axis=-1).min()))
+    if nearest <= 8:
+        return f"Two squares of different sides are {nearest:.3g} apart, and should be more than 8."
+    return ""
+
+
 @exercise(
     "10/leak", "a function of two lists of place names that returns the places in both", Callable
 )
 def leak(answer: Callable) -> Finding:
     """Ask the function for sides that share places, and for sides that share none."""
     cases = [
-        (["delta-0", "delta-0", "delta-1", "hills-4"], ["delta-1", "delta-1", "hills-9"]),
+        # what is shared stands twice on either side: a list has to name it once all the same
+        (["delta-0", "delta-1", "delta-0", "delta-1"], ["delta-1", "hills-9", "delta-1"]),
         (["coast-1", "coast-2", "coast-3"], ["coast-3", "coast-1", "coast-2"]),
         (["delta-1", "delta-2"], ["delta-10", "delta-3", "delta"]),
         (["delta-1"], []),
@@ -96,10 +141,14 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
     pooled = np.stack([matrices[np.asarray(places) == name].sum(axis=0) for name in names])
     each = mean_iou(pooled)
     drawn = np.random.default_rng(1).integers(len(names), size=(5000, len(names)))
+    once = np.stack([pooled[np.unique(row)].sum(axis=0) for row in drawn])
     chips = bootstrap_scores(matrices, [str(number) for number in range(len(matrices))], 5000)
     slips = {
         "Those are draws of single chips. Chips of one place look alike: draw whole places.": (
             percentile_interval(chips)
+        ),
+        "There a place counts once even if drawn twice. Add its chips as often as it comes.": (
+            percentile_interval(mean_iou(once))
         ),
         "The draws look right, but the ends are those of another share. Between which percentiles "
         "do 95 % of the draws lie?": tuple(np.percentile(draws, [5, 95])),
@@ -142,6 +191,67 @@ def _uneven_places() -> tuple[np.ndarray, list[str]]:
     return np.asarray(matrices)[order], [places[index] for index in order]
 
 
+@exercise("10/paired", "a function of two arrays and places that returns (low, high)", Callable)
+def paired(answer: Callable) -> Finding:
+    """Compare with draws of places that are one and the same for both methods."""
+    mine, places = _uneven_places()
+    random = np.random.default_rng(11)
+    more = {name: random.uniform(0.9, 1.5) for name in sorted(set(places))}  # of mine's errors
+    theirs = mine.copy()
+    for matrix, place in zip(theirs, places, strict=True):
+        for right, wrong in ((0, 1), (1, 0)):
+            moved = int(matrix[right, wrong] * (more[place] - 1))
+            matrix[right] += np.array([moved, -moved]) * (1 if right else -1)
+    pair = ask("With two arrays (N, 2, 2),", answer, mine.copy(), theirs.copy(), list(places))
+    try:
+        low, high = (float(value) for value in pair)
+    except (TypeError, ValueError):
+        return f"It returned {pair!r}. Two numbers are wanted, (low, high)."
+    off = _which_difference((min(low, high), max(low, high)), mine, theirs, places)
+    return off or ("The lower end comes first." if low > high else "")
+
+
+def _which_difference(
+    found: tuple[float, float], mine: np.ndarray, theirs: np.ndarray, places: list[str]
+) -> Finding:
+    def draws(names: list[str], seeds: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            bootstrap_scores(mine, names, 5000, seeds[0]),
+            bootstrap_scores(theirs, names, 5000, seeds[1]),
+        )
+
+    one, two = draws(places, (0, 0))
+    spread = float((one - two).std())
+
+    def off(ends: tuple[float, float]) -> float:
+        return max(abs(a - b) for a, b in zip(found, ends, strict=True)) / spread
+
+    other, apart = draws(places, (0, 1))
+    chips = draws([str(number) for number in range(len(mine))], (0, 0))
+    ends_of_one, ends_of_two = percentile_interval(one), percentile_interval(two)
+    slips = {
+        "Each method has draws of its own. What is hard for both cancels only on the same draw.": (
+            percentile_interval(other - apart)
+        ),
+        "That is theirs minus mine.": percentile_interval(two - one),
+        "Those are draws of single chips. Draw whole places.": (
+            percentile_interval(chips[0] - chips[1])
+        ),
+        "Those are ends minus ends. Subtract the scores of each draw, then take the ends.": tuple(
+            sorted(a - b for a, b in zip(ends_of_one, ends_of_two, strict=True))
+        ),
+        "Those are the ends of 90 % of the draws.": tuple(np.percentile(one - two, [5, 95])),
+        "That is the interval of one method. Where is the other?": ends_of_one,
+    }
+    nearest = min(slips, key=lambda words: off(slips[words]))
+    right = off(percentile_interval(one - two))
+    if right < min(0.35, off(slips[nearest])):
+        return ""
+    if off(slips[nearest]) < right:
+        return nearest
+    return "The ends are not those of 1,000 draws of places, each scored by both methods."
+
+
 @exercise("10/verdict", f"a function of low and high that returns one of {VERDICTS}", Callable)
 def verdict(answer: Callable) -> Finding:
     """Ask the function for intervals on either side of zero, across it, and without draws."""
@@ -151,6 +261,8 @@ def verdict(answer: Callable) -> Finding:
         (-0.08, -0.02, "worse", "all draws of places agree"),
         (-0.01, 0.06, "cannot tell", "some draws say one thing, some the other"),
         (-0.09, 0.002, "cannot tell", "some draws say one thing, some the other"),
+        (0.0, 0.05, "cannot tell", "the interval touches zero"),
+        (-0.05, 0.0, "cannot tell", "the interval touches zero"),
         (nan, nan, "cannot tell", "there was nothing to draw from"),
     ]
     for low, high, right, why in cases:
