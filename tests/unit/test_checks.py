@@ -83,6 +83,14 @@ def rebuilt() -> dict[str, Tensor]:
     return {"image": image, "rebuilt": image + noise, "mask": mask}
 
 
+def last_trained(last: int) -> SegmentationModel:
+    """A network of which decoder and last blocks are trained."""
+    model = network()
+    model.backbone.requires_grad_(False)
+    model.backbone.blocks[len(model.backbone.blocks) - last :].requires_grad_(True)
+    return model
+
+
 def kept(model: SegmentationModel) -> int:
     image = torch.rand(1, 6, 64, 64, generator=torch.Generator().manual_seed(0))
     return training_bytes(model.train(), lambda: model(image).square().mean())["activations"]
@@ -165,8 +173,7 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "01/region_gap": report,
     "02/normalise": reflectance,
     "02/hidden_error": rebuilt,
-    # squares 100, 25, 16, …: three carry 96 %
-    "04/directions": lambda: {"values": torch.tensor([10.0, 5.0, 4.0, 2.0, 1.0, 0.5])},
+    "03/between": lambda: {"kept": kept, "limit": kept(network("full")) / 2},
     "04/less_memory": late,
     "05/prompted_block": lambda: {"block": block()},
     "05/bottleneck": lambda: {"layer": block().attn},
@@ -570,6 +577,7 @@ MADE = {
     "02/normalise",
     "02/hidden_error",
     "03/by_hand",
+    "03/between",
     "04/less_memory",
     "01/frozen_backbone",
 }
@@ -723,11 +731,47 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     ],
     "03/by_hand": [
         (lambda: changed(network(), lambda n: n.backbone.requires_grad_(False)), RIGHT),
-        (lambda: network("linear_probe"), RIGHT),
+        (lambda: changed(network().requires_grad_(False),
+            lambda n: n.decoder.requires_grad_(True)), RIGHT),
+        (lambda: network("linear_probe"), "gp.attach did that"),
         (network, "other end"),
         (lambda: network().requires_grad_(False), "All of it is frozen"),
+        (lambda: changed(network(), lambda n: n.decoder.requires_grad_(False)),
+            "decoder is frozen"),
+        (lambda: changed(network(), lambda n: n.backbone.blocks.requires_grad_(False)),
+            "would still be trained"),
         (lambda: network().backbone, "network itself"),
         (lambda: "frozen", "network itself"),
+    ],
+    "03/too_narrow": [
+        (lambda r, s: r[s.index(max(s))] in (min(r), max(r)), RIGHT),
+        (lambda r, s: sorted(r).index(r[int(np.argmax(s))]) in (0, len(r) - 1), RIGHT),
+        (lambda r, s: s.index(max(s)) in (0, len(s) - 1), "out of order, best in the middle"),
+        (lambda r, s: r[s.index(max(s))] == max(r), "best at the smallest, it says False"),
+        (lambda r, s: r[s.index(max(s))] == min(r), "best at the largest, it says False"),
+        (lambda r, s: r[s.index(min(s))] in (min(r), max(r)), "best in the middle, it says True"),
+        (lambda r, s: r[s.index(max(s))] not in (min(r), max(r)), "middle, it says True"),
+        (lambda r, s: r[s.index(max(s))], "True or False is wanted"),
+    ],
+    "03/turn": [
+        (lambda x: x @ torch.linalg.qr(torch.randn(x.shape[1], x.shape[1]).double()).Q, RIGHT),
+        (lambda x: x @ torch.linalg.svd(torch.randn(x.shape[1], x.shape[1]).double())[0], RIGHT),
+        (lambda x: x @ torch.randn(x.shape[1], x.shape[1]).double(), "only turn"),
+        (lambda x: x, "nothing was turned"),
+        (lambda x: x + 1, "nothing should move"),
+        (lambda x: 2 * x, "only turn"),
+        (lambda x: x * torch.randn(x.shape).double().sign(), "another way"),
+        (lambda x: x @ torch.linalg.qr(x.T @ x).R, "only turn"),
+        (lambda x: x.T, "same shape"),
+    ],
+    "03/between": [
+        (lambda kept, limit: last_trained(2), RIGHT),
+        (lambda kept, limit: last_trained(1), RIGHT),
+        (lambda kept, limit: last_trained(6), "times what is allowed"),
+        (lambda kept, limit: last_trained(0), "a tenth is wanted"),
+        (lambda kept, limit: network("full"), "gp.attach did that"),
+        (lambda kept, limit: last_trained(2).requires_grad_(False), "decoder is frozen"),
+        (lambda kept, limit: last_trained(2).backbone, "network itself"),
     ],
     "03/solve": [
         (ridge, RIGHT),
@@ -737,21 +781,52 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda X, T, p: ridge(X, T, p).T, "should be (5, 3)"),
         (lambda X, T, p: torch.linalg.solve(X @ X.T, X.T @ T), "raised"),
         (ridge_in_place, "was changed"),
+        (lambda X, T, p: X.T @ T, "right-hand side"),
+        (lambda X, T, p: torch.linalg.solve(X.T @ X + p, X.T @ T), "diagonal alone"),
+        (lambda X, T, p: ridge(X, T, 7.0), "The shape is right"),
         (torch.zeros(5, 3), "wants a function"),
     ],
     "03/step_bytes": [
         (lambda t, f: 16 * t + 4 * f, RIGHT),
         (lambda t, f: 4 * t + f, "How many bytes"),
+        (lambda t, f: 4 * (t + f) + 3 * 4 * t, RIGHT),
         (lambda t, f: 8 * t + 4 * f, "AdamW's memory"),
+        (lambda t, f: 16 * (t + f), "neither gradient"),
+        (lambda t, f: 16 * t, "stay in memory"),
+        (lambda t, f: 12 * t + 4 * f, "one number for each"),
         (lambda t, f: 7, "count weights"),
     ],
     "04/directions": [
-        (3, RIGHT),
-        (torch.tensor(3), RIGHT),
-        (0.9, "a share"),
-        (2, "One too few"),
-        (4, "Square them"),
-        (5, "running sum"),
+        (lambda v, share: int((v.square().cumsum(0) / v.square().sum() < share).sum()) + 1, RIGHT),
+        (lambda v, share: next(k for k in range(1, 99)
+            if (v[:k] ** 2).sum() >= share * (v**2).sum()), RIGHT),
+        (lambda v, share: share, "a share"),
+        (lambda v, share: (v.square().cumsum(0) / v.square().sum() < share).sum(), "one too few"),
+        (lambda v, share: (v.square().cumsum(0) / v.square().sum() < share).sum() + 2, "too many"),
+        (lambda v, share: (v.cumsum(0) / v.sum() < share).sum() + 1, "Square them"),
+        (lambda v, share: (v.flip(0).square().cumsum(0) / v.square().sum() < share).sum() + 1,
+            "weakest"),
+        (lambda v, share: (v.square().cumsum(0) / v.square().sum() < 0.9).sum() + 1, "for 90 %"),
+        (lambda v, share: v.square().cumsum(0), "no number"),
+    ],
+    "04/first_step": [
+        ({"A": False, "B": True}, RIGHT),
+        ({"B": True, "A": False}, RIGHT),
+        ({"A": True, "B": True}, "multiplied by zeros"),
+        ({"A": False, "B": False}, "made of"),
+        ({"A": True, "B": False}, "Turned round"),
+        ({"A": "no", "B": "yes"}, "True or False"),
+        ({"B": True}, "each of A and B"),
+    ],
+    "04/same_scale": [
+        (lambda r: {"r": r, "lora_alpha": 2 * r}, RIGHT),
+        (lambda r: {"lora_alpha": r / 0.5, "r": r}, RIGHT),
+        (lambda r: {"r": r, "lora_alpha": 16}, "does not follow"),
+        (lambda r: {"r": r, "lora_alpha": r}, "scale is 1."),
+        (lambda r: {"r": r, "lora_alpha": r / 2}, "one half"),
+        (lambda r: {"r": 2, "lora_alpha": 4}, "asks for rank 2"),
+        (lambda r: {"r": r, "lora_alpha": 5 * r}, "the scale is 5"),
+        (lambda r: 2 * r, "a dictionary"),
     ],
     "04/lora_layer": [
         (Lora, RIGHT),
@@ -770,15 +845,21 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (merged(lambda s: s.base.weight - s.scale * s.B @ s.A), "does not give"),
     ],
     "04/count_lora": [
-        (lambda d, n, r: n * (2 * r * 2 * d + 2 * r * 5 * d), RIGHT),
-        (lambda d, n, r: 14 * d * r, "one block"),
-        (lambda d, n, r: 16 * d * n * r, "keys"),
-        (lambda d, n, r: 7 * d * n * r, "A and B both"),
-        (lambda d, n, r: 3, "each of the four places"),
+        (lambda shapes, r: r * sum(map(sum, shapes)), RIGHT),
+        (lambda shapes, r: sum(r * i + o * r for i, o in shapes), RIGHT),
+        (lambda shapes, r: sum(map(sum, shapes)), "r is missing"),
+        (lambda shapes, r: sum(r * i for i, o in shapes), "A alone"),
+        (lambda shapes, r: sum(r * o for i, o in shapes), "B alone"),
+        (lambda shapes, r: sum(2 * r * i for i, o in shapes), "as if the layer were square"),
+        (lambda shapes, r: sum(i * o for i, o in shapes), "whole layers"),
+        (lambda shapes, r: r * sum(shapes[0]), "first layer only"),
     ],
     "04/less_memory": [
         (lambda kept, limit: network("lora", last=2), RIGHT),
+        (lambda kept, limit: network("lora", last=2, r=1), RIGHT),
         (lambda kept, limit: network("lora", preset="late"), "how many blocks"),
+        (lambda kept, limit: changed(network("lora", last=2),
+            lambda n: n.decoder.requires_grad_(False)), "decoder is frozen"),
         (lambda kept, limit: network("lora", r=1), "Rank changes little"),
         (lambda kept, limit: network("full"), "frozen"),
         (lambda kept, limit: network("linear_probe"), "no LoRA"),

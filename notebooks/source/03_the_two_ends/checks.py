@@ -23,6 +23,8 @@ def by_hand(answer: SegmentationModel) -> Finding:
             f"It wants the network itself, with backbone and decoder, and this is of type "
             f"{type(answer).__name__}."
         )
+    if answer.method:
+        return f"gp.attach did that: {answer.method} is attached. Start from build(None, chips)."
     backbone, decoder = (
         [weight.requires_grad for weight in part.parameters()]
         for part in (answer.backbone, answer.decoder)
@@ -43,21 +45,23 @@ def by_hand(answer: SegmentationModel) -> Finding:
 
 @exercise("03/solve", "a function solve(X, T, penalty) that returns W", Callable)
 def solve(answer: Callable) -> Finding:
-    """Ask the function for a small problem, and compare with what the usual slips give."""
+    """Ask the function for two small problems, and compare with what the usual slips give."""
     draw = torch.Generator().manual_seed(0)
-    X = torch.randn(40, 5, generator=draw, dtype=torch.float64)
-    T = torch.randn(40, 3, generator=draw, dtype=torch.float64)
-    before, penalty = (X.clone(), T.clone()), 7.0
-    W = ask("With X (40, 5), T (40, 3) and penalty 7.0", answer, X, T, penalty)
-    if not isinstance(W, torch.Tensor):
-        return f"It returned {type(W).__name__}. A tensor is wanted; is there a return?"
-    if tuple(W.shape) != (5, 3):
-        return (
-            f"From X (40, 5) and T (40, 3) comes W of shape {tuple(W.shape)}; it should be (5, 3)."
-        )
-    if not (torch.equal(X, before[0]) and torch.equal(T, before[1])):
-        return "X or T was changed on the way. Work on new tensors."
-    return _which_solution(W.double(), X, T, penalty)
+    for rows, width, wanted, penalty in ((40, 5, 3, 7.0), (30, 4, 2, 0.5)):
+        X = torch.randn(rows, width, generator=draw, dtype=torch.float64)
+        T = torch.randn(rows, wanted, generator=draw, dtype=torch.float64)
+        before = (X.clone(), T.clone())
+        words = f"With X ({rows}, {width}), T ({rows}, {wanted}) and penalty {penalty}"
+        W = ask(words, answer, X, T, penalty)
+        if not isinstance(W, torch.Tensor):
+            return f"It returned {type(W).__name__}. A tensor is wanted; is there a return?"
+        if tuple(W.shape) != (width, wanted):
+            return f"{words} W has shape {(*W.shape,)}; it should be ({width}, {wanted})."
+        if not (torch.equal(X, before[0]) and torch.equal(T, before[1])):
+            return "X or T was changed on the way. Work on new tensors."
+        if off := _which_solution(W.double(), X, T, penalty):
+            return off
+    return ""
 
 
 def _which_solution(W: Tensor, X: Tensor, T: Tensor, penalty: float) -> Finding:
@@ -86,7 +90,7 @@ def _which_solution(W: Tensor, X: Tensor, T: Tensor, penalty: float) -> Finding:
 @exercise("03/step_bytes", "a function of trained and frozen, two numbers of weights", Callable)
 def step_bytes(answer: Callable) -> Finding:
     """Ask the function for both ends and for something between."""
-    for trained, frozen in ((300, 7000), (1000, 0), (0, 1000)):
+    for trained, frozen in ((317, 7001), (1009, 0), (0, 997), (5, 3)):
         words = f"For {trained} trained and {frozen} frozen weights"
         found = ask_number(words, answer, trained, frozen)
         if found != 16 * trained + 4 * frozen:
@@ -108,3 +112,69 @@ def _bytes_slip(found: float, trained: int, frozen: int) -> str:
     }
     hint = "count weights, gradients and AdamW's two numbers, each with four bytes."
     return slips.get(round(found), hint)
+
+
+@exercise("03/too_narrow", "a function of rates and scores", Callable)
+def too_narrow(answer: Callable) -> Finding:
+    """Try searches whose best rate is inside, smallest and largest, in and out of order."""
+    cases = [
+        ([1e-4, 1e-3, 1e-2], [0.5, 0.7, 0.6], False, "best in the middle"),
+        ([1e-4, 1e-3, 1e-2], [0.5, 0.6, 0.7], True, "best at the largest"),
+        ([1e-4, 1e-3, 1e-2], [0.7, 0.6, 0.5], True, "best at the smallest"),
+        ([1e-2, 1e-4, 1e-3], [0.5, 0.4, 0.9], False, "out of order, best in the middle"),
+        ([1e-3, 1e-2, 1e-4], [0.5, 0.9, 0.4], True, "out of order, best at the largest"),
+    ]
+    for rates, scores, right, words in cases:
+        found = ask(f"For rates {rates}, {words},", answer, [*rates], [*scores])
+        if found not in (True, False):
+            return f"For rates {rates} it returned {found!r}. True or False is wanted."
+        if bool(found) != right:
+            return f"For rates {rates}, {words}, it says {bool(found)}."
+    return ""
+
+
+@exercise("03/turn", "a function of rows of features", Callable)
+def turn(answer: Callable) -> Finding:
+    """Compare lengths and distances of random rows before and after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for count, width in ((20, 6), (3, 8)):
+            rows = torch.randn(count, width, dtype=torch.float64)
+            words = f"For rows ({count}, {width})"
+            found = ask(words, answer, rows.clone())
+            if not isinstance(found, torch.Tensor) or found.shape != rows.shape:
+                return f"{words} it should return a tensor of the same shape."
+            if torch.allclose(found, rows, atol=1e-4):
+                return f"{words} nothing was turned."
+            before, after = rows @ rows.T, found @ found.T
+            if torch.allclose(before, after, atol=1e-4):
+                continue
+            if torch.allclose(torch.cdist(rows, rows), torch.cdist(found, found), atol=1e-4):
+                return f"{words} the distances stay, and the lengths do not: nothing should move."
+            if torch.allclose(before.diag(), after.diag(), atol=1e-4):
+                return f"{words} lengths stay and angles change: each row is turned another way."
+            return f"{words} lengths and distances change. Which matrices only turn?"
+    return ""
+
+
+@exercise("03/between", "a network that stands between the ends")
+def between(
+    answer: SegmentationModel, kept: Callable[[SegmentationModel], int], limit: float
+) -> Finding:
+    """Count what is trained, and measure what a step keeps."""
+    if not all(hasattr(answer, part) for part in ("backbone", "decoder")):
+        return f"It wants the network itself, and this is of type {type(answer).__name__}."
+    if answer.method:
+        return f"gp.attach did that: {answer.method} is attached. Start from build(None, chips)."
+    if not all(weight.requires_grad for weight in answer.decoder.parameters()):
+        return "The decoder is frozen, at least in part. It has to learn."
+    sizes = [(weight.numel(), weight.requires_grad) for weight in answer.parameters()]
+    share = sum(size for size, on in sizes if on) / sum(size for size, _ in sizes)
+    if share < 0.1:
+        return f"{share:.1%} of the weights are trained, and a tenth is wanted."
+    if (more := kept(answer) / limit) > 1:
+        return (
+            f"A step keeps {more:.1f} times what is allowed. Through how many blocks does the "
+            "error have to travel back?"
+        )
+    return ""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from geopeft_nb.classroom.check import Finding, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,31 +20,79 @@ if TYPE_CHECKING:
 IN, OUT, RANK, ALPHA = 12, 20, 4, 10  # of the layer that a learner's class is tried on
 
 
-@exercise("04/directions", "a number of directions, a whole number", (Real, torch.Tensor))
-def directions(answer: float | Tensor, values: Tensor) -> Finding:
-    """Compare with the number of singular values that carry 90 % of the squares."""
-    if isinstance(answer, torch.Tensor):
-        if answer.numel() != 1:
-            return f"One number is wanted, and this tensor has {answer.numel()}."
-        answer = answer.item()
+@exercise("04/directions", "a function of singular values and a share", Callable)
+def directions(answer: Callable) -> Finding:
+    """Ask for random strengths, for squares that fall slowly, and for another share."""
+    draw = torch.Generator().manual_seed(0)
+    slow = torch.linspace(2, 1, 60)
+    steep = torch.rand(40, generator=draw).mul(5).exp().sort(descending=True).values
+    for values, share in ((slow, 0.9), (steep, 0.9), (slow, 0.5), (torch.ones(4), 0.5)):
+        words = f"For {len(values)} values and a share of {share:g}"
+        found = ask_number(words, answer, values.clone(), share)
+        right = _carrying(values.square(), share)
+        if found == right:
+            continue
+        if 0 < found < 1:
+            return f"{words} it gives a share. How many directions are it?"
+        if found == right - 1:
+            return f"{words} it gives one too few: with these the share is still below."
+        if found == right + 1:
+            return f"{words} it gives one too many."
+        if found == _carrying(values, share):
+            return f"{words} it adds up the singular values. Square them first."
+        if found == _carrying(values.square().flip(0), share):
+            return f"{words} it adds up from the weakest. Begin with the strongest."
+        if found == _carrying(values.square(), 0.9):
+            return f"{words} it counts for 90 %. Use `share`."
+        return f"{words} it gives {found:g}. At which does the running sum reach the share?"
+    return ""
 
-    def count(strength: Tensor, share: float = 0.9) -> int:
-        return int((strength.cumsum(0) / strength.sum() < share).sum()) + 1
 
-    right = count(values.square())
+def _carrying(strength: Tensor, share: float) -> int:
+    return int((strength.cumsum(0) / strength.sum() < share).sum()) + 1
+
+
+@exercise("04/first_step", "True or False for each of A and B", dict)
+def first_step(answer: dict) -> Finding:
+    """Compare with what autograd gives a small layer, whose A is random and whose B is zero."""
+    if {*answer} != {"A", "B"} or any(not isinstance(value, bool) for value in answer.values()):
+        return "It wants True or False for each of A and B."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        A, B = torch.randn(RANK, IN, requires_grad=True), torch.zeros(OUT, RANK, requires_grad=True)
+        functional.linear(functional.linear(torch.randn(3, IN), A), B).sum().backward()
+    right = {"A": bool(A.grad.any()), "B": bool(B.grad.any())}  # type: ignore[union-attr]
     if answer == right:
         return ""
-    if 0 < answer < 1:
-        return "That is a share. How many directions are it?"
-    if answer == right - 1:
-        return "One too few: with these the share is still below 90 %."
-    if answer == count(values):
-        return "That adds up the singular values. Square them first."
-    if answer == count(values.square().flip(0)):
-        return "Add the squares up from the strongest."
-    return (
-        f"There are {len(values)} directions. At which does the running sum of squares reach 90 %?"
-    )
+    if answer == {"A": True, "B": True}:
+        return "One of the two is multiplied by zeros on the way back."
+    if answer == {"A": False, "B": False}:
+        return "Then nothing would ever be learnt. B is zero, but what is its gradient made of?"
+    return "Turned round: through which of the two does the error pass to reach the other?"
+
+
+@exercise("04/same_scale", "a function of the rank that returns options", Callable)
+def same_scale(answer: Callable) -> Finding:
+    """Look at alpha over r for several ranks."""
+    for r in (3, 1, 16, 64):
+        options = ask(f"For rank {r}", answer, r)
+        if not isinstance(options, dict) or {*options} != {"r", "lora_alpha"}:
+            return f"For rank {r} it should return a dictionary of r and lora_alpha."
+        if options["r"] != r:
+            return f"For rank {r} it asks for rank {options['r']}. The rank stays; what follows it?"
+        alpha = options["lora_alpha"]
+        slips = {
+            16: "alpha does not follow the rank.",
+            r: "the scale is 1.",
+            2: "that is the scale itself. Alpha is what is divided by r.",
+            2 / r: "it is divided by r once more.",
+            r / 2: "the scale is one half.",
+            r * r: "the scale grows with the rank.",
+            2 * math.sqrt(r): "that fits a scale of alpha over the root of r.",
+        }
+        if not math.isclose(alpha, 2 * r):
+            return f"For rank {r} {slips.get(alpha, f'the scale is {alpha / r:g}.')}"
+    return ""
 
 
 @exercise("04/lora_layer", "a class LoRALayer(base, r, alpha)")
@@ -174,26 +221,26 @@ def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # 
     return ""
 
 
-@exercise("04/count_lora", "a function of width, depth and r", Callable)
+@exercise("04/count_lora", "a function of shapes and r", Callable)
 def count_lora(answer: Callable) -> Finding:
-    """Ask the function for small and large transformers."""
-    for width, depth, r in ((10, 1, 1), (192, 6, 4), (768, 12, 16), (1024, 24, 8)):
-        words = f"For width {width}, depth {depth} and r {r}"
-        count = ask_number(words, answer, width, depth, r)
-        unit = depth * r * width  # of each width that a matrix touches: queries and values 2 + 2
+    """Ask the function for layers of many shapes."""
+    block = [(192, 192), (192, 192), (192, 768), (768, 192)]
+    for shapes, r in (([(7, 11)], 3), ([(7, 11), (5, 23)], 2), (6 * block, 4), ([(192, 576)], 16)):
+        words = f"For {len(shapes)} layers, the first {shapes[0]}, and r {r}"
+        count = ask_number(words, answer, list(shapes), r)
+        into, out = sum(i for i, _ in shapes), sum(o for _, o in shapes)
         slips = {
-            14 * r * width: "it counts one block. There are `depth` of them.",
-            14 * unit + 2 * unit: "it adapts keys as well. The paper leaves them alone.",
-            12 * unit: "it adapts one of queries and values. Count both.",
-            9 * unit: "it counts either fc1 or fc2. Both are adapted.",
-            4 * unit: "it leaves out the feed-forward layers fc1 and fc2.",
-            10 * unit: "it leaves out queries and values.",
-            8 * unit: "fc1 and fc2 are counted as if they were width x width.",
-            7 * unit: "it counts only one matrix, or each pair once. A and B both learn.",
-            depth * width * width * 10: "it counts whole layers. A and B are thin.",
+            into + out: "r is missing.",
+            r * into: "it counts A alone.",
+            r * out: "it counts B alone.",
+            2 * r * into: "B is counted as if the layer were square.",
+            2 * r * out: "A is counted as if the layer were square.",
+            sum(i * o for i, o in shapes): "it counts whole layers. A and B are thin.",
+            r * sum(i * o for i, o in shapes): "it counts r whole layers.",
+            r * sum(shapes[0]): "it counts the first layer only.",
         }
-        if count != 14 * unit:
-            hint = "count d_in and d_out of each of the four places, times r."
+        if count != r * (into + out):
+            hint = "count d_in and d_out of each layer, times r."
             return f"{words} it gives {count:g}: {slips.get(round(float(count)), hint)}"
     return ""
 
@@ -217,6 +264,8 @@ def less_memory(
         return "There is no LoRA in the blocks of this network. Which call attaches one?"
     if len(blocks) < 2:
         return f"It adapts block {', '.join(blocks)} alone. Another option says how many blocks."
+    if not all(weight.requires_grad for weight in answer.decoder.parameters()):
+        return "The decoder is frozen: it starts from random numbers, so it has to learn."
     share = kept(answer) / limit / 2
     if share >= 0.5:
         return (
