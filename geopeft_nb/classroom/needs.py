@@ -21,6 +21,7 @@ LESSONS: dict[str, tuple[str, ...]] = {
     "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "08": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
+    "11": ("geopeft_tiny", "scenes"),  # a large one is planned there, without weights
     "12": ("geopeft_tiny", "scenes"),
 }
 #: Data sets without files of their own: one is computed, the other is the user's.
