@@ -70,17 +70,17 @@ def report() -> dict[str, Any]:
 
 @cache
 def reflectance() -> dict[str, Any]:
-    image = 0.4 * torch.rand(6, 16, 24, generator=torch.Generator().manual_seed(0))
-    return {"image": image, "backbone": gp.load_backbone("geopeft_tiny", weights=None)}
-
-
-@cache
-def rebuilt() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    image, mask = torch.randn(1, 6, 1, 16, 16), torch.zeros(1, 1, 16, 16)
-    mask[..., :12] = 1
-    noise = torch.where(mask[:, None] > 0, torch.randn_like(image), torch.tensor(0.0))
-    return {"image": image, "rebuilt": image + noise, "mask": mask}
+    """Pixels of two regions, whose water is dark in the third of three bands."""
+    random = np.random.default_rng(0)
+    land, water = np.array([0.1, 0.1, 0.3]), np.array([0.1, 0.1, 0.02])
+    pixels = {
+        region: {
+            name: mean * random.uniform(0.9, 1.1, (200, 3))
+            for name, mean in (("land", land), ("water", water))
+        }
+        for region in "ab"
+    }
+    return {"pixels": pixels, "bands": ("G", "R", "S")}
 
 
 def last_trained(last: int) -> SegmentationModel:
@@ -171,8 +171,7 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
     "01/trainable_share": standin,
     "01/frozen_backbone": lambda: {"limit": 8},
     "01/region_gap": report,
-    "02/normalise": reflectance,
-    "02/hidden_error": rebuilt,
+    "02/two_bands": reflectance,
     "03/between": lambda: {"kept": kept, "limit": kept(network("full")) / 2},
     "04/less_memory": late,
     "05/prompted_block": lambda: {"block": block()},
@@ -213,18 +212,18 @@ def changed(model: Any, change: Callable[[Any], object]) -> Any:  # noqa: ANN401
 
 
 def scaled(scale: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[..., object]:
-    def make(image: Tensor, backbone: Any) -> object:  # noqa: ANN401
-        card = backbone.card
-        return scale(image, *(torch.tensor(v)[:, None, None] for v in (card.mean, card.std)))
-
-    return make
+    return lambda image, mean, std: scale(image, mean[:, None, None], std[:, None, None])
 
 
 def error(measure: Callable[[Tensor, Tensor], object]) -> Callable[..., object]:
-    def make(image: Tensor, rebuilt: Tensor, mask: Tensor) -> object:
-        return measure(rebuilt - image, (mask > 0)[:, None].expand_as(image))
+    return lambda image, rebuilt, mask: measure(
+        rebuilt - image, (mask > 0)[:, None].expand_as(image)
+    )
 
-    return make
+
+def filled(image: Tensor, hidden: Tensor) -> Tensor:
+    seen = (~hidden).float()
+    return torch.where(hidden, (image * seen).sum((2, 3), True) / seen.sum((2, 3), True), image)
 
 
 def eye(X: Tensor) -> Tensor:
@@ -574,8 +573,6 @@ MADE = {
     "08/lora_fcn",
     "05/lean",
     "08/slim",
-    "02/normalise",
-    "02/hidden_error",
     "03/by_hand",
     "03/between",
     "04/less_memory",
@@ -707,10 +704,36 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (scaled(lambda x, m, s: ((x - m) / s).numpy()), RIGHT),
         (scaled(lambda x, m, s: x - m), "spread is still"),
         (scaled(lambda x, m, s: (x - x.mean((1, 2), True)) / x.std((1, 2), keepdim=True)), "own"),
+        (scaled(lambda x, m, s: (x - m.mean()) / s.mean()), "averaged over the bands"),
+        (scaled(lambda x, m, s: x / s - m), "Mind the order"),
         (scaled(lambda x, m, s: x[0]), "shape"),
         (scaled(lambda x, m, s: ((x - m) / s)[None]), "batch of one"),
         (scaled(lambda x, m, s: x + 7), "as bright as the mean"),
         (scaled(lambda x, m, s: "text"), "tensor"),
+    ],
+    "02/pairs": [
+        (16, RIGHT), (16.0, RIGHT), (4, "tokens. Each looks"), (2, "is a square"),
+        (8, "each beside"), (64, "too many"), (1 / 16, "not fewer"), ("four", "not a str"),
+    ],
+    "02/fill": [
+        (filled, RIGHT),
+        (lambda x, h: torch.where(h, torch.where(h, torch.nan, x).nanmean((2, 3), True), x), RIGHT),
+        (lambda x, h: torch.where(h, x.mean((2, 3), keepdim=True), x), "still peeks"),
+        (lambda x, h: torch.where(h, 0.0, x), "fills with zero"),
+        (lambda x, h: torch.where(h, (x * ~h).mean((2, 3), keepdim=True), x), "number of all"),
+        (lambda x, h: filled(x, h).mean((2, 3), keepdim=True).expand_as(x), "were changed"),
+        (lambda x, h: filled(x, h)[0], "of the images' shape"),
+        (lambda x, h: torch.where(h, filled(x, h).amax((2, 3), True), x), "Sum the visible"),
+    ],
+    "02/two_bands": [
+        (("G", "S"), RIGHT),
+        (["G", "S"], RIGHT),
+        (("S", "G"), "Turn the pair round"),
+        (("G", "R"), "Where is water dark"),
+        (("G", "G"), "twice"),
+        (("G", "N"), "two of G, R, S"),
+        (("G",), "two of G, R, S"),
+        ("GS", "not a str"),
     ],
     "02/tokens": [
         (lambda h, w, t, p: -(-h // p) * -(-w // p) * t, RIGHT),
@@ -727,7 +750,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (error(lambda d, h: d[h].square().mean()), "root"),
         (error(lambda d, h: d.square().mean().sqrt()), "visible pixels too"),
         (error(lambda d, h: d[~h].square().mean().sqrt()), "Which value of the mask"),
-        (error(lambda d, h: d), "one number"),
+        (error(lambda d, h: d[h].abs().mean()), "mean absolute error"),
+        (error(lambda d, h: d[:, 0][h[:, 0]].square().mean().sqrt()), "of one band"),
+        (error(lambda d, h: d), "no number"),
     ],
     "03/by_hand": [
         (lambda: changed(network(), lambda n: n.backbone.requires_grad_(False)), RIGHT),

@@ -10,20 +10,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from geopeft_nb.classroom.check import Finding, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geopeft_nb.backbones.base import Backbone
+
+@exercise("02/normalise", "a function of image, mean and std", Callable)
+def normalise(answer: Callable) -> Finding:
+    """Try a random image that is not square, with statistics of its own for each band."""
+    draw = torch.Generator().manual_seed(0)
+    image = 0.4 * torch.rand(6, 5, 7, generator=draw)
+    mean, std = (0.05 + 0.2 * torch.rand(6, generator=draw) for _ in range(2))
+    found = ask("For a random image", answer, image.clone(), mean.clone(), std.clone())
+    if not hasattr(found, "shape"):
+        return f"It wants an image as a tensor, and this is of type {type(found).__name__}."
+    return _scaled_right(torch.as_tensor(found), image, mean, std)
 
 
-@exercise("02/normalise", "an image of the shape of the reflectance, scaled for the network")
-def normalise(answer: Tensor, image: Tensor, backbone: Backbone) -> Finding:
-    """Compare with the network's own scaling, and recognise the usual slips."""
-    if not hasattr(answer, "shape"):
-        return f"It wants an image as a tensor, and this is of type {type(answer).__name__}."
-    answer = torch.as_tensor(answer)
+def _scaled_right(answer: Tensor, image: Tensor, mean: Tensor, std: Tensor) -> Finding:
     if tuple(answer.shape) == (1, *image.shape):
         return "A batch of one image came back. Without the batch it has the shape that was asked."
     if tuple(answer.shape) != tuple(image.shape):
@@ -31,13 +36,13 @@ def normalise(answer: Tensor, image: Tensor, backbone: Backbone) -> Finding:
             f"The image has shape {tuple(image.shape)} and your answer {tuple(answer.shape)}. Give "
             "the statistics a shape that is repeated over rows and columns: [:, None, None]."
         )
-    offset, divisor = (value[:, None, None] for value in backbone.scaling())
+    offset, divisor = (value[:, None, None] for value in (mean, std))
     right = (image - offset) / divisor
 
     def is_close(value: Tensor) -> bool:
         return bool((answer - value).abs().max() < 1e-3 * max(1.0, float(value.abs().max())))
 
-    if bool((answer - right).abs().max() < 1e-3):
+    if torch.allclose(answer.double(), right.double(), atol=1e-4):
         return ""
     if is_close(-right):
         return "The sign is turned round: brighter than usual should be above zero."
@@ -57,7 +62,9 @@ def normalise(answer: Tensor, image: Tensor, backbone: Backbone) -> Finding:
     if is_close((image - own.mean(1)[:, None, None]) / own.std(1)[:, None, None]):
         return "Those are the chip's own mean and spread. The network expects those of pretraining."
     if is_close((image - image.mean()) / image.std()):
-        return "One mean and one spread for all bands. Each band has its own, see backbone.card."
+        return "One mean and one spread for all bands. Each band has its own."
+    if is_close((image - mean.mean()) / std.mean()):
+        return "The statistics were averaged over the bands. Each band has its own."
     if float(answer.min()) == 0 and math.isclose(float(answer.max()), 1, abs_tol=1e-6):
         return "That runs from 0 to 1. The network expects mean 0 and spread 1 over pretraining."
     return "What should a pixel become that is as bright as the mean, and one that is a std above?"
@@ -92,19 +99,94 @@ def tokens(answer: Callable) -> Finding:
     return ""
 
 
-@exercise("02/hidden_error", "the root mean square error on hidden pixels")
-def hidden_error(answer: object, image: Tensor, rebuilt: Tensor, mask: Tensor) -> Finding:
-    """Compare with the error over hidden pixels of all bands."""
-    answer = _plain(answer)
-    if isinstance(answer, bool) or not isinstance(answer, Real):
-        return f"It wants one number, and this is of type {type(answer).__name__}."
-    number = float(answer)
+@exercise("02/pairs", "a factor", Real)
+def pairs(answer: float) -> Finding:
+    """Compare with the square of the factor of the tokens."""
+    slips = {
+        2: "That is how much the side shrinks. A patch is a square.",
+        4: "That is how many times as many tokens. Each looks at every other.",
+        8: "Four times as many tokens, each beside how many times as many?",
+        64: "That is one factor of four too many.",
+        1 / 16: "Smaller patches make more tokens, not fewer.",
+        1 / 4: "Smaller patches make more tokens, not fewer.",
+    }
+    if answer == 16:
+        return ""
+    return slips.get(float(answer), "How many times as many tokens? And beside how many each?")
+
+
+@exercise("02/fill", "a function of image and hidden", Callable)
+def fill(answer: Callable) -> Finding:
+    """Fill random images, and compare with the mean of what is visible."""
+    draw = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 6, 8, generator=draw) + torch.arange(3.0)[:, None, None]
+    hidden = torch.rand(2, 1, 6, 8, generator=draw) < 0.6
+    found = ask("For random images", answer, image.clone(), hidden.clone())
+    if not isinstance(found, torch.Tensor) or found.shape != image.shape:
+        return f"It should return a tensor of the images' shape, {(*image.shape,)}."
+    visible = (~hidden).float()
+    sums, count = (image * visible).sum((2, 3), keepdim=True), visible.sum((2, 3), keepdim=True)
+    if torch.allclose(found, torch.where(hidden, sums / count, image), atol=1e-5):
+        return ""
+    slips = {
+        "It still peeks: the mean is of all pixels.": image.mean((2, 3), keepdim=True),
+        "It fills with the mean of the hidden pixels, which nobody can see.": (
+            image - image * visible
+        ).sum((2, 3), keepdim=True)
+        / (48 - count),
+        "The sum is of visible pixels; it is divided by the number of all.": sums / 48,
+        "It fills with zero. Which mean is it?": torch.zeros(1),
+        "One mean for all bands: each has its own.": sums.sum(1, keepdim=True) / count / 3,
+        "One mean for all images: each has its own.": sums.sum(0) / count.sum(0),
+    }
+    for words, value in slips.items():
+        if torch.allclose(found, torch.where(hidden, value, image), atol=1e-5):
+            return words
+    if not torch.allclose(found[~hidden.expand_as(found)], image[~hidden.expand_as(image)]):
+        return "Visible pixels were changed."
+    return "Sum the visible pixels of each band, and divide by how many they are."
+
+
+@exercise("02/two_bands", "two names of bands", (tuple, list))
+def two_bands(answer: tuple[str, str], pixels: dict, bands: tuple[str, ...]) -> Finding:
+    """Separate land and water by the normalised difference, in every region."""
+    if len(answer) != 2 or any(name not in bands for name in answer):
+        return f"It wants two of {', '.join(bands)}."
+    if answer[0] == answer[1]:
+        return "The same band twice: their difference is zero everywhere."
+    first, second = (bands.index(name) for name in answer)
+    found = []
+    for classes in pixels.values():
+        land, water = (
+            (part[:, first] - part[:, second]) / (part[:, first] + part[:, second] + 1e-6)
+            for part in classes.values()
+        )
+        found.append((water.mean() - land.mean()) / np.sqrt((land.var() + water.var()) / 2))
+    if min(found) >= 5:
+        return ""
+    if max(found) <= -5:
+        return "Water comes out below land. Turn the pair round."
+    words = ", ".join(f"{value:.1f}" for value in found)
+    hint = "In one region it does, in the other not." if max(found) >= 5 else "Where is water dark?"
+    return f"The regions are separated by {words} spreads. {hint}"
+
+
+@exercise("02/hidden_error", "a function of image, rebuilt and mask", Callable)
+def hidden_error(answer: Callable) -> Finding:
+    """Try random images whose bands are wrong by different amounts, visible pixels too."""
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 6, 1, 8, 12, generator=draw)
+    wrong = torch.randn(1, 6, 1, 8, 12, generator=draw)
+    rebuilt = image + wrong * torch.arange(1.0, 7)[:, None, None, None]
+    mask = (torch.rand(1, 1, 8, 12, generator=draw) < 0.7).float()
+    given = (image.clone(), rebuilt.clone(), mask.clone())
+    number = ask_number("For a random image", answer, *given)
     difference = rebuilt - image  # (B, C, T, H, W)
     hidden = (mask > 0)[:, None].expand_as(difference)
     squared = float(difference[hidden].square().mean())
 
     def near(value: float) -> bool:
-        return math.isclose(number, value, rel_tol=0.006)  # three digits, as a number is read off
+        return math.isclose(number, value, rel_tol=1e-4)
 
     if near(math.sqrt(squared)):
         return ""
@@ -124,11 +206,3 @@ def hidden_error(answer: object, image: Tensor, rebuilt: Tensor, mask: Tensor) -
     if any(near(value) for value in of_bands):
         return "That is the error of one band. All of them count."
     return "Over which pixels and which bands did you average, and what before taking the root?"
-
-
-def _plain(value: object) -> object:
-    """Return the number in an array or tensor that holds just one."""
-    single = (
-        isinstance(value, torch.Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1
-    )
-    return value.item() if single else value  # type: ignore[attr-defined]

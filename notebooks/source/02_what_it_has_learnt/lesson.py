@@ -223,20 +223,27 @@ gp.show(figure, alt="Box plots per band: different in reflectance, around zero o
 # %% [markdown]
 # Boxes that do not sit at zero say how these two scenes differ from the average image of pretraining. One reason is what they show: half of Virginia is water, dark in the infrared. Another is the air: both scenes are measured at the top of the atmosphere, with the haze left in, which brightens blue most; part of the pretraining imagery had it taken out.
 #
-# ### Exercise 1
-# Scale this chip yourself, with `card.mean` and `card.std`, so that it can go into the network. Both are tuples; `torch.tensor(card.mean)` makes a tensor. `image` has the shape (bands, rows, columns).
+# ### Exercise 1 · write
+# `normalise(image, mean, std)`: scale a chip (bands, rows, columns) so that it can go into the network. `mean` and `std` are tensors of one number for each band.
 
 # %%
-image = chips.test[0]["image"]
-normalised = None
+normalise = None
+
+
 # solution
-mean, std = torch.tensor(card.mean), torch.tensor(card.std)
-normalised = (image - mean[:, None, None]) / std[:, None, None]
+def scale(image: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Take the mean off each band, and divide by its standard deviation."""
+    return (image - mean[:, None, None]) / std[:, None, None]
+
+
+normalise = scale
 
 # %%
-gp.check("02/normalise", normalised, image=image, backbone=backbone)
+gp.check("02/normalise", normalise)
 
 # %% [markdown]
+# What it showed: each band is scaled by itself, with numbers of pretraining.
+#
 # ## 2 · Patches: how an image becomes tokens
 # A transformer takes a list of *tokens*, not an image. So the image is cut into square patches, and one linear layer turns all pixel values of a patch, in all bands, into one token.
 
@@ -295,9 +302,23 @@ print(f"a patch: {patch} x {patch} px x {len(chips.bands)} bands = {numbers} num
 print(f"a square of {metres:.0f} m on the ground; its token has {card.width} numbers")
 
 # %% [markdown]
-# Everything inside a patch has to fit into its token, which is why small patches draw finer maps. But the cost grows fast: halve the patch side, and there are four times as many tokens. In attention each token looks at every other, so there are sixteen times as many pairs.
+# Everything inside a patch has to fit into its token, which is why small patches draw finer maps. But in attention each token looks at every other.
 #
-# ### Exercise 2
+# ### Exercise 2 · predict
+# Halve the side of the patches. How many times as many *pairs* of tokens are there then?
+
+# %%
+pairs = None
+# solution
+pairs = 16  # four times as many tokens, each beside four times as many
+
+# %%
+gp.check("02/pairs", pairs)
+
+# %% [markdown]
+# What it showed: fine maps cost memory and time, faster than one thinks.
+#
+# ### Exercise 3 · write
 # Write a function that counts the tokens of an image series: `count_tokens(height, width, frames, patch_size)`. Images that patches do not fill are padded until they do. The class token, which some models put in front, does not count.
 
 # %%
@@ -404,23 +425,69 @@ sliders(draw_rebuilt, hidden=share, chip=names, draw=IntSlider(seed, min=0, max=
 # %% [markdown]
 # Look for three things. Where do large shapes survive, and fine ones (creeks, field edges) not? Which colours are right although no visible patch has that exact colour? And where do you see *seams*, edges that run along the patches? An average of all that could be there is the safe answer: blur is how the model says that it does not know.
 #
-# ### Exercise 3
-# How large is the error on this other chip with 75 % hidden (in the code, `mask_ratio` 0.75)? Take the *root mean square* of `rebuilt - image` over all bands, over **hidden pixels only**. `image` and `rebuilt` are (1, bands, 1, rows, columns), normalised; `mask` is (1, 1, rows, columns) with 1 where a pixel was hidden. Hint: average the squares over the bands first (`mean(dim=1)`); what is left has the shape of `mask`, and `mask > 0` picks pixels.
+# What it showed: look for blur and seams before you look at numbers.
+#
+# ### Exercise 4 · write
+# `hidden_error(image, rebuilt, mask)`: the *root mean square* of `rebuilt - image` over all bands, over **hidden pixels only**. `image` and `rebuilt` are (1, bands, 1, rows, columns); `mask` is (1, 1, rows, columns) with 1 where a pixel was hidden.
 
 # %%
-image = backbone.normalise(chips.val[0]["image"][None])[:, :, None]
-generator = torch.Generator().manual_seed(seed)
-rebuilt, mask = autoencoder.reconstruct(image, 0.75, generator)
 hidden_error = None
+
+
 # solution
-squares = (rebuilt - image).square().mean(dim=1)  # over the bands: (1, 1, rows, columns)
-hidden_error = float(squares[mask > 0].mean().sqrt())
+def root_mean_square(image: torch.Tensor, rebuilt: torch.Tensor, mask: torch.Tensor) -> float:
+    """Average the squares over the bands, then over the hidden pixels."""
+    squares = (rebuilt - image).square().mean(dim=1)  # (1, 1, rows, columns)
+    return float(squares[mask > 0].mean().sqrt())
+
+
+hidden_error = root_mean_square
 
 # %%
-gp.check("02/hidden_error", hidden_error, image=image, rebuilt=rebuilt, mask=mask)
+my_error = gp.check("02/hidden_error", hidden_error)
+my_error
+
+# %%
+if my_error.passed:
+    for chip in shore:
+        image = backbone.normalise(chip["image"][None])[:, :, None]
+        generator = torch.Generator().manual_seed(seed)
+        rebuilt, mask = autoencoder.reconstruct(image, 0.75, generator)
+        print(f"{chip['name']}: {hidden_error(image, rebuilt, mask):.2f}")
 
 
 # %% [markdown]
+# What it showed: an error has a unit, pretraining standard deviations; whether it is large takes a comparison.
+#
+# ### Exercise 5 · mend a broken line
+# `fill(image, hidden)` should fill the hidden pixels of each band (B, C, H, W) by the mean of the *visible* ones; `hidden` is (B, 1, H, W). This line peeks at what is hidden.
+
+
+# %%
+def peeking(image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Fill the hidden pixels."""
+    return torch.where(hidden, image.mean((2, 3), keepdim=True), image)  # mend this line
+
+
+fill = peeking
+
+
+# solution
+def honest(image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Fill the hidden pixels by the mean of the visible ones."""
+    seen = (~hidden).float()
+    mean = (image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
+    return torch.where(hidden, mean, image)
+
+
+fill = honest
+
+# %%
+gp.check("02/fill", fill)
+
+# %% [markdown]
+# What it showed: a yardstick that has seen the answer is none.
+#
 # ### Compared with what?
 # Anybody can guess that a gap in the sea holds sea. So set two naive fillings beside the model. One fills every hidden pixel with the *mean* of what is visible in the chip. The other *interpolates*: it starts from that mean and lets each hidden pixel become the average of its four neighbours, again and again, so that colours run in smoothly from the edges of the visible patches. (The code overshoots a little in each round, which settles the same picture sooner.)
 
@@ -519,7 +586,7 @@ curve.round(3)
 #
 # - **Few patches hidden.** An interpolation has a neighbour on nearly every side and copies its pixels exactly. The model has to push everything through tokens. Losing here is no failure of pretraining: only hiding *much* makes the task hard enough to learn from.
 # - **Half and three quarters hidden.** These are shares of pretraining. If the model is ahead of the interpolation here, by that much it knows more than "nearby is alike", about scenes that it has seen.
-# - **Nearly everything hidden.** Now all of them depend on a few patches. The gap between the model and the mean is what it has learnt about images in general.
+# - **Nearly everything hidden.** Now all of them depend on a few patches. The gap to the mean is no measure of learning: an interpolation, which has learnt nothing, closes most of it. Compare with that.
 #
 # A good rebuilder need not be a good backbone: pixels that are hard to guess (waves, noise) cost error and teach nothing. Now land against water, at three quarters hidden:
 
@@ -697,12 +764,32 @@ right.groupby(["region", "class"], sort=False).mean().round(2)
 #
 # - **The first column is the domain gap.** If nearly every nearest neighbour is of the same region, the space is divided by region. Look at the band means in the same column: where they are as high, the gap is in the light itself (season, sun, haze), and the network has passed it on. Nobody told it that a frozen lake and an estuary are both "water". Divided need not mean harmful: see the third column.
 # - **The second column is easy.** Open water is dark in the infrared, so six numbers go far, and the labels were made from these very bands.
-# - **The third column is the honest one.** Where it is far below the second, a boundary drawn at home lies wrongly away. Do not be surprised if random weights do well: a random network mixes the bands and changes little else, and the bands nearly give the answer. From the second table: which region and class does the loss come from? Fairer to the network is a task that the bands do not nearly solve (the EuroSAT test in `data/models/README.md`).
+# - **The third column is the honest one.** Where it is far below the second, a boundary drawn at home lies wrongly away. The next cell says aloud who wins. Where it is random weights or band means, pretraining *hurt* here: the bands nearly give the answer, and a random network changes little about them. See it win where they do not: land cover away from home in lesson 03, section 5, and EuroSAT in `data/models/README.md`.
 #
-# Distances in the *whole* space count every direction alike, also the many that your task does not need. A *probe* (one linear layer on the frozen network) or an adapter can choose directions. That is what fine-tuning is for.
+# %%
+third = neighbours.iloc[:, 2].sort_values(ascending=False)
+for name, share in third.items():
+    print(f"{name}: {share:.2f}")
+print(f"across regions {third.index[0]} wins;", end=" ")
+print(f"pretrained is {third['pretrained'] - third.iloc[0]:+.2f} from it")
+
+# %% [markdown]
+# ### Exercise 6 · open challenge
+# Two bands can say more than one. Choose a pair whose normalised difference, (first − second) / (first + second), separates water from land by **at least 5** spreads in *both* regions, water above. (The best single band reached less than 4.) `pixels` has the pixels of each region and class.
+
+# %%
+two_bands = None  # ("BLUE", "GREEN"), for example
+# solution
+two_bands = ("RED", "SWIR_1")
+
+# %%
+gp.check("02/two_bands", two_bands, pixels=pixels, bands=chips.bands)
+
+# %% [markdown]
+# What it showed: a good pair of bands is a strong yardstick. Distances in the *whole* space count every direction alike, also the many that your task does not need. A *probe* (one linear layer on the frozen network) or an adapter can choose directions. That is what fine-tuning is for.
 #
 # ### Inside a chip
-# The same components can colour a map: give the first three of each token to red, green and blue. Equal colours then mean equal features. Larger chips, for more tokens; all with the same components.
+# The same components can colour a map: give the first three of each token to red, green and blue. Equal colours then mean alike in these three of the many numbers of a token, and nothing about the others. Larger chips, for more tokens; all with the same components.
 
 # %%
 wide = gp.load_data(data, size=128)
@@ -756,7 +843,7 @@ for axes, words in zip(panels[:, 0], row_titles, strict=True):
     axes.set(ylabel=words)
 for axes in panels.flat:
     axes.set(xticks=[], yticks=[], facecolor="#BBBBBB")
-figure.suptitle("What the tokens say: equal colours are equal features")
+figure.suptitle("Three components of the tokens, of many")
 figure.savefig(out / "embedding_map.png", dpi=110)
 gp.show(
     figure,
