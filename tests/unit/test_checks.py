@@ -509,6 +509,55 @@ def judge(low: float, high: float) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 
 
+def coded(
+    values: Tensor, width: int, steps: float = 2, join: str = "cat", sign: int = -1
+) -> Tensor:
+    """An answer to 09/sincos: angles by powers of 10000, sines and cosines joined somehow."""
+    powers = torch.arange(width // 2) * steps / width
+    angles = values[:, None] * 10_000.0 ** (sign * powers)
+    if join == "cat":
+        return torch.cat([angles.sin(), angles.cos()], 1)
+    if join == "turned":
+        return torch.cat([angles.cos(), angles.sin()], 1)
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
+
+
+def told(samples: list[dict], places: list[Tensor]) -> list[dict]:
+    return [{**sample, "location": places[n % len(places)]} for n, sample in enumerate(samples)]
+
+
+def told_in_place(samples: list[dict], places: list[Tensor]) -> list[dict]:
+    for n, sample in enumerate(samples):
+        sample["location"] = places[n % len(places)]
+    return samples
+
+
+def by(measure: Callable[[Tensor, Tensor], Any]) -> Callable:
+    """An answer to 09/nearest_home by a measure of the place's code and a home's mean code."""
+
+    def nearest(place: Tensor, homes: dict[str, Tensor], code: Callable) -> str:
+        mine = code(place[None])[0]
+        return max(homes, key=lambda name: float(measure(mine, code(homes[name]).mean(0))))
+
+    return nearest
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return functional.cosine_similarity(a, b, dim=0)
+
+
+def lied(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:  # noqa: ANN401
+    return (
+        sample | {"location": places[rng.integers(len(places))]} if rng.random() < share else sample
+    )
+
+
+def lied_in_place(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:  # noqa: ANN401
+    if rng.random() < share:
+        sample["location"] = places[0]
+    return sample
+
+
 def scores_of_models() -> pd.Series:
     """Scores of which cells lack a method, one model more than it is of others."""
     told = {
@@ -1222,6 +1271,69 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda **_: decoding()["build"]("unet", "full", channels=(8, 8, 8, 8)), "should be lora"),
         (lambda **_: decoding()["build"]("unet", "lora").decoder, "network itself"),
         (lambda **_: decoding()["build"]("upernet", "lora", channels=64), "times what"),
+    ],
+    "09/sincos": [
+        (coded, RIGHT),
+        (lambda v, w: torch.cat([f(v.unsqueeze(1) * torch.logspace(0, -4, w // 2 + 1)[:-1])
+                                 for f in (torch.sin, torch.cos)], 1), RIGHT),
+        (partial(coded, join="turned"), "cosines stand before"),
+        (partial(coded, join="stack"), "alternate"),
+        (partial(coded, steps=1), "half of it"),
+        (partial(coded, sign=1), "grow with j"),
+        (lambda v, w: torch.cat([f(v[:, None] * torch.logspace(0, -4, w // 2))
+                                 for f in (torch.sin, torch.cos)], 1), "one less"),
+        (lambda v, w: coded(v, w)[:, : w // 2].repeat(1, 2), "Where are the cosines"),
+        (lambda v, w: coded(v, w).T, "shape"),
+        (lambda v, w: coded(torch.deg2rad(v), w), "Try v = 0"),
+    ],
+    "09/added": [
+        (2, RIGHT), (2.0, RIGHT), (1, "two codes"), (4, "one scale"), (192, "computed"),
+        (384, "computed"), (0, "how much"), (96, "fixed"), (7, "How many codes"),
+    ],
+    "09/lie": [
+        (told, RIGHT),
+        (lambda s, p: [dict(x, location=p[i % len(p)]) for i, x in enumerate(s)], RIGHT),
+        (told_in_place, "Work on copies"),
+        (lambda s, p: s, "still has its own"),
+        (lambda s, p: [{**x, "location": p[0]} for x in s], "in turn"),
+        (lambda s, p: [{"location": y["location"]} for y in told(s, p)], "should stay"),
+        (lambda s, p: told(s, p)[:2], "it returned 2"),
+        (lambda s, p: told(s, p) and None, "Is there a return"),
+    ],
+    "09/uses_place": [
+        (lambda t, x, tol: any(abs(a - b) > tol for a, b in zip(t, x, strict=True)), RIGHT),
+        (lambda t, x, tol: bool(np.abs(np.subtract(t, x)).max() > tol), RIGHT),
+        (lambda t, x, tol: any(a - b > tol for a, b in zip(t, x, strict=True)), "*helps*"),
+        (lambda t, x, tol: abs(sum(t) - sum(x)) / 2 > tol, "cancel out"),
+        (lambda t, x, tol: all(abs(a - b) > tol for a, b in zip(t, x, strict=True)), "*helps*"),
+        (lambda t, x, tol: any(abs(a - b) > 0.05 for a, b in zip(t, x, strict=True)),
+         "was not used"),
+        (lambda t, x, tol: t != x, "Within the tolerance"),
+        (lambda t, x, tol: max(abs(a - b) for a, b in zip(t, x, strict=True)), "True or False"),
+    ],
+    "09/nearest_home": [
+        (by(cosine), RIGHT),
+        (by(lambda a, b: (a / a.norm()) @ (b / b.norm())), RIGHT),
+        (by(lambda a, b: -(a - b).norm()), "nearest in distance"),
+        (by(lambda a, b: a @ b), "grows with the length"),
+        (by(lambda a, b: -cosine(a, b)), "*least* alike"),
+        (lambda p, h, code: by(cosine)(p, h, lambda x: x), "`code`"),
+        (lambda p, h, code: 0, "no home"),
+        (lambda p, h, code: max(h, key=lambda n: float(cosine(code(p[None])[0], code(h[n])[0]))),
+         "of all places"),
+    ],
+    "09/doubt": [
+        (lied, RIGHT),
+        (lambda s, p, q, rng: dict(s, location=p[int(rng.integers(0, len(p)))])
+            if rng.uniform() < q else dict(s), RIGHT),
+        (lied_in_place, "new dictionary"),
+        (lambda s, p, q, rng: lied(s, p, 1 - q, rng), "it lies"),
+        (lambda s, p, q, rng: lied(s, p[:1], q, rng), "it draws 1"),
+        (lambda s, p, q, rng: lied(s, p, q / 2, rng), "not always"),
+        (lambda s, p, q, rng: lied(s, p, q, np.random.default_rng()), "`rng` alone"),
+        (lambda s, p, q, rng: {"location": lied(s, p, q, rng)["location"]}, "should stay"),
+        (lambda s, p, q, rng: lied(s, p, q, rng)["location"], "else than a sample"),
+        (lambda s, p, q, rng: lied(s, p, q**3, rng), "of the cases"),
     ],
     "11/share_above": [
         (3 / 7, RIGHT),
