@@ -135,6 +135,7 @@ def codes_at(places: object) -> torch.Tensor:
     return functional.normalize(code_of(pairs)[:, 0], dim=1).detach()
 
 
+# %% tags=["hide-input"]
 latitudes, longitudes = np.meshgrid(np.arange(-88, 90, 4), np.arange(-178, 180, 4), indexing="ij")
 grid = np.stack([latitudes.ravel(), longitudes.ravel()], axis=1)
 here = (49.0, 12.0)
