@@ -170,6 +170,15 @@ def test_quiz_has_three_to_five_questions_and_explains_every_choice(
         assert all(choice.keys() <= {"text", "why", "correct"} for choice in question["choice"])
 
 
+def test_the_longest_choice_of_a_quiz_is_no_hint(source: Path) -> None:
+    telling = 0
+    for question in load_questions(source):
+        *_, second, longest = sorted(question["choice"], key=lambda choice: len(choice["text"]))
+        alone = len(second["text"]) < len(longest["text"])
+        telling += alone and longest.get("correct", False)
+    assert telling <= 2
+
+
 def test_some_outputs_are_checked(notebook: NotebookNode) -> None:
     assert code(notebook, "nbval-check-output"), "tag a deterministic cell nbval-check-output"
 
