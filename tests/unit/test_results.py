@@ -1,0 +1,94 @@
+"""What is said of the grids that were run is what their rows say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from geopeft_nb.benchmark.grid import key_of, read_grid
+
+CELL = re.compile(r"(\d\.\d{3}) ± (\d\.\d{3})")
+#: Set of data in a table's head -> its name in the rows.
+SETS = {"sandbox": "sandbox", "HLS water": "hls_water", "scenes": "scenes"}
+
+
+def named(row: pd.Series) -> str:
+    """Name what was trained as the tables do."""
+    if row["backbone"] == "unet":
+        return "unet from scratch"
+    options = json.loads(row["options"]) if isinstance(row.get("options"), str) else {}
+    return " ".join([row["method"], *(str(value) for value in options.values())])
+
+
+def rows_of(root: Path, name: str) -> pd.DataFrame:
+    rows = pd.read_csv(root / f"data/results/{name}.csv")
+    return rows.assign(trained=rows.apply(named, axis=1))
+
+
+def written(text: str, start: str) -> dict[str, list[tuple[str, str]]]:
+    """Return name -> the (mean, deviation) pairs of its row, of the table behind some words."""
+    lines = text[text.index(start) :].splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("| "))
+    table = {}
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        if found := CELL.findall(line):
+            table[line.split("|")[1].strip().strip("`*")] = found
+    return table
+
+
+@pytest.mark.parametrize("grid", ["scenes", "first"])
+def test_every_cell_of_a_grid_has_one_row_and_no_error(root: Path, grid: str) -> None:
+    cells = read_grid(root / f"data/results/{grid}_grid.csv")
+    rows = pd.read_csv(root / f"data/results/{grid}.csv")
+    assert sorted(rows["key"]) == sorted(map(key_of, cells))
+    assert "error" not in rows or rows["error"].isna().all()
+
+
+def test_the_table_of_the_small_grid_is_that_of_its_rows(root: Path) -> None:
+    text = (root / "data/results/README.md").read_text(encoding="utf-8")
+    scores = rows_of(root, "scenes").groupby("trained")[["home", "away"]].agg(["mean", "std"])
+    table = written(text, "`scenes.csv`")
+    assert table.keys() == {*scores.index}
+    for name, pairs in table.items():
+        said = [f"{scores.loc[name, (side, kind)]:.3f}" for side in ("home", "away")
+                for kind in ("mean", "std")]  # fmt: skip
+        assert [number for pair in pairs for number in pair] == said, name
+
+
+@pytest.mark.parametrize("where", ["data/results/README.md", "README.md"])
+def test_the_table_of_the_first_grid_is_that_of_its_rows(root: Path, where: str) -> None:
+    text = (root / where).read_text(encoding="utf-8")
+    rows = rows_of(root, "first")
+    scores = rows.groupby(["data", "trained"])[["home", "away"]].agg(["mean", "std"])
+    table = written(text, "by which less is changed")
+    assert len(table) == rows["trained"].nunique()
+    for name, pairs in table.items():
+        said = [
+            tuple(f"{scores.loc[(data, name), (side, kind)]:.3f}" for kind in ("mean", "std"))
+            for data in SETS.values() for side in ("home", "away")
+        ]  # fmt: skip
+        assert pairs == said, name
+
+
+def test_the_differences_of_the_first_grid_are_those_of_its_rows(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    rows = rows_of(root, "first").set_index(["data", "trained", "seed"])
+    said = re.findall(
+        r"`(\w+)` minus `(\w+)`, (\w[\w ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
+        r"([+−]\d\.\d{3})\)", text,
+    )  # fmt: skip
+    assert len(said) >= 6
+    for one, other, data, side, *numbers in said:
+        score = rows[side].loc[SETS[data]]
+        difference = score.loc[one] - score.loc[other]
+        half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
+        mean = difference.mean()
+        right = [f"{x:+.3f}".replace("-", "−") for x in (mean, mean - half, mean + half)]
+        assert numbers == right, (one, other, data, side)
