@@ -1,4 +1,4 @@
-"""What is said of the grids that were run is what their rows say."""
+"""What is said of the grid that was run is what its rows say."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def named(row: pd.Series) -> str:
     return " ".join([row["method"], *(str(value) for value in options.values())])
 
 
-def rows_of(root: Path, name: str) -> pd.DataFrame:
-    rows = pd.read_csv(root / f"data/results/{name}.csv")
+def rows_of(root: Path) -> pd.DataFrame:
+    rows = pd.read_csv(root / "data/results/first.csv")
     return rows.assign(trained=rows.apply(named, axis=1))
 
 
@@ -43,29 +43,17 @@ def written(text: str, start: str) -> dict[str, list[tuple[str, str]]]:
     return table
 
 
-@pytest.mark.parametrize("grid", ["scenes", "first"])
-def test_every_cell_of_a_grid_has_one_row_and_no_error(root: Path, grid: str) -> None:
-    cells = read_grid(root / f"data/results/{grid}_grid.csv")
-    rows = pd.read_csv(root / f"data/results/{grid}.csv")
+def test_every_cell_of_the_grid_has_one_row_and_no_error(root: Path) -> None:
+    cells = read_grid(root / "data/results/first_grid.csv")
+    rows = pd.read_csv(root / "data/results/first.csv")
     assert sorted(rows["key"]) == sorted(map(key_of, cells))
     assert "error" not in rows or rows["error"].isna().all()
-
-
-def test_the_table_of_the_small_grid_is_that_of_its_rows(root: Path) -> None:
-    text = (root / "data/results/README.md").read_text(encoding="utf-8")
-    scores = rows_of(root, "scenes").groupby("trained")[["home", "away"]].agg(["mean", "std"])
-    table = written(text, "`scenes.csv`")
-    assert table.keys() == {*scores.index}
-    for name, pairs in table.items():
-        said = [f"{scores.loc[name, (side, kind)]:.3f}" for side in ("home", "away")
-                for kind in ("mean", "std")]  # fmt: skip
-        assert [number for pair in pairs for number in pair] == said, name
 
 
 @pytest.mark.parametrize("where", ["data/results/README.md", "README.md"])
 def test_the_table_of_the_first_grid_is_that_of_its_rows(root: Path, where: str) -> None:
     text = (root / where).read_text(encoding="utf-8")
-    rows = rows_of(root, "first")
+    rows = rows_of(root)
     scores = rows.groupby(["data", "trained"])[["home", "away"]].agg(["mean", "std"])
     table = written(text, "by which less is changed")
     assert len(table) == rows["trained"].nunique()
@@ -79,7 +67,7 @@ def test_the_table_of_the_first_grid_is_that_of_its_rows(root: Path, where: str)
 
 def test_the_differences_of_the_first_grid_are_those_of_its_rows(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    rows = rows_of(root, "first").set_index(["data", "trained", "seed"])
+    rows = rows_of(root).set_index(["data", "trained", "seed"])
     said = re.findall(
         r"`(\w+)` minus `(\w+)`, (\w[\w ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
         r"([+−]\d\.\d{3})\)", text,
