@@ -43,10 +43,11 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
     figure.text(0.01, 0.99, head(state), va="top", fontsize=10)
     loss, score, memory = (figure.add_axes(place) for place in PLOTS)
     column = state["column"]
-    for colour, past in zip(GHOSTS, earlier, strict=False):
+    names = distinct([*earlier, state])
+    for colour, past, name in zip(GHOSTS, earlier, names, strict=False):
         look = {"color": colour, "lw": 1, "alpha": 0.6}
-        _curve(loss, past, "train_loss", short(past), look)
-        _curve(score, past, column, f"{best_of(past)} {short(past)}", look)
+        _curve(loss, past, "train_loss", name, look)
+        _curve(score, past, column, f"{best_of(past)} {name}", look)
     _curve(loss, state, "train_loss", "training", {"color": BLUE})
     _curve(loss, state, "val_loss", "validation", {"color": ORANGE, "ls": "--"})
     _curve(score, state, column, f"{latest(state, column)} now", {"color": GREEN})
@@ -57,7 +58,7 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
             axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.23), **BELOW)
         else:
             axes.set(xticks=[], yticks=[])
-    _bars(memory, [state, *earlier[::-1]])
+    _bars(memory, [state, *earlier[::-1]], names[::-1])
     memory.set_xlabel(process(state), fontsize=8)
     for axes in (loss, score, memory):
         axes.locator_params("x", nbins=5)
@@ -68,9 +69,13 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
     return plain(figure)
 
 
-def short(state: State) -> str:
-    """Return the name of a run, as long as a legend has room for."""
-    return shorten(state["name"], 22, placeholder="…")
+def distinct(runs: Sequence[State]) -> list[str]:
+    """Return names of runs, as long as a legend has room for; those of one name are counted."""
+    names = [shorten(run["name"], 22, placeholder="…") for run in runs]
+    return [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
 
 
 def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str, Any]) -> None:
@@ -80,9 +85,10 @@ def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str,
         axes.plot(*zip(*points, strict=True), label=label, marker=marker, **look)
 
 
-def _bars(axes: Axes, runs: Sequence[State]) -> None:
+def _bars(axes: Axes, runs: Sequence[State], names: Sequence[str]) -> None:
     """Draw what a step keeps, one bar for each method, to one scale."""
-    measured = [(short(run), run["step_memory"]) for run in runs if run["step_memory"]]
+    named = zip(names, runs, strict=True)
+    measured = [(name, run["step_memory"]) for name, run in named if run["step_memory"]]
     for row, (_, parts) in enumerate(measured):
         stacked_bar(axes, row, parts, 2**20, kept(parts), {} if row else parts)
     axes.set_yticks(range(len(measured)), [name for name, _ in measured])

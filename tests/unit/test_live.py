@@ -21,7 +21,7 @@ from PIL import Image
 from geopeft_nb.pictures.show import png
 from geopeft_nb.widgets import controls, live
 from geopeft_nb.widgets.live import Dashboard
-from geopeft_nb.widgets.picture import draw_run
+from geopeft_nb.widgets.picture import distinct, draw_run
 from geopeft_nb.widgets.words import facts, words
 
 GIB = 2**30
@@ -189,6 +189,12 @@ def test_earlier_methods_are_named_curves_beside_this_one(shown: Output) -> None
     names = [label.get_text() for label in memory.get_yticklabels()]
     assert names == ["DoRA", "LoRA", "BitFit", "probe"]
     assert not Dashboard("other", 5, data="burn scars")._earlier
+
+
+def test_runs_of_one_name_are_counted() -> None:
+    assert distinct([{"name": name} for name in ("full", "LoRA", "full")]) == [
+        "full (1)", "LoRA", "full (2)"
+    ]  # fmt: skip
 
 
 def test_words_of_a_picture_do_not_lie_on_each_other_nor_on_curves() -> None:
