@@ -191,11 +191,14 @@ def test_twenty_kills_at_random_moments_lose_no_finished_row(
         return {"key": key_of(cell), **cell, "home": cell["seed"] / 100}
 
     monkeypatch.setattr(run, "run_cell", slow)
+    # tqdm's own lock is shared with children: one that is killed would hold it for ever
+    monkeypatch.setattr(run.tqdm, "_lock", threading.RLock(), raising=False)
     out, dice = tmp_path / "out.csv", random.Random(0)
     grid = pd.DataFrame([TINY | {"method": "full", "seed": seed} for seed in range(40)])
     before: list[int] = []
     for _ in range(20):
         if (child := os.fork()) == 0:
+            run.tqdm.set_lock(threading.RLock())  # of before the fork a thread may hold it
             gp.run_benchmark(grid, out)
             os._exit(0)
         time.sleep(dice.uniform(0, 0.08))
