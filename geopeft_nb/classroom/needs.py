@@ -20,7 +20,7 @@ LESSONS: dict[str, tuple[str, ...]] = {
     "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "08": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
-    "09": ("geopeft_tiny",),  # and the sandbox, which has no files
+    "09": ("geopeft_tiny", "prithvi_eo_v2_300_tl"),  # and the sandbox, which has no files
     "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "11": ("geopeft_tiny", "scenes"),  # a large one is planned there, without weights
     "12": ("geopeft_tiny", "scenes"),

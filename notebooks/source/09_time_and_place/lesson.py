@@ -123,7 +123,7 @@ gp.check("09/added", added)
 # %% [markdown]
 # What it showed: the code itself is fixed. Everything that a network makes of a place, its other weights have to make.
 #
-# How alike are the codes of two places? Here is the similarity of every place on Earth to one, without the fine features that only ripple.
+# How alike are the codes of two places? Here is the similarity of every place on Earth to one; the ripples are the fine features.
 
 # %% tags=["hide-input"]
 code_of = CoordinateCode(192)
@@ -200,7 +200,9 @@ def told(chips: object, kinds: object) -> torch.nn.Module:
         backbone.temporal_embed_enc = CoordinateCode(backbone.width)
         backbone.location_embed_enc = CoordinateCode(backbone.width)
         with torch.no_grad():
-            backbone.location_embed_enc.scale.fill_(1.0)  # as large as other codes of position
+            backbone.location_embed_enc.scale.fill_(
+                1.0
+            )  # TL models begin at 0.1, and have long to learn
         backbone.card = replace(backbone.card, takes_time=True, takes_location=True)
     network = gp.build_model(backbone, chips, metadata=kinds, seed=seed)
     return gp.attach(network, method, seed=seed)
@@ -297,7 +299,7 @@ for name in truth.index:
     print(f"{name}: {true[name]:.2f} with true coordinates, {lied[name]:.2f} with false ones")
 
 # %% [markdown]
-# With one office the place is no help, and costs little. With two, it is *all* the help there is: whoever is not told cannot do better than a coin, for the pixels are the same and the words are not. And the network that is told reads the ground **and** the office off its coordinates: lie about them, and it answers in the other office's words, wrong nearly everywhere.
+# With one office the place is no help. With two, it is *all* the help there is: on average nobody who is not told can do better than a coin, for the pixels are the same and the words are not. And the network that is told reads the ground **and** the office off its coordinates: lie about them, and it answers in the other office's words. (One seed each; the printed shares are this run's.)
 #
 # ### Exercise 4 · write
 # `uses_place(true, lied, tolerance)`: does a network use the place? `true` and `lied` are lists of scores, one for each region. Say `True` if lying changes any region's score by more than the tolerance. (A lie can help, too.)
@@ -402,6 +404,7 @@ for region in one_office.holdout:
     samples = list(one_office.holdout[region].spread(8 if FAST else 32))
     off, on = (right(run, samples) for run in two.values())
     ahead = "told nothing" if off > on else "told the place"
+    ahead = ahead if abs(off - on) > 0.01 else "neither, by a hundredth"
     print(f"{region}: told nothing {off:.3f}, told the place {on:.3f}; ahead: {ahead}")
 
 # %% [markdown]
@@ -465,7 +468,7 @@ if my_doubt.passed:
     print(f"{moved} of {len(drawn)} chips would be told another place")
 
 # %% [markdown]
-# What it showed: dropping or shuffling metadata in training is a regulariser like any other. It costs nothing where the place is no help, and whatever the place alone can tell.
+# What it showed: dropping or shuffling metadata in training is a regulariser like any other. What the place alone can tell, it takes away; train with it, and see what it costs where the place is no help.
 #
 # ## Check yourself
 # Decide first, then click your answer to see why it is right or wrong.
