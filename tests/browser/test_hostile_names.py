@@ -33,7 +33,8 @@ view = Dashboard("LoRA", 2, data=name, chips=lambda: WatchedChips(data, run.pred
 view.start()
 view.update([{"step": 1, "epoch": 1, "seconds": 1.0, "lr": 1, "train_loss": 1, "memory_bytes": 1}])
 view.chips.look()
-view._draw()
+view._due = 0.0  # of the next picture
+view._tell()
 """,
     "raise gp.GeopeftError(f'{name} is unknown')",
 ]
