@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab test test-gpu lint types notebooks badges book nbgrader colab reference constraints wheel clean
+.PHONY: help run lab test course test-gpu lint types notebooks badges book nbgrader colab reference constraints wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ test: $(VENV)/.test lint types ## everything that needs no GPU: style, types, te
 
 test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+course: export OMP_NUM_THREADS = 1
+course: $(VENV)/.test ## run every lesson whole, then cell by cell in JupyterLab; write the README's minutes
+	$(BIN)/python notebooks/course.py --out $(OUT)/course --readme
+	$(BIN)/python -m pytest -m course tests/browser
 
 lint: $(VENV)/.test ## style of the code and of the notebooks, and arrows between the rooms
 	$(BIN)/ruff check .

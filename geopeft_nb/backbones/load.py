@@ -23,6 +23,7 @@ from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options
 from geopeft_nb.files import FileEntry, checksum_of, fetch
+from geopeft_nb.pictures.listing import Listing
 
 #: Family of a card -> module and class that build it; imported when asked for.
 FAMILIES = {
@@ -309,4 +310,4 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
         .drop(columns=["weights", "extra"])
         .astype({"size": "Int64"})
     )
-    return table if full else table[list(SHOWN)]
+    return Listing(table if full else table[list(SHOWN)])

@@ -16,6 +16,7 @@ from geopeft_nb.datasets.own import load as own
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
 from geopeft_nb.errors import check_name, check_values, name_options
+from geopeft_nb.pictures.listing import Listing
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
 #: the data set's own options.
@@ -122,4 +123,4 @@ def list_datasets(full: bool = False) -> pd.DataFrame:
     """
     table = pd.DataFrame([vars(card) for card, _ in LOADERS.values()]).set_index("name")
     chosen = "title task predicts regions resolution labels licence synthetic".split()
-    return table if full else table[chosen]
+    return Listing(table if full else table[chosen])

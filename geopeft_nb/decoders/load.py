@@ -16,6 +16,7 @@ from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
 from geopeft_nb.errors import GeopeftError, check_name, check_values
+from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -181,4 +182,4 @@ def list_decoders() -> pd.DataFrame:
         }
         for card in CARDS.values()
     ]  # fmt: skip
-    return pd.DataFrame(rows).set_index("name")
+    return Listing(pd.DataFrame(rows).set_index("name"))

@@ -26,6 +26,7 @@ from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
 from geopeft_nb.memory.parts import running_blocks
 from geopeft_nb.models import SegmentationModel
+from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tuning import lean
 from geopeft_nb.tuning.vit_adapter import CrossAttention
 
@@ -193,7 +194,7 @@ RECIPES = {
 def list_recipes() -> pd.DataFrame:
     """List the recipes that `fit` and `memory_plan` know, one row each."""
     shown = ["name", "title", "does", "costs", "exact", "in_all"]
-    return pd.DataFrame(RECIPES.values())[shown].set_index("name")
+    return Listing(pd.DataFrame(RECIPES.values())[shown].set_index("name"))
 
 
 def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import GeopeftError, check_name, check_values, name_options
 from geopeft_nb.models import OWN, SegmentationModel, part_of
+from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tuning.target_modules import find_layers
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def list_methods() -> pd.DataFrame:
     """List the methods that `attach` knows, one row each."""
     rows = [vars(card) for card in CARDS.values() if card.name != "peft"]
     shown = ["title", "trains", "lr", "options", "merges", "citation"]
-    return pd.DataFrame(rows).set_index("name")[shown]
+    return Listing(pd.DataFrame(rows).set_index("name")[shown])
 
 
 def parameter_table(model: SegmentationModel) -> pd.DataFrame:

@@ -1,0 +1,88 @@
+"""Run every solved lesson whole and say what each took, as the README's table does.
+
+    python notebooks/course.py --out out/course
+    python notebooks/course.py --out out/course --lessons 04 07 --readme
+
+Each runs from what ships, and again with GEOPEFT_MIRROR where that is set. `times.csv` gets a row
+as soon as a lesson is through; what has failed, or has a check that did not pass, ends it with 1.
+`--readme` writes the minutes, of the slower run, into the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from run import NOTEBOOKS, find_lesson
+
+README = NOTEBOOKS.parent / "README.md"
+SAID = r": (\d+) s, of the processor (\d+) s, peak memory of the kernel ([\d.]+) GB"
+
+
+def whole(lesson: Path, out: Path, environment: dict[str, str]) -> dict[str, object]:
+    """Run a solved lesson by the command of `make run`; return its row."""
+    name = f"solutions/{lesson.stem}"
+    command = [sys.executable, str(NOTEBOOKS / "run.py"), name, "--out", str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    row: dict[str, object] = {"lesson": lesson.stem, "failed": done.stderr[-500:]}
+    if done.returncode:
+        return row
+    cells = nbformat.read(out / lesson.name, as_version=4).cells
+    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    words = "".join(data.get("text/html", "") for data in shown)
+    states = re.findall(r'class="gp-check" data-state="([^"]+)"', words)
+    longest = max(cell.metadata.papermill.duration or 0 for cell in cells)
+    failed = "" if states and {*states} == {"passed"} else f"checks: {', '.join(states)}"
+    wall, processor, peak = map(float, *re.findall(SAID, done.stdout))
+    return row | {
+        "failed": failed, "seconds": wall, "processor": processor, "peak_gb": peak,
+        "longest_cell": round(longest, 1), "checks": len(states),
+    }  # fmt: skip
+
+
+def timed(readme: str, table: pd.DataFrame) -> str:
+    """Return the README with the minutes that lessons took.
+
+    Example:
+        >>> table = pd.DataFrame({"lesson": ["04_lora"], "seconds": [190.0]})
+        >>> timed("(notebooks/04_lora.ipynb) | merge (60 min, the computer 2) |", table)
+        '(notebooks/04_lora.ipynb) | merge (60 min, the computer 4) |'
+    """
+    for lesson, seconds in table.groupby("lesson").seconds.max().dropna().items():
+        row = rf"(/{lesson}\.ipynb\).* min, the computer )\d+"
+        readme = re.sub(row, rf"\g<1>{math.ceil(seconds / 60)}", readme)
+    return readme
+
+
+def main() -> None:
+    """Run the lessons that are named, or all, and write the table."""
+    parser = argparse.ArgumentParser(prog="python notebooks/course.py")
+    parser.add_argument("--out", type=Path, default=Path("out/course"), help="folder to write to")
+    parser.add_argument("--lessons", nargs="+", metavar="04", help="default: all")
+    parser.add_argument("--readme", action="store_true", help="write the minutes into the README")
+    options = parser.parse_args()
+    named = [find_lesson(lesson) for lesson in options.lessons or []]
+    ships = {name: value for name, value in os.environ.items() if name != "GEOPEFT_MIRROR"}
+    sources = {"ships": ships} | ({"mirror": dict(os.environ)} if ships != os.environ else {})
+    rows: list[dict[str, object]] = []
+    for source, environment in sources.items():
+        for lesson in named or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+            out = options.out / source / lesson.stem
+            rows.append({"source": source, **whole(lesson, out, environment)})
+            table = pd.DataFrame(rows)
+            table.to_csv(options.out / "times.csv", index=False)
+            print(table.tail(1).to_string(index=False, header=len(rows) == 1), flush=True)
+    if options.readme:
+        README.write_text(timed(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+    sys.exit(int(table.failed.ne("").any()))
+
+
+if __name__ == "__main__":
+    main()
