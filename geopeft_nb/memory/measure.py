@@ -10,7 +10,6 @@ third to almost nothing. Whether it shrinks the fourth is the interesting questi
 from __future__ import annotations
 
 import ctypes
-import gc
 import re
 import sys
 import weakref
@@ -68,8 +67,7 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
 
 
 def hand_back() -> None:
-    """Collect what nothing refers to, and give the system what the allocator holds free."""
-    gc.collect()
+    """Give the system what the allocator holds free."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from typing import Any
 
@@ -61,6 +62,7 @@ def explain(
     Returns:
         The error, which has no memory of what failed.
     """
+    gc.collect()
     hand_back()
     torch.cuda.empty_cache()  # does nothing unless a GPU is in use
     place = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.training.preflight import READ
 
-#: Chips of training, and of validation, that are looked at, and pixels of each.
-CHIPS, PIXELS = 48, 4_000
+#: Chips of training, and of validation, that are looked at, so many at once, and pixels of each.
+CHIPS, BATCH, PIXELS = 48, 8, 4_000
 #: Rows of the reference, which is to have at most so many numbers; and neighbours among them.
 LEAST, MOST, NUMBERS, NEIGHBOURS = 256, 1_024, 100_000, 5
 #: Pixels a side of the smallest cell that is looked at: finer maps are averaged.
@@ -135,16 +136,18 @@ def _said(
     draw = torch.Generator().manual_seed(0)
     model.eval()
     with torch.inference_mode(), deepest(model) as seen:
-        for sample in chips.spread(CHIPS):
-            batch = {"image": sample["image"][None], **stack_metadata([sample])}
+        chosen = chips.spread(CHIPS)
+        while samples := [*islice(chosen, BATCH)]:
+            batch = {"image": torch.stack([s["image"] for s in samples]), **stack_metadata(samples)}
             output = model(**{name: x.to(model.mean.device) for name, x in batch.items()})
-            features.append(seen.pop()[0].flatten(1).T.float().cpu())
-            places.append(sample["place"])
-            if chips.task == "segmentation":
-                target = sample["mask"].flatten()
-                known = (target != chips.ignore_index).nonzero()[:, 0]
-                known = known[torch.randperm(len(known), generator=draw)[:PIXELS]]
-                pairs.append((output[0].flatten(1).T.cpu()[known], target[known]))
+            features += [x.flatten(1).T.float().cpu() for x in seen.pop()]
+            places += [sample["place"] for sample in samples]
+            for sample, logits in zip(samples, output, strict=True):
+                if chips.task == "segmentation":
+                    target = sample["mask"].flatten()
+                    known = (target != chips.ignore_index).nonzero()[:, 0]
+                    known = known[torch.randperm(len(known), generator=draw)[:PIXELS]]
+                    pairs.append((logits.flatten(1).T.cpu()[known], target[known]))
     return features, places, pairs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -228,7 +229,8 @@ def fit(
             run = _train(model, data, criterion, settings, options, dashboard, callbacks, saver)
             if out is not None and not getattr(rank_zero_only, "rank", 0):
                 run.save(out)
-        hand_back()  # trainer and callbacks hold each other, and through each other the batches
+        gc.collect()  # trainer and callbacks hold each other, and through each other the batches
+        hand_back()
         return run
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
