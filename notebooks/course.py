@@ -5,7 +5,7 @@
 
 Each runs from what ships, and again with GEOPEFT_MIRROR where that is set. `times.csv` gets a row
 as soon as a lesson is through; what has failed, or has a check that did not pass, ends it with 1.
-`--readme` writes the minutes, of the slower run, into the README.
+`--readme` writes the minutes of a processor, of the slower run, into the README.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def timed(readme: str, table: pd.DataFrame) -> str:
     """Return the README with the minutes that lessons took.
 
     Example:
-        >>> table = pd.DataFrame({"lesson": ["04_lora"], "seconds": [190.0]})
+        >>> table = pd.DataFrame({"lesson": ["04_lora"], "processor": [190.0]})
         >>> timed("(notebooks/04_lora.ipynb) | merge (60 min, the computer 2) |", table)
         '(notebooks/04_lora.ipynb) | merge (60 min, the computer 4) |'
     """
-    for lesson, seconds in table.groupby("lesson").seconds.max().dropna().items():
+    for lesson, seconds in table.groupby("lesson").processor.max().dropna().items():
         row = rf"(/{lesson}\.ipynb\).* min, the computer )\d+"
         readme = re.sub(row, rf"\g<1>{math.ceil(seconds / 60)}", readme)
     return readme
