@@ -15,9 +15,9 @@ LESSONS: dict[str, tuple[str, ...]] = {
     "01": ("geopeft_tiny", "scenes"),
     "02": ("geopeft_tiny", "scenes", "galileo_nano"),
     "03": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "04": ("geopeft_tiny", "scenes", "prithvi_eo_v1_100"),
+    "04": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "05": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
-    "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
+    "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
     "08": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
     "09": ("geopeft_tiny", "prithvi_eo_v2_300_tl"),  # and the sandbox, which has no files
