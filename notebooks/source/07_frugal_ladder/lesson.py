@@ -218,10 +218,9 @@ one.style.format({"kept (MB)": "{:.2f}", "ms": "{:.1f}", one.columns[0]: "{:.1g}
 # The gradients are the same: memory was *bought with time*.
 #
 # ## 3 · The other rungs
-# The toolkit has seven recipes. Each is one word in `frugal=`, in `gp.fit` as in `gp.memory_plan`.
+# The toolkit has six recipes. Each is one word in `frugal=`, in `gp.fit` as in `gp.memory_plan`.
 
 # %% tags=["nbval-check-output"]
-pd.set_option("display.max_colwidth", None)
 recipes = gp.list_recipes()
 recipes[["title", "does", "costs", "exact"]]
 
