@@ -12,7 +12,7 @@
 # - *Plan* a grid of runs, *run* it, and *continue* it after an interruption.
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #
