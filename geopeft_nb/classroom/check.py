@@ -44,12 +44,15 @@ def ask(words: str, function: Callable[..., Any], *given: object) -> Any:  # noq
 
 def ask_number(words: str, function: Callable[..., Any], *given: object) -> float:
     """Call a learner's function that should return a number."""
-    found = ask(words, function, *given)
-    if getattr(found, "ndim", None) == 0:  # of an array or tensor
-        found = found.item()
+    found = _plain(ask(words, function, *given))
     if isinstance(found, bool) or not isinstance(found, Real):
         raise Slip(f"{words} it returned {found!r}, which is no number.")
     return float(found)
+
+
+def _plain(answer: Any) -> Any:  # noqa: ANN401
+    """Make a number of an array or tensor without dimensions; leave anything else as it is."""
+    return answer.item() if getattr(answer, "ndim", None) == 0 else answer
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Exercise:
         """Check an answer; `check` of this module says how."""
         if not _answered(answer):
             return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
+        answer = _plain(answer)
         try:
             kind = type(answer).__name__
             fits = isinstance(answer, self.types)

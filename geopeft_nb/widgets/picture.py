@@ -56,6 +56,7 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
         axes.set_title(title, fontsize=9)
         if axes.lines:
             axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.23), **BELOW)
+            axes.locator_params("x", integer=True)  # steps are whole
         else:
             axes.set(xticks=[], yticks=[])
     _bars(memory, [state, *earlier[::-1]], names[::-1])

@@ -745,7 +745,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (0.2, RIGHT),
         (-0.2, "home minus away"),
         (20, "points"),
+        (torch.tensor(0.2), RIGHT),
         (0.25, "relative to the score at home"),
+        (0.196, "three decimals"),
         (0.5, "Take the mIoU column"),
     ],
     "02/normalise": [

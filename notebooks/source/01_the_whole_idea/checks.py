@@ -169,6 +169,8 @@ def region_gap(answer: float, report: Report) -> Finding:
         return "That is one of the two scores. How far are they apart?"
     if abs(answer - 100 * gap) < 0.5:
         return "That looks like points of 100. The scores in the report run from 0 to 1."
+    if abs(answer - gap) < 0.006:
+        return "Close. It wants three decimals."
     return "Take the mIoU column: the row of the home region minus the row of the away region."
 
 
