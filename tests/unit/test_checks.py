@@ -1225,7 +1225,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (laid_out(0, 1, 4, 2, 5, 3), RIGHT),
         (lambda s, p: s.reshape(len(s), -1, p * s.shape[2], p * s.shape[3]), "order of memory"),
         (laid_out(0, 1, 4, 3, 5, 2), "mirrored"),
-        (laid_out(0, 1, 2, 4, 3, 5), "token's row comes first"),
+        (laid_out(0, 1, 2, 4, 3, 5), "the token first"),
         (lambda s, p: functional.pixel_shuffle(
             s.unflatten(1, (p * p, -1)).transpose(1, 2).flatten(1, 2), p), "classes are mixed"),
         (lambda s, p: functional.pixel_shuffle(s, p)[0], "the shape is"),
@@ -1234,6 +1234,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "08/join": [
         (lambda c, f: torch.cat([enlarged(c, f), f], dim=1), RIGHT),
         (lambda c, f: torch.cat([torch.nn.Upsample(f.shape[2:])(c), f], 1), RIGHT),
+        (lambda c, f: torch.cat([enlarged(c, f, "nearest-exact"), f], dim=1), RIGHT),
+        (lambda c, f: enlarged(c, f) + f, "do not add"),
         (lambda c, f: torch.cat([functional.interpolate(c, scale_factor=2.0), f], 1), "twice?"),
         (lambda c, f: torch.cat([f, enlarged(c, f)], dim=1), "stands first"),
         (lambda c, f: torch.cat([enlarged(c, f, "bilinear"), f], dim=1), "nearest neighbour"),

@@ -62,7 +62,9 @@ def paint(answer: Callable) -> Finding:
         if torch.equal(found, parts.permute(0, 1, 4, 3, 5, 2).reshape(right.shape)):
             return f"{words} each patch is mirrored along its diagonal: rows i, columns j."
         if torch.equal(found, parts.permute(0, 1, 2, 4, 3, 5).reshape(right.shape)):
-            return f"{words} the rows of all patches are sorted by i: the token's row comes first."
+            return (
+                f"{words} i comes before the token's row, and j before its column: the token first."
+            )
         turned = scores.reshape(2, side, side, classes, rows, columns)
         if torch.equal(found, turned.permute(0, 3, 4, 1, 5, 2).reshape(right.shape)):
             return f"{words} classes are mixed: k is the slowest part of a channel's number."
@@ -83,11 +85,11 @@ def join(answer: Callable) -> Finding:
         coarse = torch.randn(2, 3, h, w, generator=generator)
         fine = torch.randn(2, 5, rows, columns, generator=generator)
         words = f"For maps of {h} x {w} and {rows} x {columns}"
-        hint = " Is the size always twice?" if rows == 5 else ""
+        hint = " Is the size always twice?" if rows == 5 else " Stack them; do not add."
         try:
             found = answer(coarse.clone(), fine.clone())
         except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {error}.{hint}"
+            return f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}.{hint}"
         if off := _not_joined(found, coarse, fine):
             return f"{words} {off}"
     return ""
@@ -103,8 +105,10 @@ def _not_joined(found: object, coarse: Tensor, fine: Tensor) -> Finding:
         return "it has as many features as the fine map alone. Join them, do not add."
     if found.shape != shape:
         return f"the shape is {(*found.shape,)}, and should be {shape}."
-    nearest = functional.interpolate(coarse, size=size, mode="nearest")
-    if torch.allclose(found, torch.cat([nearest, fine], dim=1)):
+    nearest, exact = (
+        functional.interpolate(coarse, size=size, mode=f"nearest{way}") for way in ("", "-exact")
+    )
+    if any(torch.allclose(found, torch.cat([grown, fine], dim=1)) for grown in (nearest, exact)):
         return ""
     if torch.allclose(found, torch.cat([fine, nearest], dim=1)):
         return "the fine map stands first. The order matters to the weights that come behind."

@@ -36,7 +36,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
     get_ipython().run_line_magic("pip", f"install -q '{source}'")
 
 # %% [markdown]
-# Everything that you may want to change stands in the next cell. `FAST = True` runs the same lesson with one epoch and fewer chips.
+# Everything that you may want to change stands in the next cell. `FAST = True` runs the same cells with one epoch and fewer chips, to see whether all works: read nothing off its scores.
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # a plain transformer that gp.list_backbones() lists
@@ -88,7 +88,7 @@ print(f"{width} numbers for {side} x {side} pixels, which are {side * pixel:.0f}
 
 # %% [markdown]
 # ## 1 · One token, many pixels
-# Here is the test chip whose labels change most often from pixel to pixel, and the grid of its patches. Each square is one token.
+# Here is the test chip whose labels change most often from pixel to pixel, and the grid of its patches. Each square is one token. The label comes from a rule (lesson 01): does it lack a creek that you see?
 
 
 # %% tags=["hide-input"]
@@ -101,7 +101,8 @@ def changes(mask: torch.Tensor) -> int:
 def picture(sample: dict) -> torch.Tensor:
     """Return (H, W, 3) in true colour."""
     rgb = sample["image"][[chips.bands.index(band) for band in ("RED", "GREEN", "BLUE")]]
-    return (rgb.movedim(0, -1) / rgb.quantile(0.98)).clip(0, 1) ** 0.7
+    low, high = rgb.flatten(1).quantile(torch.tensor([0.02, 0.98]), dim=1)  # band by band
+    return ((rgb.movedim(0, -1) - low) / (high - low)).clip(0, 1)
 
 
 # %% tags=["hide-input"]
@@ -122,7 +123,7 @@ figure.suptitle(f"A chip of {crooked['region']}, and its patches of {side} x {si
 gp.show(figure, alt="A chip in true colour and its label, under a grid of patches.")
 
 # %% [markdown]
-# The plainest decoder is **linear**: from the numbers of a token straight to a score for each class and each pixel of its patch. It never looks at the neighbours.
+# The plainest decoder is **linear**: from the numbers of a token straight to a score for each class and pixel of its patch. It never looks at neighbours.
 #
 # ### Exercise 1 · predict
 # How many weights does it have here, biases included (one for each class)? Work it out before you ask a network.
@@ -147,7 +148,7 @@ gp.check("08/linear_weights", linear_weights, network=make_network("linear"))
 # What it showed: a linear decoder grows with the *square* of the patch's side, and all that it knows about a pixel has to stand in one token.
 #
 # ### Exercise 2 · mend a broken line
-# Its last step lays scores out as pixels. Channel number `k * p * p + i * p + j` of a token is the score of class `k` for the pixel in row `i` and column `j` of its patch. The line below has the right shape, raises nothing, trains, and is wrong.
+# Its last step lays scores out as pixels. Channel `k * p * p + i * p + j` of a token is the score of class `k` for the pixel in row `i` and column `j` of its patch. The line below gives the right shape, trains, and is wrong.
 
 
 # %%
@@ -199,10 +200,10 @@ gp.show(figure, alt=f"A label before and after; {right:.0%} of its pixels are wh
 # | UPerNet | four maps | averages the whole image at four scales, then adds maps from coarse to fine | 256 channels |
 # | UNet | four maps | doubles the size, and joins the map of that size each time | 512, 256, 128, 64 channels |
 #
-# *In the paper*: settings of its decoder experiment, `configs/decoders` in the authors' repository. A network with stages has maps of four sizes. A plain transformer has one size, so a *learned pyramid* makes four of the outputs of blocks at the quarters of its depth: four times finer, twice finer, the same, twice coarser. Its fine maps are made of tokens. What no token kept of a patch, no decoder can bring back.
+# *In the paper*: `configs/decoders` in the authors' repository. A convolutional network halves its maps again and again, so it has four sizes. A plain transformer has one, so a *learned pyramid* takes the outputs of four blocks, at the quarters of its depth, and makes one four times finer, one twice finer, one twice coarser. Its fine maps are made of tokens. What no token kept of a patch, no decoder can bring back.
 #
 # ### Exercise 3 · write
-# The step that makes a UNet: `join(coarse, fine)`. Bring `coarse` (B, C, h, w) to height and width of `fine` (B, E, H, W) by nearest neighbour, and put both side by side: (B, C + E, H, W), coarse first. Sides may be odd.
+# The step that makes a UNet: `join(coarse, fine)`. Bring `coarse` (B, C, h, w) to height and width of `fine` (B, E, H, W) by nearest neighbour, and stack both: (B, C + E, H, W), coarse first. Sides may be odd.
 
 # %%
 join = None
@@ -224,7 +225,7 @@ gp.check("08/join", join)
 # What it showed: a UNet *keeps* the fine map beside the coarse one and lets convolutions choose; UPerNet adds, so both have to agree on what a feature means.
 #
 # ## 3 · What it costs
-# The paper's decoders are made for wide backbones. Here they are narrow, so that one core trains all four in minutes; the last figure of this section plans them as the paper has them.
+# Here the decoders are narrow, so that one core trains all four in minutes; the last figure of this section plans them as the paper has them.
 #
 # **Guess before you look.** Order the four by weights, and by the memory of a training step. Is it the same order?
 
@@ -250,7 +251,7 @@ costs
 
 # %% [markdown]
 # ### Exercise 4 · predict
-# These are steps of *full* fine-tuning. With the linear decoder, you get the plan for LoRA as well. What will a step keep with LoRA under an **FCN**, in bytes? Say it before it is planned. (`.total` of a plan is in bytes.)
+# These are steps of *full* fine-tuning. For the linear decoder, the next cell plans LoRA as well. What will a step keep with LoRA under an **FCN**, in bytes?
 
 # %%
 lora_linear = gp.memory_plan(networks["linear"], batch_size)
@@ -269,7 +270,7 @@ given = {"lora_linear": lora_linear, "full_linear": full_linear, "full_fcn": ful
 gp.check("08/lora_fcn", lora_fcn, network=networks["fcn"], batch_size=batch_size, **given)
 
 # %% [markdown]
-# What it showed: LoRA saves in the backbone, and the same bytes under every decoder; what the decoder takes, no PEFT method touches. Now all four, planned and measured:
+# What it showed: LoRA saves in the backbone, the same bytes under every decoder. Now all four, planned and measured:
 
 # %%
 rows = {}
@@ -327,7 +328,7 @@ gp.show(axes.figure, alt=f"Stacked bars of the memory of a step: {'; '.join(word
 
 # %% [markdown]
 # ## 4 · Train and watch
-# The same backbone, method, chips, seed and learning rate; only the decoder differs. **Guess before you look:** which decoder is best at home, which away, and which finds most of the thin water?
+# The same backbone, method, chips, seed and learning rate; only the decoder differs. (The live view counts in MiB, 1.05 MB.) **Guess before you look:** which decoder is best at home, which away, and which finds most of the thin water?
 
 # %%
 my_guess = {"best at home": "?", "best away": "?", "most of the thin water": "?"}
@@ -409,7 +410,7 @@ print("You guessed:", my_guess)
 scores.round(3)
 
 # %% [markdown]
-# `thin water` and `thin land` are the shares of pixels narrower than 5 that are found. Read them together: whoever calls everything water finds all thin water, and no dike.
+# `thin water` and `thin land` are the shares of thin pixels that are found. Read them together: whoever calls everything water finds all thin water, and no dike.
 
 # %%
 words = [f"{where} {name} {row['mIoU']:.2f}" for (where, name), row in scores.iterrows()]
@@ -418,7 +419,7 @@ gp.show(comparison.plot(), alt=f"mIoU with intervals: {'; '.join(words)}.")
 
 
 # %% [markdown]
-# The crooked chip again. Its pixels count in the scores above, so it is an illustration, not another test.
+# The crooked chip again:
 
 # %% tags=["hide-input"]
 figure, panels = plt.subplots(2, 3, figsize=(8.4, 6.2), layout="constrained")
@@ -437,7 +438,7 @@ figure.savefig(out / "close.png", dpi=110)
 gp.show(figure, alt="A chip, its label, and the predictions of four decoders.")
 
 # %% [markdown]
-# And on the map, the plainest beside the one that the paper recommends. Move the bar over creeks and shores.
+# On the map, the plainest beside the one that the paper recommends. Move the bar over creeks and shores.
 
 # %%
 two, where = {name: runs[name] for name in ("linear", "unet")}, [away] if FAST else []
@@ -446,21 +447,22 @@ region_map.save(out / "map.png")
 region_map
 
 # %% [markdown]
-# **Who won?** Computed from this run, with the paired interval of lesson 01:
+# **Who won?** With the interval of the difference, as in lesson 01:
 
 
 # %%
 def verdict(region: str) -> str:
-    """Say which decoder scored highest, and whether the interval leaves zero out."""
+    """Say which decoder scored highest, and whether zero lies in the interval."""
     order = comparison.table.loc[region, "mIoU"].sort_values(ascending=False)
     first, second = order.index[:2]
     pairs = comparison.differences.loc[region]
     row = pairs.loc[(first, second) if (first, second) in pairs.index else (second, first)]
-    sure = "does not leave zero out" if row["low"] <= 0 <= row["high"] else "leaves zero out"
+    unsure = row["low"] <= 0 <= row["high"]
+    words = "zero is inside: other places may say otherwise" if unsure else "zero is outside"
     plain = " The plainest decoder won." if first == "linear" else ""
     return (
-        f"{first} {order[first]:.3f}, then {second} {order[second]:.3f}; the interval of their "
-        f"difference, {row['low']:+.3f} to {row['high']:+.3f}, {sure}. "
+        f"{first} {order[first]:.3f}, then {second} {order[second]:.3f}; interval of the "
+        f"difference {row['low']:+.3f} to {row['high']:+.3f}, {words}. "
         f"UNet is number {[*order.index].index('unet') + 1} of {len(order)}.{plain}"
     )
 
@@ -473,10 +475,10 @@ if my_thin.passed:
         print(f"{role}: most of the", " and of the ".join(f"{w} by {d}" for w, d in most.items()))
 
 # %% [markdown]
-# One seed, two scenes, one learning rate for all, labels from a rule: read the *costs* off this lesson, not a ranking. `gp.compare` takes runs of several seeds, and says what they allow one to claim.
+# One seed, two scenes, one learning rate for all, labels from a rule: read the *costs* off this lesson, not a ranking.
 #
 # ### What the paper says
-# Its abstract recommends "UNet decoders and fine-tuning without metadata". The scores behind that are not among the authors' published tables, so they cannot be shown here; the experiment fine-tuned in full. Published are scores of linear decoders on Prithvi 2.0 (300M), and of a whole UNet that nobody pretrained. Test mIoU (%), means of several runs:
+# Its abstract recommends "UNet decoders and fine-tuning without metadata". The scores behind that are not among the authors' published tables. Published are linear decoders on Prithvi 2.0 (300M), and a whole UNet that nobody pretrained. Test mIoU (%), means of several runs:
 
 # %%
 columns = ["Burn scars", "Cashew", "SA crops", "reBEN 7k", "reBEN away", "Floods", "Floods away"]
@@ -491,10 +493,10 @@ print("The UNet without any pretraining is ahead on:", ", ".join(ahead))
 paper
 
 # %% [markdown]
-# (*Floods*: Sen1Floods11, away Bolivia; *reBEN away*: Austria and Ireland.) Source: `data/peft_table.csv` and `data/ood_table.csv` of [IBM/peft-geofm](https://github.com/IBM/peft-geofm). Fine plantations and water edges: a decoder that sees fine maps is one explanation, and not the only one, for this UNet's fine maps come from *pixels* and not from tokens.
+# (*Floods*: Sen1Floods11, away Bolivia; *reBEN away*: Austria and Ireland.) Source: [IBM/peft-geofm](https://github.com/IBM/peft-geofm), `data/peft_table.csv` and `data/ood_table.csv`. Do fine maps explain this? Perhaps, but the fine maps of this UNet come from *pixels*, not from tokens.
 #
 # ### Exercise 6 · open challenge
-# Make a network with four maps, `method` attached, whose step keeps **less than 1.5 times** what the linear decoder's keeps. Any decoder and options that read four maps (`gp.list_decoders()`) will do.
+# With `make_network`, make a network whose decoder reads four maps (`gp.list_decoders()`), and whose step keeps **less than 1.5 times** what the linear decoder's keeps.
 
 # %%
 slim = None
@@ -526,7 +528,7 @@ gp.quiz("08")
 
 # %% [markdown]
 # ## What we have seen
-# In this lesson we have put four decoders on one backbone. A linear decoder asks everything of one token; FCN invents detail from the deepest map; UPerNet and UNet read four maps. A decoder's weights say little about its memory, PEFT cannot shrink what the decoder keeps, and thin things have to be scored by themselves to be seen.
+# In this lesson we have put four decoders on one backbone. A linear decoder asks everything of one token; UPerNet and UNet read four maps. A decoder's weights say little about its memory, PEFT cannot shrink what the decoder keeps, and thin things have to be scored by themselves.
 #
 # ## What to try next
 # - `seed = 1` in the parameters: which verdict survives?
@@ -535,7 +537,7 @@ gp.quiz("08")
 # - Thin things count more: `gp.fit(..., class_weights="balanced")`.
 #
 # ## How this differs at full scale
-# The paper's chips have 128 to 512 pixels and patches of 8 or 16, its decoders are as wide as in the table of section 2, and each case has a searched learning rate and several seeds. With 16-pixel patches of 30 m, a token stands for 480 m. On a GPU, set `model = "prithvi_eo_v2_300"`.
+# The paper's chips have 128 to 512 pixels and patches of 8 or 16, its decoders are as wide as in the table of section 2, and each case has a searched learning rate and several seeds. On a GPU, set `model = "prithvi_eo_v2_300"`.
 #
 # ## References
 # - Marti-Escofet et al., *Fine-tune Smarter, Not Harder: Parameter-Efficient Fine-Tuning for Geospatial Foundation Models*, [arXiv 2504.17397](https://arxiv.org/abs/2504.17397); settings and tables: [IBM/peft-geofm](https://github.com/IBM/peft-geofm)
