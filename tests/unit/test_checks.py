@@ -1423,20 +1423,22 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (ranks(2, -1), "run_benchmark refuses it"),
         (ranks(2, 16, colour="red"), "run_benchmark refuses it"),
     ],
-    "12/fill": [(0, RIGHT), (0.0, RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
+    "12/fill": [(0, RIGHT), (np.uint16(0), RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
     "12/reflectance": [
         (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
         (lambda numbers, offset: numbers / 10_000 + offset / 10_000, RIGHT),
         (lambda numbers, offset: (numbers - offset) / 10_000, "has a sign"),
         (lambda numbers, offset: numbers / 10_000 + offset, "first"),
         (lambda numbers, offset: numbers / 10_000, "returned values from"),
+        (lambda numbers, offset: ((numbers + offset) / 10_000).clip(0, 1), "cuts off"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).mean(), "shape"),
     ],
     "12/offset": [
         ({"first": 0, "second": -1_000}, RIGHT),
         ({"first": -1_000, "second": 0}, "far below 0"),
         ({"first": 0, "second": 0}, "much brighter"),
-        ({"first": 0, "second": 1_000}, "two offsets"),
+        ({"first": 0, "second": 1_000}, "which sign"),
+        ({"first": 0, "second": -0.1}, "two offsets"),
         ({"first": 0}, "each of first, second"),
     ],
     "12/outside": [
@@ -1445,6 +1447,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).sum(), "A share is wanted"),
         (lambda layer, limit: (layer[layer != 255] <= limit).mean(), "other side"),
+        (lambda layer, limit: (layer[layer != 255] >= limit).mean(), "just at the limit"),
     ],
     "12/choose": [
         (chosen, RIGHT),

@@ -47,6 +47,8 @@ def reflectance(answer: Callable) -> Finding:
             return f"{words} it is too bright. The offset has a sign already."
         if offset and np.allclose(found, numbers / 10_000 + offset, atol=1e-3):
             return f"{words} it is far below 0. What does the rule do first?"
+        if np.allclose(found, right.clip(0, 1), atol=1e-6):
+            return f"{words} it cuts off what lies above 1. Clouds and ice do; keep them."
         return f"{words} it returned values from {np.min(found):.4g} to {np.max(found):.4g}."
     return ""
 
@@ -57,6 +59,8 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
     names = {path.parent.parent.name for path in _images(folder)}
     if {*answer} != names:
         return f"it wants an offset for each of {', '.join(sorted(names))}."
+    if 1_000 in answer.values():
+        return "The rule *adds* the offset: which sign takes the 1,000 away again?"
     if set(answer.values()) - {0, -1_000}:
         return "ESA's rule knows two offsets."
     low = {}
@@ -77,22 +81,23 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
 @exercise("12/outside", "a function of distances and a limit that returns a share", Callable)
 def outside(answer: Callable) -> Finding:
     """Try a layer with and without pixels that have no data."""
-    layer = np.array([[10, 90, 110], [255, 250, 100]], np.uint8)
-    found = ask_number("For distances of which 2 of 5 lie beyond 100", answer, layer.copy(), 100)
-    if abs(found - 0.4) < 1e-6:
+    layer = np.array([[10, 90, 110, 20], [255, 250, 100, 30]], np.uint8)
+    found = ask_number("For distances of which 2 of 7 lie beyond 100", answer, layer.copy(), 100)
+    if abs(found - 2 / 7) < 1e-6:
         whole = np.array([[10, 90], [110, 20]], np.uint8)
         other = ask_number("Where every pixel has data", answer, whole, 100)
         return "" if abs(other - 0.25) < 1e-6 else "it is off where every pixel has data."
     slips = {
-        0.5: "it counts ground that nobody saw as outside: 255 is no distance.",
-        2 / 6: "it divides by all pixels, also by those without data.",
-        0.6: "it counts the other side, or what lies just at the limit.",
+        3 / 8: "it counts ground that nobody saw as outside: 255 is no distance.",
+        2 / 8: "it divides by all pixels, also by those without data.",
+        5 / 7: "it counts the other side.",
+        3 / 7: "it counts what lies just at the limit. Beyond means more.",
         2.0: "it returned a number of pixels. A share is wanted.",
     }
     for value, words in slips.items():
         if abs(found - value) < 1e-6:
             return words
-    return f"for distances of which 2 of 5 lie beyond the limit it returned {found:.3g}."
+    return f"for distances of which 2 of 7 lie beyond the limit it returned {found:.3g}."
 
 
 @exercise("12/choose", "a function that returns corners (row, column) of squares", Callable)

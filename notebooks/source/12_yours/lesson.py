@@ -37,7 +37,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
     get_ipython().run_line_magic("pip", f"install -q '{source}'")
 
 # %% [markdown]
-# Everything that you may want to change stands in the next cell. Go through the lesson once with the folder that it makes; then set `data` to a folder of your own, and run it again. `FAST = True` runs the same cells with fewer files and epochs.
+# Everything that you may want to change stands in the next cell. Go through the lesson once with the folder that it makes; then set `data` to a folder of your own, and run it again. `FAST = True` trains fewer epochs, to see whether all works.
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
@@ -47,7 +47,7 @@ epochs = 8
 batch_size = 8
 seed = 0
 device = "auto"  # "cpu", "cuda" or "auto"
-FAST = False  # True: the same cells with fewer files and epochs
+FAST = False  # True: the same cells with fewer epochs
 out_dir = None  # folder for the map and the adapter; None takes a temporary one
 
 # %%
@@ -59,6 +59,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
 from rasterio.transform import from_origin
 
 import geopeft_nb as gp
@@ -69,7 +70,7 @@ out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## 1 · A folder from somebody else
-# Somebody sends you satellite images and hand-drawn masks of water: two deliveries, a folder each, no letter with them. (The next cells make the folder from the scene of Virginia that ships. You need not read them. All that is odd about it is odd in files that people really have.)
+# Somebody sends you satellite images and hand-drawn masks of water: two deliveries, a folder each, no letter with them. (The next cells make the folder from the scene of Virginia. You need not read them.)
 
 
 # %% tags=["hide-input"]
@@ -139,10 +140,10 @@ except gp.GeopeftError as error:
     print(asked)
 
 # %% [markdown]
-# It asks. Numbers taken as they stand would be wrong twice here, and nothing would show it: training runs on wrong numbers as happily as on right ones. The table holds all that you need to find both traps: which pixels are the same in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept aside for later.)
+# It asks. Numbers taken as they stand would be wrong twice here, and training would not show it. The table holds all that you need to find both traps: which pixels have one number in all bands, and do the two deliveries agree? (The last lines of the message, a call to type, are kept for later.)
 #
 # ### Exercise 1 · predict
-# Some pixels are no ground at all: the sensor saw nothing, and a number was written that the file does not declare. Which number is it?
+# Where the sensor saw nothing, a number was written that the file does not declare. Which number is it?
 
 # %%
 fill = None
@@ -153,7 +154,7 @@ fill = 0
 gp.check("12/fill", fill, folder=folder)
 
 # %% [markdown]
-# What it showed: a number that no file declares looks like ground, the darkest of all, under a mask that calls it land or water. Only somebody who looks can say that it is none.
+# What it showed: such a number looks like ground, the darkest of all, under a mask that calls it land or water.
 #
 # ### Exercise 2 · mend a broken line
 # The bands are blue, green, red, near infrared and two of shortwave infrared, of Sentinel-2. Reflectance is a share, 0 to 1, stored as a whole number. ESA's rule: *reflectance = (number + offset) / 10,000*. Until January 2022 the offset was 0. Files processed since then (*processing baseline 04.00*) hold numbers that are 1,000 higher, so that the offset is −1,000. The line below has the rule's parts in the wrong order.
@@ -180,7 +181,7 @@ reflectance = by_rule
 gp.check("12/reflectance", reflectance)
 
 # %% [markdown]
-# What it showed: an offset is stated in stored numbers, so it is added before anything is divided. For old files the broken line is right, which is why nobody notices.
+# What it showed: an offset is in stored numbers, so it is added before anything is divided. For old files the broken line is right, which is why nobody notices.
 #
 # ### Exercise 3 · predict
 # Which delivery has which offset? Compare their darkest ground: only 1 % of the pixels are darker than what the column *1 %* says.
@@ -194,16 +195,16 @@ offset = {"first": 0, "second": -1_000}
 gp.check("12/offset", offset, folder=folder)
 
 # %% [markdown]
-# What it showed: two deliveries of one country differ by a step that no ground makes, and their darkest pixels give it away.
+# What it showed: the two deliveries differ by a step that no ground makes, and their darkest pixels give it away.
 #
 # ## 2 · State it, and train
-# Here is what the message ended with: the call that the toolkit thinks likely. It is for you to say whether it is right.
+# Here is what the message ended with, a call that the toolkit thinks likely. Is it right?
 
 # %%
 print(proposed)
 
 # %% [markdown]
-# Now yours. What you state holds for the files it names; each chip is read by the rule of its own file. The notes say what was found and what was done.
+# Now yours. Each chip is read by the rule of its own file. The notes say what was found and what was done.
 
 # %%
 BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
@@ -219,20 +220,25 @@ chips = gp.load_data("folder", root=folder, size=64, **said)
 print("\n".join(chips.notes))
 
 # %%
-shown = {}
-for sample in chips.train:
-    shown.setdefault(sample["region"], sample)
-figure, panels = plt.subplots(1, 2 * len(shown), figsize=(10, 2.8), layout="constrained")
+shown = {}  # of each delivery, a chip whose mask holds as much as can be: land, water, no label
+for sample in sorted(chips.train, key=lambda sample: len(sample["mask"].unique())):
+    shown[sample["region"]] = sample
+named = [*zip(chips.classes, chips.colours, strict=True), ("no label", "#9A9A9A")]
+colours = ListedColormap(chips.colours).with_extremes(under="#9A9A9A")
+figure, panels = plt.subplots(1, 2 * len(shown), figsize=(10, 3), layout="constrained")
 for (region, sample), pair in zip(shown.items(), panels.reshape(-1, 2), strict=True):
     rgb = sample["image"][[chips.bands.index(name) for name in ("RED", "GREEN", "BLUE")]]
-    pair[0].imshow((rgb.movedim(0, -1) / 0.3).clip(0, 1) ** 0.7)
-    pair[1].imshow(sample["mask"], cmap="cividis", vmin=-1, vmax=1)
+    pair[0].imshow((rgb.movedim(0, -1) / 0.2).clip(0, 1) ** 0.7)
+    pair[1].imshow(sample["mask"], cmap=colours, vmin=0, vmax=len(chips.classes) - 1)
     pair[0].set(title=f"{region}: image", xticks=[], yticks=[])
-    pair[1].set(title="mask, dark: no label", xticks=[], yticks=[])
+    pair[1].set(title="mask", xticks=[], yticks=[])
+for name, colour in named:
+    panels[1].plot([], [], "s", color=colour, label=name)
+figure.legend(loc="outside lower center", ncols=len(named), frameon=False)
 gp.show(figure, alt="A chip of each delivery in true colour, with its mask.")
 
 # %% [markdown]
-# Both deliveries are one scale now, and ground that was not seen is neither land nor water: it carries no label. Train as in lesson 01.
+# Both deliveries are of one scale now, and ground that was not seen carries no label. Train as in lesson 01.
 
 # %%
 backbone = gp.load_backbone(model, bands=chips.bands)
@@ -246,10 +252,10 @@ report = gp.evaluate(run, chips)
 report
 
 # %% [markdown]
-# Test plots at home, a few of them: read the interval before the score. And home is where the plots are. What follows is not.
+# A few test plots, and all of them at home: read the interval before the score.
 #
 # ## 3 · A scene that nobody labelled
-# A whole scene, from another country: lakes in Brandenburg, in February. It lies in one file, with no word on scale or bands either. The model maps it window by window, so that a scene may be larger than the memory.
+# A whole scene, from another country: lakes in Brandenburg, in February, in one file with no word on scale or bands. The model maps it window by window, so that a scene may be larger than the memory.
 
 
 # %%
@@ -312,7 +318,7 @@ if my_share.passed:
     print(f"{outside_share(distance, limit):.1%} of the scene is unlike what was trained on")
 
 # %% [markdown]
-# What it showed: a share needs the right whole. Ground without data belongs neither above nor below the line.
+# What it showed: a share needs the right whole, here the ground with data.
 #
 # Usually it ends here: no labels, no score. This scene has labels after all; they were kept aside for the next cell. Is the model more often wrong where the third layer warns?
 
@@ -331,13 +337,14 @@ rgb = np.moveaxis(image[[2, 1, 0]], 0, -1)
 panels[0].imshow((rgb / 0.3).clip(0, 1) ** 0.7)
 panels[1].imshow(np.where(known, wrong, np.nan), cmap="cividis", vmin=0, vmax=1)
 panels[2].imshow(distance > limit, cmap="cividis", vmin=0, vmax=1)
-for axes, title in zip(panels, ("the scene", "wrong", "outside"), strict=True):
+titles = "the scene", "wrong (yellow)", "outside (yellow)"
+for axes, title in zip(panels, titles, strict=True):
     axes.set(title=title, xticks=[], yticks=[])
 words = ", ".join(f"{share:.1%} wrong {name}" for name, share in errors.items())
 gp.show(figure, alt=f"The scene, its wrong pixels, and what is unlike training: {words}.")
 
 # %% [markdown]
-# (White in the middle: clouds, where nobody could tell.) The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right.
+# (White: clouds, where nobody could tell.) The layer is a warning, no score: it knows features, not labels. It misses errors on ground that looks familiar, and it warns of new ground that the model happens to get right.
 #
 # ### Exercise 5 · open challenge
 # Somebody offers to label three more plots of this scene for you. Which? Write `choose(distance, limit, size, count)`: the upper left corners (row, column) of `count` squares of `size` pixels, inside the layer and apart from each other, that cover much ground beyond the limit. You pass when yours cover at least as much as the best `count` tiles of a plain grid that starts in the upper left corner.
