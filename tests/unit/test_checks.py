@@ -929,6 +929,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda shapes, r: sum(2 * r * i for i, o in shapes), "as if the layer were square"),
         (lambda shapes, r: sum(i * o for i, o in shapes), "whole layers"),
         (lambda shapes, r: r * sum(shapes[0]), "first layer only"),
+        (lambda shapes, r: sum(i * o + r * (i + o) for i, o in shapes), "W is frozen"),
     ],
     "04/less_memory": [
         (lambda kept, limit: network("lora", last=2), RIGHT),
@@ -940,6 +941,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda kept, limit: network("full"), "frozen"),
         (lambda kept, limit: network("linear_probe"), "no LoRA"),
         (lambda kept, limit: "lora", "network itself"),
+        (lambda kept, limit: network("lora", last=2).backbone, "network itself"),
     ],
     "05/prompted_block": [
         (Prompted, RIGHT),

@@ -11,11 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.models import SegmentationModel
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from geopeft_nb.models import SegmentationModel
 
 IN, OUT, RANK, ALPHA = 12, 20, 4, 10  # of the layer that a learner's class is tried on
 
@@ -226,7 +225,7 @@ def count_lora(answer: Callable) -> Finding:
     """Ask the function for layers of many shapes."""
     block = [(192, 192), (192, 192), (192, 768), (768, 192)]
     for shapes, r in (([(7, 11)], 3), ([(7, 11), (5, 23)], 2), (6 * block, 4), ([(192, 576)], 16)):
-        words = f"For {len(shapes)} layers, the first {shapes[0]}, and r {r}"
+        words = f"For {shapes[0]}{' and others' if len(shapes) > 1 else ''}, and r {r},"
         count = ask_number(words, answer, list(shapes), r)
         into, out = sum(i for i, _ in shapes), sum(o for _, o in shapes)
         slips = {
@@ -238,6 +237,8 @@ def count_lora(answer: Callable) -> Finding:
             sum(i * o for i, o in shapes): "it counts whole layers. A and B are thin.",
             r * sum(i * o for i, o in shapes): "it counts r whole layers.",
             r * sum(shapes[0]): "it counts the first layer only.",
+            r * sum(shapes[-1]): "it counts the last layer only.",
+            sum(i * o for i, o in shapes) + r * (into + out): "W is frozen: leave it out.",
         }
         if count != r * (into + out):
             hint = "count d_in and d_out of each layer, times r."
@@ -250,7 +251,7 @@ def less_memory(
     answer: SegmentationModel, kept: Callable[[SegmentationModel], int], limit: float
 ) -> Finding:
     """Measure the activations of a step, and look where the adapters are."""
-    if not hasattr(answer, "named_parameters"):
+    if not isinstance(answer, SegmentationModel):
         return f"It wants the network itself, and this is of type {type(answer).__name__}."
     trained = [name for name, weight in answer.named_parameters() if weight.requires_grad]
     if any(".lora_" not in name and not name.startswith("decoder.") for name in trained):

@@ -177,9 +177,7 @@ if my_directions.passed:
 my_directions
 
 # %% [markdown]
-# What it showed: how many directions a change needs can be measured.
-#
-# But what matters might hide in a weak direction. So test it: keep only the strongest $k$ directions of ΔW in every linear layer, and score again, without any training.
+# What it showed: how many directions a change needs can be measured. But what matters might hide in a weak one. So keep only the strongest $k$ directions of ΔW in every linear layer, and score again, without any training.
 
 # %%
 layers = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -213,10 +211,12 @@ ranks = [0, 1, 4, 16, min(change.shape)]
 kept_ranks = pd.DataFrame(index=pd.Index(ranks, name="directions kept"), columns=[*tests])
 for rank, network in zip(ranks, cuts(ranks), strict=True):
     kept_ranks.loc[rank] = [score(network, dataset) for dataset in tests.values()]
+near = (kept_ranks - kept_ranks.iloc[-1]).astype(float).abs().max(axis=1) < 0.01
+print(f"as good as all, to 0.01 mIoU: {near.idxmax()} directions of {ranks[-1]}")
 kept_ranks.astype(float).round(3).add_prefix("mIoU ")
 
 # %% [markdown]
-# The last row is the fine-tuned network itself; row 0 has the pretrained layers under the fine-tuned decoder. Where does the score stop changing?
+# The last row is the fine-tuned network itself. In row 0 these layers are as they were pretrained, and all else is fine-tuned.
 #
 # ## 2 · LoRA in a blank cell
 # Freeze $W$ and learn the change as a product from the start:
@@ -365,7 +365,7 @@ else:
     print("Here your layer meets peft's, as soon as it passes its check.")
 
 # %% [markdown]
-# What it showed: there is no more to LoRA than what you wrote; a difference near $10^{-6}$ is rounding.
+# What it showed: there is no more to LoRA than what you wrote.
 #
 # ## 4 · Count before you attach
 # The paper attaches LoRA in every block beside queries, values (each from width to width), fc1 (from width to 4 × width) and fc2 (back again).
@@ -410,7 +410,7 @@ listed
 # What it showed: you know the size beforehand, and its share falls as models grow. (In many published files one layer, `qkv`, makes queries, keys and values; LoRA beside it changes keys, too. So `gp.load_backbone` cuts `qkv` in three.)
 #
 # ## 5 · Rank, alpha, placement: what do they change?
-# Presets of `gp.attach` choose the places: `q_v`, `paper` (fc1 and fc2 besides), `late` (as the paper, in the last quarter of the blocks). Beside them stand a linear probe and full fine-tuning.
+# Presets of `gp.attach` choose the places: `q_v`, `paper` (fc1 and fc2 besides), `late` (as the paper, in the last quarter of the blocks). Beside them stand a linear probe and full fine-tuning, each with its own learning rate (lesson 03).
 #
 # **Guess before you look.** How much more memory does a step take at rank 16 than at rank 1? Which placement will score best? And how far will two seeds of the *same* setting lie apart?
 
@@ -426,7 +426,7 @@ def note(variant: str, run: object, seed: int) -> None:
     """Write down what a run trained beside the decoder, what it kept, and what it scored."""
     parts = gp.parameter_table(run.model)["trainable"]
     rows.append({"variant": variant, "seed": seed, "trained": parts["total"] - parts["decoder"]})
-    rows[-1] |= {part: run.memory[part] / 1e6 for part in memory_parts}
+    rows[-1] |= {part: run.memory[part] / 2**20 for part in memory_parts}
     rows[-1] |= {role: score(run.model, dataset) for role, dataset in tests.items()}
     rows[-1]["seconds"] = run.seconds
 
@@ -465,15 +465,17 @@ print("how many times less than full fine-tuning:")
 for name, row in (("rank 1", rank_1), ("rank 16", rank_16)):
     times = {part: full[part] / row[part] for part in ("trained", "gradients", "activations")}
     print(f"{name}: " + ", ".join(f"{part} {value:.1f}" for part, value in times.items()))
-print(f"a step with rank 16 keeps {rank_16['activations'] / rank_1['activations']:.2f} times")
-print("the activations of a step with rank 1")
-print("trained: weights in the backbone; weights to activations: MB of a step; home, away: mIoU")
+steps = table[[*memory_parts]].sum(axis=1)
+print(f"a step of rank 16 takes {steps['paper, r 16'] / steps['paper, r 1']:.2f} times the memory")
+print(f"of rank 1, and its activations {rank_16['activations'] / rank_1['activations']:.2f} times")
+print("trained: weights in the backbone (gradients are the decoder's, too); home, away: mIoU;")
+print("weights to activations: MiB of a step")
 table.astype({"trained": int}).round(
     dict.fromkeys([*memory_parts, "seconds"], 1) | dict.fromkeys(tests, 3)
 )
 
 # %% [markdown]
-# Gradients and what the optimiser remembers fall with the rank. The activations hardly notice it: the error passes back through every layer above the first adapter, frozen or not; and the gradient of $A$ is made of the same input as that of $W$ (lesson 06).
+# Gradients and what the optimiser remembers fall with the rank. The activations hardly notice it: the error passes back through every layer above the first adapter, frozen or not; and $A$ needs the input that $W$ would need (lesson 06). *Placement* changes them: without $A$, no input is kept.
 #
 # ### Exercise 6 · open challenge
 # Make a network with LoRA whose step keeps **less than half** of the activations of the preset `paper` at rank 16, and that still adapts **at least two** blocks. Use `build("lora", …)`; `gp.list_methods().loc["lora", "options"]` lists what LoRA takes.
@@ -516,6 +518,9 @@ if len(seeds) > 1:
         print(f"  No further from {reference!r} are: {'; '.join(inside) or 'none'}")
 else:
     print("With one seed there is no spread, and no ranking either.")
+print(f"learning rates, after {len(full_run.history)} steps each:", end=" ")
+rates = gp.list_methods().loc[["linear_probe", method, "full"], "lr"]
+print(", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
 for role in tests:
     column = table[role].sort_values(ascending=False)
     print(
@@ -524,7 +529,7 @@ for role in tests:
     print(f"{column['linear probe']:.3f}, full fine-tuning {column['full fine-tuning']:.3f}")
 
 # %% [markdown]
-# Two seeds show luck only roughly, and a smaller rank or scale may only be unfinished. Swipe from LoRA to full fine-tuning:
+# Two seeds show luck only roughly, and after few steps a smaller rank, scale or learning rate may only be unfinished. Swipe from LoRA to full fine-tuning:
 
 # %%
 region_map = gp.map_regions({"LoRA": lora_run, "full": full_run}, chips)
@@ -562,15 +567,15 @@ assert unequal < 1e-5, "merging must not change what the network computes"
 # %% [markdown]
 # Equal to rounding, not to the bit: $W x + B A x$ and $(W + B A) x$ round in another order.
 #
-# **Save.** Whoever has the backbone needs nothing but what was trained, the adapter and the decoder.
+# **Save.** Whoever has the backbone needs only the adapter and the decoder.
 
 # %%
 folder = gp.save_adapter(network, out / "adapter")
 files = pd.Series({file.name: file.stat().st_size / 1e3 for file in sorted(folder.iterdir())})
 whole = sum(weight.numel() for weight in pretrained.parameters()) * 4 / 1e3
-kept = files[["adapter_model.safetensors", "decoder.safetensors"]].sum()
-print(f"adapter and decoder: {kept:.0f} kB; the backbone in float32: {whole:.0f} kB,")
-print(f"{whole / kept:.0f} times as much")
+needed = files[["adapter_model.safetensors", "decoder.safetensors"]].sum()
+print(f"adapter and decoder: {needed:.0f} kB; the backbone in float32: {whole:.0f} kB,")
+print(f"{whole / needed:.0f} times as much")
 files.rename("kB").to_frame().round(1)
 
 # %% [markdown]
@@ -599,7 +604,7 @@ switched.round(3)
 
 # %% [markdown]
 # ## Check yourself
-# Decide first, then click your answer to see why it is right or wrong.
+# Decide first, then click your answer to see why.
 
 # %%
 gp.quiz("04")
