@@ -32,20 +32,17 @@ def choose_scaling(
     Raises:
         ValueError: An unknown name, or a scaling that the backbone or the data rule out.
     """
-    card, reflectance = backbone.card, data.card.reflectance
-    usual = "pretraining" if reflectance and not backbone.others else "dataset"
-    normalise = normalise or usual
+    card, reflectance = backbone.card, data.card.reflectance and not backbone.others
+    normalise = normalise or ("pretraining" if reflectance else "dataset")
     check_name("normalisation", normalise, NORMALISATIONS)
     if normalise == "pretraining" and reflectance:
         return normalise, *backbone.scaling()
     if normalise == "dataset" and card.scheme != "inside":
         return normalise, *card.scale_by(*data.statistics)
     raise GeopeftError(
-        f"{card.name} scales reflectance by itself: use normalise='pretraining', or another "
-        "backbone if the data are no reflectance."
-        if normalise == "dataset"
-        else f"normalise='pretraining' scales reflectance 0-1, and the numbers of {data.card.name} "
-        "are not reflectance. Use normalise='dataset'."
+        f"normalise={normalise!r} does not work for {card.name} and {data.card.name} of bands "
+        f"{', '.join(data.bands)}: 'pretraining' scales reflectance of bands with a wavelength, "
+        "'dataset' no backbone that scales by itself. Use the other, or another backbone."
     )
 
 
@@ -63,15 +60,13 @@ def choose_metadata(
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
         wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
-    elif isinstance(wanted, Sequence):
-        for kind in wanted:
-            check_name(f"metadata of {backbone.card.name}", kind, takes)
-        takes = tuple(kind for kind in takes if kind in wanted)
-    elif wanted and not takes:
-        raise GeopeftError(
-            f"metadata=True does not work: {backbone.card.name} takes none. Leave it out."
-        )
-    return takes if wanted else ()
+    elif wanted is True and not takes:
+        raise GeopeftError(f"{backbone.card.name} takes no metadata: leave metadata=True out.")
+    if isinstance(wanted, bool):
+        return takes if wanted else ()
+    for kind in wanted:
+        check_name(f"metadata of {backbone.card.name}", kind, takes)
+    return tuple(kind for kind in takes if kind in wanted)
 
 
 def first_lacking(part: ChipDataset, kind: str) -> str | None:

@@ -50,8 +50,6 @@ class Trained:
         pixels: Mean and standard deviation per band of some training chips, each (C,).
         seen: Ground of all chips that it was trained on, or that chose its weights: of training
             and validation.
-        absent: Classes that no training chip shows.
-        products: What the files are, as far as `load_data` knows, such as ``"HLS L30"``.
         temperature: What logits are divided by to become calibrated probabilities, or None.
         reference: Features of training chips (N, D), from which the distance of others is told.
         threshold: The distance within which 95 % of the training chips lie.
@@ -62,8 +60,6 @@ class Trained:
     size: int
     pixels: tuple[Tensor, Tensor]
     seen: tuple[Ground, ...]
-    absent: tuple[str, ...] = ()
-    products: tuple[str, ...] = ()
     temperature: float | None = None
     reference: Tensor | None = None
     threshold: float | None = None
@@ -235,8 +231,6 @@ class SegmentationModel(Facts, nn.Module):
             ValueError: An image of another shape or bands, or metadata that it uses are not given.
                 What it does not use may be given and changes nothing.
         """
-        image = self.plain_backbone.check_input(image)  # other bands would broadcast
-        image = image if image.shape[2] > 1 else image[:, :, 0]
         scaled, more = self.scale(image, temporal, location)
         return self.decode(self.backbone(scaled, **more), image.shape[-2:])
 
@@ -260,12 +254,11 @@ class SegmentationModel(Facts, nn.Module):
     def scale(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the image and those of its metadata that are used as the backbone takes them."""
-        more = {}
+        """Return the image (B, C, T, H, W) and the metadata in use, as the backbone takes them."""
+        series, more = self.plain_backbone.check_input(image), {}  # other bands would broadcast
         if self.metadata:
             more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
-        mean, std = (x if image.ndim == 4 else x[..., None] for x in (self.mean, self.std))
-        return (image - mean) / std, more
+        return (series - self.mean[..., None]) / self.std[..., None], more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Turn the backbone's maps of an image of that height and width into what `forward` does.

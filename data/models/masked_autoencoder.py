@@ -36,7 +36,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         self, encoder: PrithviViT, channels: int, width: int = 512, depth: int = 8, heads: int = 16
     ) -> None:
         super().__init__()
-        self.frames, self.trained_grid = encoder.frames, encoder.trained_grid
+        self.trained_grid = encoder.trained_grid
         self.decoder_embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_blocks = nn.Sequential(*(PreNormBlock(width, heads) for _ in range(depth)))
@@ -62,7 +62,7 @@ class MaskedAutoencoderDecoder(nn.Module):
         masks = self.mask_token.expand(batch, patches + 1 - tokens.shape[1], -1)
         ordered = torch.cat([tokens[:, 1:], masks], dim=1)
         ordered = ordered.gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
-        codes = position_codes(self.decoder_pos_embed, self.frames, self.trained_grid, grid)
+        codes = position_codes(self.decoder_pos_embed, self.trained_grid, grid)
         tokens = self.decoder_blocks(torch.cat([tokens[:, :1], ordered + codes], dim=1))
         return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
 

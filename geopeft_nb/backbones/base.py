@@ -134,16 +134,7 @@ class Backbone(Facts, nn.Module):
         }
 
     def scaling(self) -> tuple[Tensor, Tensor]:
-        """Return offset and divisor per input band, each (C,), that turn reflectance into input.
-
-        Raises:
-            ValueError: A band is no reflectance.
-        """
-        if self.others:
-            raise GeopeftError(
-                f"{self.card.name} knows no statistics of {', '.join(self.others)}. Use "
-                "build_model(..., normalise='dataset')."
-            )
+        """Return offset and divisor per input band, each (C,), that turn reflectance into input."""
         statistics = self.card.statistics(self.bands, self.wavelengths)
         return self.card.scale_by(*map(torch.tensor, statistics))
 

@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options
+from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options, whole
 from geopeft_nb.files import FileEntry, checksum_of, fetch
 from geopeft_nb.pictures.listing import Listing
 
@@ -124,12 +124,7 @@ def check_request(card: BackboneCard, request: BackboneRequest, build: type[Back
             f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
             "'unet' or a 'timm:<model>', which learn any band."
         )
-    if request.frames > card.max_frames:
-        able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
-        raise GeopeftError(
-            f"{card.name} takes {card.max_frames} date(s) at most, got frames={request.frames}. "
-            f"Several go into {able}."
-        )
+    whole(f"frames, the dates that {card.name} takes,", request.frames, 1, card.max_frames)
     side = request.img_size
     if side != card.img_size and (side % card.patch_size or not build.fixed):
         raise GeopeftError(
@@ -161,12 +156,10 @@ def load_weights(backbone: Backbone, weights: str | os.PathLike[str]) -> None:
     """Load a checkpoint into a backbone and note where it is from; see `load_backbone`."""
     if torch.get_default_device().type == "meta":
         raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
-    path, published = weights_file(backbone.card, weights), backbone.card.weights
+    path = weights_file(backbone.card, weights)
     load_exactly(backbone, backbone.translate(read_checkpoint(path)), path)
-    known = published.sha256 or "" if weights == "pretrained" and published else ""
-    # A whole checksum has been compared by `fetch`; of some files only the first digits are known.
-    digest = known if len(known) == 64 else checksum_of(path)
-    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": backbone.card.licence}
+    digest, licence = checksum_of(path), backbone.card.licence
+    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": licence}
     if backbone.notes:
         backbone.provenance["adapted"] = "; ".join(backbone.notes)
 

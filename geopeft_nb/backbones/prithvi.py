@@ -113,7 +113,7 @@ class PrithviViT(CardTransformer):
         rows, columns = self.grid(*image.shape[3:])
         grid = (image.shape[2], rows, columns)
         tokens = self.patch_embed(image)
-        tokens = tokens + position_codes(self.pos_embed, self.frames, self.trained_grid, grid)
+        tokens = tokens + position_codes(self.pos_embed, self.trained_grid, grid)
         if temporal is not None:
             tokens = tokens + self.temporal_embed_enc(temporal, repeats=rows * columns)
         if location is not None:

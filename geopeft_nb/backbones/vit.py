@@ -238,20 +238,17 @@ def position_table(width: int, frames: int, side: int) -> Tensor:
     return torch.cat([torch.zeros(1, 1, width), codes], dim=1)
 
 
-def position_codes(table: Tensor, frames: int, side: int, grid: tuple[int, int, int]) -> Tensor:
+def position_codes(table: Tensor, side: int, grid: tuple[int, int, int]) -> Tensor:
     """Fit Prithvi's position codes to a grid of patches.
 
     Args:
-        table: What `position_table` made for `frames` and `side`, (1, 1 + T * s * s, D).
-        frames: Time steps T of the table.
+        table: What `position_table` made for T frames and `side`, (1, 1 + T * s * s, D).
         side: Rows and columns s of the table.
-        grid: (T', h, w) that is wanted. Another T' means new codes, another h or w resized ones.
+        grid: (T, h, w) that is wanted; for another h or w they are resized.
 
     Returns:
-        (1, T' * h * w, D), without the class token's row.
+        (1, T * h * w, D), without the class token's row.
     """
-    if grid[0] != frames:
-        table = position_table(table.shape[-1], grid[0], side).to(table)
     codes = table[0, 1:].unflatten(0, (grid[0], side, side))
     return resize_grid(codes, *grid[1:]).reshape(1, -1, table.shape[-1])
 

@@ -38,7 +38,6 @@ class GeoData(Facts):
         task: That of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
             ``"multilabel"``.
         notes: What the loader has to say about these files.
-        products: What the files are, as far as the loader knows, such as ``"HLS L30"``.
     """
 
     train: ChipDataset
@@ -51,7 +50,6 @@ class GeoData(Facts):
     size: int
     ignore_index: int = -1
     notes: tuple[str, ...] = ()
-    products: tuple[str, ...] = ()
     frames: int = 1
     task: str = field(init=False)
     classes: tuple[str, ...] = field(init=False)
@@ -134,21 +132,14 @@ class GeoData(Facts):
             whole: False lets sides be empty, as a split of one's own may be.
 
         Raises:
-            ValueError: A side has no chips, if `whole`, or one that is claimed to share no place
-                with training does.
+            ValueError: A side has no chips, if `whole`.
         """
         part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
         data = cls(train, val, test, away, card, bands, regions, size, frames=frames)
-        trained = {chip.place for chip in train.chips}
-        for side, found in (data.filled(data.parts) if whole else data.parts).items():
-            both = trained & {chip.place for chip in found.chips}
-            if both and side.partition(":")[0] in card.claims:  # training is not among them
-                raise GeopeftError(
-                    f"{len(both)} places of {card.name} are in training and in {side}, "
-                    f"{min(both)!r} among them. Give each place to one side only."
-                )
+        if whole:
+            data.filled(data.parts)
         return data
 
     def facts(self) -> tuple[str, dict[str, object]]:

@@ -113,7 +113,24 @@ def published_split(
         away = tuple(region for region in away if region in published)
     chosen = {side: [chip for chip in sides[side] if chip.region in home] for side in SIDES}
     everything = [chip for side in (*SIDES, "holdout") for chip in sides.get(side, ())]
-    return GeoData.of(chosen, _by_region(everything, away), card, bands, home, size)
+    return claimed(GeoData.of(chosen, _by_region(everything, away), card, bands, home, size))
+
+
+def claimed(data: GeoData) -> GeoData:
+    """Return data of which no side shares a place with training, unless the card says it does.
+
+    Raises:
+        ValueError: One does that is claimed not to.
+    """
+    trained = {chip.place for chip in data.train.chips}
+    for side, found in data.parts.items():
+        both = trained & {chip.place for chip in found.chips}
+        if both and side.partition(":")[0] in data.card.claims:  # training is not among them
+            raise GeopeftError(
+                f"{len(both)} places of {data.card.name} are in training and in {side}, "
+                f"{min(both)!r} among them. Give each place to one side only."
+            )
+    return data
 
 
 def choose_regions(card: DataCard, request: DataRequest) -> tuple[Names, Names]:

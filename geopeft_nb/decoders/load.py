@@ -107,6 +107,16 @@ class MapDecoder(nn.Module):
         self.pyramid, self.body, self.covers = pyramid, body, body.covers
         self.head = nn.Conv2d(body.out_channels, outputs, 1)
 
+    @classmethod
+    def of(
+        cls, card: DecoderCard, backbone: Backbone, outputs: int, options: dict[str, Any]
+    ) -> MapDecoder:
+        """Build one for a backbone, whose maps of one size get a pyramid where four are needed."""
+        equal = card.maps > 1 and len(set(backbone.strides)) == 1
+        pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
+        body = card.network(pyramid.channels if pyramid else backbone.channels, **options)
+        return cls(pyramid, body, outputs)
+
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D_i, h_i, w_i), fine to coarse, to (B, K, h, w)."""
         return self.head(self.body(self.pyramid(features) if self.pyramid else features))
@@ -165,10 +175,7 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     chosen = usual | options
     if card.ends:
         return card.network(backbone.channels, outputs, **chosen)
-    equal = card.maps > 1 and len(set(backbone.strides)) == 1
-    pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
-    body = card.network(pyramid.channels if pyramid else backbone.channels, **chosen)
-    return MapDecoder(pyramid, body, outputs)
+    return MapDecoder.of(card, backbone, outputs, chosen)
 
 
 def list_decoders() -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 from geopeft_nb.datasets.base import ChipDataset, Ground
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.tasks import TaskCard, mean_of_known
-from geopeft_nb.training.preflight import READ, check_same
+from geopeft_nb.training.calibration import READ
+from geopeft_nb.training.preflight import check_same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,6 @@ MIDDLES = (np.arange(5) + 0.5) / 5
 #: another scale than those of training. Between any two regions of scenes, sandbox and hls_water
 #: the middle band differs by 3 times or 5 standard deviations at most, any band by 6 times.
 FACTOR = 10
-#: A class with less than this share of the labels is rare.
-RARE = 0.001
 
 
 def check_judged(
@@ -59,18 +57,13 @@ def check_judged(
         check_scale(region, data.bands, trained.pixels, band_statistics(part, READ))
     pairs = [(region, *pair) for region in parts for pair in shared(judged[region], trained.seen)]
     known = all(ground.known for part in (*judged.values(), trained.seen) for ground in part)
-    notes = [] if known and not pairs else _weigh(trained, data, pairs, known)
-    return notes + [
-        f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent
-    ]
+    if not known:
+        pairs += _namesakes(judged, trained.seen)
+    return [] if known and not pairs else _weigh(trained, data, pairs, known)
 
 
 def shared(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
-    """Yield pairs that share ground, or a name where one of them does not say where it lies."""
-    names = {ground.name: ground for ground in theirs}
-    for one in ours:
-        if (other := names.get(one.name)) and not (one.known and other.known):
-            yield one, other
+    """Yield pairs that share ground, as far as both say where they lie."""
     yield from _reaching(ours, theirs)
     yield from ((one, other) for other, one in _reaching(theirs, ours))
 
@@ -85,11 +78,19 @@ def _reaching(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tupl
         for one in filter(lambda ground: ground.known, ours):
             low, high = np.array(one.bounds).reshape(2, 2, 1)
             points = [axis.ravel() for axis in np.meshgrid(*(low + MIDDLES * (high - low)))]
-            x, y = np.array(points if one.crs == crs else transform(one.crs, crs, *points))[
-                ..., None
-            ]
+            moved = points if one.crs == crs else transform(one.crs, crs, *points)
+            x, y = np.array(moved)[..., None]
             inside = (left < x) & (x < right) & (bottom < y) & (y < top)
             yield from ((one, squares[index]) for index in np.flatnonzero(inside.any(axis=0)))
+
+
+def _namesakes(ours: Mapping[str, Sequence[Ground]], theirs: Sequence[Ground]) -> Iterator[Pair]:
+    """Yield pairs of one name, where one of them does not say where it lies."""
+    names = {ground.name: ground for ground in theirs}
+    for region, grounds in ours.items():
+        for one in grounds:
+            if (other := names.get(one.name)) and not (one.known and other.known):
+                yield region, one, other
 
 
 def _weigh(trained: Trained, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[str]:
@@ -150,32 +151,4 @@ def check_scale(
             f"{FACTOR} times or standard deviations off. Bring them to it, for example with scale= "
             f"and offset= of load_data('folder').\n"
             f"{pd.DataFrame(table.T, bands, heads).to_string()}"
-        )
-
-
-def class_notes(
-    region: str, task: TaskCard, counts: np.ndarray, classes: Sequence[str]
-) -> Iterator[str]:
-    """Say which classes the labels of a region lack, and when rare ones take the mean down.
-
-    Args:
-        region: What was scored.
-        task: Its card.
-        counts: Of all its chips.
-        classes: Names of the K classes, labels or targets.
-    """
-    labelled, scores = task.labelled(counts), task.parts(counts)
-    absent, rare = labelled == 0, labelled < RARE * labelled.sum()
-    if not rare.any():
-        return
-    each = len(scores) == len(classes)  # else the score is no mean over classes
-    scored = np.isfinite(scores) & each
-    for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
-        if names := ", ".join(np.array(classes)[absent & chosen]):
-            yield f"No label of {region} shows {names}" + f" ({how} the mean)" * each + "."
-    if each and (without := mean_of_known(scores[~rare])) - mean_of_known(scores) > 0.01:
-        names = ", ".join(np.array(classes)[rare & scored])
-        yield (
-            f"{names}: less than {RARE:.1%} of the labels of {region}. Without, {task.title} is "
-            f"{without:.3f} instead of {mean_of_known(scores):.3f}."
         )

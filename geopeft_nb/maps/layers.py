@@ -15,7 +15,7 @@ MISSED_COLOUR, FALSE_ALARM_COLOUR = "#D55E00", "#CC79A7"
 #: What a legend has for pixels that are striped in grey.
 STRIPES = "stripes"
 #: Codes of a difference layer. With more than two classes every error is MISSED ("wrong class").
-CORRECT, MISSED, FALSE_ALARM, UNLABELLED = 0, 1, 2, 3
+CORRECT, UNLABELLED, MISSED, FALSE_ALARM = 0, 1, 2, 3
 #: Code of pixels of which nothing is known; it is clear.
 GAP = 255
 
@@ -68,7 +68,7 @@ def difference(
         count: Number of classes. With two, the second one can be missed or a false alarm.
 
     Returns:
-        Codes (H, W): CORRECT, MISSED, FALSE_ALARM, UNLABELLED or GAP.
+        Codes (H, W): CORRECT, UNLABELLED, MISSED, FALSE_ALARM or GAP.
     """
     codes = np.where(label == prediction, CORRECT, MISSED)
     if count == 2:

@@ -96,16 +96,15 @@ def _differing(
     name: str, codes: NDArray[np.uint8], names: list[str], unlabelled: dict[str, str], caption: str
 ) -> Layer:  # fmt: skip
     """Make the layer of what a prediction gets wrong, under a veil where it is right."""
-    errors = {"wrong class": layers.MISSED_COLOUR, " ": layers.FALSE_ALARM_COLOUR}
+    errors = {"wrong class": layers.MISSED_COLOUR}
     if len(names) == 3:  # of them one is no label
         first, second, _ = names
         errors = {
             f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
             f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,
         }
-    meanings = {"right": "#FFFFFF99", **errors, "no label": GREY}
-    legend = {x: errors[x] for x in errors if x != " "} | unlabelled
-    return Layer(name, codes, legend, [*meanings.values()], [*meanings], caption)
+    meanings = {"right": "#FFFFFF99", "no label": GREY, **errors}
+    return Layer(name, codes, errors | unlabelled, [*meanings.values()], [*meanings], caption)
 
 
 def _signs(grid: Grid, side: Sequence[int], trained: int) -> list[tuple[float, float, str]]:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.base import ChipDataset, Sample
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel, Trained
-from geopeft_nb.training.preflight import READ
 
+#: Chips by which the scale of pixels is compared, evenly spread.
+READ = 8
 #: Chips of training, and of validation, that are looked at, so many at once, and pixels of each.
 CHIPS, BATCH, PIXELS = 48, 8, 4_000
 #: Rows of the reference, which is to have at most so many numbers; and neighbours among them.
@@ -78,92 +79,80 @@ def temperature(logits: Tensor, target: Tensor) -> float:
         logits: (N, K).
         target: (N,) classes.
     """
-    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([inverse], max_iter=50, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        value = functional.cross_entropy(logits.double() * inverse, target)
-        value.backward()
-        return value
+    def loss(inverse: float) -> float:
+        return float(functional.cross_entropy(logits.double() * inverse, target, reduction="sum"))
 
-    search.step(loss)  # convex in the inverse
-    return float(1 / inverse.detach().nan_to_num(1).clamp(0.01, 100))
+    found = minimize_scalar(loss, bounds=(0.01, 100))  # convex in the inverse
+    return float(1 / found.x) if len(target) else 1.0
 
 
-def trained_on(model: SegmentationModel, data: GeoData, seed: int) -> Trained:
-    """Say what a model has been trained on, now and before."""
-    seen, absent = (*data.train.grounds(), *data.val.grounds()), data.train.absent()
-    if before := model.trained:
-        seen = (*dict.fromkeys((*before.seen, *seen)),)
-        absent = [name for name in absent if name in before.absent]
-    return Trained(
-        data.card.name, seed, data.size, band_statistics(data.train, READ), seen, (*absent,),
-        data.products,
-    )  # fmt: skip
-
-
-def calibrated(
-    model: SegmentationModel, data: GeoData, trained: Trained, device: torch.device | str = "cpu"
+def trained_on(
+    model: SegmentationModel, data: GeoData, seed: int, device: torch.device | str = "cpu"
 ) -> Trained:
-    """Add temperature, reference and threshold to what is known of a training.
+    """Say what a model has been trained on, now and before, and what maps need to know of it.
 
     Args:
-        model: As it was trained, of pixels; others are left as they are.
-        data: Its data; at most `CHIPS` chips of validation and of training are read.
-        trained: What is known.
+        model: As it was trained.
+        data: Its data; of models of pixels at most `CHIPS` chips of training and of validation are
+            looked at for reference, threshold and temperature.
+        seed: Of the training.
         device: Where to compute.
     """
-    if data.task not in ("segmentation", "regression"):
-        return trained
+    seen = (*data.train.grounds(), *data.val.grounds())
+    if before := model.trained:
+        seen = (*dict.fromkeys((*before.seen, *seen)),)
+    found: dict[str, Any] = {}
     model.to(device)
-    features, places, _ = _said(model, data.train)
-    if len({*places}) > 1:
-        trained = replace(trained, **_reference(features, places))
+    if data.task in ("segmentation", "regression"):
+        found = _reference(model, data.train)
     if data.task == "segmentation":
-        pairs = _said(model, data.val)[2]
-        logits, target = map(torch.cat, zip(*pairs, strict=True))
-        trained = replace(trained, temperature=temperature(logits, target))
+        found["temperature"] = temperature(*_labelled(model, data.val))
     model.to("cpu")
-    return trained
+    pixels = band_statistics(data.train, READ)
+    return Trained(data.card.name, seed, data.size, pixels, seen, **found)
 
 
-def _said(
+def _looked_at(
     model: SegmentationModel, chips: ChipDataset
-) -> tuple[list[Tensor], list[str], list[tuple[Tensor, Tensor]]]:
-    """Return features (P, D) and place of some chips, and logits (N, K) and target (N,) of each."""
-    features, places, pairs = [], [], []
-    draw = torch.Generator().manual_seed(0)
+) -> Iterator[tuple[Sample, Tensor, Tensor]]:
+    """Yield some chips, with features (D, h, w) and output (K, H, W) of each."""
     model.eval()
+    chosen = chips.spread(CHIPS)
     with torch.inference_mode(), deepest(model) as seen:
-        chosen = chips.spread(CHIPS)
         while samples := [*islice(chosen, BATCH)]:
             batch = {"image": torch.stack([s["image"] for s in samples]), **stack_metadata(samples)}
             output = model(**{name: x.to(model.mean.device) for name, x in batch.items()})
-            features += [x.flatten(1).T.float().cpu() for x in seen.pop()]
-            places += [sample["place"] for sample in samples]
-            for sample, logits in zip(samples, output, strict=True):
-                if chips.task == "segmentation":
-                    target = sample["mask"].flatten()
-                    known = (target != chips.ignore_index).nonzero()[:, 0]
-                    known = known[torch.randperm(len(known), generator=draw)[:PIXELS]]
-                    pairs.append((logits.flatten(1).T.cpu()[known], target[known]))
-    return features, places, pairs
+            yield from zip(samples, seen.pop().cpu(), output.cpu(), strict=True)
 
 
-def _reference(features: list[Tensor], places: list[str]) -> dict[str, Any]:
+def _labelled(model: SegmentationModel, chips: ChipDataset) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K) and classes (N,) of some labelled pixels."""
+    draw = torch.Generator().manual_seed(0)
+    pairs = []
+    for sample, _, output in _looked_at(model, chips):
+        target = sample["mask"].flatten()
+        known = (target != chips.ignore_index).nonzero()[:, 0]
+        known = known[torch.randperm(len(known), generator=draw)[:PIXELS]]
+        pairs.append((output.flatten(1).T[known], target[known]))
+    logits, targets = zip(*pairs, strict=True)
+    return torch.cat(logits), torch.cat(targets)
+
+
+def _reference(model: SegmentationModel, chips: ChipDataset) -> dict[str, Any]:
     """Choose rows of the reference, and the distance within which 95 % of training lie.
 
     Chips are compared with those of other places, as ground that is new would be.
     """
+    looked = [(s["place"], x.flatten(1).T.float()) for s, x, _ in _looked_at(model, chips)]
+    places, features = zip(*looked, strict=True)
+    if len({*places}) < 2:
+        return {}
     draw = torch.Generator().manual_seed(0)
     width = features[0].shape[1]
     each = -(-min(max(LEAST, NUMBERS // width), MOST) // len(features))
     rows = [x[torch.randperm(len(x), generator=draw)[:each]] for x in features]
     reference = torch.cat(rows)
     of = np.repeat(places, [len(x) for x in rows])
-    lying = [
-        distances(x, reference[torch.from_numpy(of != place)])
-        for x, place in zip(features, places, strict=True)
-    ]
+    lying = [distances(x, reference[torch.from_numpy(of != place)]) for place, x in looked]
     return {"reference": reference, "threshold": float(torch.cat(lying).quantile(0.95))}

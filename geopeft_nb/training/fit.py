@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -13,18 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import pandas as pd
-import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.inputs import collate
-from geopeft_nb.memory.features import CachedFeatures
 from geopeft_nb.memory.frugal import applied, chosen_recipes
 from geopeft_nb.memory.measure import (
     device_memory,
@@ -34,110 +28,22 @@ from geopeft_nb.memory.measure import (
     training_bytes,
 )
 from geopeft_nb.memory.shortage import explain, is_shortage, release
-from geopeft_nb.models import SegmentationModel, moving_state
+from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.calibration import calibrated, trained_on
+from geopeft_nb.training.calibration import trained_on
 from geopeft_nb.training.losses import ChosenLoss, Loss
 from geopeft_nb.training.order import Order
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import Saver, checkpoints
 from geopeft_nb.training.run import Run
+from geopeft_nb.training.task import CachedTask, Task
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
-
-
-class Task(lightning.LightningModule):
-    """What is done with one batch, and how the weights move.
-
-    Args:
-        model: The model to train.
-        data: Its data.
-        lr: Learning rate to begin with.
-        weight_decay: Of AdamW.
-        augment: Turn and mirror the training chips at random.
-        loss: None is the task's own.
-
-    Attributes:
-        counts: What the validation under way has counted, see `TaskCard`.
-        features: Of training and of validation, if the recipe "cached" is applied.
-    """
-
-    def __init__(
-        self, model: SegmentationModel, data: GeoData, lr: float, weight_decay: float = 0.01,
-        augment: bool = True, loss: ChosenLoss | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.model, self.lr, self.weight_decay, self.augment = model, lr, weight_decay, augment
-        self.card, self.ignore = TASKS[data.task], data.ignore_index
-        self.loss: Loss = loss or (lambda x, y: self.card.loss(x, y, self.ignore))
-        self.strict_loading = False  # a checkpoint holds only the weights that training changes
-        self.features: tuple[CachedFeatures, ...] = ()
-        self.counts: Any = 0
-
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """Return the loss of a batch, whose chips are turned and mirrored at random."""
-        if self.features:
-            return self.loss(*self.features[0].look(batch))
-        if self.augment:
-            image, target = turn_and_mirror(batch["image"], batch["target"])
-            batch = {**batch, "image": image, "target": target}
-        return self.loss(self(batch), batch["target"])
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Call the model on images and what is known of them."""
-        return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
-
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many types
-        """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
-        halve = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=4)
-        # Lightning keeps its state, and never calls it by itself: see `on_train_epoch_end`.
-        schedule = {"scheduler": halve, "monitor": "val_loss", "frequency": sys.maxsize}
-        return {"optimizer": optimiser, "lr_scheduler": schedule}
-
-    def on_train_epoch_end(self) -> None:
-        """Let the schedule see the epoch's validation.
-
-        Lightning would do that after the checkpoint of the epoch is written.
-        """
-        if (loss := self.trainer.callback_metrics.get("val_loss")) is not None:
-            self.lr_schedulers().step(loss)  # type: ignore[union-attr, arg-type]
-
-    def on_train_start(self) -> None:
-        """Compute the features that are cached; now, so that their seconds count."""
-        for features in self.features:
-            with self.trainer.precision_plugin.forward_context():
-                features.fill()
-
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """Log and return the loss of a batch, and count what is right and wrong in it."""
-        if self.features:
-            output, target = self.features[1].look(batch)
-        else:
-            output, target = self(batch), batch["target"]
-        loss = self.loss(output, target)
-        self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
-        answer = self.card.predict(output.detach())
-        self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
-        return loss
-
-    def on_validation_epoch_end(self) -> None:
-        """Score what all devices have counted."""
-        counts = torch.as_tensor(self.counts, device=self.device)
-        summed = self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().numpy()
-        self.log(self.card.column, self.card.score(summed), sync_dist=True)
-        self.counts = 0
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep of the weights what training changes."""
-        moving = moving_state(self.model).items()
-        checkpoint["state_dict"] = {f"model.{name}": value for name, value in moving}
 
 
 def fit(
@@ -198,8 +104,8 @@ def fit(
         The run, with the best weights in `run.model`.
 
     Raises:
-        ValueError: Nothing is attached, an empty data set, unfit chips, a bad setting, a run to
-            go on with that was begun otherwise, or an `out` that another process writes to; raised
+        ValueError: Nothing is attached, an empty data set, a bad setting, a run to go on
+            with that was begun otherwise, or an `out` that another process writes to; raised
             before training starts. Or a loss became infinite or NaN; then the model has its best
             weights, or those that it came with, and the error the `history`.
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
@@ -250,8 +156,8 @@ def _train(
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    hyper = {name: settings[name] for name in ("lr", "weight_decay", "augment")}
-    task = Task(model, data, loss=loss, **hyper)
+    kind = CachedTask if "cached" in settings["frugal"] else Task
+    task = kind(model, data, settings["lr"], settings["weight_decay"], settings["augment"], loss)
     order = Order(len(data.train), settings["seed"])
     view = _view(task, data, settings, dashboard)
     recorder = Recorder(view, task.card)
@@ -268,7 +174,7 @@ def _train(
         view.show = dashboard if trainer.is_global_zero else False
         place = trainer.strategy.root_device
         try:
-            train, val = _loaders(task, data, order, settings)
+            train, val = task.loaders(data, order, settings["batch_size"])
             task.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, settings["batch_size"])
@@ -282,7 +188,7 @@ def _train(
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
-    model.trained = calibrated(model, data, trained_on(model, data, settings["seed"]), place)
+    model.trained = trained_on(model, data, settings["seed"], place)
     model.built_for |= {name: settings[name] for name in ("loss", "class_weights")}
     return Run(
         model=model, method=str(model.method), data_name=data.card.name,
@@ -334,23 +240,6 @@ def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool |
         chips=lambda: WatchedChips(data, lambda chips: task.model.predict(chips, size)),
         show=dashboard,
     )  # fmt: skip
-
-
-def _loaders(
-    task: Task, data: GeoData, order: Order, settings: dict[str, Any]
-) -> list[DataLoader[Any]]:
-    """Return the loaders of training and validation, of images or of cached features."""
-    parts: Any = (data.train, data.val)
-    if "cached" in settings["frugal"]:
-        parts = task.features = (
-            CachedFeatures(task.model, data.train, task.augment),
-            CachedFeatures(task.model, data.val, augment=False),
-        )
-    same = {"batch_size": settings["batch_size"], "collate_fn": None if task.features else collate}
-    return [
-        DataLoader(parts[0], sampler=order, drop_last=True, **same),
-        DataLoader(parts[1], **same),
-    ]
 
 
 def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:

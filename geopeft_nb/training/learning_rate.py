@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.inputs import collate
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.training.fit import Task
 from geopeft_nb.training.preflight import check_fit
 from geopeft_nb.training.recorder import BARE, quiet_lightning
+from geopeft_nb.training.task import Task
 
 if TYPE_CHECKING:
     from lightning.pytorch.tuner.lr_finder import _LRFinder

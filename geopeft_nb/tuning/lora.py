@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import peft
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.errors import check_name
@@ -61,8 +61,9 @@ def lora_config(
     if preset == "late" and last is None:
         last = max(1, len(block_names(backbone)) // 4)
     layers = PRESETS[preset] if target_modules is None else target_modules
-    alpha = r if lora_alpha is None else lora_alpha
-    return kin_config(backbone, "LoraConfig", layers, last, r=r, lora_alpha=alpha, **options)
+    names = layer_names(backbone, layers, last)
+    alpha: Any = r if lora_alpha is None else lora_alpha  # peft takes any number
+    return LoraConfig(target_modules=names, r=r, lora_alpha=alpha, **options)
 
 
 def kin_config(

@@ -44,6 +44,7 @@ class MethodCard:
             ``"module:function"``; of a method that is not peft's it returns the new backbone.
         fixed: Arguments of that function that the method fixes.
         peft_class: Name of peft's config, all of whose fields are options.
+        settle: Does what is left to do to the attached model, and returns the options to remember.
     """
 
     name: str
@@ -56,6 +57,19 @@ class MethodCard:
     make: str | Callable[..., Any]
     fixed: dict[str, Any] = field(default_factory=dict)
     peft_class: str = ""
+    settle: Callable[[SegmentationModel, dict[str, Any], int], dict[str, Any]] = (
+        lambda model, options, seed: options
+    )
+
+
+def _new_decoder(model: SegmentationModel, options: dict[str, Any], seed: int) -> dict[str, Any]:
+    model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
+    return options
+
+
+def _found_depth(model: SegmentationModel, options: dict[str, Any], _: int) -> dict[str, Any]:
+    found = {"depth": model.plain_backbone.layers[-1] + 1}  # what was found, not by what
+    return {k: v for k, v in options.items() if k not in ("chips", "similarity")} | found
 
 
 def _kin(name: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -79,7 +93,7 @@ CARDS = {card.name: card for card in (
         "as lora, in the first blocks; those behind, which change the features little, are dropped",
         5e-3, "depth=half of the blocks (or chips=data.train, similarity=0.9 to find it), r=16, "
         "lora_alpha=r, lora_dropout=0, preset='paper'", True,
-        "after Barreiro et al., arXiv 2603.19873", "shallow:shallow_config",
+        "after Barreiro et al., arXiv 2603.19873", "shallow:shallow_config", settle=_found_depth,
     ),
     MethodCard(
         "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, "as lora", True,
@@ -101,7 +115,7 @@ CARDS = {card.name: card for card in (
         "vit_adapter", "ViT-Adapter",
         "a convolutional branch that exchanges features with the blocks four times", 1e-3,
         "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
-        "vit_adapter:VitAdapter",
+        "vit_adapter:VitAdapter", settle=_new_decoder,
     ),
     MethodCard(
         "side", "Ladder side-tuning",
@@ -210,13 +224,8 @@ def attach(
             from peft import get_peft_model
 
             model.backbone, model.adapter = get_peft_model(model.backbone, made, name), name
-    if card.name == "vit_adapter":
-        model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
-    if card.name == "shallow":  # what was found, not by what
-        told = {k: v for k, v in options.items() if k not in ("chips", "similarity")}
-        options = told | {"depth": backbone.layers[-1] + 1}
     model.method = backbone.attached = card.name
-    model.method_options = options
+    model.method_options = card.settle(model, options, seed)
     return model.train(model.training)  # also what is new
 
 

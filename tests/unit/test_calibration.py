@@ -13,11 +13,11 @@ from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.training.calibration import (
     CELL,
     MOST,
-    calibrated,
     cell,
     deepest,
     distances,
     temperature,
+    trained_on,
 )
 
 
@@ -106,7 +106,7 @@ def test_calibrating_twice_gives_the_same_and_leaves_the_weights(
 ) -> None:
     before = {name: x.clone() for name, x in model.state_dict().items()}
     assert isinstance(model.trained, Trained)
-    again = calibrated(model, data, model.trained)
+    again = trained_on(model, data, seed=0)
     assert again.temperature == model.trained.temperature
     assert again.threshold == model.trained.threshold
     assert torch.equal(again.reference, model.trained.reference)  # type: ignore[arg-type]
@@ -131,6 +131,6 @@ def test_regression_has_a_reference_and_no_temperature(data: GeoData) -> None:
     train = ChipDataset(chips, card.classes, task="regression")
     data = replace(data, card=card, train=train)
     model = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
-    trained = calibrated(model, data, Trained("", 0, 32, data.statistics, ()))
+    trained = trained_on(model, data, seed=0)
     assert trained.temperature is None
     assert trained.reference is not None and trained.threshold

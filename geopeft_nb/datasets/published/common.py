@@ -16,7 +16,14 @@ from geopeft_nb.datasets.base import Bounds, Chip, Reading
 from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
 from geopeft_nb.datasets.chip_cache import entry, kept
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.split import Cut, choose_regions, cuts, published_split, split_regions
+from geopeft_nb.datasets.split import (
+    Cut,
+    choose_regions,
+    claimed,
+    cuts,
+    published_split,
+    split_regions,
+)
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
 from geopeft_nb.open_files import open_raster
@@ -136,7 +143,7 @@ def load_published(
 
     sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
     if "all" in sides:
-        return split_regions(sides["all"], request, card, bands, size)
+        return claimed(split_regions(sides["all"], request, card, bands, size))
     return published_split(sides, request, card, bands, size)
 
 
