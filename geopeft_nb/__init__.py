@@ -15,7 +15,7 @@ from importlib import import_module
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
-from geopeft_nb.errors import name_options
+from geopeft_nb.errors import check_arguments
 
 __version__ = "0.1.0"
 
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)
     if isfunction(value) and not hasattr(value, "__wrapped__"):
-        value = name_options(value)
+        value = check_arguments(value)
     globals()[name] = value
     return value
 

@@ -198,7 +198,7 @@ def _shown(value: object) -> str:
     return reprlib.repr(value) if plain else f"a {type(value).__name__}"
 
 
-def name_options(function: Callable[P, R]) -> Callable[P, R]:
+def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function answer unknown options and unfit values in words, not by Python's TypeError.
 
     All public functions do. Options that one hands on are checked where they arrive.

@@ -16,7 +16,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
-from geopeft_nb.errors import GeopeftError, check_name, name_options
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name
 from geopeft_nb.inputs import (
     choose_metadata,
     choose_scaling,
@@ -276,7 +276,7 @@ class SegmentationModel(Facts, nn.Module):
         return logits[..., : size[0], : size[1]]
 
 
-@name_options
+@check_arguments
 def build_model(
     backbone: Backbone, data: GeoData, decoder: str = "linear", normalise: str | None = None,
     pad: bool = False, seed: int = 0, metadata: bool | Sequence[str] | None = None,

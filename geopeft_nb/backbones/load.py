@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_name, did_you_mean, name_options, whole
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name, did_you_mean, whole
 from geopeft_nb.files import FileEntry, checksum_of, fetch
 from geopeft_nb.pictures.listing import Listing
 
@@ -40,7 +40,7 @@ FAMILIES = {
 SHOWN = ("title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence")
 
 
-@name_options
+@check_arguments
 def load_backbone(
     name: str, weights: str | os.PathLike[str] | None = "pretrained",
     bands: Sequence[str] | None = None, img_size: int | None = None, frames: int = 1,
@@ -85,7 +85,11 @@ def load_backbone(
     waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
     request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
-    check_request(card, request, build)
+    whole(f"frames, the dates that {card.name} takes,", frames, 1, card.max_frames)
+    if side != card.img_size:
+        check_size(card, side, build)
+    if chosen != card.bands or waves:
+        check_bands(card, request, build)
     with seeded(seed):
         backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
@@ -112,8 +116,17 @@ def find_card(name: str) -> BackboneCard:
     return CARDS[name]
 
 
-def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
-    """Refuse bands, frames or an image size that a model cannot take."""
+def check_size(card: BackboneCard, side: int, build: type[Backbone]) -> None:
+    """Refuse an image size, but where it says for which size codes of position are computed."""
+    if side % card.patch_size or not build.fixed:
+        raise GeopeftError(
+            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
+            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
+        )
+
+
+def check_bands(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
+    """Refuse bands without a wavelength, or wavelengths, where a model cannot take them."""
     others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
     if request.wavelengths and not build.any_band:
         raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
@@ -123,13 +136,6 @@ def check_request(card: BackboneCard, request: BackboneRequest, build: type[Back
             f"{card.name} knows bands by their wavelength, and {', '.join(others)} has none here."
             f"{did_you_mean(others[0], WAVELENGTHS)} Leave it out by bands=[...]{more}, or load "
             "'unet' or a 'timm:<model>', which learn any band."
-        )
-    whole(f"frames, the dates that {card.name} takes,", request.frames, 1, card.max_frames)
-    side = request.img_size
-    if side != card.img_size and (side % card.patch_size or not build.fixed):
-        raise GeopeftError(
-            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
-            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
         )
 
 

@@ -95,7 +95,9 @@ class SatMAEViT(CardTransformer):
         """
         grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
         codes = self.pos_embed[:, 1:].unflatten(1, (self.trained_grid, self.trained_grid))
-        position = resize_grid(codes, *grid).flatten(1, 2)
+        if grid != codes.shape[1:3]:
+            codes = resize_grid(codes, *grid)
+        position = codes.flatten(1, 2)
         cls = self.cls_token + torch.cat([self.pos_embed[:, :1], self.channel_cls_embed], dim=2)
         tokens = [cls.expand(image.shape[0], -1, -1)]
         for number, embed in self.patch_embed.items():

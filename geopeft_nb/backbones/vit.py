@@ -223,10 +223,8 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
         columns: New columns.
 
     Returns:
-        (T, height, columns, D); the same tensor if the grid already fits.
+        (T, height, columns, D).
     """
-    if codes.shape[1:3] == (height, columns):
-        return codes
     size, image = (height, columns), codes.movedim(3, 1)  # (T, D, h, w)
     resized = functional.interpolate(image, size, mode="bicubic", align_corners=True)
     return resized.movedim(1, 3)
@@ -250,7 +248,9 @@ def position_codes(table: Tensor, side: int, grid: tuple[int, int, int]) -> Tens
         (1, T * h * w, D), without the class token's row.
     """
     codes = table[0, 1:].unflatten(0, (grid[0], side, side))
-    return resize_grid(codes, *grid[1:]).reshape(1, -1, table.shape[-1])
+    if grid[1:] != (side, side):
+        codes = resize_grid(codes, *grid[1:])
+    return codes.reshape(1, -1, table.shape[-1])
 
 
 def pad_to_patches(image: Tensor, patch_size: int) -> Tensor:

@@ -114,7 +114,7 @@ def build_dry(cell: Cell) -> SegmentationModel:
         _, bands = choose_bands(options.get("bands"), card)
         none: dict[str, tuple[()]] = dict.fromkeys(SIDES, ())
         size = options.get("size", card.size)
-        data = GeoData.of(none, {}, card, bands, card.home, size, whole=False)
+        data = GeoData.of(none, {}, card, bands, card.home, size, allow_empty=True)
     else:
         data = load_data(cell["data"], **options)
     with torch.device("meta"), warnings.catch_warnings():

@@ -80,19 +80,17 @@ class GeoData(Facts):
         """
         home = self.regions if self.test.chips or not self.holdout else ()
         sides = {**dict.fromkeys(home, self.test), **self.holdout}
-        return self.filled({region: side.in_region(region) for region, side in sides.items()})
+        return self.not_empty({region: side.in_region(region) for region, side in sides.items()})
 
-    def filled(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
+    def not_empty(self, parts: dict[str, ChipDataset]) -> dict[str, ChipDataset]:
         """Return the parts.
 
         Raises:
             ValueError: One has no chips.
         """
         if empty := [name for name, part in parts.items() if not part.chips]:
-            raise GeopeftError(
-                f"{empty[0]!r} has no chips of {self.size} px. Take other regions or files, or "
-                "another size= (of own files also block=)."
-            )
+            few = f"{empty[0]!r} has no chips of {self.size} px"
+            raise GeopeftError(f"{few}. Take other regions, files, size= or (of own files) block=.")
         return parts
 
     @property
@@ -105,7 +103,7 @@ class GeoData(Facts):
             indices, _ = choose_bands(self.bands, self.card)
             mean, std = torch.tensor(self.card.mean), torch.tensor(self.card.std)
             return mean[indices], std[indices]
-        return band_statistics(self.filled({"train": self.train})["train"])
+        return band_statistics(self.not_empty({"train": self.train})["train"])
 
     def words(self, sample: Sample) -> str:
         """Name the class, or the classes, of a sample that has no label map."""
@@ -117,7 +115,7 @@ class GeoData(Facts):
     @classmethod
     def of(
         cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int,
-        frames: int = 1, whole: bool = True,
+        frames: int = 1, allow_empty: bool = False,
     ) -> GeoData:  # fmt: skip
         """Put chips on their sides.
 
@@ -129,17 +127,17 @@ class GeoData(Facts):
             regions: The home regions.
             size: Chip side in pixels.
             frames: Dates of each image.
-            whole: False lets sides be empty, as a split of one's own may be.
+            allow_empty: Whether sides may be empty, as those of one's own split may be.
 
         Raises:
-            ValueError: A side has no chips, if `whole`.
+            ValueError: A side has no chips that must have some.
         """
         part = partial(ChipDataset, classes=card.classes, task=card.task)
         train, val, test = map(part, (sides["train"], sides["val"], sides["test"]))
         away = {region: part(chips) for region, chips in holdout.items()}
         data = cls(train, val, test, away, card, bands, regions, size, frames=frames)
-        if whole:
-            data.filled(data.parts)
+        if not allow_empty:
+            data.not_empty(data.parts)
         return data
 
     def facts(self) -> tuple[str, dict[str, object]]:

@@ -15,7 +15,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.own import load as own
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
-from geopeft_nb.errors import check_name, check_values, name_options
+from geopeft_nb.errors import check_arguments, check_name, check_values
 from geopeft_nb.pictures.listing import Listing
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
@@ -34,7 +34,7 @@ LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
 }
 
 
-@name_options
+@check_arguments
 def load_data(
     name: str, root: str | os.PathLike[str] | None = None, bands: Sequence[str] | None = None,
     size: int | None = None, train_regions: Sequence[str] | None = None,
@@ -71,7 +71,8 @@ def load_data(
     """
     check_name("data set", name, LOADERS)
     _, loader = LOADERS[name]
-    _check_options(name, options, loader)
+    if options:
+        _check_options(name, options, loader)
     where = os.fspath(root) if root is not None else None
     request = DataRequest(where, bands, size, train_regions, holdout_regions, download, seed, cache)
     return loader(request, **options)

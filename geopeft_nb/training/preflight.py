@@ -49,7 +49,7 @@ def check_fit(
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
     check_same(model, data)
-    data.filled({name: part for name, part in data.parts.items() if name != "test"})
+    data.not_empty({name: part for name, part in data.parts.items() if name != "test"})
     whole("devices", devices, 1, len(data.train))
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_name, check_values, name_options
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_values
 from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tuning.target_modules import find_layers
@@ -177,7 +177,7 @@ def names() -> list[str]:
     return [name for name in CARDS if name != "peft"]
 
 
-@name_options
+@check_arguments
 def attach(
     model: SegmentationModel, method: str | PeftConfig, *, name: str = "default", seed: int = 0,
     **options: Any,  # noqa: ANN401 - each method has its own
@@ -204,7 +204,8 @@ def attach(
             another method is attached already.
     """
     card, backbone = _card(method), model.plain_backbone
-    check_adapter_name(name)
+    if name != "default":
+        check_adapter_name(name)
     if backbone.attached:
         _check_joins(model, card, name)
     with seeded(seed), quiet_peft():

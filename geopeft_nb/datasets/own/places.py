@@ -71,7 +71,7 @@ def split_own(
         elif side >= 0:
             parts[SIDES[side]].append(replace(chip, place=place))
     held = {name: parts.pop(name) for name in away}
-    data = GeoData.of(parts, held, card, card.bands, home, card.size, whole=not any(splits))
+    data = GeoData.of(parts, held, card, card.bands, home, card.size, allow_empty=any(splits))
     counted = ", ".join(
         f"{name} {len(part)} in {len({chip.place for chip in part.chips})}"
         for name, part in data.parts.items()
