@@ -167,9 +167,8 @@ class Backbone(Facts, nn.Module):
         series = image[:, :, None] if image.ndim == 4 else image
         if series.ndim != 5 or series.shape[1:3] != (len(self.bands), self.frames):
             raise GeopeftError(
-                f"{self.card.name} was loaded for (B, C, H, W) or (B, C, T, H, W) with "
-                f"C={len(self.bands)} bands, {', '.join(self.bands)}, and T={self.frames} frames; "
-                f"got shape {(*image.shape,)}. Use load_backbone(..., bands=[...], frames=...)."
+                f"{self.card.name} takes C={len(self.bands)} bands, {', '.join(self.bands)}, and "
+                f"T={self.frames} frames; got shape {(*image.shape,)}. See load_backbone(bands=)."
             )
         return series
 

@@ -240,13 +240,15 @@ def position_codes(table: Tensor, side: int, grid: tuple[int, int, int]) -> Tens
     """Fit Prithvi's position codes to a grid of patches.
 
     Args:
-        table: What `position_table` made for T frames and `side`, (1, 1 + T * s * s, D).
+        table: What `position_table` made for T' frames and `side`, (1, 1 + T' * s * s, D).
         side: Rows and columns s of the table.
-        grid: (T, h, w) that is wanted; for another h or w they are resized.
+        grid: (T, h, w) that is wanted. Another T means new codes, another h or w resized ones.
 
     Returns:
         (1, T * h * w, D), without the class token's row.
     """
+    if table.shape[1] != 1 + grid[0] * side**2:
+        table = position_table(table.shape[-1], grid[0], side).to(table)
     codes = table[0, 1:].unflatten(0, (grid[0], side, side))
     if grid[1:] != (side, side):
         codes = resize_grid(codes, *grid[1:])

@@ -151,9 +151,7 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         total = counts.sum(axis=0)
         labelled = zip(data.classes, task.labelled(total), strict=False)
         if lacking := ", ".join(name for name, count in labelled if count == 0):
-            notes.append(
-                f"No label of {region} shows {lacking}: 0 if predicted all the same, else left out."
-            )
+            notes.append(f"No label of {region} shows {lacking}: 0 if predicted, else left out.")
         role = "home" if region in data.regions else "away"
         row = {"region": region, "method": model.method, "role": role, "chips": len(part)}
         row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}

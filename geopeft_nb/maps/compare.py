@@ -71,11 +71,10 @@ def map_regions(
         check_judged(model, data, parts)
     for region in regions:
         check_name("region", region, parts)
-    hand_back()  # what training left free is not to add to what predicting and drawing take
     views, rows, said = [], [], ["image, label, prediction and where they differ."]
     for region in regions or parts:
         view, scores = region_view(region, parts[region], runs, data)
-        hand_back()
+        hand_back()  # what predicting left free is not to add to what drawing takes
         views.append(view)
         rows += scores
         words = [f"{x['run']}: mIoU {x['miou']:.2f}, {x['wrong']:.1%} wrong." for x in scores]

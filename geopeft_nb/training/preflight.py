@@ -1,4 +1,4 @@
-"""What is checked before training, so that nothing fails after an hour of it."""
+"""What `fit` checks before it trains: that model, settings and data belong together."""
 
 from __future__ import annotations
 

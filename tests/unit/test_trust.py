@@ -210,7 +210,7 @@ def test_no_climate_is_of_another_scale(climate: str) -> None:
 
 def test_the_report_says_which_classes_the_labels_of_a_region_lack() -> None:
     data = replace(make(label=lambda mask: 0 * mask), holdout={})
-    said = "No label of virginia shows water: 0 if predicted all the same, else left out."
+    said = "No label of virginia shows water: 0 if predicted, else left out."
     assert gp.evaluate(train(data), data).notes == (said,)
 
 
