@@ -254,11 +254,12 @@ class SegmentationModel(Facts, nn.Module):
     def scale(
         self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the image (B, C, T, H, W) and the metadata in use, as the backbone takes them."""
+        """Return the image and those of its metadata that are used as the backbone takes them."""
         series, more = self.plain_backbone.check_input(image), {}  # other bands would broadcast
         if self.metadata:
             more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
-        return (series - self.mean[..., None]) / self.std[..., None], more
+        scaled = (series - self.mean[..., None]) / self.std[..., None]
+        return scaled if self.frames > 1 else scaled[:, :, 0], more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Turn the backbone's maps of an image of that height and width into what `forward` does.

@@ -226,7 +226,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     data: GeoData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without turning, which is drawn anew for each batch.
-    monkeypatch.setattr("geopeft_nb.training.fit.turn_and_mirror", lambda *pair: pair)
+    monkeypatch.setattr("geopeft_nb.training.task.turn_and_mirror", lambda *pair: pair)
     whole = train(data, batch_size=4)
     parts = train(data, batch_size=2, accumulate=2)
     assert list(parts.history.step) == list(whole.history.step)
