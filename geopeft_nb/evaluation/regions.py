@@ -149,8 +149,7 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
-        labelled = zip(data.classes, task.labelled(total), strict=False)
-        if lacking := ", ".join(name for name, count in labelled if count == 0):
+        if lacking := ", ".join(np.array(data.classes)[task.labelled(total) == 0]):
             notes.append(f"No label of {region} shows {lacking}: 0 if predicted, else left out.")
         role = "home" if region in data.regions else "away"
         row = {"region": region, "method": model.method, "role": role, "chips": len(part)}
