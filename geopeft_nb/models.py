@@ -259,7 +259,7 @@ class SegmentationModel(Facts, nn.Module):
         if self.metadata:
             more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
         scaled = (series - self.mean[..., None]) / self.std[..., None]
-        return scaled if self.frames > 1 else scaled[:, :, 0], more
+        return scaled if scaled.shape[2] > 1 else scaled[:, :, 0], more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Turn the backbone's maps of an image of that height and width into what `forward` does.
