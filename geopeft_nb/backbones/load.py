@@ -21,7 +21,7 @@ from geopeft_nb.backbones.base import Backbone, BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
-from geopeft_nb.errors import GeopeftError, check_arguments, check_name, did_you_mean, whole
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name, did_you_mean
 from geopeft_nb.files import FileEntry, checksum_of, fetch
 from geopeft_nb.pictures.listing import Listing
 
@@ -85,7 +85,8 @@ def load_backbone(
     waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
     request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
-    whole(f"frames, the dates that {card.name} takes,", frames, 1, card.max_frames)
+    if frames > card.max_frames:
+        raise _too_many(card, frames)
     if side != card.img_size:
         check_size(card, side, build)
     if chosen != card.bands or waves:
@@ -114,6 +115,14 @@ def find_card(name: str) -> BackboneCard:
         return make_card(name)
     check_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
     return CARDS[name]
+
+
+def _too_many(card: BackboneCard, frames: int) -> GeopeftError:
+    able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
+    return GeopeftError(
+        f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}. Several go "
+        f"into {able}."
+    )
 
 
 def check_size(card: BackboneCard, side: int, build: type[Backbone]) -> None:
@@ -162,10 +171,12 @@ def load_weights(backbone: Backbone, weights: str | os.PathLike[str]) -> None:
     """Load a checkpoint into a backbone and note where it is from; see `load_backbone`."""
     if torch.get_default_device().type == "meta":
         raise GeopeftError("On the meta device there is nowhere to load to: give weights=None.")
-    path = weights_file(backbone.card, weights)
+    path, published = weights_file(backbone.card, weights), backbone.card.weights
     load_exactly(backbone, backbone.translate(read_checkpoint(path)), path)
-    digest, licence = checksum_of(path), backbone.card.licence
-    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": licence}
+    known = published.sha256 or "" if weights == "pretrained" and published else ""
+    # A whole checksum has been compared by `fetch`; of some files only the first digits are known.
+    digest = known if len(known) == 64 else checksum_of(path)
+    backbone.provenance = {"weights": str(path), "sha256": digest, "licence": backbone.card.licence}
     if backbone.notes:
         backbone.provenance["adapted"] = "; ".join(backbone.notes)
 

@@ -62,7 +62,9 @@ def map_regions(
     import pandas as pd
 
     if data.task != "segmentation":
-        raise GeopeftError(f"A map is of classes of pixels, not of {data.task}: see gp.evaluate.")
+        raise GeopeftError(
+            f"A map shows a class for each pixel, and this is for {data.task}: see gp.evaluate."
+        )
     runs = _name_runs(run_or_runs)
     if not runs:
         raise GeopeftError("A map shows at least one run of fit, and got none.")

@@ -139,9 +139,9 @@ def test_day_and_place_of_each_date_reach_a_model_that_takes_them() -> None:
     assert not torch.allclose(april_to_august, all_april)
 
 
-def test_what_takes_one_date_says_so() -> None:
+def test_what_takes_one_date_says_what_takes_several() -> None:
     data = gp.load_data("three_dates")
-    with pytest.raises(ValueError, match=r"the dates that unet takes, must .* from 1 to 1, got"):
+    with pytest.raises(ValueError, match=r"unet takes 1 date.*Several go into geopeft_tiny"):
         gp.load_backbone("unet", frames=data.frames)
     with pytest.raises(
         ValueError, match=r"have 3 of BLUE.*load_backbone\(\.\.\., .*frames=data\.frames"
