@@ -84,6 +84,11 @@ def test_notebook_is_small_and_carries_no_outputs(lesson: Path, notebook: Notebo
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 
+def test_there_is_more_to_do_than_to_read(notebook: NotebookNode, prose: str) -> None:
+    assert len(notebook.cells) <= 70
+    assert len(prose.split()) <= 1800
+
+
 def test_notebook_asks_colab_for_a_gpu(notebook: NotebookNode) -> None:
     assert notebook.metadata.accelerator == "GPU"
     assert notebook.metadata.kernelspec.name == "python3"
@@ -143,10 +148,10 @@ def test_a_guess_left_open_reads_as_a_question_mark(notebook: NotebookNode) -> N
     assert all('"?"' in guess and "..." not in guess for guess in guesses)
 
 
-def test_two_to_eight_exercises_each_with_a_check(source: Path, notebook: NotebookNode) -> None:
+def test_at_least_six_exercises_each_with_a_check(source: Path, notebook: NotebookNode) -> None:
     text = "\n".join(code(notebook))
     checks = set(re.findall(r'gp\.check\(\s*"([^"]+)"', text))
-    assert 2 <= len(checks) <= 8
+    assert len(checks) >= (2 if source.stem == "99_begun" else 6)
     assert checks == load_checks(source).keys()
     assert all(task.wants for task in load_checks(source).values())
     assert text.count(PROMPT) >= len(checks)
@@ -157,12 +162,12 @@ def test_solutions_answer_what_the_exercises_leave_open(lesson: Path) -> None:
     assert PROMPT not in "\n".join(code(solution))
 
 
-def test_quiz_has_three_to_five_questions_and_explains_every_choice(
+def test_quiz_has_four_to_six_questions_and_explains_every_choice(
     source: Path, notebook: NotebookNode
 ) -> None:
     assert f'gp.quiz("{source.name[:2]}")' in code(notebook)
     questions = load_questions(source)
-    assert 3 <= len(questions) <= 5
+    assert (3 if source.stem == "99_begun" else 4) <= len(questions) <= 6
     for question in questions:
         assert question["ask"].strip() and 2 <= len(question["choice"]) <= 8
         assert sum(choice.get("correct", False) for choice in question["choice"]) == 1
