@@ -48,7 +48,10 @@ _SET_UP = """\
 import importlib.util
 
 if importlib.util.find_spec("geopeft_nb") is None:
-    raise ModuleNotFoundError("Install the toolkit first: pip install FILE, its wheel.")"""
+    raise ModuleNotFoundError(
+        "The toolkit is not here. Open the lesson with `make lab`, or install the wheel that your "
+        "teacher has (`make wheel` makes it): %pip install geopeft_nb-….whl"
+    )"""
 GLOSSARY = """\
 ## Glossary
 [Words of this course]({folder}GLOSSARY.md), for those who come from machine learning and for \

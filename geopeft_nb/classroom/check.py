@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.machinery import SourceFileLoader
+from inspect import signature
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from geopeft_nb.classroom.results import note
-from geopeft_nb.errors import check_name
+from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import data_folder
 from geopeft_nb.pictures.show import escaped, visible
 
@@ -154,12 +155,20 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
         The finding, which the notebook shows; `passed` is True when the answer is right.
 
     Raises:
-        GeopeftError: Unknown exercise; the message names the nearest one.
+        GeopeftError: Unknown exercise; the message names the nearest one. Or what it needs beside
+            the answer is not there.
     """
     number, lessons = name.split("/")[0], lesson_folders()
     check_name("lesson", number, lessons)
     known = load_checks(lessons[number])
     check_name("exercise", name, known)
+    _, *needed = signature(known[name].find).parameters
+    if given.keys() != {*needed}:
+        beside = ", ".join(f"{x}=…" for x in needed) or "nothing"
+        raise GeopeftError(
+            f'gp.check("{name}", answer) takes {beside} beside the answer. Run the cell that the '
+            "lesson has for it."
+        )
     result = known[name].check(answer, **given)
     if result.state != "not answered":
         note(exercise=name, passed=result.passed)

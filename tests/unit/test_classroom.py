@@ -16,6 +16,7 @@ from run import find_lesson, page
 
 from geopeft_nb.classroom.check import check, exercise, lesson_folders
 from geopeft_nb.classroom.quiz import load_questions, quiz, write
+from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.sliders import sliders
 
 SOURCE = """\
@@ -192,6 +193,11 @@ def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:
 
 
 # Quizzes
+
+
+def test_a_check_says_what_it_needs_beside_the_answer() -> None:
+    with pytest.raises(GeopeftError, match=r"takes model=… beside the answer"):
+        check("01/trainable_share", 0.1)
 
 
 def test_a_quiz_explains_each_choice_when_it_is_opened_and_not_before() -> None:

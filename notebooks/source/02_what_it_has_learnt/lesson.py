@@ -58,7 +58,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
 from ipywidgets import FloatSlider, IntSlider
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
@@ -358,7 +357,10 @@ def root_mean_square(image: torch.Tensor, rebuilt: torch.Tensor, mask: torch.Ten
 hidden_error = root_mean_square
 
 # %%
-display(my_error := gp.check("02/hidden_error", hidden_error))
+my_error = gp.check("02/hidden_error", hidden_error)
+my_error
+
+# %%
 if my_error.passed:
     for chip in shore:
         image = backbone.normalise(chip["image"][None])[:, :, None]

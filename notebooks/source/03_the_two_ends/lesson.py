@@ -56,7 +56,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
 from matplotlib import pyplot as plt
 from torch import nn
 from torch.nn import functional
@@ -307,7 +306,10 @@ def without_activations(trained: int, frozen: int) -> int:
 step_bytes = without_activations
 
 # %%
-display(my_bytes := gp.check("03/step_bytes", step_bytes))
+my_bytes = gp.check("03/step_bytes", step_bytes)
+my_bytes
+
+# %%
 large = gp.list_backbones().loc[["prithvi_eo_v1_100", "prithvi_eo_v2_300", "prithvi_eo_v2_600"]]
 if my_bytes.passed:
     for name, number in large["parameters"].astype(int).items():
@@ -489,7 +491,10 @@ def rotate(rows: torch.Tensor) -> torch.Tensor:
 turn = rotate
 
 # %%
-display(my_turn := gp.check("03/turn", turn))
+my_turn = gp.check("03/turn", turn)
+my_turn
+
+# %%
 if my_turn.passed:
     torch.manual_seed(seed)
     joined = turn(torch.cat([part[:, :-1] for part in rows.values()]))

@@ -518,6 +518,8 @@ if len(seeds) > 1:
         print(f"  No further from {reference!r} are: {'; '.join(inside) or 'none'}")
 else:
     print("With one seed there is no spread, and no ranking either.")
+
+# %%
 print(f"learning rates, after {len(full_run.history)} steps each:", end=" ")
 rates = gp.list_methods().loc[["linear_probe", method, "full"], "lr"]
 print(", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
