@@ -150,3 +150,24 @@ def test_first_lesson_runs_on_other_data_by_changing_one_parameter(
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_csv(tmp_path / "scores.csv").set_index("method")
     assert table[["miou_home", "miou_away"]].stack().between(0, 1).all()
+
+
+@pytest.mark.mirror
+def test_sixth_lesson_turns_to_a_large_model_and_says_when_its_weights_are_missing(
+    root: Path, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights stand in at the real size: planned and measured bytes are the same."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, str(RUN), "06", "--out", str(tmp_path), "-p", "FAST", "True"]
+    command += ["-p", "model", "prithvi_eo_v1_100", "-p", "data", "hls_water", "-p"]
+    done = subprocess.run(
+        [*command, "batch_size", "2"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_csv(tmp_path / "planned_and_measured.csv").set_index(["method", "precision"])
+    assert table.loc[("full", "fp32"), "weights"] > 4 * 86_000_000
+    assert (table["off"] == 0).all()
+    page = (tmp_path / "06_where_memory_goes.html").read_text(encoding="utf-8")
+    assert "Prithvi_EO_V1_100M" in page and "Random weights stand in" in page

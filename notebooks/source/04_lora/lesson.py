@@ -13,7 +13,7 @@
 # - *Merge*, *save* and *switch* adapters.
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #
@@ -65,6 +65,8 @@ from torch import nn
 from torch.nn import functional
 
 import geopeft_nb as gp
+from geopeft_nb.datasets.cards import DataRequest
+from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.tasks import confusion, mean_iou
 
@@ -75,14 +77,6 @@ settings = {"epochs": 1 if FAST else epochs, "batch_size": batch_size, "device":
 seeds = [seed] if FAST else [seed, seed + 1]
 
 
-def load(**options: object) -> object:
-    """Load the data, in fast mode every fourth chip of each part."""
-    chips = gp.load_data(data, **options)
-    for part in (chips.train, chips.val, chips.test, *chips.holdout.values()):
-        part.chips = part.chips[:: 4 if FAST else 1]
-    return chips
-
-
 def build(method: str, seed: int = seed, **options: object) -> nn.Module:
     """Put a linear decoder on a copy of the pretrained backbone and attach a method."""
     network = gp.build_model(copy.deepcopy(pretrained), chips, decoder="linear", seed=seed)
@@ -90,7 +84,9 @@ def build(method: str, seed: int = seed, **options: object) -> nn.Module:
 
 
 # %%
-chips = load()
+chips = gp.load_data(data)
+for part in chips.parts.values():
+    part.chips = part.chips[:: 4 if FAST else 1]
 try:
     pretrained = gp.load_backbone(model, bands=chips.bands)
 except FileNotFoundError as missing:
@@ -564,7 +560,7 @@ parts = [part.plain_backbone for part in (network, merged)] + [pretrained]
 kinds = [str(type(part.blocks[0].attn.q)) for part in parts]
 print("queries are made by {}, merged by {}, pretrained by {}".format(*kinds))
 print(f"outputs differ by {unequal:.1g} of the largest value")
-assert unequal < 1e-5, "merging must not change what the network computes"
+assert unequal < 1e-4, "merging must not change what the network computes"
 
 # %% [markdown]
 # Equal to rounding, not to the bit: $W x + B A x$ and $(W + B A) x$ round in another order.
@@ -586,7 +582,10 @@ files.rename("kB").to_frame().round(1)
 # **Switch.** One backbone can carry many adapters, each with a decoder of its own: one per region, task or season. Attach a second one under another name, and let it learn at the other place.
 
 # %%
-elsewhere = load(train_regions=[away])
+asked = DataRequest(train_regions=[away], holdout_regions=[])
+elsewhere = split_regions(
+    chips.holdout[away].chips, asked, chips.card, chips.bands, chips.size
+)  # by place, as at home
 network = gp.attach(network, "lora", name="second", seed=seed, r=8)
 # Fewer chips make fewer steps in an epoch, and more epochs make up for that.
 more = settings["epochs"] * len(chips.train) / len(elsewhere.train)

@@ -348,10 +348,10 @@ planned = gp.memory_plan(networks["full"], batch_size)
 gp.show(planned.plot(), alt=str(planned))
 
 # %% [markdown]
-# `precision="bf16"` is *mixed precision*: most computing is done with 16-bit floats, while weights, gradients and AdamW's two averages stay in 32 bits. **Guess before you look.** What does it save of the total of full fine-tuning? And how far will plan and measurement lie apart?
+# `precision="bf16"` is *mixed precision*: most computing is done with 16-bit floats, while weights, gradients and AdamW's two averages stay in 32 bits. **Guess before you look.** How does it change the total of full fine-tuning? And how far will plan and measurement lie apart?
 
 # %%
-my_guess = {"saved by bf16 (%)": "?", "plan minus measurement (%)": "?"}
+my_guess = {"changed by bf16 (%)": "?", "plan minus measurement (%)": "?"}
 
 # %%
 compared = []
@@ -367,7 +367,7 @@ table.to_csv(out / "planned_and_measured.csv")
 print("You guessed:", my_guess)
 for name in names:
     now, before = table.loc[(name, "bf16"), "total"], table.loc[(name, "fp32"), "total"]
-    print(f"{name}: bf16 saves {1 - now / before:.0%} of the total")
+    print(f"{name}: bf16 changes the total by {now / before - 1:+.0%}")
 (table / MIB).round(2).add_suffix(" (MiB)")
 
 # %% [markdown]
