@@ -27,10 +27,10 @@ def bills(answer: float) -> Finding:
     if math.isclose(answer, 4 * every + 12 * trained, rel_tol=0.002):
         return ""
     slips = {
-        16 * every: "That is full fine-tuning. Only trained weights have gradients and moments.",
+        16 * every: "That is full fine-tuning. What do only trained weights have?",
         16 * trained: "Frozen weights have no gradient, but they are in memory.",
         4 * every + 16 * trained: "The trained weights are among the 300 million: once is enough.",
-        4 * every + 8 * trained: "One of gradient and moments is missing: AdamW remembers two.",
+        4 * every + 8 * trained: "A number is missing: a gradient and AdamW's two make three.",
         4 * every + 4 * trained: "AdamW remembers two numbers for each trained weight.",
         4 * every: "Those are the weights. What do trained ones have beside them?",
         every + 3 * trained: "That is a number of numbers. How many bytes has each?",

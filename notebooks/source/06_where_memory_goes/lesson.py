@@ -105,7 +105,7 @@ def build(method: str, name: str = model, weights: str | None = weights) -> nn.M
 # %%
 three_bills = None
 # solution
-three_bills = 4 * 300e6 + (4 + 8) * 6e6  # all weights; gradient and moments of the trained ones
+three_bills = 4 * 300e6 + (4 + 8) * 6e6  # all weights; gradient and AdamW's two of the trained ones
 
 # %%
 gp.check("06/bills", three_bills)
@@ -309,12 +309,13 @@ recomputing = f"{method}, recompute"
 blocks = {"full": full_block, method: block_table(networks[method])}
 with applied(networks[method], "recompute"):
     blocks[recomputing] = block_table(networks[method])
+for kept in blocks.values():  # with recompute, the block itself calls attention's functions
+    kept["kept by"] = kept["kept by"].replace("", "attn")
 shares = pd.DataFrame(
     {name: t.groupby("kept by")["multiple of the width"].sum() for name, t in blocks.items()}
 )
 order = ["norm1", "attn.q", "attn.k", "attn.v", "attn", "attn.proj"]
 order += ["norm2", "mlp.fc1", "mlp.act", "mlp.fc2"]
-shares = shares.rename(index={"": "the block itself"})
 known = [name for name in order if name in shares.index]
 shares = shares.reindex([*known, *shares.index.difference(order)]).fillna(0)
 print("You guessed:", my_guess)
@@ -323,10 +324,12 @@ shares.round(2)
 
 # %% tags=["hide-input"]
 colours = ["#56B4E9", "#0072B2", "#009E73", "#F0E442", "#CC79A7", "#E69F00", "#D55E00", "#999999"]
+colours += ["#222222", "#A6761D", "#66A61E"]  # other methods keep something in more places
 axes = shares.T.plot.barh(
     stacked=True, figsize=(9, 2.6), color=colours[: len(shares)], edgecolor="white"
 )
 axes.invert_yaxis()
+axes.margins(x=0.03)
 axes.set(xlabel="activations kept, in multiples of batch × tokens × width numbers")
 axes.set_title("What one block keeps, by the layer that keeps it")
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -335,10 +338,10 @@ words = [f"{name} {value:.1f} times the width" for name, value in shares.sum().i
 gp.show(axes.figure, alt=f"Stacked bars of what one block keeps: {'; '.join(words)}.")
 
 # %% [markdown]
-# - The frozen $W$ needs no input any more. But the trained $A$ reads **the same input**, so it is kept after all.
+# - The frozen $W$ needs no input any more. But the trained $A$ reads **the same input**, so it is kept after all; what $A$ gives comes on top.
 # - Norms, GELU and attention keep their inputs because the error has to *travel through* them.
 #
-# **So LoRA saves gradients and optimiser memory, and hardly any activations.** Recomputing saves some of them; it is a recipe, and no virtue of LoRA (lesson 07).
+# **So LoRA saves gradients and optimiser memory, and hardly any activations.** Recomputing saves some; that is a recipe, not LoRA (lesson 07).
 #
 # ## 5 · Predict, then measure
 # `gp.memory_plan` counts so for a whole network, on tensors without numbers. `gp.measure_memory` runs a real step. Take `full` first:
@@ -371,7 +374,7 @@ for name in names:
 (table / MIB).round(2).add_suffix(" (MiB)")
 
 # %% [markdown]
-# On a CPU the plan is no estimate: what autograd keeps depends on operations and shapes. Does your formula fit into it?
+# On a CPU the plan is no estimate: what autograd keeps depends on operations and shapes. (Its weights include buffers, such as the table of positions.) Does your formula fit into it?
 
 # %%
 if my_block.passed:
@@ -426,7 +429,7 @@ total = sizes_224.sum(axis=1)
 sizes_224.assign(total=total, **{"saved (%)": 100 * (1 - total / total["full"])}).round(2)
 
 # %% [markdown]
-# Weights, gradients and moments are **fixed**; activations **grow** with every chip and pixel. And mixed precision? Its 16-bit copies of the weights come in addition:
+# And mixed precision? Its 16-bit copies of the weights come in addition:
 
 # %%
 for batch in (1,) if FAST else (1, batch_size):
@@ -463,7 +466,7 @@ my_batch
 
 # %%
 chip_sides = (64, 224) if FAST else (64, 128, 224, 320, 512)
-batches = (1, 4, 8, 16)
+batches = (1, 4, 8, 32)
 saving = pd.DataFrame({
     batch: {side: 1 - total_of(method, batch, side) / total_of("full", batch, side)
             for side in chip_sides} for batch in batches
@@ -492,7 +495,7 @@ gp.show(figure, alt=f"Memory saved, from the smallest to the largest chip: {'; '
 # %%
 small, large_chips = saving[8].iloc[[0, -1]]
 print(f"batch 8: {small:.0%} at {chip_sides[0]} pixels, {large_chips:.0%} at {chip_sides[-1]}")
-least, most = saving.to_numpy().min(), saving.to_numpy().max()
+least, most = (round(number, 2) for number in (saving.min(axis=None), saving.max(axis=None)))
 print(f"all of the table: {least:.0%} to {most:.0%}")
 print(f"counted without activations: {without_activations:.0%}")
 for claim in (0.30, 0.72):
@@ -558,7 +561,7 @@ plan = gp.memory_plan(networks[method], batch_size)
 seen = {
     "planned: kept in a step": plan.total,
     "planned: peak of a step": plan.peak,
-    "measured by fit: growth at its peak": run.memory["peak"],
+    "measured by fit: growth at its peak, all things included": run.memory["peak"],
     "the process before training": before,
     "the process now": memory_now(),
 }
