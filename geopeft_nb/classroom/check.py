@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from geopeft_nb.classroom.results import note
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import data_folder
@@ -54,6 +56,27 @@ def ask_number(words: str, function: Callable[..., Any], *given: object) -> floa
 def _plain(answer: Any) -> Any:  # noqa: ANN401
     """Make a number of an array or tensor without dimensions; leave anything else as it is."""
     return answer.item() if getattr(answer, "ndim", None) == 0 else answer
+
+
+def slip_of(found: Any, slips: dict[str, Any], otherwise: str, near: float = 1e-6) -> Finding:  # noqa: ANN401
+    """Return the words of the first value that was found, "" if right; or else `otherwise`.
+
+    Args:
+        found: A number, several, or an array.
+        slips: Words -> value, the right one first.
+        otherwise: Words if it is none of them.
+        near: How far it may lie from a value, as a share of the value's largest number.
+
+    Example:
+        >>> slip_of(25.0, {"": 0.25, "It wants a share.": 25}, "Divide.")
+        'It wants a share.'
+    """
+    for words, value in slips.items():
+        if np.shape(found) == np.shape(value) and np.allclose(
+            found, value, rtol=0, atol=near * np.abs(np.asarray(value)).max()
+        ):
+            return words
+    return otherwise
 
 
 @dataclass(frozen=True)
@@ -107,9 +130,11 @@ class Exercise:
             return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
         answer = _plain(answer)
         try:
-            kind = type(answer).__name__
-            fits = isinstance(answer, self.types)
-            off = self.find(answer, **given) if fits else f"It wants {self.wants}, not a {kind}."
+            off = (
+                self.find(answer, **given)
+                if isinstance(answer, self.types)
+                else f"It wants {self.wants}, not a {type(answer).__name__}."
+            )
         except Slip as slip:
             off = str(slip)
         return Result(self.name, *(("not yet", off) if off else ("passed", "that's right.")))
@@ -177,8 +202,7 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
 
 def _answered(answer: Any) -> bool:  # noqa: ANN401
     """Say whether anything was filled in, also in a tuple, list or dict of parts."""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    if isinstance(answer, tuple | list):
-        return bool(answer) and all(_answered(part) for part in answer)
+    parts = [*answer.values()] if isinstance(answer, dict) else answer
+    if isinstance(parts, tuple | list):
+        return bool(parts) and all(_answered(part) for part in parts)
     return answer is not None and answer is not ...

@@ -73,6 +73,5 @@ def published_files(name: str) -> Sequence[FileEntry]:
     """
     from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
-    module = sys.modules[LOADERS[name][1].__module__]
-    files = getattr(module, "mirror_files", None)
+    files = getattr(sys.modules[LOADERS[name][1].__module__], "mirror_files", None)
     return files(name) if files else []

@@ -43,17 +43,14 @@ def quiz(number: str, answers: str = "") -> HTML:
         sample = ("ab" * len(questions))[: len(questions)]
         how = f'A score, before you open any: <code>gp.quiz("{number}", "{sample}")</code>'
         return HTML(f"{page}<p>{how}, with the letters of your choices.</p>")
-    letters = ["abcdefgh"[: len(question["choice"])] for question in questions]
-    pairs = list(zip(answers, letters, strict=False))
-    if len(answers) != len(letters) or any(answer not in known for answer, known in pairs):
+    known = [dict(zip("abcdefgh", question["choice"], strict=False)) for question in questions]
+    pairs = [*zip(answers, known, strict=False)]
+    if len(answers) != len(known) or any(answer not in choices for answer, choices in pairs):
         raise GeopeftError(
-            f"answers takes a letter for each of {len(letters)} questions, of "
-            f"{', '.join(letters)}; got {answers!r}."
+            f"answers takes a letter for each of {len(known)} questions, of "
+            f"{', '.join(map(''.join, known))}; got {answers!r}."
         )
-    signs = [
-        "✓" if question["choice"]["abcdefgh".index(answer)].get("correct") else "✗"
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    signs = ["✓" if choices[answer].get("correct") else "✗" for answer, choices in pairs]
     right = signs.count("✓")
     note(quiz=number, answers=answers, right=right, of=len(signs))
     return HTML(f"<p><b>{right} of {len(signs)} right: {' '.join(signs)}</b></p>{page}")

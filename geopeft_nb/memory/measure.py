@@ -10,6 +10,7 @@ third to almost nothing. Whether it shrinks the fourth is the interesting questi
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import sys
 import weakref
@@ -66,8 +67,10 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
-def hand_back() -> None:
-    """Give the system what the allocator holds free."""
+def hand_back(garbage: bool = False) -> None:
+    """Give the system what the allocator holds free, and before that what is garbage, if asked."""
+    if garbage:
+        gc.collect()
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)  # GNU C library: man 3 malloc_trim
 

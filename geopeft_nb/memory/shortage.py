@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
 from typing import Any
 
@@ -62,8 +61,7 @@ def explain(
     Returns:
         The error, which has no memory of what failed.
     """
-    gc.collect()
-    hand_back()
+    hand_back(garbage=True)
     torch.cuda.empty_cache()  # does nothing unless a GPU is in use
     place = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
     memory = device_memory(place)

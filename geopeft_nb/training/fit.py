@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -19,14 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.inputs import collate
+from geopeft_nb.memory import measure
 from geopeft_nb.memory.frugal import applied, chosen_recipes
-from geopeft_nb.memory.measure import (
-    device_memory,
-    hand_back,
-    memory_now,
-    reset_peak,
-    training_bytes,
-)
 from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
@@ -135,8 +128,8 @@ def fit(
             run = _train(model, data, criterion, settings, options, dashboard, callbacks, saver)
             if out is not None and not getattr(rank_zero_only, "rank", 0):
                 run.save(out)
-        gc.collect()  # trainer and callbacks hold each other, and through each other the batches
-        hand_back()
+        # Trainer and callbacks hold each other, and through each other the batches.
+        measure.hand_back(garbage=True)
         return run
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
@@ -178,13 +171,13 @@ def _train(
             task.to(place)
             with trainer.precision_plugin.forward_context():
                 memory = _step_memory(task, data, settings["batch_size"])
-            reset_peak(place)
-            before = memory_now(place)  # what else is on a GPU; or what the process holds
-            view.start(step_memory=memory, device=device_memory(place))
+            measure.reset_peak(place)
+            before = measure.memory_now(place)  # what else is on a GPU; or what the process holds
+            view.start(step_memory=memory, device=measure.device_memory(place))
             source = saver.source if saver else None
             state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
         finally:
-            peak = device_memory(place).get("peak", memory_now(place))
+            peak = measure.device_memory(place).get("peak", measure.memory_now(place))
             message = recorder.restore_best(model)
             model.to("cpu").eval().zero_grad(set_to_none=True)  # a kept model keeps no gradients
             view.finish(state, message)
@@ -247,4 +240,4 @@ def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
     batch = collate([data.train[index] for index in range(size)])
     batch = move_data_to_device(batch, task.model.mean.device)
     task.model.train()
-    return training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))
+    return measure.training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))

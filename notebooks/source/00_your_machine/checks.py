@@ -8,7 +8,7 @@ from numbers import Real
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.memory.plan import MemoryPlan
@@ -60,22 +60,17 @@ def weights(answer: float) -> Finding:
     """Compare with four bytes for each weight."""
     count = 303_886_336
     slips = {
-        1: "That is the number of weights. How many bytes has a float of 32 bits?",
-        32: "Those are bits.",
-        8: "Those would be 64-bit floats.",
-        2: "Those would be 16-bit floats.",
-        16: "That is training in full: gradient and optimiser come on top later.",
+        "": 4 * count,
+        "That is the number of weights. How many bytes has a float of 32 bits?": count,
+        "Those are bits.": 32 * count,
+        "Those would be 64-bit floats.": 8 * count,
+        "Those would be 16-bit floats.": 2 * count,
+        "That is training in full: gradient and optimiser come on top later.": 16 * count,
     }
-    if math.isclose(answer, 4 * count, rel_tol=0.01):
-        return ""
-    for factor, words in slips.items():
-        if math.isclose(answer, factor * count, rel_tol=0.01):
-            return words
-    if any(
-        math.isclose(answer * unit, 4 * count, rel_tol=0.03) for unit in (1e6, 1e9, 2**20, 2**30)
-    ):
+    units = (answer * unit / 4 / count for unit in (1e6, 1e9, 2**20, 2**30))
+    if any(abs(share - 1) < 0.03 for share in units):
         return "The size is right. It wants bytes."
-    return "Weights times bytes of each."
+    return slip_of(answer, slips, "Weights times bytes of each.", near=0.01)
 
 
 @exercise("00/fitting", "a function of plans and a budget", Callable)
@@ -107,20 +102,18 @@ def fitting(answer: Callable) -> Finding:
 @exercise("00/eight", "a number of bytes", Real)
 def eight(answer: float, one: int, two: int, planned: int) -> Finding:
     """Compare with the plan for eight chips; a thousandth is close enough."""
-    if math.isclose(answer, planned, rel_tol=1e-3):
-        return ""
+    chip = two - one
     slips = {
-        8 * one: "That pays for the weights eight times. Are they there once?",
-        4 * two: "That pays for the weights four times. Are they there once?",
-        one + 8 * (two - one): "That is one chip too many: the first is in the first number.",
-        two + 7 * (two - one): "That is one chip too many: two are in the second number.",
-        8 * (two - one): "That is what eight chips add. What is there without any?",
-        7 * (two - one): "That is what seven chips add. To what?",
+        "": planned,
+        "That pays for the weights eight times. Are they there once?": 8 * one,
+        "That pays for the weights four times. Are they there once?": 4 * two,
+        "That is one chip too many: the first is in the first number.": one + 8 * chip,
+        "That is one chip too many: two are in the second number.": two + 7 * chip,
+        "That is what eight chips add. What is there without any?": 8 * chip,
+        "That is what seven chips add. To what?": 7 * chip,
     }
-    for value, words in slips.items():
-        if math.isclose(answer, value, rel_tol=1e-3):
-            return words
-    return "How much does a chip add? And how many are added to the first?"
+    otherwise = "How much does a chip add? And how many are added to the first?"
+    return slip_of(answer, slips, otherwise, near=1e-3)
 
 
 @exercise("00/challenge", "a dictionary of method, precision and frugal", dict)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.evaluation.regions import Report
@@ -50,26 +50,23 @@ def spared(answer: Callable) -> Finding:
             step["total"] = sum(step.values())
         found = ask_number("For a made-up step", answer, dict(lora), dict(full))
         less = {part: full[part] - lora[part] for part in full}
+        right = less["activations"] / less["total"]
         slips = {
-            less["activations"] / full["total"]: "that is a share of the whole step. Which bytes "
-            "were spared?",
-            less["activations"] / full["activations"]: "that is the share of the activations that "
-            "is spared. It wants the share of what is spared that is activations.",
-            less["total"] / full["total"]: "that is the share of the step that is spared.",
-            less["activations"] / (less["total"] - less["activations"]): "divide by all that is "
-            "spared, activations included.",
-            100 * less["activations"] / less["total"]: "that looks like per cent.",
-            1 - less["activations"] / less["total"]: "that is the other part: what is spared and "
-            "is no activation.",
-            less["activations"]: "those are bytes. Which share of all spared ones?",
-            lora["activations"] / lora["total"]: "that looks at one of the two steps alone.",
+            "": right,
+            "that is a share of the whole step. Which bytes were spared?": (
+                less["activations"] / full["total"]
+            ),
+            "that is the share of the activations that is spared. It wants the share of what is "
+            "spared that is activations.": less["activations"] / full["activations"],
+            "that is the share of the step that is spared.": less["total"] / full["total"],
+            "divide by all that is spared, activations included.": right / (1 - right),
+            "that looks like per cent.": 100 * right,
+            "that is the other part: what is spared and is no activation.": 1 - right,
+            "those are bytes. Which share of all spared ones?": less["activations"],
+            "that looks at one of the two steps alone.": lora["activations"] / lora["total"],
         }
-        if math.isclose(found, less["activations"] / less["total"], rel_tol=1e-6):
-            continue
-        for value, words in slips.items():
-            if math.isclose(found, value, rel_tol=1e-6):
-                return f"For a made-up step, {words}"
-        return "For a made-up step the share is another. What is spared is full minus LoRA."
+        if off := slip_of(found, slips, "it is another. What is spared is full minus LoRA."):
+            return f"For a made-up step {off}"
     return ""
 
 
@@ -83,22 +80,18 @@ def mndwi(answer: Callable) -> Finding:
     found = np.asarray(ask("For random reflectance", answer, *given))
     if found.shape != green.shape:
         return f"From bands of shape {green.shape} comes {found.shape}. Each pixel has an index."
+    minus, plus = green - swir, green + swir
     slips = {
-        "Both mistakes are still there.": (swir - green) / green + swir,
-        "The sign is turned round: water would come out below zero.": (swir - green)
-        / (green + swir),
-        "A division comes before a sum: where do brackets belong?": (green - swir) / green + swir,
-        "The difference is right. What is it divided by?": green - swir,
+        "": minus / plus,
+        "Both mistakes are still there.": -minus / green + swir,
+        "The sign is turned round: water would come out below zero.": -minus / plus,
+        "A division comes before a sum: where do brackets belong?": minus / green + swir,
+        "The difference is right. What is it divided by?": minus,
         "That is a ratio of the bands. It runs from 0 to many.": green / swir,
-        "The sum below the line has become a difference, or one of the bands.": (green - swir)
-        / green,
+        "The sum below the line has become a difference, or one of the bands.": -minus / green,
     }
-    if np.allclose(found, (green - swir) / (green + swir), atol=1e-4):
-        return ""
-    for words, values in slips.items():
-        if np.allclose(found, values, atol=1e-4):
-            return words
-    return "Compare above and below the line with the formula."
+    otherwise = "Compare above and below the line with the formula."
+    return slip_of(found, slips, otherwise, near=1e-4)
 
 
 @exercise("01/trainable_share", "the trainable share of all parameters, 0 to 1", Real)

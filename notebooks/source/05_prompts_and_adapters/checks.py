@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import PreNormBlock
-from geopeft_nb.classroom.check import Finding, ask, exercise
+from geopeft_nb.classroom.check import Finding, Slip, ask, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.models import SegmentationModel
@@ -28,15 +27,11 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
     prompts = torch.randn(1, 4, width, generator=generator)
     given = copy.deepcopy(block).requires_grad_(True).eval()
     try:
-        module = answer(given, prompts.clone())
-        result = module(tokens)
-    except Exception as error:  # whatever the learner's class raises is the finding
-        hint = ""
-        if "Sizes of tensors must match" in str(error):
-            hint = " The prompts have a batch of one, the tokens a batch of several."
-        return f"With tokens {(*tokens.shape,)} it raised {type(error).__name__}: {error}.{hint}"
-    if off := _not_tokens(result, tokens):
-        return off
+        module = ask("Made from a block and prompts,", answer, given, prompts.clone())
+        result = _tokens(module, tokens)
+    except Slip as slip:
+        fits = "Sizes of tensors must match" not in str(slip)
+        return f"{slip}{'' if fits else ' The prompts have a batch of one, the tokens of several.'}"
     with torch.no_grad():
         both = copy.deepcopy(block).eval()(torch.cat([tokens, prompts.expand(3, -1, -1)], dim=1))
         alone = copy.deepcopy(block).eval()(tokens)
@@ -47,11 +42,9 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
             f"{tokens.shape[1]} tokens went in and {result.shape[1]} came out. Prompts help inside "
             "the block and leave after it."
         )
+    if _near(result[:, :4], both[:, 5:]) or _near(result[:, 1:], both[:, 5:]):
+        return "The count is right, but what is kept includes the prompts. Which are the image's?"
     if not _near(result, both[:, : tokens.shape[1]]):
-        if _near(result[:, :4], both[:, 5:]) or _near(result[:, 1:], both[:, 5:]):
-            return (
-                "The count is right, but what is kept includes the prompts. Which are the image's?"
-            )
         return "The result is not that of the block on tokens and prompts, side by side."
     return _only_trains(
         module, result, {"prompts": prompts.numel()}, "nn.Parameter makes a tensor trainable"
@@ -68,10 +61,11 @@ def deep(answer: Callable) -> Finding:
         tokens = torch.randn(2, 5, 12, generator=generator)
         prompts = [torch.randn(1, 4, 12, generator=generator) for _ in blocks]
 
-        def run(kept: slice, each: bool, own: bool = True) -> Tensor:
+        def run(kept: slice, each: bool = True, own: int = 1) -> Tensor:
+            """Run the blocks, and cut off in each or at the end; the same prompts if own is 0."""
             x = tokens
             for number, block in enumerate(blocks):
-                beside = prompts[number if own else 0].expand(2, -1, -1)
+                beside = prompts[number * own].expand(2, -1, -1)
                 x = block(torch.cat([x, beside], dim=1))
                 x = x[:, kept] if each else x
             return x if each else x[:, kept]
@@ -80,27 +74,20 @@ def deep(answer: Callable) -> Finding:
         if not isinstance(found, Tensor):
             return f"It returned {type(found).__name__}, and tokens are wanted."
         if found.shape[1:] != tokens.shape[1:]:
-            return (
-                f"{tokens.shape[1]} tokens went in and {found.shape[1]} came out of three blocks."
-            )
+            return f"{len(tokens[0])} tokens went in and {len(found[0])} came out of three blocks."
         slips = {
-            "": run(slice(5), each=True),
+            "": run(slice(5)),
             "Prompts are cut off at the end only: later blocks saw those of earlier ones.": run(
                 slice(5), each=False
             ),
             "What is kept after a block includes prompts. Which are the image's?": run(
-                slice(4, None), each=True
+                slice(4, None)
             ),
-            "All blocks were given the same prompts.": run(slice(5), each=True, own=False),
+            "All blocks were given the same prompts.": run(slice(5), own=0),
+            "No block was given any prompts.": nn.Sequential(*blocks)(tokens),
         }
-        plain = tokens
-        for block in blocks:
-            plain = block(plain)
-    slips["No block was given any prompts."] = plain
-    for words, result in slips.items():
-        if _near(found, result):
-            return words
-    return "The result is not that of three blocks, each with its own prompts beside the tokens."
+    otherwise = "The result is not that of three blocks, each with its own prompts beside."
+    return slip_of(found, slips, otherwise, near=1e-4)
 
 
 @exercise("05/neutral", "a dictionary of method and True or False", dict)
@@ -154,22 +141,21 @@ def growth(answer: Callable) -> Finding:
             return f"{words} it returned {pair!r}. Two factors are wanted."
         if not all(isinstance(value, Real) and not isinstance(value, bool) for value in pair):
             return f"{words} it returned {pair!r}, which are not two numbers."
-        some, pairs = (float(value) for value in pair)
-        factor = (tokens + prompts) / tokens
-        if _same(some, factor) and _same(pairs, factor**2):
-            continue
-        if _same(pairs, factor) and _same(some, factor**2):
-            return f"{words} the factors stand in the other order: tokens first, then pairs."
-        if _same(some, tokens + prompts):
-            return f"{words} it counts them. A factor says how many times as many."
-        if _same(some, prompts / tokens):
-            return f"{words} it gives what is added, as a share. The tokens themselves stay too."
-        if _same(some, factor) and _same(pairs, factor):
-            return f"{words} pairs grow like tokens. But the prompts look around, too."
-        if _same(some, factor) and _same(pairs, 1 + (prompts / tokens) ** 2):
-            return f"{words} the pairs between prompts and tokens are missing."
-        which = "pairs" if _same(some, factor) else "tokens"
-        return f"{words} the factor on {which} is off. How many are there, and how many were there?"
+        share, factor = prompts / tokens, (tokens + prompts) / tokens
+        slips = {
+            "": (factor, factor**2),
+            "the factors stand in the other order: tokens first, then pairs.": (factor**2, factor),
+            "pairs grow like tokens. But the prompts look around, too.": (factor, factor),
+            "the pairs between prompts and tokens are missing.": (factor, 1 + share**2),
+        }
+        first = {
+            "it counts them. A factor says how many times as many.": tokens + prompts,
+            "it gives what is added, as a share. The tokens themselves stay too.": share,
+            "the factor on pairs is off. How many are there, and how many were there?": factor,
+        }
+        off = "the factor on tokens is off. How many are there, and how many were there?"
+        if off := slip_of(pair, slips, slip_of(pair[0], first, off)):
+            return f"{words} {off}"
     return ""
 
 
@@ -182,9 +168,7 @@ def bottleneck(answer: Callable[..., nn.Module], layer: nn.Module) -> Finding:
     x = torch.randn(3, 5, width, generator=torch.Generator().manual_seed(0))
     given = copy.deepcopy(layer).requires_grad_(True).eval()
     module = ask(f"Made for a width of {width},", answer, given, width, small)
-    result = ask(f"With x {(*x.shape,)}", module, x)
-    if off := _not_tokens(result, x):
-        return off
+    result = _tokens(module, x)
     if result.shape != x.shape:
         return f"{(*x.shape,)} went in and {(*result.shape,)} came out. The shape should stay."
     with torch.no_grad():
@@ -194,9 +178,7 @@ def bottleneck(answer: Callable[..., nn.Module], layer: nn.Module) -> Finding:
     if _near(result, plain + x):
         return "That adds what came in once more. The block does so already, outside of the layer."
     if not _near(result, plain):
-        return (
-            "At the start it should give what the layer alone gives. Which weights begin at zero?"
-        )
+        return "At the start it should give what the layer gives. Which weights begin at zero?"
     wanted = 2 * width * small + small + width
     if off := _only_trains(module, result, {"two linear layers": wanted}, "mind the biases"):
         return off
@@ -243,10 +225,10 @@ def _adds_the_formula(
         for other in (functional.relu, functional.silu, torch.tanh, torch.sigmoid):
             words = f"The bend is {other.__name__}, and should be functional.gelu."
             slips[words] = y + up(other(down(y)))
-    for words, value in slips.items():
-        if _near(result, value):
-            return words
-    return "With random weights it does not give y + up(gelu(down(y))). Go through the formula."
+    otherwise = (
+        "With random weights it does not give y + up(gelu(down(y))). Go through the formula."
+    )
+    return slip_of(result, slips, otherwise, near=1e-4)
 
 
 def _bends_behind(answer: Callable[..., nn.Module], width: int, small: int) -> Finding:
@@ -288,27 +270,23 @@ def _only_trains(module: nn.Module, result: Tensor, wanted: dict[str, int], hint
     if not result.requires_grad:
         return f"No gradient reaches the {what}: somewhere on the way it is cut off."
     result.square().sum().backward()
-    if not any(p.grad is not None and bool(p.grad.any()) for p in _matrices(module)):
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    if not any(p.grad is not None and bool(p.grad.any()) for p in matrices):
         return f"No gradient reaches the {what}. Did both ways begin at zero?"
     return ""
 
 
-def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-
-
-def _not_tokens(result: object, given: Tensor) -> Finding:
+def _tokens(module: nn.Module, given: Tensor) -> Tensor:
+    """Call a module on tokens (B, N, D); the result may have another number of tokens."""
+    shape = (*given.shape,)
+    result = ask(f"With {shape}", module, given)
     if not isinstance(result, Tensor):
-        return f"It returned {type(result).__name__}, and tokens are wanted."
-    if result.ndim != 3 or result.shape[0] != given.shape[0] or result.shape[2] != given.shape[2]:
-        return f"{(*given.shape,)} went in and {(*result.shape,)} came out: (B, N, D) is wanted."
-    return ""
+        raise Slip(f"It returned {type(result).__name__}, and tokens are wanted.")
+    if result.ndim != 3 or result.shape[::2] != given.shape[::2]:
+        raise Slip(f"{shape} went in and {(*result.shape,)} came out: (B, N, D) is wanted.")
+    return result
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding in another order of the tokens."""
     return a.shape == b.shape and bool((a - b).abs().max() <= 1e-4 * b.abs().max())
-
-
-def _same(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from numbers import Real
 
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 
 from geopeft_nb.backbones.vit import PreNormBlock
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import MemoryPlan
 from geopeft_nb.pictures.show import in_bytes
@@ -24,25 +23,22 @@ TOLERANCE = 0.02
 def bills(answer: float) -> Finding:
     """Recognise what was counted for too many weights, too few, or not at all."""
     every, trained = 300e6, 6e6
-    if math.isclose(answer, 4 * every + 12 * trained, rel_tol=0.002):
-        return ""
+    right = 4 * every + 12 * trained
+    if answer in (1.272, 1272) or abs(answer * 2**30 / right - 1) < 0.002:
+        return "The size is right. It wants bytes."
     slips = {
-        16 * every: "That is full fine-tuning. What do only trained weights have?",
-        16 * trained: "Frozen weights have no gradient, but they are in memory.",
-        4 * every + 16 * trained: "The trained weights are among the 300 million: once is enough.",
-        4 * every + 8 * trained: "A number is missing: a gradient and AdamW's two make three.",
-        4 * every + 4 * trained: "AdamW remembers two numbers for each trained weight.",
-        4 * every: "Those are the weights. What do trained ones have beside them?",
-        every + 3 * trained: "That is a number of numbers. How many bytes has each?",
-        1.272: "The size is right. It wants bytes.",
-        1272: "The size is right. It wants bytes.",
-        (4 * every + 12 * trained) / 2**30: "The size is right. It wants bytes.",
-        32 * every + 96 * trained: "Those are bits.",
+        "": right,
+        "That is full fine-tuning. What do only trained weights have?": 16 * every,
+        "Frozen weights have no gradient, but they are in memory.": 16 * trained,
+        "The trained weights are among the 300 million: once is enough.": right + 4 * trained,
+        "A number is missing: a gradient and AdamW's two make three.": right - 4 * trained,
+        "AdamW remembers two numbers for each trained weight.": right - 8 * trained,
+        "Those are the weights. What do trained ones have beside them?": 4 * every,
+        "That is a number of numbers. How many bytes has each?": right / 4,
+        "Those are bits.": 8 * right,
     }
-    for value, words in slips.items():
-        if math.isclose(answer, value, rel_tol=0.002):
-            return words
-    return "How many bytes for each of all weights, and how many more for a trained one?"
+    otherwise = "How many bytes for each of all weights, and how many more for a trained one?"
+    return slip_of(answer, slips, otherwise, near=0.002)
 
 
 @exercise(
@@ -105,9 +101,8 @@ def block(answer: Callable) -> Finding:
     for tokens, width, batch in ((17, 96, 2), (50, 64, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
-        kept = _block_bytes(tokens, width, batch)
-        if abs(found / kept - 1) > TOLERANCE:
-            return f"{words} it gives {found:g} bytes: {_block_slip(found / kept, batch, tokens)}"
+        if off := _block_slip(found / _block_bytes(tokens, width, batch), batch, tokens):
+            return f"{words} it gives {found:g} bytes: {off}"
     return ""
 
 
@@ -120,24 +115,25 @@ def _block_bytes(tokens: int, width: int, batch: int) -> int:
     return training_bytes(made, lambda: made(x).sum())["activations"]
 
 
-def _block_slip(times: float, batch: int, tokens: int) -> str:
+def _block_slip(times: float, batch: int, tokens: int) -> Finding:
     slips = {
-        1 / FLOAT: "about a quarter of what is measured. How many bytes has a number?",
-        1 / batch: "that is what one chip keeps.",
-        1 / tokens: "that is what one token keeps.",
-        10 / 16: "the wide tensors of the MLP: how often does the table have them, and how wide?",
-        12 / 16: "one of the two wide tensors of the MLP is missing.",
-        14 / 16: "queries, keys and values are three, not one.",
-        13 / 16: "queries, keys and values are missing.",
-        15 / 16: "nearly. One tensor of the width is missing; go through the table row by row.",
-        17 / 16: "nearly. One tensor too many: which two rows of the table share their memory, or "
-        "which belongs to the next block?",
-        20 / 16: "one wide tensor too many.",
+        "": 1,
+        "about a quarter of what is measured. How many bytes has a number?": 1 / FLOAT,
+        "that is what one chip keeps.": 1 / batch,
+        "that is what one token keeps.": 1 / tokens,
+        "the wide tensors of the MLP: how often does the table have them, and how wide?": 10 / 16,
+        "one of the two wide tensors of the MLP is missing.": 12 / 16,
+        "queries, keys and values are three, not one.": 14 / 16,
+        "queries, keys and values are missing.": 13 / 16,
+        "nearly. One tensor of the width is missing; go through the table row by row.": 15 / 16,
+        "nearly. One tensor too many: which two rows of the table share their memory, or which "
+        "belongs to the next block?": 17 / 16,
+        "one wide tensor too many.": 20 / 16,
     }
-    for factor, words in slips.items():
-        if abs(times / factor - 1) < TOLERANCE:
-            return words
-    return f"{times:.2f} times what is measured. Add up the multiples of the width in the table."
+    otherwise = (
+        f"{times:.2f} times what is measured. Add up the multiples of the width in the table."
+    )
+    return slip_of(times, slips, otherwise, TOLERANCE)
 
 
 @exercise("06/thirty", "a function of two plans of one chip that returns a batch", Callable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.memory.plan import MemoryPlan
@@ -19,22 +18,18 @@ if TYPE_CHECKING:
 @exercise("07/waits", "a share between 0 and 1", Real)
 def waits(answer: float) -> Finding:
     """Compare with one tensor of sixteen, whatever the number of blocks."""
-    if math.isclose(answer, 1 / 16, rel_tol=0.02):
-        return ""
     slips = {
-        15 / 16: "that is what is thrown away.",
-        1 / 12: "how many blocks there are does not matter: each keeps its own input.",
-        1 / (12 * 16): "each of the blocks keeps an input, not one of them all.",
-        12 / 16: "count both for all blocks, or both for one.",
-        6.25: "it wants a share from 0 to 1, not per cent.",
-        16.0: "that is how many times as much there was before.",
-        1 / 15: "the input is one of the sixteen.",
-        2 / 16: "the output of a block is the input of the next: it waits there.",
+        "": 1 / 16,
+        "that is what is thrown away.": 15 / 16,
+        "how many blocks there are does not matter: each keeps its own input.": 1 / 12,
+        "each of the blocks keeps an input, not one of them all.": 1 / (12 * 16),
+        "count both for all blocks, or both for one.": 12 / 16,
+        "it wants a share from 0 to 1, not per cent.": 6.25,
+        "that is how many times as much there was before.": 16,
+        "the input is one of the sixteen.": 1 / 15,
+        "the output of a block is the input of the next: it waits there.": 2 / 16,
     }
-    for value, words in slips.items():
-        if math.isclose(answer, value, rel_tol=0.02):
-            return words
-    return "How many tensors of a block wait, of how many?"
+    return slip_of(answer, slips, "How many tensors of a block wait, of how many?", near=0.02)
 
 
 @exercise("07/credit", "a function of three numbers of bytes that returns two factors", Callable)
@@ -45,28 +40,25 @@ def credit(answer: Callable) -> Finding:
         pair = ask(words, answer, full, control, both)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             return f"{words} it returned {pair!r}. Two factors are wanted."
-        found = tuple(float(value) for value in pair)
+        recipes, peft, all_of_it = control / full, both / control, both / full
         slips = {
-            (control / full, both / control): "",
-            (control / full, both / full): "the second factor is that of everything together. "
-            "From which of the three does PEFT start?",
-            (both / control, control / full): "recipes come first, then PEFT.",
-            (full / control, control / both): "the factors are upside down: what is left of one?",
-            (1 - control / full, 1 - both / control): "those are shares that are saved. What is "
-            "left is a factor, and factors multiply.",
-            (control / full, (control - both) / full): "the second is a difference, not a factor.",
-            (control / full, (full - both) / full): "the second is what all saved together.",
-        }
-        for value, off in slips.items():
-            if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, value, strict=True)):
-                if off:
-                    return f"{words} {off}"
-                break
-        else:
-            return (
-                f"{words} the factors multiply to {found[0] * found[1]:.3g}, and the whole is "
-                f"{both / full:.3g}. Which run stands between the other two?"
-            )
+            "": (recipes, peft),
+            "the second factor is that of everything together. From which of the three does PEFT "
+            "start?": (recipes, all_of_it),
+            "recipes come first, then PEFT.": (peft, recipes),
+            "the factors are upside down: what is left of one?": (1 / recipes, 1 / peft),
+            "those are shares that are saved. What is left is a factor, and factors multiply.": (
+                1 - recipes, 1 - peft,
+            ),
+            "the second is a difference, not a factor.": (recipes, recipes - all_of_it),
+            "the second is what all saved together.": (recipes, 1 - all_of_it),
+        }  # fmt: skip
+        otherwise = (
+            f"the factors multiply to {pair[0] * pair[1]:.3g}, and the whole is {all_of_it:.3g}. "
+            "Which run stands between the other two?"
+        )
+        if off := slip_of(pair, slips, otherwise):
+            return f"{words} {off}"
     return ""
 
 
@@ -215,32 +207,31 @@ def cached_seconds(answer: Callable) -> Finding:
             f"{rest:g} s and {views} views"
         )
         found = ask_number(words, answer, epochs, prefix, validation, rest, views)
-        if abs(found - (views * prefix + validation + epochs * rest)) > 1e-6:
-            slip = _seconds_slip(found, epochs, prefix, validation, rest, views)
+        if slip := _seconds_slip(found, epochs, prefix, validation, rest, views):
             return f"{words} it gives {found:g}: {slip}"
     return ""
 
 
 def _seconds_slip(
     found: float, epochs: int, prefix: float, validation: float, rest: float, views: int
-) -> str:
-    lazily = min(epochs, views) * prefix
-    slips = [
-        (lazily + validation + epochs * rest, "that computes a view when it is first drawn. This "
-         "cache computes all of them in the first epoch."),
-        (epochs * (prefix + validation + rest), "that is without a cache."),
-        (views * prefix + epochs * rest, "the validation chips have to go through once, too."),
-        (views * (prefix + validation) + epochs * rest, "validation chips have one view only."),
-        (views * prefix + epochs * (validation + rest), "validation chips are cached, too."),
-        (prefix + validation + epochs * rest, "the first epoch computes all views, not one."),
-        (epochs * (views * prefix + validation + rest),
-         "the frozen part is computed in the first epoch only."),
-        (views * (prefix + rest) + validation + (epochs - 1) * rest,
-         "the rest runs on one view of a chip per epoch, also in the first."),
-        (views * prefix + validation + (epochs - 1) * rest, "the first epoch trains, too."),
-        (views * prefix + validation + rest, "the later epochs are missing."),
-    ]  # fmt: skip
-    for value, words in slips:
-        if abs(found - value) < 1e-6:
-            return words
-    return "add up what is computed once, and what in every epoch."
+) -> Finding:
+    lazily, trained = min(epochs, views) * prefix, epochs * rest
+    slips = {
+        "": views * prefix + validation + trained,
+        "that computes a view when it is first drawn. This cache computes all of them in the first "
+        "epoch.": lazily + validation + trained,
+        "that is without a cache.": epochs * (prefix + validation) + trained,
+        "the validation chips have to go through once, too.": views * prefix + trained,
+        "validation chips have one view only.": views * (prefix + validation) + trained,
+        "validation chips are cached, too.": views * prefix + epochs * validation + trained,
+        "the first epoch computes all views, not one.": prefix + validation + trained,
+        "the frozen part is computed in the first epoch only.": (
+            epochs * (views * prefix + validation) + trained
+        ),
+        "the rest runs on one view of a chip per epoch, also in the first.": (
+            views * (prefix + rest) + validation + trained - rest
+        ),
+        "the first epoch trains, too.": views * prefix + validation + trained - rest,
+        "the later epochs are missing.": views * prefix + validation + rest,
+    }
+    return slip_of(found, slips, "add up what is computed once, and what in every epoch.")

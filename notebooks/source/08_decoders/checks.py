@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geopeft_nb.classroom.check import Finding, ask, exercise
+from geopeft_nb.classroom.check import Finding, ask, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.memory.plan import MemoryPlan
@@ -130,23 +130,22 @@ def lora_fcn(
     from geopeft_nb.memory.plan import memory_plan
 
     right = memory_plan(network, batch_size).total
-    if math.isclose(answer, right, rel_tol=0.01):
-        return ""
-    slips = {
-        full_fcn.total * lora_linear.total / full_linear.total: "That takes the same *share* off. "
-        "Does LoRA reach what the decoder keeps?",
-        full_fcn.total: "That is full fine-tuning. LoRA saves something under any decoder.",
-        lora_linear.total: "That is the linear decoder's step. An FCN keeps more.",
-        full_linear.total - lora_linear.total: "That is what LoRA saves. What is left?",
-        full_fcn.total + full_linear.total - lora_linear.total: "Which way does the saving go?",
-        lora_linear.total + full_fcn.total: "That counts the backbone twice.",
-    }
-    for value, words in slips.items():
-        if math.isclose(answer, value, rel_tol=0.01):
-            return words
-    if any(math.isclose(answer * unit, right, rel_tol=0.02) for unit in (1e6, 2**20, 1e9, 2**30)):
+    if any(abs(answer * unit / right - 1) < 0.02 for unit in (1e6, 2**20, 1e9, 2**30)):
         return "The size is right. It wants bytes."
-    return "How many bytes does LoRA save with the linear decoder, and where do they lie?"
+    linear, full, fcn = lora_linear.total, full_linear.total, full_fcn.total
+    slips = {
+        "": right,
+        "That takes the same *share* off. Does LoRA reach what the decoder keeps?": (
+            fcn * linear / full
+        ),
+        "That is full fine-tuning. LoRA saves something under any decoder.": fcn,
+        "That is the linear decoder's step. An FCN keeps more.": linear,
+        "That is what LoRA saves. What is left?": full - linear,
+        "Which way does the saving go?": fcn + full - linear,
+        "That counts the backbone twice.": linear + fcn,
+    }
+    otherwise = "How many bytes does LoRA save with the linear decoder, and where do they lie?"
+    return slip_of(answer, slips, otherwise, near=0.01)
 
 
 @exercise("08/thin", "a function of a mask, a class and a width", Callable)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geopeft_nb.backbones.vit import sincos_1d
-from geopeft_nb.classroom.check import Finding, ask, exercise
+from geopeft_nb.classroom.check import Finding, ask, exercise, slip_of
 
 
 @exercise("09/sincos", "a function of a tensor of numbers and a width", Callable)
@@ -33,8 +33,6 @@ def sincos(answer: Callable) -> Finding:
 def _not_the_code(found: Tensor, values: Tensor, width: int) -> Finding:
     """Say what is off with a code."""
     right = sincos_1d(values, width).double()
-    if torch.allclose(found, right, atol=1e-3):
-        return ""
     sines, cosines = right.chunk(2, dim=1)
     steps = torch.arange(width // 2, dtype=torch.float64)
 
@@ -43,6 +41,7 @@ def _not_the_code(found: Tensor, values: Tensor, width: int) -> Finding:
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     slips = {
+        "": right,
         "cosines stand before sines.": torch.cat([cosines, sines], dim=1),
         "sines and cosines alternate. All sines come first.": torch.stack(
             [sines, cosines], dim=2
@@ -54,10 +53,8 @@ def _not_the_code(found: Tensor, values: Tensor, width: int) -> Finding:
         ),
         "the sines stand there twice. Where are the cosines?": torch.cat([sines, sines], dim=1),
     }
-    for words, other in slips.items():
-        if torch.allclose(found, other, atol=1e-3):
-            return words
-    return "the numbers are others. Try v = 0: what are its sines and cosines?"
+    otherwise = "the numbers are others. Try v = 0: what are its sines and cosines?"
+    return slip_of(found, slips, otherwise, near=1e-3)
 
 
 @exercise("09/added", "a number of weights", Real)

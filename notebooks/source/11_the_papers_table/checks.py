@@ -11,15 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from geopeft_nb.classroom.check import Finding, Slip, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, Slip, ask, ask_number, exercise, slip_of
 from geopeft_nb.errors import GeopeftError
 
 CELL = ["model", "method", "data", "side"]
-
-
-def near(answer: float, right: float) -> bool:
-    """Say whether two numbers are the same but for rounding to three digits."""
-    return math.isclose(answer, right, rel_tol=2e-3, abs_tol=1e-9)
+NEAR = 2e-3  # two numbers are the same but for rounding to three digits
 
 
 @exercise("11/share_above", "a share between 0 and 1", Real)
@@ -28,23 +24,20 @@ def share_above(answer: float, scores: pd.Series) -> Finding:
     wide = scores.unstack("method")
     both = wide[["lora", "full"]].dropna()
     above = both["lora"] > both["full"]
-    if near(answer, above.mean()):
-        return ""
     home = above[above.index.get_level_values("side") == "home"]
     slips = {
-        float(above.sum()): "That is how many. It wants their share.",
-        100 * above.mean(): "That is in per cent. It wants a share between 0 and 1.",
-        1 - above.mean(): "That is the share in which LoRA is *not* above.",
-        above.sum() / len(wide): "It is divided by cells that lack one of the two methods, too.",
-        above.sum() / len(scores): "It is divided by all scores. A cell has several of them.",
-        home.mean(): "That is at home alone. Regions held out are cells as well.",
-        above["Prithvi 2.0 300M"].mean(): "That is one model. Take all that have both methods.",
-        above.groupby("model").mean().mean(): "Models count alike there. Each cell counts once.",
+        "": above.mean(),
+        "That is how many. It wants their share.": above.sum(),
+        "That is in per cent. It wants a share between 0 and 1.": 100 * above.mean(),
+        "That is the share in which LoRA is *not* above.": 1 - above.mean(),
+        "It is divided by cells that lack one of the two methods, too.": above.sum() / len(wide),
+        "It is divided by all scores. A cell has several of them.": above.sum() / len(scores),
+        "That is at home alone. Regions held out are cells as well.": home.mean(),
+        "That is one model. Take all that have both methods.": above["Prithvi 2.0 300M"].mean(),
+        "Models count alike there. Each cell counts once.": above.groupby("model").mean().mean(),
     }
-    for value, words in slips.items():
-        if near(answer, value):
-            return words
-    return "Bring the methods side by side, drop cells that lack one, compare, count."
+    otherwise = "Bring the methods side by side, drop cells that lack one, compare, count."
+    return slip_of(answer, slips, otherwise, NEAR)
 
 
 @exercise("11/mean_lead", "a function of scores and two methods", Callable)
@@ -56,29 +49,28 @@ def mean_lead(answer: Callable) -> Finding:
         words = "For scores of which cells are lacking"
         found = ask_number(words, answer, scores.copy(), "a", "b")
         both = (wide["a"] - wide["b"]).dropna()
-        if near(found, both.mean()):
-            continue
         slips = {
-            wide["a"].mean() - wide["b"].mean(): "the two means are still over different cells.",
-            -both.mean(): "it is the lead of b over a.",
-            both.sum(): "it is a sum, and the mean is wanted.",
-            both.median(): "it is the median, and the mean is wanted.",
-            both.abs().mean(): "it is the mean distance. A lead has a sign.",
-            (wide["a"].fillna(0) - wide["b"].fillna(0)).mean(): "what is lacking counts as 0.",
-            both.sum() / len(wide): "cells that lack one of the two are counted, too.",
-            both.groupby("model").mean().mean(): "models count alike. Each cell counts once.",
+            "": both.mean(),
+            "the two means are still over different cells.": wide["a"].mean() - wide["b"].mean(),
+            "it is the lead of b over a.": -both.mean(),
+            "it is a sum, and the mean is wanted.": both.sum(),
+            "it is the median, and the mean is wanted.": both.median(),
+            "it is the mean distance. A lead has a sign.": both.abs().mean(),
+            "what is lacking counts as 0.": (wide["a"].fillna(0) - wide["b"].fillna(0)).mean(),
+            "cells that lack one of the two are counted, too.": both.sum() / len(wide),
+            "models count alike. Each cell counts once.": both.groupby("model").mean().mean(),
         }
-        for value, off in slips.items():
-            if near(found, value):
-                return f"{words} {off}"
-        return f"{words} it returned {found:.4f}. Subtract within each cell, then take the mean."
+        otherwise = f"it returned {found:.4f}. Subtract within each cell, then take the mean."
+        if off := slip_of(found, slips, otherwise, NEAR):
+            return f"{words} {off}"
     scores = made_up(2).rename({"a": "x", "b": "a"}, level="method")
     wide = scores.unstack("method")
+    one_sided = "it works for some names of methods only: use both arguments."
     try:
-        works = near(ask_number("", answer, scores, "x", "a"), (wide["x"] - wide["a"]).mean())
+        found = ask_number("", answer, scores, "x", "a")
     except Slip:
-        works = False
-    return "" if works else "it works for some names of methods only: use both arguments."
+        return one_sided
+    return slip_of(found, {"": (wide["x"] - wide["a"]).mean()}, one_sided, NEAR)
 
 
 def made_up(seed: int) -> pd.Series:
@@ -110,34 +102,28 @@ def interval(answer: Callable) -> Finding:
 
 def _not_the_ends(found: list[float], a: float, s: float, b: float, z: float, n: int) -> Finding:
     """Say what is off with an interval of a difference."""
-    middle, spread = a - b, math.hypot(s, z)
-    t, low, high = stats.t.ppf(0.975, 2 * n - 2), *found
-    half = t * spread / n**0.5
-    if near(low, middle - half) and near(high, middle + half):
-        return ""
+    low, high = found
     if low > high:
         return "the low end is above the high one."
-    if not near((low + high) / 2, middle):
-        other = near((low + high) / 2, -middle)
-        return "it is around b minus a." if other else "its middle is not the difference of means."
-    width = (high - low) / 2
+    middles = {"": a - b, "it is around b minus a.": b - a}
+    if off := slip_of((low + high) / 2, middles, "its middle is not that of a - b.", NEAR):
+        return off
+    t, spread, root = stats.t.ppf(0.975, 2 * n - 2), math.hypot(s, z), n**0.5
+    freedom = "two means have 2n - 2 degrees of freedom"
     slips = {
-        t * spread: "`s` is that of single runs: a mean of n is surer.",
-        t * spread / n: "n stands inside the root.",
-        1.96 * spread / n**0.5: "1.96 is for many runs. With few, t is larger.",
-        stats.norm.ppf(0.975) * spread / n**0.5: "1.96 is for many runs. With few, t is larger.",
-        stats.t.ppf(0.975, n - 1) * spread / n**0.5: "two means have 2n - 2 degrees of freedom.",
-        stats.t.ppf(0.975, 2 * n) * spread / n**0.5: "two means have 2n - 2 degrees of freedom.",
-        stats.t.ppf(0.95, 2 * n - 2) * spread / n**0.5: "2.5 % lie beyond *each* end.",
-        t * (s + z) / n**0.5: "add the squares of the deviations, not the deviations.",
-        t * (s**2 + z**2) / n**0.5: "the root goes over the squares, too.",
-        t * s / n**0.5: "the second mean is not sure either.",
-        spread / n**0.5: "that is one standard error. t is missing.",
+        "": t * spread / root,
+        "`s` is that of single runs: a mean of n is surer.": t * spread,
+        "n stands inside the root.": t * spread / n,
+        "1.96 is for many runs. With few, t is larger.": 1.96 * spread / root,
+        f"{freedom}.": stats.t.ppf(0.975, n - 1) * spread / root,
+        f"{freedom}, not 2n.": stats.t.ppf(0.975, 2 * n) * spread / root,
+        "2.5 % lie beyond *each* end.": stats.t.ppf(0.95, 2 * n - 2) * spread / root,
+        "add the squares of the deviations, not the deviations.": t * (s + z) / root,
+        "the root goes over the squares, too.": t * (s**2 + z**2) / root,
+        "the second mean is not sure either.": t * s / root,
+        "that is one standard error. t is missing.": spread / root,
     }
-    for value, words in slips.items():
-        if near(width, value):
-            return words
-    return "the middle is right, and the width is not."
+    return slip_of((high - low) / 2, slips, "the middle is right, and the width is not.", NEAR)
 
 
 @exercise("11/time_share", "a share of the time of full fine-tuning", Real)
@@ -145,24 +131,21 @@ def time_share(answer: float, times: pd.DataFrame) -> Finding:
     """Recompute it, and recognise other times and other means."""
     lora, full = times.loc["lora"], times.loc["full"]
     ratio = lora["total_time"] / full["total_time"]
-    if near(answer, ratio.mean()):
-        return ""
     epochs = lora["epochs"] / full["epochs"]
+    pooled = lora["total_time"].sum() / full["total_time"].sum()
     slips = {
-        (1 / ratio).mean(): "That is full fine-tuning as a share of LoRA.",
-        1 / ratio.mean(): "That is full fine-tuning as a share of LoRA.",
-        lora["total_time"].sum() / full["total_time"].sum(): "Each data set counts alike: divide "
-        "first, then take the mean.",
-        (ratio / epochs).mean(): "That is the time of an epoch. It wants that of the whole run.",
-        epochs.mean(): "Those are epochs, not time.",
-        1 - ratio.mean(): "That is what LoRA saves, not what it takes.",
-        100 * ratio.mean(): "That is in per cent. It wants a share.",
-        ratio.median(): "That is the median. It wants the mean.",
+        "": ratio.mean(),
+        "That is full fine-tuning as a share of LoRA.": (1 / ratio).mean(),
+        "That is one divided by it: full fine-tuning as a share of LoRA.": 1 / ratio.mean(),
+        "Each data set counts alike: divide first, then take the mean.": pooled,
+        "That is the time of an epoch. It wants that of the whole run.": (ratio / epochs).mean(),
+        "Those are epochs, not time.": epochs.mean(),
+        "That is what LoRA saves, not what it takes.": 1 - ratio.mean(),
+        "That is in per cent. It wants a share.": 100 * ratio.mean(),
+        "That is the median. It wants the mean.": ratio.median(),
     }
-    for value, words in slips.items():
-        if near(answer, value):
-            return words
-    return "Divide total times data set by data set, then take the mean."
+    otherwise = "Divide total times data set by data set, then take the mean."
+    return slip_of(answer, slips, otherwise, NEAR)
 
 
 GRID = ("data", "data_options", "backbone", "decoder", "method", "seed", "epochs", "batch_size")
