@@ -50,6 +50,8 @@ class Trained:
         pixels: Mean and standard deviation per band of some training chips, each (C,).
         seen: Ground of all chips that it was trained on, or that chose its weights: of training
             and validation.
+        absent: Classes that no training chip shows.
+        products: What the files are, as far as `load_data` knows, such as ``"HLS L30"``.
         temperature: What logits are divided by to become calibrated probabilities, or None.
         reference: Features of training chips (N, D), from which the distance of others is told.
         threshold: The distance within which 95 % of the training chips lie.
@@ -60,6 +62,8 @@ class Trained:
     size: int
     pixels: tuple[Tensor, Tensor]
     seen: tuple[Ground, ...]
+    absent: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
     temperature: float | None = None
     reference: Tensor | None = None
     threshold: float | None = None

@@ -166,6 +166,16 @@ class ChipDataset:
         ]
         return [self.noted.get(index, ground) for index, ground in enumerate(stated)]
 
+    def absent(self) -> list[str]:
+        """Name the classes that no chip shows; chips are read until all classes have been seen."""
+        missing = set() if self.task == "regression" else {*range(len(self.classes))}
+        samples = iter(self)
+        while missing and (sample := next(samples, None)):
+            target = sample[TASKS[self.task].target]
+            there = target.nonzero() if self.task == "multilabel" else target
+            missing -= {*there.unique().tolist()}
+        return [self.classes[index] for index in sorted(missing)]
+
     def check(self, name: str, image: Tensor, target: Tensor) -> None:
         """Refuse a chip that would spoil training.
 

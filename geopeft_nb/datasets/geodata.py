@@ -38,6 +38,7 @@ class GeoData(Facts):
         task: That of the card: ``"segmentation"``, ``"regression"``, ``"classification"`` or
             ``"multilabel"``.
         notes: What the loader has to say about these files.
+        products: What the files are, as far as the loader knows, such as ``"HLS L30"``.
     """
 
     train: ChipDataset
@@ -50,6 +51,7 @@ class GeoData(Facts):
     size: int
     ignore_index: int = -1
     notes: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
     frames: int = 1
     task: str = field(init=False)
     classes: tuple[str, ...] = field(init=False)

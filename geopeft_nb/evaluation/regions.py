@@ -14,7 +14,7 @@ from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval, sum_by_place
-from geopeft_nb.evaluation.trust import check_judged
+from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.models import moving_state
 from geopeft_nb.pictures.show import escaped, plain, short, table_html, visible
@@ -149,8 +149,7 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
-        if lacking := ", ".join(np.array(data.classes)[task.labelled(total) == 0]):
-            notes.append(f"No label of {region} shows {lacking}: 0 if predicted, else left out.")
+        notes += class_notes(region, task, total, data.classes)
         role = "home" if region in data.regions else "away"
         row = {"region": region, "method": model.method, "role": role, "chips": len(part)}
         row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}

@@ -11,8 +11,8 @@ import pandas as pd
 from geopeft_nb.datasets.base import ChipDataset, Ground
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.training.calibration import READ
-from geopeft_nb.training.preflight import check_same
+from geopeft_nb.tasks import TaskCard, mean_of_known
+from geopeft_nb.training.preflight import READ, check_same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,8 @@ MIDDLES = (np.arange(5) + 0.5) / 5
 #: another scale than those of training. Between any two regions of scenes, sandbox and hls_water
 #: the middle band differs by 3 times or 5 standard deviations at most, any band by 6 times.
 FACTOR = 10
+#: A class with less than this share of the labels is rare.
+RARE = 0.001
 
 
 def check_judged(
@@ -59,7 +61,10 @@ def check_judged(
     known = all(ground.known for part in (*judged.values(), trained.seen) for ground in part)
     if not known:
         pairs += _namesakes(judged, trained.seen)
-    return [] if known and not pairs else _weigh(trained, data, pairs, known)
+    notes = [] if known and not pairs else _weigh(trained, data, pairs, known)
+    return notes + [
+        f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent
+    ]
 
 
 def shared(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
@@ -151,4 +156,32 @@ def check_scale(
             f"{FACTOR} times or standard deviations off. Bring them to it, for example with scale= "
             f"and offset= of load_data('folder').\n"
             f"{pd.DataFrame(table.T, bands, heads).to_string()}"
+        )
+
+
+def class_notes(
+    region: str, task: TaskCard, counts: np.ndarray, classes: Sequence[str]
+) -> Iterator[str]:
+    """Say which classes the labels of a region lack, and when rare ones take the mean down.
+
+    Args:
+        region: What was scored.
+        task: Its card.
+        counts: Of all its chips.
+        classes: Names of the K classes, labels or targets.
+    """
+    labelled, scores = task.labelled(counts), task.parts(counts)
+    absent, rare = labelled == 0, labelled < RARE * labelled.sum()
+    if not rare.any():
+        return
+    each = len(scores) == len(classes)  # else the score is no mean over classes
+    scored = np.isfinite(scores) & each
+    for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
+        if names := ", ".join(np.array(classes)[absent & chosen]):
+            yield f"No label of {region} shows {names}" + f" ({how} the mean)" * each + "."
+    if each and (without := mean_of_known(scores[~rare])) - mean_of_known(scores) > 0.01:
+        names = ", ".join(np.array(classes)[rare & scored])
+        yield (
+            f"{names}: less than {RARE:.1%} of the labels of {region}. Without, {task.title} is "
+            f"{without:.3f} instead of {mean_of_known(scores):.3f}."
         )

@@ -21,9 +21,8 @@ from geopeft_nb.datasets.base import ChipDataset, Sample
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel, Trained
+from geopeft_nb.training.preflight import READ
 
-#: Chips by which the scale of pixels is compared, evenly spread.
-READ = 8
 #: Chips of training, and of validation, that are looked at, so many at once, and pixels of each.
 CHIPS, BATCH, PIXELS = 48, 8, 4_000
 #: Rows of the reference, which is to have at most so many numbers; and neighbours among them.
@@ -99,9 +98,10 @@ def trained_on(
         seed: Of the training.
         device: Where to compute.
     """
-    seen = (*data.train.grounds(), *data.val.grounds())
+    seen, absent = (*data.train.grounds(), *data.val.grounds()), data.train.absent()
     if before := model.trained:
         seen = (*dict.fromkeys((*before.seen, *seen)),)
+        absent = [name for name in absent if name in before.absent]
     found: dict[str, Any] = {}
     model.to(device)
     if data.task in ("segmentation", "regression"):
@@ -110,7 +110,8 @@ def trained_on(
         found["temperature"] = temperature(*_labelled(model, data.val))
     model.to("cpu")
     pixels = band_statistics(data.train, READ)
-    return Trained(data.card.name, seed, data.size, pixels, seen, **found)
+    facts = data.card.name, seed, data.size, pixels, seen, (*absent,), data.products
+    return Trained(*facts, **found)
 
 
 def _looked_at(

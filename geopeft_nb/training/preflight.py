@@ -1,12 +1,14 @@
-"""What `fit` checks before it trains: that model, settings and data belong together."""
+"""What is checked before training, so that nothing fails after an hour of it."""
 
 from __future__ import annotations
 
 import torch
 
+from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, check_name, whole
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.errors import GeopeftError, check_name, check_values, whole
+from geopeft_nb.inputs import first_lacking
+from geopeft_nb.models import SegmentationModel, uneven
 from geopeft_nb.tuning.methods import CARDS, names
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -14,6 +16,8 @@ DEVICES = ("auto", "cpu", "cuda")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 #: What Lightning calls the precisions.
 LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+#: So many chips of each part are read before training, evenly spread.
+READ = 8
 
 
 def choose_precision(precision: str, device: str) -> str:
@@ -39,7 +43,8 @@ def check_fit(
     """Refuse what would fail later, before any work; arguments as in `fit`.
 
     Raises:
-        ValueError: Nothing is attached, a bad setting, or data that do not belong to the model.
+        ValueError: Nothing is attached, a bad setting, data that do not belong to the model, an
+            unfit chip among those that are read, or one without the metadata that the model uses.
     """
     if model.method not in CARDS:  # None, or such as "merged lora"
         what = f"This is a {model.method} model" if model.method else "Nothing is attached"
@@ -48,8 +53,19 @@ def check_fit(
         )
     check_name("device", device, DEVICES)
     check_name("strategy", strategy, STRATEGIES)
+    if odd := [name for name, x in model.state_dict().items() if not x.isfinite().all()]:
+        raise GeopeftError(
+            f"{len(odd)} weights of the model are infinite or NaN before training, {odd[0]} among "
+            "them. No learning rate mends that: load the backbone and build the model anew."
+        )
     check_same(model, data)
-    data.not_empty({name: part for name, part in data.parts.items() if name != "test"})
+    check_values({"classes": data.classes}, {"classes": "Sequence[str]"})  # else no file takes them
+    if data.size % model.backbone.patch_size and not model.pad:
+        raise uneven(data.size, model.backbone.patch_size)
+    shape = (len(data.bands), *[data.frames] * (data.frames > 1), data.size, data.size)
+    parts = {name: part for name, part in data.parts.items() if part.chips or name != "test"}
+    for name, part in data.not_empty(parts).items():
+        check_part(name, part, model, shape)
     whole("devices", devices, 1, len(data.train))
 
 
@@ -66,3 +82,25 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
                 f"The model was built for the {what} {ours}, and {data.card.title} has {theirs}. "
                 "Take the data of its training, or build a model with these."
             )
+
+
+def check_part(
+    name: str, part: ChipDataset, model: SegmentationModel, shape: tuple[int, ...]
+) -> None:
+    """Read a few chips, so that unfit data are refused before training and not in its middle.
+
+    What is not read now is checked when training comes to it, see
+    `geopeft_nb.datasets.base.ChipDataset.check`.
+
+    Raises:
+        ValueError: An unfit chip, or one without metadata that are used.
+    """
+    for kind in model.metadata:
+        if (chip := first_lacking(part, kind)) is not None:
+            raise GeopeftError(
+                f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known. "
+                "Use build_model(..., metadata=False), or leave such chips out."
+            )
+    for sample in part.spread(READ):
+        if (given := tuple(sample["image"].shape)) != shape:
+            raise GeopeftError(f"The image of {sample['name']!r} is {given} instead of {shape}.")

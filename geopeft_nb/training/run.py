@@ -57,6 +57,7 @@ class Run(Facts):
             "steps": f"{len(self.history)} in {self.seconds:.1f} s",
             "peak of memory": in_bytes(self.memory["peak"]) if "peak" in self.memory else "",
             "settings": ", ".join(f"{name}={value!r}" for name, value in self.settings.items()),
+            "in no training chip": ", ".join(getattr(self.model.trained, "absent", ())),
             "next": "run.history, gp.evaluate(run, data), gp.save_adapter(run, folder)",
         }
 

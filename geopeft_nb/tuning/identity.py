@@ -73,8 +73,8 @@ FACTS, FEATURES = "trained.json", "reference.safetensors"
 LARGEST = 64_000_000
 #: Fields of `Trained` and of `Ground`, as JSON holds them.
 KINDS = {
-    "data": "str", "seed": "int", "size": "int", "seen": "Sequence[Any]",
-    "pixels": "tuple[Sequence[float], Sequence[float]]",
+    "data": "str", "seed": "int", "size": "int", "seen": "Sequence[Any]", "absent": "Sequence[str]",
+    "pixels": "tuple[Sequence[float], Sequence[float]]", "products": "Sequence[str]",
     "temperature": "float | None", "threshold": "float | None",
 }  # fmt: skip
 GROUND = {"crs": "str | None", "bounds": "tuple[float, float, float, float] | None"}
@@ -280,6 +280,7 @@ def read_trained(folder: Path, bands: int) -> Trained | None:
             raise ValueError(f"its pixels are not of {bands} bands")
         facts["pixels"] = tuple(torch.tensor(values) for values in facts["pixels"])
         facts["seen"] = tuple(_ground(*row) for row in facts["seen"])
+        facts |= {key: tuple(facts[key]) for key in ("absent", "products")}
         if features.exists():
             (facts["reference"],) = read_checkpoint(features).values()
             if facts["reference"].ndim != 2 or not facts["reference"].isfinite().all():

@@ -107,3 +107,14 @@ def test_weights_that_overflow_are_those_of_the_best_epoch_again(
     with pytest.raises(Diverged, match=said) as caught:
         gp.fit(model, data, epochs=3, callbacks=[Spoil(steps)], **options)
     assert len(caught.value.history) == steps and same(model, expected)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["decoder.conv.bias", "backbone.blocks", "mean"])
+def test_a_model_with_odd_weights_is_refused_at_the_door(number: float, name: str) -> None:
+    data = make()
+    model = build(data, "linear_probe")
+    weight = next(value for key, value in model.state_dict().items() if key.startswith(name))
+    weight.view(-1)[0] = number
+    with pytest.raises(ValueError, match=f"1 weights of the model are infinite or NaN.*{name}"):
+        gp.fit(model, data, dashboard=False)

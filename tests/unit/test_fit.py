@@ -193,6 +193,24 @@ def test_a_model_without_a_method_is_refused(data: GeoData) -> None:
     assert "'peft'" not in str(caught.value)  # which attach refuses
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((5, 16, 16), np.float32), r"'odd' is \(5, 16, 16\) instead of \(6, 16, 16\)"),
+        (np.full((6, 16, 16), np.nan, np.float32), "Chip 'odd' has NaN"),
+    ],
+)
+def test_unfit_chips_of_a_held_out_region_are_refused_before_training(
+    data: GeoData, image: np.ndarray, message: str
+) -> None:
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        return image, np.zeros(image.shape[1:], np.int64)
+
+    away = {"brandenburg": ChipDataset([Chip("odd", "brandenburg", "p", read)], CARD.classes, -1)}
+    with pytest.raises(ValueError, match=message):
+        train(replace(data, holdout=away))
+
+
 def test_no_folder_with_other_files_is_overwritten(data: GeoData, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files, and nothing that was saved"):
@@ -213,6 +231,12 @@ def test_chips_that_were_trained_on_are_not_scored(data: GeoData, run: Run) -> N
 def test_an_empty_part_is_refused(data: GeoData) -> None:
     with pytest.raises(ValueError, match="'train' has no chips of 16 px"):
         train(replace(data, train=chips(0, 0)))
+
+
+def test_chips_of_another_size_are_not_padded_unasked(data: GeoData) -> None:
+    model = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "lora")
+    with pytest.raises(ValueError, match="Chips of 15 px are not divisible by the patch"):
+        gp.fit(model, replace(data, size=15), dashboard=False)
 
 
 @pytest.mark.gpu

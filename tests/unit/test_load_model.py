@@ -38,7 +38,7 @@ for name in sys.argv[2:]:
 def data() -> GeoData:
     """Chips whose own mean and standard deviation are the data set's, as of one's own files."""
     found = make()
-    return replace(found, card=replace(found.card, mean=(), std=()))
+    return replace(found, card=replace(found.card, mean=(), std=()), products=("HLS L30",))
 
 
 def train(data: GeoData, method: str = "lora", normalise: str | None = None) -> Run:
@@ -108,7 +108,7 @@ def test_a_loaded_model_is_judged_and_mapped_as_its_run(
     data: GeoData, run: Run, tmp_path: Path
 ) -> None:
     model = gp.load_model(gp.save_adapter(run, tmp_path / "adapter"))
-    assert same(model.trained, run.model.trained)
+    assert same(model.trained, run.model.trained) and model.trained.products == ("HLS L30",)
     reports = [gp.evaluate(judged, data) for judged in (run, model)]
     assert reports[0].table.equals(reports[1].table)
     assert (reports[0].title, reports[0].notes) == (reports[1].title, reports[1].notes)
@@ -163,7 +163,7 @@ def test_calibration_is_kept_with_the_adapter(run: Run, tmp_path: Path) -> None:
 #: What is put in the place of fields of trained.json.
 DAMAGE: list[tuple[str, object]] = [
     *((field, value) for value in (7.5, [[None]], {"a": 1})
-      for field in ("data", "seed", "size", "pixels", "seen")),
+      for field in ("data", "seed", "size", "pixels", "seen", "absent", "products")),
     ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("threshold", "x"),
     ("size", 10**9), ("seed", -1), ("pixels", [[0.1] * 5] * 2),
     ("pixels", [[float("nan")] * 6] * 2),

@@ -215,6 +215,37 @@ def test_training_prediction_and_scores_use_the_metadata_of_the_chips() -> None:
         run.predict([unknown])
 
 
+@pytest.mark.parametrize(
+    ("part", "facts", "message"),
+    [
+        (
+            "train",
+            {"day": None},
+            r"time, and that of chip 'virginia-1-0' in data\.train is not",
+        ),
+        ("val", {"day": None}, r"uses time, and that of chip 'virginia-1-0' in data\.val is not"),
+        ("test", {"place": None}, r"uses location, and that of chip 'virginia-1-0' in data\.test"),
+    ],
+)
+def test_chips_without_metadata_are_named_before_training(
+    part: str, facts: dict[str, None], message: str
+) -> None:
+    data = make()
+    model = gp.attach(build(data), "linear_probe")
+    with pytest.raises(ValueError, match=message):
+        gp.fit(model, replace(data, **{part: chips(2, 1, **facts)}), dashboard=False)
+
+
+def test_one_chip_without_a_date_among_many_is_named_before_training() -> None:
+    data = make()
+    mixed = [*data.train.chips[:3], replace(data.train.chips[3], date=None)]
+    mixed = replace(data, train=ChipDataset(mixed, CARD.classes, -1))
+    assert build(mixed).metadata == ()
+    model = gp.attach(build(data), "linear_probe")
+    with pytest.raises(ValueError, match=r"chip 'virginia-0-3' in data\.train is not known"):
+        gp.fit(model, mixed, dashboard=False)
+
+
 def test_a_saved_adapter_knows_which_metadata_it_uses(tmp_path: Path) -> None:
     data = make()
     model = gp.attach(build(data), "lora")

@@ -14,6 +14,8 @@ from geopeft_nb.datasets.base import Chip, ChipDataset, Reading
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.evaluation.regions import Report
+from geopeft_nb.evaluation.trust import class_notes
+from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.run import Run
 
 UTM, DAY = "EPSG:32618", datetime.date(2020, 5, 1)
@@ -208,10 +210,45 @@ def test_no_climate_is_of_another_scale(climate: str) -> None:
     assert len(gp.evaluate(train(data), data).table) == 6
 
 
-def test_the_report_says_which_classes_the_labels_of_a_region_lack() -> None:
-    data = replace(make(label=lambda mask: 0 * mask), holdout={})
-    said = "No label of virginia shows water: 0 if predicted, else left out."
-    assert gp.evaluate(train(data), data).notes == (said,)
+@pytest.mark.parametrize("task", ["segmentation", "classification", "multilabel"])
+def test_a_class_that_no_training_chip_shows_is_said(task: str) -> None:
+    def target(mask: np.ndarray) -> np.ndarray:
+        one = {
+            "segmentation": 0 * mask,
+            "classification": np.array(0),
+            "multilabel": np.array([1, 0]),
+        }
+        return one[task]
+
+    data, card = make(label=target), replace(CARD, task=task)
+    sides = {side: replace(getattr(data, side), task=task) for side in ("train", "val", "test")}
+    data = replace(data, **sides, holdout={}, card=card)
+    decoder = "linear" if task == "segmentation" else "classify"
+    model = gp.build_model(gp.load_backbone("geopeft_tiny"), data, decoder)
+    run = gp.fit(gp.attach(model, "linear_probe"), data, epochs=1, batch_size=4, dashboard=False)
+    said = "No training chip shows water: nothing was learnt of it."
+    assert run.model.trained.absent == ("water",) and "in no training chip: water" in repr(run)
+    report = gp.evaluate(run, data)
+    assert report.notes[0] == said and report.notes[1].startswith(
+        "No label of virginia shows water"
+    )
+
+
+@pytest.mark.parametrize(("counts", "said"), [
+    ([[9_000, 0, 45], [0, 900, 0], [0, 0, 0]], [
+        "No label of here shows c (predicted all the same, 0 in the mean).",
+        "c: less than 0.1% of the labels of here. Without, mIoU is 0.998 instead of 0.665.",
+    ]),
+    ([[9_000, 0, 0], [0, 900, 0], [0, 0, 0]], ["No label of here shows c (left out of the mean)."]),
+    ([[9_000, 0, 0], [0, 900, 0], [5, 0, 1]], [
+        "c: less than 0.1% of the labels of here. Without, mIoU is 1.000 instead of 0.722.",
+    ]),
+    ([[9_000, 5, 0], [0, 900, 0], [0, 10, 800]], []),
+])  # fmt: skip
+def test_the_report_says_what_rare_and_absent_classes_do_to_the_mean(
+    counts: list[list[int]], said: list[str]
+) -> None:
+    assert [*class_notes("here", TASKS["segmentation"], np.array(counts), [*"abc"])] == said
 
 
 def test_notes_are_escaped(data: GeoData, run: Run) -> None:

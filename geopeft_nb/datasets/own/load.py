@@ -168,7 +168,11 @@ def load_folder(
     chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]
     grounds, splits = [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles]
     data, more = split_own(chips, grounds, splits, request, card, block)
-    return replace(data, notes=(*notes, *words, *more), frames=len(acquired[0]))
+    titles = {raster.product.title for x in flat for raster in x.rasters if raster.product}
+    return replace(
+        data, notes=(*notes, *words, *more), frames=len(acquired[0]),
+        products=tuple(sorted(titles)),
+    )  # fmt: skip
 
 
 def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
