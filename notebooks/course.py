@@ -1,11 +1,11 @@
 """Run every solved lesson whole and say what each took, as the README's table does.
 
     python notebooks/course.py --out out/course
-    python notebooks/course.py --out out/course --lessons 04 07 --readme
+    python notebooks/course.py --out out/course --lessons 04 07 --write
 
 Each runs from what ships, and again with GEOPEFT_MIRROR where that is set. `times.csv` gets a row
 as soon as a lesson is through; what has failed, or has a check that did not pass, ends it with 1.
-`--readme` writes the minutes of a processor, of the slower run, into the README.
+`--write` writes the minutes of a processor, of the slower run, into README, guide and lessons.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build
 import nbformat
 import pandas as pd
 from run import NOTEBOOKS, find_lesson
 
-README = NOTEBOOKS.parent / "README.md"
 SAID = r": (\d+) s, of the processor (\d+) s, peak memory of the kernel ([\d.]+) GB"
 
 
@@ -47,18 +47,17 @@ def whole(lesson: Path, out: Path, environment: dict[str, str]) -> dict[str, obj
     }  # fmt: skip
 
 
-def timed(readme: str, table: pd.DataFrame) -> str:
-    """Return the README with the minutes that lessons took.
-
-    Example:
-        >>> table = pd.DataFrame({"lesson": ["04_lora"], "processor": [190.0]})
-        >>> timed("(notebooks/04_lora.ipynb) | merge (60 min, the computer 2) |", table)
-        '(notebooks/04_lora.ipynb) | merge (60 min, the computer 4) |'
-    """
-    for lesson, seconds in table.groupby("lesson").processor.max().dropna().items():
-        row = rf"(/{lesson}\.ipynb\).* min, the computer )\d+"
-        readme = re.sub(row, rf"\g<1>{math.ceil(seconds / 60)}", readme)
-    return readme
+def write_minutes(root: Path, lesson: str, seconds: float) -> None:
+    """Write how long a lesson takes into README, teaching guide and the lesson's head."""
+    minutes = math.ceil(seconds / 60)
+    for name, before in (
+        ("README.md", rf"/{lesson}\.ipynb\).* min, the computer "),
+        ("notebooks/TEACHING.md", rf"\]\({lesson}\.ipynb\) \| \d+ \| "),
+        (f"notebooks/source/{lesson}/lesson.py", "of which the computer needs about "),
+    ):
+        path = root / name
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(rf"({before})\d+", rf"\g<1>{minutes}", text), encoding="utf-8")
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python notebooks/course.py")
     parser.add_argument("--out", type=Path, default=Path("out/course"), help="folder to write to")
     parser.add_argument("--lessons", nargs="+", metavar="04", help="default: all")
-    parser.add_argument("--readme", action="store_true", help="write the minutes into the README")
+    parser.add_argument("--write", action="store_true", help="write the minutes where they stand")
     options = parser.parse_args()
     named = [find_lesson(lesson) for lesson in options.lessons or []]
     ships = {name: value for name, value in os.environ.items() if name != "GEOPEFT_MIRROR"}
@@ -79,8 +78,10 @@ def main() -> None:
             table = pd.DataFrame(rows)
             table.to_csv(options.out / "times.csv", index=False)
             print(table.tail(1).to_string(index=False, header=len(rows) == 1), flush=True)
-    if options.readme:
-        README.write_text(timed(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+    if options.write:
+        for lesson, seconds in table.groupby("lesson").processor.max().dropna().items():
+            write_minutes(NOTEBOOKS.parent, str(lesson), seconds)
+        build.main([])
     sys.exit(int(table.failed.ne("").any()))
 
 

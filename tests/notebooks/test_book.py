@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from pathlib import Path
 
 import book
 import nbformat
+from course import write_minutes
 from nbformat.v4 import new_markdown_cell, new_notebook
 from run import page
 
@@ -45,3 +47,14 @@ def test_links_lead_to_pages_of_the_site(root: Path) -> None:
         assert {Path(link).stem for link in links} <= names
         assert all(link.endswith(".html") for link in links)
     assert all(f'href="{name}.html"' in index for name in names)
+
+
+def test_minutes_of_a_run_are_written_wherever_they_stand(root: Path, tmp_path: Path) -> None:
+    lesson = "04_lora"
+    places = "README.md", "notebooks/TEACHING.md", f"notebooks/source/{lesson}/lesson.py"
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / place, tmp_path / place)
+    write_minutes(tmp_path, lesson, 7776 * 60 + 1)
+    said = [(tmp_path / place).read_text(encoding="utf-8") for place in places]
+    assert [len(re.findall(r"\b7777\b", text)) for text in said] == [1, 1, 1]
