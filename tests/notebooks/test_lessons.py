@@ -83,13 +83,13 @@ def bare() -> float:
 def test_lesson_keeps_to_its_memory_and_processor_time(result: Solved) -> None:
     """At most 0.6 GB beside the bare imports; fast mode has the same model and so the same peak.
 
-    Seconds are 35 at most where a handful of other programs share the cores; twice that, so that
-    a slow machine does not fail it.
+    Seconds are 35 at most where a handful of other programs share the cores; more than three times
+    that, so that a slow machine does not fail it.
     """
     used = re.search(r"processor (\d+) s, peak memory of the kernel ([\d.]+) GB", result.said)
     if used is None:
         pytest.skip("this system does not tell how much a finished process took")
-    assert int(used[1]) <= 75 and float(used[2]) <= bare() + 0.6
+    assert int(used[1]) <= 120 and float(used[2]) <= bare() + 0.6
 
 
 def test_every_picture_on_the_page_has_alternative_text(result: Solved) -> None:

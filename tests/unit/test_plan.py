@@ -225,15 +225,10 @@ def test_a_network_without_memory_is_planned_like_a_real_one(
         gp.measure_memory(nowhere, 2, 64, device="cpu")
 
 
-def test_a_large_network_is_planned_within_seconds(data: GeoData) -> None:
-    import time
-
+def test_a_large_network_is_planned_without_its_weights(data: GeoData) -> None:
     with torch.device("meta"):
         model = build(data, "prithvi_eo_v2_300", "lora", "upernet")
-    start = time.process_time()
     plan = gp.memory_plan(model, 8, 224)
-    # About 1.2 s of the processor; five times that, so that a slow machine does not fail it.
-    assert time.process_time() - start < 6
     assert 300e6 * FLOAT < plan.weights < 360e6 * FLOAT
 
 
