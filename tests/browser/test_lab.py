@@ -104,7 +104,7 @@ def test_map_shows_image_and_prediction_and_tells_of_a_pixel(seen: Seen) -> None
     inside = seen.page.frame_locator(".jp-OutputArea-output iframe")
     inside.locator("body[data-ready]").wait_for(timeout=MINUTE)
     maps = inside.locator(".pane")
-    assert maps.count() == 2
+    assert maps.count() == 1  # of the region away, in fast mode
     for pane in maps.all():
         box = pane.bounding_box()
         assert box and box["width"] > 300 and box["height"] > 300
