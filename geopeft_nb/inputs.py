@@ -40,9 +40,11 @@ def choose_scaling(
     if normalise == "dataset" and card.scheme != "inside":
         return normalise, *card.scale_by(*data.statistics)
     raise GeopeftError(
-        f"normalise={normalise!r} does not work for {card.name} and {data.card.name} of bands "
-        f"{', '.join(data.bands)}: 'pretraining' scales reflectance of bands with a wavelength, "
-        "'dataset' no backbone that scales by itself. Use the other, or another backbone."
+        f"{card.name} scales reflectance by itself: use normalise='pretraining', or another "
+        "backbone if the data are no reflectance."
+        if normalise == "dataset"
+        else "normalise='pretraining' scales reflectance 0-1 of bands with a wavelength, and "
+        f"{', '.join(backbone.others) or data.card.name} has none. Use normalise='dataset'."
     )
 
 

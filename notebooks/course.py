@@ -31,9 +31,8 @@ def whole(lesson: Path, out: Path, environment: dict[str, str]) -> dict[str, obj
     name = f"solutions/{lesson.stem}"
     command = [sys.executable, str(NOTEBOOKS / "run.py"), name, "--out", str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    row: dict[str, object] = {"lesson": lesson.stem, "failed": done.stderr[-500:]}
     if done.returncode:
-        return row
+        return {"lesson": lesson.stem, "failed": f"exit {done.returncode}: {done.stderr[-500:]}"}
     cells = nbformat.read(out / lesson.name, as_version=4).cells
     shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     words = "".join(data.get("text/html", "") for data in shown)
@@ -41,9 +40,9 @@ def whole(lesson: Path, out: Path, environment: dict[str, str]) -> dict[str, obj
     longest = max(cell.metadata.papermill.duration or 0 for cell in cells)
     failed = "" if states and {*states} == {"passed"} else f"checks: {', '.join(states)}"
     wall, processor, peak = map(float, *re.findall(SAID, done.stdout))
-    return row | {
-        "failed": failed, "seconds": wall, "processor": processor, "peak_gb": peak,
-        "longest_cell": round(longest, 1), "checks": len(states),
+    return {
+        "lesson": lesson.stem, "failed": failed, "seconds": wall, "processor": processor,
+        "peak_gb": peak, "longest_cell": round(longest, 1), "checks": len(states),
     }  # fmt: skip
 
 
@@ -70,6 +69,7 @@ def main() -> None:
     named = [find_lesson(lesson) for lesson in options.lessons or []]
     ships = {name: value for name, value in os.environ.items() if name != "GEOPEFT_MIRROR"}
     sources = {"ships": ships} | ({"mirror": dict(os.environ)} if ships != os.environ else {})
+    options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     for source, environment in sources.items():
         for lesson in named or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
@@ -78,11 +78,15 @@ def main() -> None:
             table = pd.DataFrame(rows)
             table.to_csv(options.out / "times.csv", index=False)
             print(table.tail(1).to_string(index=False, header=len(rows) == 1), flush=True)
+    if table.failed.any():
+        sys.exit(
+            "These failed, so no minutes are written: "
+            + ", ".join(table.lesson[table.failed != ""])
+        )
     if options.write:
-        for lesson, seconds in table.groupby("lesson").processor.max().dropna().items():
+        for lesson, seconds in table.groupby("lesson").processor.max().items():
             write_minutes(NOTEBOOKS.parent, str(lesson), seconds)
         build.main([])
-    sys.exit(int(table.failed.ne("").any()))
 
 
 if __name__ == "__main__":
