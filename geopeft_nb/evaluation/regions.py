@@ -17,7 +17,7 @@ from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interva
 from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.models import moving_state
-from geopeft_nb.pictures.show import escaped, plain, short, table_html, visible
+from geopeft_nb.pictures.show import COLOURS, escaped, plain, short, table_html, visible
 from geopeft_nb.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -211,11 +211,12 @@ def plot_rows(
     height = 0.9 + len(first) * max(0.55 * max(2, len(tables)) ** 0.5, 0.2 / step)
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(color=COLOURS[:8], marker=["o", "s", "D", "^", "v", "P", "X", "*"])
     for number, (name, table) in enumerate(tables):
         table = table.loc[first.index]
         rows = np.arange(len(table)) + (number - (len(tables) - 1) / 2) * step
         ends = np.clip([table[score] - table["low"], table["high"] - table[score]], 0, None)
-        axes.errorbar(table[score], rows, xerr=ends, fmt="o", capsize=3, label=name)
+        axes.errorbar(table[score], rows, xerr=ends, ls="", capsize=3, label=name)
     names = [f"{short(name)} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)
     axes.invert_yaxis()

@@ -26,7 +26,7 @@ from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, write_outlines
 from geopeft_nb.evaluation.windows import Axis
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
-from geopeft_nb.pictures.show import PALETTE
+from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.training.preflight import DEVICES
 from geopeft_nb.tuning.adapter_files import load_model, merged_copy
 from geopeft_nb.writing import held
@@ -216,7 +216,7 @@ def _colours(model: SegmentationModel) -> tuple[str, ...]:
     told = model.built_for.get("colours") or ()
     if len(told) == len(model.classes) and all(re.fullmatch("#[0-9A-Fa-f]{6}", x) for x in told):
         return tuple(told)
-    return tuple(islice(cycle(PALETTE.values()), len(model.classes)))
+    return tuple(islice(cycle(COLOURS), len(model.classes)))
 
 
 def _check(

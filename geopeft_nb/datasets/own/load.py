@@ -30,6 +30,7 @@ from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.polygons import Polygons
 from geopeft_nb.datasets.own.rasters import Source
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.tasks import TASKS
 
 CARD = DataCard(
@@ -48,11 +49,6 @@ CARD = DataCard(
     citation="yours",
     download="nothing: gp.load_data('folder', root='…') reads images and labels",
 )
-#: Colours of the classes in turn: those that Okabe and Ito made for colour-blind readers, and more.
-COLOURS = (
-    "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F",
-    "#8C564B", "#17BECF", "#BCBD22", "#9467BD", "#AEC7E8", "#98DF8A", "#FF9896", "#C49C94",
-)  # fmt: skip
 
 
 def load_folder(
