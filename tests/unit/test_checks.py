@@ -395,11 +395,14 @@ def by_halves(plan: Callable[[int], MemoryPlan], limit: float) -> int:
     return low
 
 
-def drawn(m: np.ndarray, places: Sequence[str], seed: int = 3) -> np.ndarray:
+def drawn(
+    m: np.ndarray, places: Sequence[str], seed: int = 3, many: bool = False, by_chip: bool = False
+) -> np.ndarray:
     """Score draws of places the way a learner might."""
     names, random = sorted(set(places)), np.random.default_rng(seed)
     sums = {n: m[np.asarray(places) == n].sum(axis=0) for n in names}
-    draws = random.choice(names, size=(1000, len(names)))
+    size = len(places) if many else len(names)
+    draws = random.choice(places if by_chip else names, size=(1000, size))
     return np.array([mean_iou(sum(sums[name] for name in draw)) for draw in draws])
 
 
@@ -1148,6 +1151,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (1 - 0.5**8, "corners"),
         (93.75, "per cent"),
         (2, "do not add up"),
+        (1.0, "all four neighbours went"),
         (0.6, "all four neighbours went"),
     ],
     "10/gap": [
@@ -1178,6 +1182,10 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         # An end of 1,000 draws varies by 0.09 standard deviations; the check allows 0.35.
         *((lambda m, p, seed=seed: ends(drawn(m, p, seed)), RIGHT) for seed in range(8)),
         (lambda m, p: ends(drawn(m, [str(n) for n in range(len(m))])), "single chips"),
+        (lambda m, p: ends(drawn(m, p, many=True)), "as there are places"),
+        (lambda m, p: ends(drawn(m, p, by_chip=True)), "names that stand once"),
+        (lambda m, p: tuple(np.percentile(drawn(m, p), [0.025, 0.975])), "0 to 100"),
+        (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "between which percentiles"),
         (lambda m, p: ends(of_averages(m, p)), "Add up their counts"),
         (lambda m, p: ends(drawn_once(m, p)), "as often as it comes"),
         (lambda m, p: ends(drawn(m, p))[::-1], "lower end comes first"),
@@ -1199,6 +1207,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b, p: tuple(np.quantile(drawn(a, p) - drawn(b, p), [0.05, 0.95])), "90 %"),
         (lambda a, b, p: ends(drawn(a, p)), "one method"),
         (lambda a, b, p: both_drawn(a, b, p)[::-1], "lower end comes first"),
+        (lambda a, b, p: (0.1, 0.1), "anew each time"),
         (lambda a, b, p: 0.1, "Two numbers"),
     ],
     "10/verdict": [
@@ -1239,6 +1248,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda c, f: torch.cat([enlarged(c, f, "nearest-exact"), f], dim=1), RIGHT),
         (lambda c, f: enlarged(c, f) + f, "do not add"),
         (lambda c, f: torch.cat([functional.interpolate(c, scale_factor=2.0), f], 1), "twice?"),
+        (lambda c, f: torch.cat([enlarged(c, f), f]), "Which sides and dimension"),
         (lambda c, f: torch.cat([f, enlarged(c, f)], dim=1), "stands first"),
         (lambda c, f: torch.cat([enlarged(c, f, "bilinear"), f], dim=1), "nearest neighbour"),
         (lambda c, f: f + enlarged(c, f).mean(1, keepdim=True), "do not add"),
@@ -1261,7 +1271,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, number, n: (m == number) & ~opened(m, number, n, grow=False), "has to grow"),
         (lambda m, number, n: (m == number) & opened(m, number, n), "what is wide"),
         (lambda m, number, n: (m == 1) & ~opened(m, 1, n), "class 1 only"),
-        (lambda m, number, n: opened(m, number, n, shrink=False), "without a label"),
+        (lambda m, number, n: ((m == number) & ~opened(m, number, n)).float(), "of torch.bool"),
+        (lambda m, number, n: ((m == number) | (m < 0)) & ~opened(m, number, n), "without a label"),
         (lambda m, number, n: (m == number)
             & ~opened(m.clamp(min=0) * number, number, n), "The gap may be water"),
         (lambda m, number, n: (m == number) & ~opened(m, number, n + 6), "9 x 9"),
@@ -1433,6 +1444,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda numbers, offset: numbers / 10_000 + offset, "first"),
         (lambda numbers, offset: numbers / 10_000, "returned values from"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).clip(0, 1), "cuts off"),
+        (lambda numbers, offset: abs(numbers + offset) / 10_000, "and should from -0.01"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).mean(), "shape"),
     ],
     "12/offset": [
@@ -1446,6 +1458,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "12/outside": [
         (lambda layer, limit: (layer[layer != 255] > limit).mean(), RIGHT),
         (lambda layer, limit: (layer > limit).mean(), "255 is no distance"),
+        (lambda layer, limit: (layer > limit).sum() / (layer != 255).sum(), "255 is no distance"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).sum(), "A share is wanted"),
         (lambda layer, limit: (layer[layer != 255] <= limit).mean(), "other side"),
@@ -1457,7 +1470,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda d, limit, n, k: [(c, r) for r, c in chosen(d, limit, n, k)], "over the edge"),
         (lambda d, limit, n, k: chosen(d, limit, n, k, seen=False), "255 is no distance"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1] * k, "overlap"),
-        (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "returned 1 corners"),
+        (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "is 1, and should be"),
         (lambda d, limit, n, k: chosen(-d.astype(int), -50, n, k), "none covers"),
         (lambda d, limit, n, k: [(24, 0), (0, 48), (32, 24)][:k], "cover more"),
         (lambda d, limit, n, k: k, "pairs (row, column)"),
@@ -1466,6 +1479,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b: np.median(abs(np.log10(b / a))) > 1, RIGHT),
         (lambda a, b: bool((b / a > 10).any()), "39 times as small it says False"),
         (lambda a, b: bool((abs(np.log10(b / a)) > 1).any()), "one band of six"),
+        (lambda a, b: abs(np.log10(b / a)).min() > 1, "four bands of six"),
+        (lambda a, b: np.median(abs(np.log10(b / a))) > 0.5, "5 times as large it says True"),
         (lambda a, b: b / a > 10, "neither True nor False"),
     ],
 }  # fmt: skip

@@ -49,7 +49,7 @@ def paint(answer: Callable) -> Finding:
     for side, classes, rows, columns in ((2, 1, 2, 3), (3, 2, 2, 4)):
         shape = (2, classes * side * side, rows, columns)
         scores = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
-        words = f"For scores {shape} and patches of {side} x {side}"
+        words = f"For scores {shape} and patches of {side} x {side},"
         found = ask(words, answer, scores.clone(), side)
         right = functional.pixel_shuffle(scores, side)
         if not isinstance(found, Tensor):
@@ -85,11 +85,14 @@ def join(answer: Callable) -> Finding:
         coarse = torch.randn(2, 3, h, w, generator=generator)
         fine = torch.randn(2, 5, rows, columns, generator=generator)
         words = f"For maps of {h} x {w} and {rows} x {columns}"
-        hint = " Is the size always twice?" if rows == 5 else " Stack them; do not add."
+        hint = (
+            "Is the size always twice?" if rows == 5 else "Which sides and dimension does it want?"
+        )
         try:
             found = answer(coarse.clone(), fine.clone())
         except Exception as error:  # whatever the learner's function raises is the finding
-            return f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}.{hint}"
+            hint = "Stack them; do not add." if "non-singleton" in str(error) else hint
+            return f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}. {hint}"
         if off := _not_joined(found, coarse, fine):
             return f"{words} {off}"
     return ""
@@ -156,17 +159,19 @@ def thin(answer: Callable) -> Finding:
     mask[16:19, 2:22] = 1  # a creek of 3 pixels
     mask[3:12, 15:17] = 1  # a half of a lake of 9 pixels, whose rest has no label
     mask[3:12, 17:22] = -1
+    mask[14, 12] = -1
     creek = torch.zeros(24, 24, dtype=torch.bool)
     creek[16:19, 2:22] = True
     cases = [("at width 5", 5, creek), ("at width 3", 3, torch.zeros_like(creek))]
     for words, n, right in cases:
         found = ask(words, answer, mask.clone(), 1, n)
-        if not isinstance(found, Tensor) or found.shape != mask.shape:
-            return f"{words} it should return a tensor of {(*mask.shape,)}, True or False."
-        if off := _not_thin(found.bool(), right, mask):
+        kind = getattr(found, "dtype", type(found).__name__)
+        if kind != torch.bool or found.shape != mask.shape:
+            return f"{words} a tensor of {(*mask.shape,)} of torch.bool is wanted, not of {kind}."
+        if off := _not_thin(found, right, mask):
             return f"{words} {off}"
     swapped = torch.where(mask < 0, mask, 1 - mask)
-    if not torch.equal(ask("For class 0", answer, swapped, 0, 5).bool(), creek):
+    if not torch.equal(ask("For class 0", answer, swapped, 0, 5), creek):
         return "it works for class 1 only. Compare the mask with `number`."
     return ""
 

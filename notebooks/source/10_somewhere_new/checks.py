@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, ask, exercise
+from geopeft_nb.classroom.check import Finding, ask, exercise, slip_of
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.tasks import mean_iou
 
@@ -18,23 +18,20 @@ VERDICTS = ("better", "worse", "cannot tell")
 @exercise("10/neighbours", "a share between 0 and 1", Real)
 def neighbours(answer: float) -> Finding:
     """Compare with the share of which not all four neighbours went to the test."""
-    if math.isclose(answer, 15 / 16, abs_tol=0.005):
-        return ""
     slips = {
-        1 / 2: "that holds for one neighbour. A chip has four, and one in training is enough.",
-        1 / 16: "that is the share without any, or the share where all four are in training.",
-        1 - 0.5**8: "that counts corners, too. Above, below, left and right are four.",
-        15 / 16 * 100: "it wants a share from 0 to 1, not per cent.",
-        1 / 4: "that is one of four. When does a chip have none at all?",
-        7 / 8: "that is for three neighbours.",
-        3 / 4: "that is for two neighbours.",
+        "": 15 / 16,
+        "that holds for one neighbour. A chip has four, and one in training is enough.": 1 / 2,
+        "that is the share without any, or the share where all four are in training.": 1 / 16,
+        "that counts corners, too. Above, below, left and right are four.": 1 - 0.5**8,
+        "it wants a share from 0 to 1, not per cent.": 15 / 16 * 100,
+        "that is one of four. When does a chip have none at all?": 1 / 4,
+        "that is for three neighbours.": 7 / 8,
+        "that is for two neighbours.": 3 / 4,
     }
-    for value, words in slips.items():
-        if math.isclose(answer, value, rel_tol=0.004):
-            return words
+    otherwise = "How likely is it that all four neighbours went to the test? All the others count."
     if answer > 1:
-        return "Chances of four neighbours do not add up: a share is at most 1."
-    return "How likely is it that all four neighbours went to the test? All the others count."
+        otherwise = "Chances of four neighbours do not add up: a share is at most 1."
+    return slip_of(answer, slips, otherwise, near=0.003)
 
 
 @exercise("10/gap", "an array (60, 60) of 1, 0 and -1")
@@ -94,8 +91,6 @@ def _not_these(found: object, train: list[str], test: list[str]) -> Finding:
         return "it names a place more than once. Places count here, however many chips they have."
     if set(names) == set(train) | set(test):
         return "it returned the places of either side. Which are on both?"
-    if names and set(names) == set(train) ^ set(test):
-        return "it returned the places that are on one side only."
     if set(names) in (set(train) - right, set(test) - right):
         return "it returned what one side has alone."
     if any(name not in right and name in {*train, *test} for name in names):
@@ -129,49 +124,53 @@ def interval(answer: Callable) -> Finding:
 def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[str]) -> Finding:
     draws = bootstrap_scores(matrices, places, repeats=5000)
     spread = float(draws.std())
-
-    def off(ends: tuple[float, float]) -> float:
-        """Return how far the farther end is from the given ones, in standard deviations."""
-        return max(abs(low - ends[0]), abs(high - ends[1])) / spread
-
-    right = off(percentile_interval(draws))
     if high - low < 0.05 * spread:
         return "All draws gave the same score. Draw with replacement, and anew each time."
-    names = sorted(set(places))
+    names, random = sorted(set(places)), np.random.default_rng(1)
     pooled = np.stack([matrices[np.asarray(places) == name].sum(axis=0) for name in names])
-    each = mean_iou(pooled)
-    drawn = np.random.default_rng(1).integers(len(names), size=(5000, len(names)))
+    drawn = random.integers(len(names), size=(5000, len(names)))
     once = np.stack([pooled[np.unique(row)].sum(axis=0) for row in drawn])
     chips = bootstrap_scores(matrices, [str(number) for number in range(len(matrices))], 5000)
+    many = pooled[random.integers(len(names), size=(5000, len(places)))].sum(axis=1)
+    by_chip = random.choice(np.searchsorted(names, places), size=drawn.shape)
     slips = {
-        "Those are draws of single chips. Chips of one place look alike: draw whole places.": (
-            percentile_interval(chips)
+        "Those are draws of single chips. Chips of one place look alike: draw whole places.": chips,
+        "Those are as many draws as there are chips. Draw as many as there are places.": (
+            mean_iou(many)
+        ),
+        "A place of more chips is drawn more often there. Draw from names that stand once.": (
+            mean_iou(pooled[by_chip].sum(axis=1))
         ),
         "There a place counts once even if drawn twice. Add its chips as often as it comes.": (
-            percentile_interval(mean_iou(once))
+            mean_iou(once)
         ),
-        "The draws look right, but the ends are those of another share. Between which percentiles "
-        "do 95 % of the draws lie?": tuple(np.percentile(draws, [5, 95])),
         "That averages the scores of the places that were drawn. Add up their counts, and score "
-        "the sum once.": percentile_interval(each[drawn].mean(axis=1)),
-        "That is how the scores of single places spread. How does the score of a whole draw, of as "
-        "many places as there are, spread?": percentile_interval(each),
-        "That is one standard deviation to each side. It covers about two draws of three.": (
-            float(draws.mean() - spread), float(draws.mean() + spread),
-        ),
-    }  # fmt: skip
-    # A thousand draws place an end to within 0.09 standard deviations.
-    nearest = min(slips, key=lambda words: off(slips[words]))
-    if right < min(0.35, off(slips[nearest])):
-        return ""
-    if off(slips[nearest]) < 0.35:
-        return nearest
-    if right < 0.7:
-        return "That is close, but not within the luck of 1,000 draws. How many did you take?"
-    return (
+        "the sum once.": mean_iou(pooled)[drawn].mean(axis=1),
+    }
+    ends = {words: percentile_interval(scores) for words, scores in slips.items()}
+    ends[""] = percentile_interval(draws)
+    ends["The draws look right, but their ends are not: between which percentiles do 95 % of a "
+         "thousand draws lie?"] = tuple(np.percentile(draws, [5, 95]))  # fmt: skip
+    ends["np.percentile counts from 0 to 100."] = tuple(np.percentile(draws, [0.025, 0.975]))
+    return _nearest(
+        (low, high), ends, spread,
         f"The interval is {high - low:.3f} wide, and drawing places gives {np.ptp(draws):.3f} from "
-        "the lowest to the highest draw. Draw as many places as there are, with all their chips."
-    )
+        "the lowest to the highest draw. Draw as many places as there are, with all their chips.",
+    )  # fmt: skip
+
+
+def _nearest(
+    found: tuple[float, float], ends: dict[str, tuple[float, float]], spread: float, otherwise: str
+) -> Finding:
+    """Return the words of the nearest ends, "" if right; or else `otherwise`."""
+
+    def off(words: str) -> float:
+        """Return how far the farther end is, in standard deviations: 0.09 by luck."""
+        low, high = ends[words]
+        return max(abs(found[0] - low), abs(found[1] - high)) / max(spread, (high - low) / 4)
+
+    nearest = min(ends, key=off)
+    return nearest if off(nearest) < 0.35 else otherwise
 
 
 def _uneven_places() -> tuple[np.ndarray, list[str]]:
@@ -222,14 +221,13 @@ def _which_difference(
 
     one, two = draws(places, (0, 0))
     spread = float((one - two).std())
-
-    def off(ends: tuple[float, float]) -> float:
-        return max(abs(a - b) for a, b in zip(found, ends, strict=True)) / spread
-
+    if found[1] - found[0] < 0.05 * spread:
+        return "All draws gave the same difference. Draw places anew each time."
     other, apart = draws(places, (0, 1))
     chips = draws([str(number) for number in range(len(mine))], (0, 0))
     ends_of_one, ends_of_two = percentile_interval(one), percentile_interval(two)
-    slips = {
+    ends = {
+        "": percentile_interval(one - two),
         "Each method has draws of its own. What is hard for both cancels only on the same draw.": (
             percentile_interval(other - apart)
         ),
@@ -243,13 +241,8 @@ def _which_difference(
         "Those are the ends of 90 % of the draws.": tuple(np.percentile(one - two, [5, 95])),
         "That is the interval of one method. Where is the other?": ends_of_one,
     }
-    nearest = min(slips, key=lambda words: off(slips[words]))
-    right = off(percentile_interval(one - two))
-    if right < min(0.35, off(slips[nearest])):
-        return ""
-    if off(slips[nearest]) < right:
-        return nearest
-    return "The ends are not those of 1,000 draws of places, each scored by both methods."
+    otherwise = "The ends are not those of 1,000 draws of places, each scored by both methods."
+    return _nearest(found, ends, spread, otherwise)
 
 
 @exercise("10/verdict", f"a function of low and high that returns one of {VERDICTS}", Callable)

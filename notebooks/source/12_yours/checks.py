@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 from geopeft_nb.open_files import open_raster
 
 
@@ -34,7 +34,7 @@ def _images(folder: Path) -> list[Path]:
 @exercise("12/reflectance", "a function of numbers and an offset", Callable)
 def reflectance(answer: Callable) -> Finding:
     """Try numbers of both baselines."""
-    numbers = np.array([[1_000, 1_500], [3_000, 11_000]], np.float32)
+    numbers = np.array([[900, 1_500], [3_000, 11_234]], np.float32)
     for offset in (0, -1_000):
         words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
         found = ask(words, answer, numbers.copy(), offset)
@@ -48,8 +48,11 @@ def reflectance(answer: Callable) -> Finding:
         if offset and np.allclose(found, numbers / 10_000 + offset, atol=1e-3):
             return f"{words} it is far below 0. What does the rule do first?"
         if np.allclose(found, right.clip(0, 1), atol=1e-6):
-            return f"{words} it cuts off what lies above 1. Clouds and ice do; keep them."
-        return f"{words} it returned values from {np.min(found):.4g} to {np.max(found):.4g}."
+            return (
+                f"{words} it cuts off what lies below 0 or above 1. Shadow and ice do; keep them."
+            )
+        ends = [f"{np.min(part):.4g} to {np.max(part):.4g}" for part in (found, right)]
+        return f"{words} it returned values from {ends[0]}, and should from {ends[1]}."
     return ""
 
 
@@ -80,24 +83,21 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
 
 @exercise("12/outside", "a function of distances and a limit that returns a share", Callable)
 def outside(answer: Callable) -> Finding:
-    """Try a layer with and without pixels that have no data."""
-    layer = np.array([[10, 90, 110, 20], [255, 250, 100, 30]], np.uint8)
-    found = ask_number("For distances of which 2 of 7 lie beyond 100", answer, layer.copy(), 100)
-    if abs(found - 2 / 7) < 1e-6:
-        whole = np.array([[10, 90], [110, 20]], np.uint8)
-        other = ask_number("Where every pixel has data", answer, whole, 100)
-        return "" if abs(other - 0.25) < 1e-6 else "it is off where every pixel has data."
+    """Try a layer with pixels at the limit, and one without data."""
+    layer = np.array([[10, 90, 110, 20, 100], [255, 250, 100, 30, 40]], np.uint8)
+    words = "For distances of which 2 of 9 lie beyond 100"
+    found = ask_number(words, answer, layer, 100)
     slips = {
-        3 / 8: "it counts ground that nobody saw as outside: 255 is no distance.",
-        2 / 8: "it divides by all pixels, also by those without data.",
-        5 / 7: "it counts the other side.",
-        3 / 7: "it counts what lies just at the limit. Beyond means more.",
-        2.0: "it returned a number of pixels. A share is wanted.",
+        "": 2 / 9,
+        "it counts ground that nobody saw as outside: 255 is no distance.": 3 / 10,
+        "it counts ground that nobody saw above the line: 255 is no distance.": 3 / 9,
+        "it divides by all pixels, also by those without data.": 2 / 10,
+        "it counts the other side.": 7 / 9,
+        "it counts what lies just at the limit. Beyond means more.": 4 / 9,
+        "it returned a number of pixels. A share is wanted.": 2.0,
+        "it wants a share from 0 to 1, not per cent.": 200 / 9,
     }
-    for value, words in slips.items():
-        if abs(found - value) < 1e-6:
-            return words
-    return f"for distances of which 2 of 7 lie beyond the limit it returned {found:.3g}."
+    return slip_of(found, slips, f"{words} it returned {found:.3g}.")
 
 
 @exercise("12/choose", "a function that returns corners (row, column) of squares", Callable)
@@ -142,10 +142,10 @@ def _not_squares(corners: object, size: int, count: int) -> Finding:
     except (TypeError, ValueError):
         return f"it returned {corners!r}, and pairs (row, column) are wanted."
     if len(pairs) != count:
-        return f"it returned {len(pairs)} corners."
+        return f"the number of corners is {len(pairs)}, and should be {count}."
     for row, column in pairs:
         if not (0 <= row <= 40 - size and 0 <= column <= 64 - size):
-            return f"the square at {(row, column)} goes over the edge. Row first, then column."
+            return f"the corner {(row, column)} goes over the edge. Is it upper left, row first?"
     for number, (row, column) in enumerate(pairs):
         if any(abs(row - r) < size and abs(column - c) < size for r, c in pairs[:number]):
             return "two of them overlap: the same ground would be labelled twice."
@@ -160,7 +160,9 @@ def other_scale(answer: Callable) -> Finding:
         ("the same ground", trained * 1.3, False),
         ("numbers 39 times as large", trained * 39, True),
         ("numbers 39 times as small", trained / 39, True),
+        ("numbers 5 times as large", trained * 5, False),
         ("one band of six that differs", trained * [1, 1, 1, 1, 1, 30], False),
+        ("four bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 12], True),
     ]
     for words, found, right in cases:
         said = ask(f"For {words}", answer, trained.copy(), found)
