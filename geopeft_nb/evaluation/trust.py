@@ -153,8 +153,7 @@ def check_scale(
         heads = ["mean in training", "std", f"mean in {region}", "std"]
         raise GeopeftError(
             f"The pixels of {region!r} are of another scale than those of training, more than "
-            f"{FACTOR} times or standard deviations off. Bring them to it, for example with scale= "
-            f"and offset= of load_data('folder').\n"
+            f"{FACTOR} times or standard deviations off. Which scale= and offset= do they need?\n"
             f"{pd.DataFrame(table.T, bands, heads).to_string()}"
         )
 

@@ -1271,7 +1271,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, number, n: (m == number) & ~opened(m, number, n, grow=False), "has to grow"),
         (lambda m, number, n: (m == number) & opened(m, number, n), "what is wide"),
         (lambda m, number, n: (m == 1) & ~opened(m, 1, n), "class 1 only"),
-        (lambda m, number, n: ((m == number) & ~opened(m, number, n)).float(), "of torch.bool"),
+        (lambda m, number, n: ((m == number) & ~opened(m, number, n)).float(), "torch.bool (24"),
         (lambda m, number, n: ((m == number) | (m < 0)) & ~opened(m, number, n), "without a label"),
         (lambda m, number, n: (m == number)
             & ~opened(m.clamp(min=0) * number, number, n), "The gap may be water"),

@@ -157,8 +157,8 @@ def load_folder(
 
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
-        colours=tuple(islice(cycle(COLOURS), len(meaning.classes))), bands=bands, size=size,
-        resolution=flat[0].grid.metres or float("nan"),
+        colours=tuple(islice(cycle(("#D9CFB8", *COLOURS[1:])), len(meaning.classes))),
+        bands=bands, size=size, resolution=flat[0].grid.metres or float("nan"),
         reflectance={*bands} <= {*WAVELENGTHS} and all(source.reflectance for source in flat),
     )  # fmt: skip
     chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]

@@ -165,9 +165,9 @@ def thin(answer: Callable) -> Finding:
     cases = [("at width 5", 5, creek), ("at width 3", 3, torch.zeros_like(creek))]
     for words, n, right in cases:
         found = ask(words, answer, mask.clone(), 1, n)
-        kind = getattr(found, "dtype", type(found).__name__)
-        if kind != torch.bool or found.shape != mask.shape:
-            return f"{words} a tensor of {(*mask.shape,)} of torch.bool is wanted, not of {kind}."
+        kind, shape = getattr(found, "dtype", type(found).__name__), getattr(found, "shape", ())
+        if kind != torch.bool or shape != mask.shape:
+            return f"{words} it returned {kind} {(*shape,)}; torch.bool {(*mask.shape,)} is wanted."
         if off := _not_thin(found, right, mask):
             return f"{words} {off}"
     swapped = torch.where(mask < 0, mask, 1 - mask)

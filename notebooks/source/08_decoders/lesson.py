@@ -88,7 +88,7 @@ print(f"{width} numbers for {side} x {side} pixels, which are {side * pixel:.0f}
 
 # %% [markdown]
 # ## 1 · One token, many pixels
-# Here is the test chip whose labels change most often from pixel to pixel, and the grid of its patches. Each square is one token. The label comes from a rule (lesson 01): does it lack a creek that you see?
+# Here is the test chip whose labels change most often from pixel to pixel, and the grid of its patches. Each square is one token. The label comes from a rule (lesson 01): does it lack a creek or an islet that you see?
 
 
 # %% tags=["hide-input"]
@@ -290,9 +290,9 @@ print(f"plan and measurement differ by {off:.3f} MB at most")
 costs.round(1)
 
 # %% [markdown]
-# The share that a method saves shrinks as the decoder grows, and most of "what is trained" may be decoder. Whoever quotes one of these percentages has to name the decoder.
+# The more a decoder *keeps*, the smaller the share that a method saves, however many weights it has; and most of "what is trained" may be decoder. Whoever quotes one of these percentages has to name the decoder.
 #
-# The same at full scale: Prithvi-EO 2.0 with 300 million weights, decoders as wide as in the paper, 224 × 224 pixels, on torch's *meta device*, where nothing is computed. (Fast mode takes the model with 100 million.)
+# The same at full scale: Prithvi-EO 2.0 with 300 million weights, decoders as wide as in the paper, 224 × 224 pixels, on torch's *meta device*, where nothing is computed. Which decoder keeps most now? (Fast mode takes the model with 100 million.)
 
 # %%
 large = "prithvi_eo_v1_100" if FAST else "prithvi_eo_v2_300"
@@ -404,7 +404,7 @@ for name, run in runs.items():
         row = table[table["role"] == role].filter(regex="^(mIoU|IoU )").mean().to_dict()
         row |= found_thin(run, dataset) if my_thin.passed else {}
         rows[role, name] = row | {"s per epoch": run.seconds / settings["epochs"]}
-scores = pd.DataFrame(rows).T
+scores = pd.DataFrame(rows).T.sort_index(level=0, ascending=False, sort_remaining=False)
 scores.rename_axis(["where", "decoder"]).to_csv(out / "scores.csv")
 print("You guessed:", my_guess)
 scores.round(3)
@@ -528,7 +528,7 @@ gp.quiz("08")
 
 # %% [markdown]
 # ## What we have seen
-# In this lesson we have put four decoders on one backbone. A linear decoder asks everything of one token; UPerNet and UNet read four maps. A decoder's weights say little about its memory, PEFT cannot shrink what the decoder keeps, and thin things have to be scored by themselves.
+# In this lesson we have put four decoders on one backbone. A decoder's weights say little about its memory, PEFT cannot shrink what the decoder keeps, and thin things have to be scored by themselves.
 #
 # ## What to try next
 # - `seed = 1` in the parameters: which verdict survives?

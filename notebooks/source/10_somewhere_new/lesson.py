@@ -216,10 +216,11 @@ print("You guessed:", my_guess)
 for name, score in flattery["made up"].items():
     above = "above a coin" if score - two_errors["made up"][name] > 0.5 else "may be a coin"
     print(f"made up, {name}: {score:.3f} ± {two_errors['made up'][name]:.3f}, {above}")
+print("(± two standard errors over the patterns)")
 flattery.round(3)
 
 # %% [markdown]
-# - **Made up.** What is above a coin is flattery: the *place* was recognised by its look. Which blocks were wide enough? Those of `gp.load_data("scenes")` are 2 × 2 chips.
+# - **Made up.** What is above a coin is flattery: the *place* was recognised by its look. Were any blocks wide enough? Those of `gp.load_data("scenes")` are 2 × 2 chips.
 # - **Water.** Where the rows differ little, the answer stands in the square itself. The score alone does not tell which case is yours.
 #
 # ### Exercise 2 · open challenge
@@ -421,7 +422,7 @@ print(f"mIoU of their sum: {mean_iou(matrices.sum(axis=0)):.3f}")
 
 # %% [markdown]
 # ### Exercise 4 · write
-# A *confusion matrix* counts pixels by true and found class; matrices can be added, and `mean_iou(matrix)` scores one. Write `interval(matrices, places)`: at least 1,000 draws of whole places, as many as there are; add up the matrices of all their chips, twice if a place came twice; score; return the middle 95 % as (low, high). (`np.random.default_rng(0).choice(names, size=n)` draws with replacement, `np.percentile` gives the ends.)
+# A *confusion matrix* counts pixels by true and found class; matrices can be added, and `mean_iou(matrix)` scores one. Write `interval(matrices, places)`: at least 1,000 draws of whole places, as many as there are places; add up the matrices of all their chips, twice if a place came twice; score; return the middle 95 % as (low, high). (`np.random.default_rng(0).choice(names, size=n)` draws with replacement, `np.percentile` gives the ends.)
 
 # %%
 interval = None
@@ -455,7 +456,7 @@ print(ends.round(3).to_string())
 my_interval
 
 # %% [markdown]
-# What it showed: the factor says how far chips of one place are alike. You cannot know before you look, so draw places. And read the column *places* before the interval: a few cannot show how different others might be.
+# What it showed: a factor well above 1 says that chips of a place fail together, near 1 that each fails by itself. You cannot know before you look, so draw places. Read the column *places* first: a few cannot show how different others might be.
 #
 # ### What it does not cover: the luck of training
 # All draws score **one** trained network. Train again with other seeds, on the planet at shift 1:
@@ -486,7 +487,7 @@ for number, mark, colour in zip(list(runs)[1:], "^s", ("#D55E00", "#E69F00"), st
 axes.set_yticks(at, [f"{name} ({role})" for name, role in first["role"].items()])
 axes.invert_yaxis()
 axes.set(xlabel=f"mIoU (0-1); bars: 95 % interval over places of seed {seed}")
-axes.set_title("SYNTHETIC flood at shift 1: one network's interval, and other seeds")
+axes.set_title(f"SYNTHETIC {task} at shift 1: one network's interval, and other seeds")
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 gp.show(figure, alt=f"mIoU in six climates by seed: {words} the interval of the first seed.")
 apart = table[[f"seed {number}" for number in runs]]
@@ -628,21 +629,19 @@ axes.axvline(0, color="#555555", ls=":")
 axes.set_yticks(at, contest.index)
 axes.invert_yaxis()
 axes.set(xlabel=f"mIoU of {method} minus {rival}; bars: 95 % interval over places")
-axes.set_title("SYNTHETIC flood at shift 1: paired differences, one climate left out at a time")
+axes.set_title(f"SYNTHETIC {task} at shift 1: paired differences, one climate left out at a time")
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 words = ", ".join(f"{name} {value:+.3f}" for name, value in middle.items())
 gp.show(figure, alt=f"mIoU of {method} minus {rival} in each climate that was left out: {words}.")
 
 # %% [markdown]
-# What it showed: a verdict needs the whole interval on one side of zero. Mind the crosses: behind at home **and** away, a method has learnt less; level at home and behind away, it has failed to generalise. Both methods on the map of one climate; move the bar:
+# What it showed: a verdict needs the whole interval on one side of zero. Mind the crosses: behind at home **and** away, a method has learnt less; level at home and behind away, it has failed to generalise. Both methods on the map; move the bar:
 
 # %%
-won = contest["difference"].gt(0).sum()
-print(
-    f"{method} scored higher in {won} of {len(contest)} climates, {rival} in {len(contest) - won}."
-)
-if won < len(contest) / 2:
-    print(f"The simpler way would have done: {rival} trains less than {method}, and scored more.")
+won, lost = contest["low"].gt(0).sum(), contest["high"].lt(0).sum()
+print(f"Of {len(contest)} climates, {method} is better in {won} and worse in {lost}.")
+if won <= lost and rival == "linear_probe":
+    print("The simpler way would have done: a linear probe trains less, and wins as often or more.")
 two_maps = gp.map_regions(kept, folds[looked_at], regions=[looked_at])
 two_maps
 

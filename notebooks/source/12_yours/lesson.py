@@ -282,7 +282,7 @@ gp.map_scene(result)
 #
 # - **class**: what the model decides. It decides always, on anything.
 # - **probability**: how sure it is, after *calibration*: one number, the temperature, was chosen on the validation chips so that of all pixels called 0.8 sure, about 80 % are right *there*.
-# - **applicability**: how far the features of this ground lie from those of all ground it was trained on. At 1 lies the limit within which 95 % of the training chips find each other. Beyond it, the model has never seen anything alike, and both other layers are hearsay (after Meyer and Pebesma, 2021).
+# - **applicability**, or *distance from training*: how far the features of this ground lie from those of all ground it was trained on. At 1 lies the limit, or *threshold*, within which 95 % of the training chips find each other. Beyond it, the model has never seen anything alike, and both other layers are hearsay (after Meyer and Pebesma, 2021).
 #
 # ### Exercise 4 · write
 # A function of a layer of distances (H, W), with 255 where there is no data, and the limit; it returns the share of the ground that lies beyond it.
@@ -329,7 +329,9 @@ errors = {}
 for name, where in (("inside", distance <= limit), ("outside", distance > limit)):
     here = where & known
     errors[name] = wrong[here].mean() if here.any() else np.nan
-    print(f"{name:7} {here.sum() / known.sum():6.1%} of the ground, {errors[name]:.2%} wrong")
+    print(
+        f"{name:7} {here.sum() / known.sum():6.1%} of the labelled ground, {errors[name]:.2%} wrong"
+    )
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
@@ -454,7 +456,7 @@ gp.quiz("12")
 # In this lesson we have brought files in by stating what they do not say, trained on them, mapped a scene that nobody labelled, and kept what we made. A loader that asks is a nuisance for a minute; one that guesses is a nuisance for a year. And a map comes with a second one, of where not to believe the first.
 #
 # ## What to try next
-# - Set `data` to a folder of yours in the parameters, and answer what it asks. `help(gp.load_data)` shows how to name files by a pattern.
+# - Set `data` to a folder of yours in the parameters, and answer what it asks. `help(load_folder)`, of `geopeft_nb.datasets.own.load`, says how to name files by a pattern.
 # - Leave `nodata=0` out, or give both deliveries the same offset, and see what you are told, and what the score at home says.
 # - Map your scene with two methods and swipe between them: `gp.map_scene({"LoRA": one, "probe": other})`.
 # - Lay the map over a basemap of your choice: `gp.map_scene(result).leafmap(basemap="Esri.WorldImagery")`.
