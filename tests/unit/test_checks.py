@@ -1201,6 +1201,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
             bootstrap_scores(a, p, 1000) - bootstrap_scores(b, p, 1000)), RIGHT),
         (lambda a, b, p: ends(drawn(a, p, 1) - drawn(b, p, 2)), "draws of its own"),
         (lambda a, b, p: both_drawn(b, a, p), "theirs minus mine"),
+        (lambda a, b, p: tuple(abs(end) for end in both_drawn(a, b, p)), "The ends are not"),
         (lambda a, b, p: both_drawn(a, b, [str(i) for i in range(len(p))]), "single chips"),
         (lambda a, b, p: tuple(x - y for x, y in
             zip(ends(drawn(a, p)), ends(drawn(b, p)), strict=True)), "ends minus ends"),

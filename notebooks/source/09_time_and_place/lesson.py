@@ -378,14 +378,14 @@ for region, part in two_offices.holdout.items():
     if my_nearest.passed:
         guesses = [nearest_home(s["location"], homes, code) for s in samples]
         rows[region]["nearest code"] = max(set(guesses), key=guesses.count)
-elsewhere = pd.DataFrame(rows).T
-elsewhere
+elsewhere = pd.DataFrame(rows).T.infer_objects()
+elsewhere.round(3)
 
 # %%
 if my_nearest.passed:
     same = (elsewhere["spoke as"] == elsewhere["nearest code"]).sum()
     print(f"The nearest code says the office of {same} of {len(elsewhere)} regions")
-low = elsewhere["right"].astype(float).idxmin()
+low = elsewhere["right"].idxmin()
 print(f"Worst: {low}, {elsewhere['right'][low]:.2f} right. Its ground looks as that of all others.")
 
 # %% [markdown]
