@@ -46,13 +46,14 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {names[meant[0]]!r}?" if meant else ""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
+def unknown_name(kind: str, name: object, known: Iterable[str], listed: str = "") -> GeopeftError:
     """Make the error for a name that is not in a catalogue.
 
     Args:
         kind: What the name should have named, for example ``"backbone"``.
         name: What was given.
         known: All names that would have worked.
+        listed: What to list in their place, where most of them are seldom wanted.
 
     Returns:
         An error to raise, which suggests the nearest known name and lists all, up to a hundred.
@@ -63,14 +64,14 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GeopeftError:
     """
     names = sorted(known)
     hint = did_you_mean(name, names)
-    listed = ", ".join(names) if len(names) <= 100 else f"{len(names):,} names"
+    listed = listed or (", ".join(names) if len(names) <= 100 else f"{len(names):,} names")
     return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {listed or 'none'}.")
 
 
-def check_name(kind: str, name: object, known: Collection[str]) -> None:
+def check_name(kind: str, name: object, known: Collection[str], listed: str = "") -> None:
     """Refuse a name that is not in a catalogue; arguments as in `unknown_name`."""
     if name not in known:
-        raise unknown_name(kind, name, known)
+        raise unknown_name(kind, name, known, listed)
 
 
 def whole(name: str, value: object, at_least: int = 1, at_most: int = 1_000_000) -> int:

@@ -50,13 +50,12 @@ def memory_widget(
     def draw(
         method: str, batch_size: int, size: int, precision: str, recipe: str
     ) -> tuple[Figure, str]:
-        words = (method, f"batch {batch_size}", f"{size} × {size} pixels", precision, recipe)
-        settings = " · ".join(words)
         frugal = None if recipe == NO_RECIPE else recipe
         try:
             plan = planned(models[method], batch_size, size, precision, frugal)
         except GeopeftError as error:
-            figure, why = Figure(figsize=(10, 1)), f"{settings} is not possible:\n{error}"
+            words = (method, f"batch {batch_size}", f"{size} × {size} pixels", precision, recipe)
+            figure, why = Figure(figsize=(10, 1)), f"{' · '.join(words)} is not possible:\n{error}"
             figure.text(0, 0.5, why, wrap=True)
             return plain(figure), why
         kept = f"{in_bytes(plan.total)} kept in one training step"
@@ -64,7 +63,7 @@ def memory_widget(
             times = f"now {plan.total / before[0]:.2g} times as much"
             kept += f" (before: {in_bytes(before[0])}; {times})"
         before[0] = plan.total
-        title = f"{plan.title}; {settings}\n{kept}"
+        title = f"{method}: {plan.title}\n{kept}"
         return plan.plot(title), f"{title}: {plan.words()}"
 
     sliders(

@@ -76,7 +76,12 @@ def _kin(name: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"make": "lora:kin_config", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
 
-_LAYERS = "target_modules=(q, v, fc1, fc2), last=None"
+_LAST = "last=None (or how many of the last blocks)"
+_LAYERS = f"target_modules=(q, v, fc1, fc2), {_LAST}"
+_LORA = (
+    "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'fc1', 'all_linear', 'late'), "
+    f"target_modules=None (or names of layers in place of a preset), {_LAST}"
+)
 CARDS = {card.name: card for card in (
     MethodCard(
         "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none", False, "-",
@@ -84,9 +89,7 @@ CARDS = {card.name: card for card in (
     ),
     MethodCard(
         "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
-        "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'fc1', 'all_linear', "
-        "'late'), target_modules=None, last=None", True,
-        "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
+        _LORA, True, "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
     ),
     MethodCard(
         "shallow", "Shallow backbone with LoRA",
@@ -96,7 +99,7 @@ CARDS = {card.name: card for card in (
         "after Barreiro et al., arXiv 2603.19873", "shallow:shallow_config", settle=_found_depth,
     ),
     MethodCard(
-        "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, "as lora", True,
+        "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, _LORA, True,
         "Liu et al., arXiv 2402.09353", "lora:lora_config", {"use_dora": True}, "LoraConfig",
     ),
     MethodCard(
@@ -124,7 +127,7 @@ CARDS = {card.name: card for card in (
         "side:Side",
     ),
     MethodCard(
-        "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, "last=None",
+        "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, _LAST,
         True, "Zhao et al., arXiv 2312.11420",
         **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
     ),
@@ -134,7 +137,7 @@ CARDS = {card.name: card for card in (
         True, "Ben Zaken et al., arXiv 2106.10199", "biases:bitfit_config",
     ),
     MethodCard(
-        "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, "last=None",
+        "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, _LAST,
         True, "Liu et al., arXiv 2205.05638", "lora:ia3_config",
     ),
     MethodCard(
@@ -269,8 +272,9 @@ def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     """Refuse options that the method does not take, and what peft and torch would let through."""
     kinds = option_kinds(card)
     known = kinds.keys() - {"backbone", "options", *card.fixed}  # what attach and the card give
+    usual = card.options + f"; and any field of peft's {card.peft_class}" * bool(card.peft_class)
     for name in options:
-        check_name(f"option of {card.name}", name, known | {"name", "seed"})
+        check_name(f"option of {card.name}", name, known | {"name", "seed"}, usual)
     check_values(options, kinds | LOOSE)
 
 

@@ -724,7 +724,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "01/mndwi": [
         (lambda g, s: (g - s) / (g + s), RIGHT),
         (lambda g, s: 1 - 2 * s / (g + s + 1e-6), RIGHT),
-        (lambda g, s: (s - g) / g + s, "Both mistakes"),
         (lambda g, s: (s - g) / (g + s), "turned round"),
         (lambda g, s: (g - s) / g + s, "brackets"),
         (lambda g, s: g - s, "divided by"),
@@ -767,7 +766,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     ],
     "02/pairs": [
         (16, RIGHT), (16.0, RIGHT), (4, "tokens. Each looks"), (2, "is a square"),
-        (8, "each beside"), (64, "too many"), (1 / 16, "not fewer"), ("four", "not a str"),
+        (8, "each beside"), (64, "too many"), (1 / 16, "not fewer"), ("four", "of type str"),
     ],
     "02/fill": [
         (filled, RIGHT),
@@ -787,7 +786,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (("G", "G"), "twice"),
         (("G", "N"), "two of G, R, S"),
         (("G",), "two of G, R, S"),
-        ("GS", "not a str"),
+        ("GS", "of type str"),
     ],
     "02/tokens": [
         (lambda h, w, t, p: -(-h // p) * -(-w // p) * t, RIGHT),
@@ -879,7 +878,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda v, share: int((v.square().cumsum(0) / v.square().sum() < share).sum()) + 1, RIGHT),
         (lambda v, share: next(k for k in range(1, 99)
             if (v[:k] ** 2).sum() >= share * (v**2).sum()), RIGHT),
-        (lambda v, share: share, "a share"),
+        (lambda v, share: share, "it gives 0.9"),
         (lambda v, share: (v.square().cumsum(0) / v.square().sum() < share).sum(), "one too few"),
         (lambda v, share: (v.square().cumsum(0) / v.square().sum() < share).sum() + 2, "too many"),
         (lambda v, share: (v.cumsum(0) / v.sum() < share).sum() + 1, "Square them"),
@@ -900,7 +899,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "04/same_scale": [
         (lambda r: {"r": r, "lora_alpha": 2 * r}, RIGHT),
         (lambda r: {"lora_alpha": r / 0.5, "r": r}, RIGHT),
-        (lambda r: {"r": r, "lora_alpha": 16}, "does not follow"),
+        (lambda r: {"r": r, "lora_alpha": 16}, "the scale is 5.3"),
         (lambda r: {"r": r, "lora_alpha": r}, "scale is 1."),
         (lambda r: {"r": r, "lora_alpha": r / 2}, "one half"),
         (lambda r: {"r": 2, "lora_alpha": 4}, "asks for rank 2"),
@@ -912,8 +911,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (type("Empty", (nn.Module,), {}), "TypeError"),
         (begun(Lora, lambda s: delattr(s, "A")), "missing"),
         (begun(Lora, lambda s: setattr(s, "A", nn.Parameter(s.A.T.detach()))), "to be (4, 12)"),
-        (begun(Lora, lambda s: nn.init.ones_(s.B)), "How should B begin"),
-        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "both zero"),
+        (begun(Lora, lambda s: nn.init.ones_(s.B)), "How does B begin"),
+        (begun(Lora, lambda s: nn.init.ones_(s.A)), "rows of A are alike"),
+        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "or nothing"),
         (begun(Lora, lambda s: s.base.requires_grad_(True)), "More than A and B"),
         (begun(Lora, lambda s: s.__dict__.update(base=s._modules.pop("base"))), "part of the mod"),
         (forward(Lora, lambda s, x: x @ s.base.weight.T), "bias of the base layer"),
@@ -921,6 +921,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (merged(lambda s: s.base.weight.T), "(out, in)"),
         (merged(lambda s: s.base.weight.add_(s.scale * s.B @ s.A)), "Return a new matrix"),
         (merged(lambda s: s.base.weight + s.B @ s.A), "leaves out the scale"),
+        (merged(lambda s: s.scale * s.B @ s.A), "the change alone"),
+        (forward(Lora, lambda s, x: s.base(x) + s.alpha * detour(s, x)), "by alpha alone"),
         (merged(lambda s: s.base.weight - s.scale * s.B @ s.A), "does not give"),
     ],
     "04/count_lora": [
@@ -942,9 +944,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
             lambda n: n.decoder.requires_grad_(False)), "decoder is frozen"),
         (lambda kept, limit: network("lora", r=1), "Rank changes little"),
         (lambda kept, limit: network("full"), "frozen"),
-        (lambda kept, limit: network("linear_probe"), "no LoRA"),
-        (lambda kept, limit: "lora", "network itself"),
-        (lambda kept, limit: network("lora", last=2).backbone, "network itself"),
+        (lambda kept, limit: network("vpt"), "no LoRA"),
+        (lambda kept, limit: "lora", "of type str"),
+        (lambda kept, limit: network("lora", last=2).backbone, "of type PeftModel"),
     ],
     "05/prompted_block": [
         (Prompted, RIGHT),
@@ -1016,7 +1018,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "06/linear": [
         (lambda r, i, o, t, p: 4 * r * i * t, RIGHT),
         (lambda r, i, o, t, p: r * i * t, "How many bytes"),
-        (lambda r, i, o, t, p: 4 * (r * i + i * o), "there anyway"),
         (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p * (not t), "there anyway"),
         (lambda r, i, o, t, p: 4 * r * i, "is that gradient wanted"),
         (lambda r, i, o, t, p: 3, "three formulas"),
@@ -1039,17 +1040,18 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (4 * 300e6, "beside them"),
         (318e6, "number of numbers"),
         (1.272, "wants bytes"),
+        (1.3e9, "four figures"),
         (1.272e9 * 8, "bits"),
     ],
     "06/storage": [
         (lambda t: t.untyped_storage().data_ptr(), RIGHT),
         (lambda t: f"storage at {t.untyped_storage()._cdata}", RIGHT),
-        (id, "a transposed view has another key"),
+        (id, "A transposed view has another key"),
         (lambda t: t.data_ptr(), "begin at different places"),
-        (lambda t: tuple(t.shape), "a transposed view has another key"),
+        (lambda t: tuple(t.shape), "A transposed view has another key"),
         (lambda t: t.untyped_storage().nbytes(), "A copy has the same key"),
         (lambda t: 0, "A copy has the same key"),
-        (lambda t: [t.untyped_storage().data_ptr()], "cannot be in a set"),
+        (lambda t: [t.untyped_storage().data_ptr()], "unhashable"),
     ],
     "06/thirty": [
         (last_batch, RIGHT),
@@ -1072,8 +1074,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda plan, limit: max(0, int(1 + (limit - plan(1).total) // (plan(2).total
             - plan(1).total))), "its peak is higher"),
         (lambda plan, limit: int(limit // plan(1).peak), "one more still fits"),
-        (lambda plan, limit: by_halves(plan, limit) + 1, "at its peak"),
-        (lambda plan, limit: max(1, by_halves(plan, limit)), "at its peak"),
+        (lambda plan, limit: by_halves(plan, limit) + 1, "11, which takes 2040 MB at its peak"),
+        (lambda plan, limit: int(1 + (limit - plan(1).peak) // (plan(2).peak - plan(1).peak)),
+         "not even one chip fits"),
         (lambda plan, limit: "many", "no number"),
     ],
     "07/again": [
@@ -1422,7 +1425,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (cells().assign(epochs=[2, 2, 2, 9, 9, 9]), "epochs differs"),
         (cells(epochs=20), "epochs is 20"),
         (cells(data="sandbox"), "should be scenes"),
-        (cells().to_numpy(), "not a ndarray"),
+        (cells().to_numpy(), "of type ndarray"),
     ],
     "11/question": [
         (ranks(2, 16), RIGHT),
@@ -1437,7 +1440,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (ranks(2, -1), "run_benchmark refuses it"),
         (ranks(2, 16, colour="red"), "run_benchmark refuses it"),
     ],
-    "12/fill": [(0, RIGHT), (np.uint16(0), RIGHT), (-9999, "no pixel has"), ("zero", "not a str")],
+    "12/fill": [(0, RIGHT), (np.uint16(0), RIGHT), (-9999, "no pixel has"), ("zero", "type str")],
     "12/reflectance": [
         (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
         (lambda numbers, offset: numbers / 10_000 + offset / 10_000, RIGHT),

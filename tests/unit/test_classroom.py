@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import re
+from itertools import pairwise
 from pathlib import Path
+from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,7 +167,7 @@ def half(answer: float, scale: float) -> str:
     [
         (0.5, "passed", ""),
         (0.4, "not yet", "Not half."),
-        ("<b>", "not yet", "It wants one half, as a number, not a str."),
+        ("<b>", "not yet", "It wants one half, as a number; this is of type str."),
         *((blank, "not answered", "not answered yet. It wants one half, as a number.")
           for blank in (None, ..., (1, None), [], {"a": ...})),
     ],
@@ -190,6 +194,21 @@ def test_an_answer_is_judged_and_what_is_off_explained(
 def test_unknown_exercise_suggests_the_nearest(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check(name, 1)
+
+
+def test_a_broken_line_is_not_judged_before_it_is_mended(tmp_path: Path) -> None:
+    for folder in lesson_folders().values():
+        notebook = nbformat.read(folder.parents[1] / f"{folder.name}.ipynb", 4)
+        for cell, after in pairwise(notebook.cells):
+            if "# mend this line" in cell.source:
+                name = re.search(r'check\("(.*?)", (\w+)', after.source)
+                for mended, state in (("", "not answered"), ("!", "not yet")):
+                    (path := tmp_path / f"{folder.name}.py").write_text(
+                        f"import torch, numpy as np\n{cell.source}".replace("line", f"line{mended}")
+                    )
+                    linecache.clearcache()
+                    answer = run_path(str(path))[name[2]]
+                    assert check(name[1], answer).state == state
 
 
 # Quizzes

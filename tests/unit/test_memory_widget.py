@@ -96,7 +96,7 @@ def test_sliders_lie_above_the_picture_redraw_it_and_say_so(
     assert control["batch_size"].options == (1, 2, 8)
     assert not control["batch_size"].continuous_update  # a plan takes up to a second
     assert set(first) == {"text/plain", "text/html", "image/png"}
-    assert "a fake; rank 8 · batch 2 · 64 × 64 pixels · fp32 · no recipe" in first["text/plain"]
+    assert "rank 8: a fake\n" in first["text/plain"]
     assert "Fits on Binder, T4, A100, H200." in first["text/plain"]
     control["recipe"].value = "checkpoint"
     assert "(before: 896 MiB; now 0.33 times as much)" in status.value
@@ -111,6 +111,6 @@ def test_sliders_lie_above_the_picture_redraw_it_and_say_so(
 
 def test_one_model_is_planned_in_earnest(model: SegmentationModel, shown: list[Any]) -> None:
     gp.memory_widget(model, size=64)
-    assert "lora · batch 8 · 64 × 64 pixels · fp32 · no recipe" in shown[-1]["text/plain"]
+    assert "linear decoder, planned: 8 × 64 × 64 px, fp32\n" in shown[-1]["text/plain"]
     shown[0].children[-2].value = "8bit"
     assert "before:" in shown[-1]["text/plain"]

@@ -83,7 +83,6 @@ def mndwi(answer: Callable) -> Finding:
     minus, plus = green - swir, green + swir
     slips = {
         "": minus / plus,
-        "Both mistakes are still there.": -minus / green + swir,
         "The sign is turned round: water would come out below zero.": -minus / plus,
         "A division comes before a sum: where do brackets belong?": minus / green + swir,
         "The difference is right. What is it divided by?": minus,
@@ -100,23 +99,22 @@ def trainable_share(answer: float, model: SegmentationModel) -> Finding:
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     total, trainable = sum(size for size, _ in sizes), sum(size for size, on in sizes if on)
     tensors = sum(on for _, on in sizes) / len(sizes)
-    share = trainable / total
-    if _near(answer, share):
-        return ""
-    if _near(answer, 100 * share):
-        return "That looks like per cent. Give the share as a number between 0 and 1."
-    if _near(answer, 1 - share):
-        return "That is the frozen share. Which parameters have requires_grad set?"
-    if _near(answer, trainable / (total - trainable) if total > trainable else math.inf):
-        return "That is trainable over frozen. Divide by all parameters, trainable ones included."
     decoder = sum(w.numel() for n, w in model.named_parameters() if n.startswith("decoder."))
-    if _near(answer, (trainable - decoder) / total):
-        return "You left out the decoder. It is trained too."
-    if _near(answer, tensors):
-        return "That counts weight matrices. Count their numbers: parameter.numel()."
+    share = trainable / total
+    slips = {
+        "": share,
+        "That looks like per cent. Give the share as a number between 0 and 1.": 100 * share,
+        "That is the frozen share. Which parameters have requires_grad set?": 1 - share,
+        "That is trainable over frozen. Divide by all parameters, trainable ones included.": (
+            trainable / max(total - trainable, 1)
+        ),
+        "You left out the decoder. It is trained too.": (trainable - decoder) / total,
+        "That counts weight matrices. Count their numbers: parameter.numel().": tensors,
+    }
+    otherwise = "Sum parameter.numel() where requires_grad is set, and divide by the sum over all."
     if math.isclose(answer, share, rel_tol=0.1):
-        return "Close. Give three decimals, or compute it from the parameters."
-    return "Sum parameter.numel() where requires_grad is set, and divide by the sum over all."
+        otherwise = "Close. Give three decimals, or compute it from the parameters."
+    return slip_of(answer, slips, otherwise, near=0.006)  # three digits, as read off a table
 
 
 @exercise("01/frozen_backbone", "a model with LoRA attached")
@@ -162,11 +160,6 @@ def region_gap(answer: float, report: Report) -> Finding:
         return "That is one of the two scores. How far are they apart?"
     if abs(answer - 100 * gap) < 0.5:
         return "That looks like points of 100. The scores in the report run from 0 to 1."
-    if abs(answer - gap) < 0.006:
+    if abs(answer - gap) < 0.006 or answer == round(gap, 1):
         return "Close. It wants three decimals."
     return "Take the mIoU column: the row of the home region minus the row of the away region."
-
-
-def _near(answer: float, value: float) -> bool:
-    """Allow for rounding to three digits, which is how a share is read off a table."""
-    return math.isclose(answer, value, rel_tol=0.006)

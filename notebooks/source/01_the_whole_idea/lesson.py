@@ -36,7 +36,7 @@ if importlib.util.find_spec("geopeft_nb") is None:
     get_ipython().run_line_magic("pip", f"install -q '{source}'")
 
 # %% [markdown]
-# Everything that you may want to change stands in the next cell. `FAST = True` runs the same cells with fewer chips and epochs, to see whether all works: read nothing off its scores.
+# Change what you like in the next cell. `FAST = True` runs the same cells with fewer chips and epochs, to see whether all works: read nothing off its scores.
 
 # %% tags=["parameters"]
 model = "geopeft_tiny"  # the small foundation model that ships
@@ -420,7 +420,7 @@ for role in ("home", "away"):
         print("  The simplest method wins: the backbone did not have to change.")
 
 # %% [markdown]
-# Water stands in the spectrum, so a linear probe has a fair chance. Harder tasks follow in lesson 03.
+# Water differs in its spectrum, so a linear probe has a fair chance. Harder tasks follow in lesson 03.
 #
 # ### Exercise 6 · open challenge
 # With `make_network`, make a *smaller* LoRA: its adapter trains at most a quarter of the weights that the first one did, and the pretrained backbone stays frozen. `gp.list_methods().loc["lora", "options"]` names what you can set.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
+from geopeft_nb.models import SegmentationModel, part_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,22 +30,21 @@ def directions(answer: Callable) -> Finding:
     for values, share in ((slow, 0.9), (steep, 0.9), (slow, 0.5), (torch.ones(4), 0.5)):
         words = f"For {len(values)} values and a share of {share:g}"
         found = ask_number(words, answer, values.clone(), share)
-        right = _carrying(values.square(), share)
-        if found == right:
-            continue
-        if 0 < found < 1:
-            return f"{words} it gives a share. How many directions are it?"
-        if found == right - 1:
-            return f"{words} it gives one too few: with these the share is still below."
-        if found == right + 1:
-            return f"{words} it gives one too many."
-        if found == _carrying(values, share):
-            return f"{words} it adds up the singular values. Square them first."
-        if found == _carrying(values.square().flip(0), share):
-            return f"{words} it adds up from the weakest. Begin with the strongest."
-        if found == _carrying(values.square(), 0.9):
-            return f"{words} it counts for 90 %. Use `share`."
-        return f"{words} it gives {found:g}. At which does the running sum reach the share?"
+        squares = values.square()
+        right = _carrying(squares, share)
+        slips = {
+            "": right,
+            "it gives one too few: with these the share is still below.": right - 1,
+            "it gives one too many.": right + 1,
+            "it adds up the singular values. Square them first.": _carrying(values, share),
+            "it adds up from the weakest. Begin with the strongest.": (
+                _carrying(squares.flip(0), share)
+            ),
+            "it counts for 90 %. Use `share`.": _carrying(squares, 0.9),
+        }
+        otherwise = f"it gives {found:g}. At which does the running sum reach the share?"
+        if off := slip_of(found, slips, otherwise):
+            return f"{words} {off}"
     return ""
 
 
@@ -81,7 +82,6 @@ def same_scale(answer: Callable) -> Finding:
             return f"For rank {r} it asks for rank {options['r']}. The rank stays; what follows it?"
         alpha = options["lora_alpha"]
         slips = {
-            16: "alpha does not follow the rank.",
             r: "the scale is 1.",
             2: "that is the scale itself. Alpha is what is divided by r.",
             2 / r: "it is divided by r once more.",
@@ -104,13 +104,11 @@ def lora_layer(answer: Any) -> Finding:  # noqa: ANN401 - whatever the learner w
         base = nn.Linear(IN, OUT)
         weight, bias = (part.detach().clone() for part in base.parameters())
         x = torch.randn(2, 5, IN)
-        try:
-            layer = answer(base, r=RANK, alpha=ALPHA)
-            for look in (_parts, _start, _trained, _scaled, _merged):
-                if finding := look(layer, x, weight, bias):
-                    return finding
-        except Exception as error:  # whatever the learner's code raises is the finding
-            return f"Tried on nn.Linear({IN}, {OUT}), it raised {type(error).__name__}: {error}."
+        words = f"Tried on nn.Linear({IN}, {OUT}),"
+        layer = ask(words, partial(answer, r=RANK, alpha=ALPHA), base)
+        for look in (_parts, _start, _trained, _scaled, _merged):
+            if finding := ask(words, look, layer, x, weight, bias):
+                return finding
     return ""
 
 
@@ -121,30 +119,29 @@ def _parts(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # n
         if not isinstance(matrix, nn.Parameter):
             kind = "missing" if matrix is None else f"of type {type(matrix).__name__}"
             return f"self.{name} has to be an nn.Parameter, so that it is trained; it is {kind}."
-        if tuple(matrix.shape) != shape:
-            return (
-                f"For a layer from {IN} to {OUT} and r = {RANK}, {name} has to be {shape}, and it "
-                f"is {tuple(matrix.shape)}."
-            )
+        if _shape(matrix) != shape:
+            made = f"For a layer from {IN} to {OUT} and r = {RANK},"
+            return f"{made} {name} has to be {shape}, and it is {_shape(matrix)}."
     return ""
 
 
+def _shape(found: Any) -> tuple[int, ...] | str:  # noqa: ANN401
+    return tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+
+
 def _start(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
-    """At first nothing changes, and still A is not zero."""
+    """At first nothing changes, and still A is random."""
     right, output = functional.linear(x, weight, bias), layer(x)
-    if not isinstance(output, torch.Tensor) or output.shape != right.shape:
-        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        return f"From x of shape {tuple(x.shape)} comes {shape}; it should be {tuple(right.shape)}."
+    if _shape(output) != _shape(right):
+        return f"From x of shape {_shape(x)} comes {_shape(output)}; it should be {_shape(right)}."
     if not torch.allclose(output, right, atol=1e-6):
         if bool(layer.B.any()):
-            return (
-                "Before training the output has to be that of the base layer. How should B begin?"
-            )
+            return "Before training the output is to be that of the base layer. How does B begin?"
         if torch.allclose(output, right - bias, atol=1e-6):
             return "The bias of the base layer got lost."
         return "Before training, with B at zero, the output has to be that of the base layer."
-    if not bool(layer.A.any()):
-        return "A and B are both zero: then neither ever gets a gradient. Let A begin random."
+    if torch.equal(layer.A, layer.A[:1].expand(RANK, IN)):
+        return "All rows of A are alike: then they learn the same, or nothing. Let A begin random."
     return ""
 
 
@@ -156,9 +153,7 @@ def _trained(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  #
     if len(trained) < 2:
         return "A and B have to be trained both, and one of them is frozen."
     if sum(part.numel() for part in layer.parameters()) < weight.numel():
-        return (
-            "Keep the base layer as a part of the module, self.base = …, so that it is saved too."
-        )
+        return "Keep the base layer as a part of the module, self.base = …, to have it saved too."
     return ""
 
 
@@ -167,30 +162,29 @@ def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # 
     with torch.no_grad():
         layer.A.normal_()
         layer.B.normal_()
+        plain, detour = functional.linear(x, weight, bias), x @ layer.A.T @ layer.B.T
     output = layer(x)
-    plain, detour = functional.linear(x, weight, bias), x @ layer.A.T @ layer.B.T
-
-    def is_close(scale: float, base: Tensor = plain) -> bool:
-        return torch.allclose(output, base + scale * detour, rtol=1e-4, atol=1e-4)
-
-    if is_close(1):
-        return "The detour is not scaled. Where do alpha and r come in?"
-    if is_close(RANK / ALPHA):
-        return "The scale is turned round: it is alpha over r."
-    if is_close(ALPHA):
-        return "The detour is scaled by alpha alone. What is it divided by?"
-    if is_close(ALPHA // RANK):
-        return "alpha / r was rounded to a whole number. Divide with /, not with //."
-    if is_close(ALPHA / math.sqrt(RANK)):
-        return "That divides by the root of r. There is such a variant (rsLoRA); here it is r."
-    if is_close(ALPHA / RANK, torch.zeros_like(plain)):
-        return "Only the detour comes out. The base layer's output belongs beside it."
-    if is_close(0):
-        return "A and B change nothing. Does forward use them, and not a copy from the start?"
-    if not is_close(ALPHA / RANK):
-        return (
-            "With random A and B the output is not W x + b + alpha / r * B A x. Check each factor."
-        )
+    slips = {
+        "": plain + ALPHA / RANK * detour,
+        "The detour is not scaled. Where do alpha and r come in?": plain + detour,
+        "The scale is turned round: it is alpha over r.": plain + RANK / ALPHA * detour,
+        "The detour is scaled by alpha alone. What is it divided by?": plain + ALPHA * detour,
+        "alpha / r was rounded to a whole number. Divide with /, not with //.": (
+            plain + ALPHA // RANK * detour
+        ),
+        "That divides by the root of r. There is such a variant (rsLoRA); here it is r.": (
+            plain + ALPHA / math.sqrt(RANK) * detour
+        ),
+        "Only the detour comes out. The base layer's output belongs beside it.": (
+            ALPHA / RANK * detour
+        ),
+        "A and B change nothing. Does forward use them, and not a copy from the start?": plain,
+    }
+    otherwise = (
+        "With random A and B the output is not W x + b + alpha / r * B A x. Check each factor."
+    )
+    if off := slip_of(output.detach(), slips, otherwise, near=1e-4):
+        return off
     output.sum().backward()
     if layer.A.grad is None or layer.B.grad is None:
         return "No gradient reaches A or B. Is there a .data, .detach() or no_grad in the way?"
@@ -204,20 +198,18 @@ def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # 
     with torch.no_grad():
         before = layer(x)
         merged = layer.merged_weight()
-        if not isinstance(merged, torch.Tensor) or tuple(merged.shape) != (OUT, IN):
-            shape = (
-                tuple(merged.shape) if isinstance(merged, torch.Tensor) else type(merged).__name__
-            )
-            return f"merged_weight gives {shape}; W is (out, in) = {(OUT, IN)}, and so is the sum."
+        if _shape(merged) != (OUT, IN):
+            return f"merged_weight gives {_shape(merged)}; W and the sum are (out, in), {OUT, IN}."
         if not torch.allclose(layer(x), before, atol=1e-5):
             return "After merged_weight() the layer computes something else. Return a new matrix."
-        if torch.allclose(merged, weight + layer.B @ layer.A, atol=1e-4):
-            return "merged_weight leaves out the scale."
-        if torch.allclose(merged, ALPHA / RANK * layer.B @ layer.A, rtol=1e-4, atol=1e-4):
-            return "That is the change alone. Add it to the base layer's weight."
-        if not torch.allclose(functional.linear(x, merged, bias), before, rtol=1e-4, atol=1e-4):
-            return "A linear layer with the merged weight does not give what your layer gives."
-    return ""
+        change = layer.B @ layer.A
+        slips = {
+            "": weight + ALPHA / RANK * change,
+            "merged_weight leaves out the scale.": weight + change,
+            "That is the change alone. Add it to the base layer's weight.": ALPHA / RANK * change,
+        }
+        otherwise = "A linear layer with the merged weight does not give what your layer gives."
+        return slip_of(merged, slips, otherwise, near=1e-4)
 
 
 @exercise("04/count_lora", "a function of shapes and r", Callable)
@@ -246,21 +238,16 @@ def count_lora(answer: Callable) -> Finding:
     return ""
 
 
-@exercise("04/less_memory", "a network with LoRA attached")
+@exercise("04/less_memory", "a network with LoRA attached", SegmentationModel)
 def less_memory(
     answer: SegmentationModel, kept: Callable[[SegmentationModel], int], limit: float
 ) -> Finding:
     """Measure the activations of a step, and look where the adapters are."""
-    if not isinstance(answer, SegmentationModel):
-        return f"It wants the network itself, and this is of type {type(answer).__name__}."
     trained = [name for name, weight in answer.named_parameters() if weight.requires_grad]
-    if any(".lora_" not in name and not name.startswith("decoder.") for name in trained):
+    if any(part_of(name) == "backbone" for name in trained):
         return "Pretrained weights train here. LoRA leaves them frozen."
-    blocks = {
-        name.split(".blocks.")[1].split(".")[0]
-        for name in trained
-        if ".lora_" in name and ".blocks." in name
-    }
+    adapted = (re.search(r"\.blocks\.(\d+)\..*\.lora_", name) for name in trained)
+    blocks = {found[1] for found in adapted if found}
     if not blocks:
         return "There is no LoRA in the blocks of this network. Which call attaches one?"
     if len(blocks) < 2:

@@ -12,7 +12,6 @@ from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import MemoryPlan
-from geopeft_nb.pictures.show import in_bytes
 
 FLOAT = 4  # bytes
 #: Statistics of the norms and of attention are a few numbers per token, which may be left out.
@@ -36,6 +35,7 @@ def bills(answer: float) -> Finding:
         "Those are the weights. What do trained ones have beside them?": 4 * every,
         "That is a number of numbers. How many bytes has each?": right / 4,
         "Those are bits.": 8 * right,
+        "Nearly. It wants four figures.": 1.3e9,
     }
     otherwise = "How many bytes for each of all weights, and how many more for a trained one?"
     return slip_of(answer, slips, otherwise, near=0.002)
@@ -61,7 +61,6 @@ def _linear_slip(found: float, trained: bool, passes: bool) -> str:
         50 * 7: "that is a number of numbers. How many bytes has each?",
         y: "that is the output. Is it in any of the three formulas?",
         x + y: "one of the two is in none of the three formulas.",
-        x + weight: "the weight is there anyway, and is not kept a second time.",
         weight: "the weight is there anyway, and is not kept a second time.",
         0: "something is needed for the gradient of the weight.",
         x: "which of the formulas needs x, and is that gradient wanted here?",
@@ -81,14 +80,11 @@ def storage(answer: Callable) -> Finding:
         "a detached tensor": whole.detach(),
     }
     key = ask("For a tensor", answer, whole)
-    try:
-        hash(key)
-    except TypeError:
-        return f"It returned a {type(key).__name__}, which cannot be in a set."
+    ask("To look the key up in a set,", hash, key)
     for words, view in views.items():
         if ask(f"For {words}", answer, view) != key:
             begins = " They begin at different places of it." if "later" in words else ""
-            return f"{words} has another key, though it looks into the same storage.{begins}"
+            return f"{words.capitalize()} has another key, and the same storage.{begins}"
     other = whole.clone()
     if ask("For another tensor", answer, other) == key:
         return "A copy has the same key, though its numbers stand in a storage of their own."
@@ -102,7 +98,7 @@ def block(answer: Callable) -> Finding:
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
         if off := _block_slip(found / _block_bytes(tokens, width, batch), batch, tokens):
-            return f"{words} it gives {found:g} bytes: {off}"
+            return f"{words} it gives {found:,.0f} bytes: {off}"
     return ""
 
 
@@ -202,8 +198,10 @@ def fits(answer: Callable) -> Finding:
             return f"{words} a batch of {found:g} keeps so much, but its peak is higher."
         if found % 1:
             return f"{words} it gives {found:.4g}. A batch is a whole number."
+        if not right:
+            return f"{words} not even one chip fits, so the answer is 0."
         if found > right:
-            at_peak = in_bytes(_plan(fixed, chip, more, int(found)).peak)
-            return f"{words} it gives {found:g}, which takes {at_peak} at its peak."
+            at_peak = fixed + chip * found + more
+            return f"{words} it gives {found:g}, which takes {at_peak:g} MB at its peak."
         return f"{words} it gives {found:g}, and one more still fits."
     return ""
