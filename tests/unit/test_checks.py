@@ -483,10 +483,11 @@ def by_squares(mask: Tensor, number: int, n: int) -> Tensor:
 
 
 def chosen(
-    distance: np.ndarray, limit: float, size: int, count: int, seen: bool = True
+    distance: np.ndarray, limit: float, size: int, count: int, seen: bool = True, far: bool = False
 ) -> list[tuple[int, int]]:
-    """Take the tiles of a grid that have most beyond the limit."""
+    """Take the tiles of a grid that have most beyond the limit, or lie farthest on average."""
     beyond = (distance > limit) & ((distance != 255) | (not seen))
+    beyond = np.where(distance == 255, 0, distance).astype(int) if far else beyond
     rows, columns = (side // size for side in beyond.shape)
     tiles = {
         (r * size, c * size): beyond[r * size : (r + 1) * size, c * size : (c + 1) * size].sum()
@@ -1477,6 +1478,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "is 1, and should be"),
         (lambda d, limit, n, k: chosen(-d.astype(int), -50, n, k), "none covers"),
         (lambda d, limit, n, k: [(24, 0), (0, 48), (32, 24)][:k], "cover more"),
+        (lambda d, limit, n, k: chosen(d, limit, n, k, far=True), "cover more"),
         (lambda d, limit, n, k: k, "pairs (row, column)"),
     ],
     "12/other_scale": [

@@ -56,24 +56,23 @@ def paint(answer: Callable) -> Finding:
             return f"{words} it returned {type(found).__name__}, and a tensor is wanted."
         if found.shape != right.shape:
             return f"{words} the shape is {(*found.shape,)}, and should be {(*right.shape,)}."
-        if torch.equal(found, right):
-            continue
         parts = scores.reshape(2, classes, side, side, rows, columns)
-        if torch.equal(found, parts.permute(0, 1, 4, 3, 5, 2).reshape(right.shape)):
-            return f"{words} each patch is mirrored along its diagonal: rows i, columns j."
-        if torch.equal(found, parts.permute(0, 1, 2, 4, 3, 5).reshape(right.shape)):
-            return (
-                f"{words} i comes before the token's row, and j before its column: the token first."
-            )
-        turned = scores.reshape(2, side, side, classes, rows, columns)
-        if torch.equal(found, turned.permute(0, 3, 4, 1, 5, 2).reshape(right.shape)):
-            return f"{words} classes are mixed: k is the slowest part of a channel's number."
-        if torch.equal(found, scores.reshape(right.shape)):
-            return (
-                f"{words} numbers are poured into the new shape in the order of memory, so that "
-                "pixels leave their patch. Which axes have to stand side by side first?"
-            )
-        return f"{words} some scores are not at the pixel that they belong to."
+        turned = scores.reshape(2, side, side, classes, rows, columns).movedim(3, 1)
+        slips = {
+            "": right,
+            "each patch is mirrored along its diagonal: rows i, columns j.": (
+                parts.permute(0, 1, 4, 3, 5, 2)
+            ),
+            "i comes before the token's row: the token first.": parts.permute(0, 1, 2, 4, 3, 5),
+            "classes are mixed: k is the slowest part of a channel's number.": (
+                turned.permute(0, 1, 4, 2, 5, 3)
+            ),
+            "numbers are poured into the new shape in the order of memory, so that pixels leave "
+            "their patch. Which axes have to stand side by side first?": scores,
+        }
+        slips = {slip: made.reshape(right.shape) for slip, made in slips.items()}
+        if off := slip_of(found, slips, "some scores are not at the pixel that they belong to."):
+            return f"{words} {off}"
     return ""
 
 
@@ -108,9 +107,8 @@ def _not_joined(found: object, coarse: Tensor, fine: Tensor) -> Finding:
         return "it has as many features as the fine map alone. Join them, do not add."
     if found.shape != shape:
         return f"the shape is {(*found.shape,)}, and should be {shape}."
-    nearest, exact = (
-        functional.interpolate(coarse, size=size, mode=f"nearest{way}") for way in ("", "-exact")
-    )
+    nearest = functional.interpolate(coarse, size=size)
+    exact = functional.interpolate(coarse, size=size, mode="nearest-exact")
     if any(torch.allclose(found, torch.cat([grown, fine], dim=1)) for grown in (nearest, exact)):
         return ""
     if torch.allclose(found, torch.cat([fine, nearest], dim=1)):

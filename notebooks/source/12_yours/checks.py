@@ -41,18 +41,18 @@ def reflectance(answer: Callable) -> Finding:
         right = (numbers + offset) / 10_000
         if np.shape(found) != right.shape:
             return f"{words} it returned the shape {np.shape(found)}, and not {right.shape}."
-        if np.allclose(found, right, atol=1e-6):
-            continue
-        if offset and np.allclose(found, (numbers - offset) / 10_000, atol=1e-6):
-            return f"{words} it is too bright. The offset has a sign already."
-        if offset and np.allclose(found, numbers / 10_000 + offset, atol=1e-3):
-            return f"{words} it is far below 0. What does the rule do first?"
-        if np.allclose(found, right.clip(0, 1), atol=1e-6):
-            return (
-                f"{words} it cuts off what lies below 0 or above 1. Shadow and ice do; keep them."
-            )
         ends = [f"{np.min(part):.4g} to {np.max(part):.4g}" for part in (found, right)]
-        return f"{words} it returned values from {ends[0]}, and should from {ends[1]}."
+        slips = {
+            "": right,
+            "it is too bright. The offset has a sign already.": (numbers - offset) / 10_000,
+            "it is far below 0. What does the rule do first?": numbers / 10_000 + offset,
+            "it cuts off what lies below 0 or above 1. Shadow and ice do; keep them.": right.clip(
+                0, 1
+            ),
+        }
+        otherwise = f"it returned values from {ends[0]}, and should from {ends[1]}."
+        if off := slip_of(found, slips, otherwise):
+            return f"{words} {off}"
     return ""
 
 
@@ -109,6 +109,7 @@ def choose(answer: Callable) -> Finding:
         layer[:16, :24] = 255  # nobody saw this, and it is no distance
         layer[20:34, 44:58] = random.integers(90, 140, (14, 14))
         layer[2:10, 50:61] = 130
+        layer[18:34, :24] = 99  # nearly beyond
         layer[25, 5:9] = 250  # far, and tiny
         words = f"For a layer of 40 x 64, {count} squares of {size}"
         corners = ask(words, answer, layer.copy(), 100, size, count)
