@@ -708,6 +708,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (16 * 768, "B alone"),
         (16 * 192 * 768, "add them up"),
         (192 * 768 + 15_360, "stays frozen"),
+        (6 * 15_360, "six blocks"),
         (960, "comes from, 16"),
     ],
     "01/spared": [

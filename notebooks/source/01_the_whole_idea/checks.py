@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 def beside_fc1(answer: float) -> Finding:
     """Compare with A of rank 16 from 192, and B to 768."""
     slips = {
-        192 * 768: "That is the layer itself. A and B go through 16 numbers.",
-        16 * 192: "That is A alone.",
-        16 * 768: "That is B alone.",
-        16 * 192 * 768: "Count A and B each by itself, and add them up.",
-        2 * 16 * 192: "B brings 16 numbers to how many?",
-        2 * 16 * 768: "A starts from how many numbers?",
-        192 * 768 + 16 * 960: "The layer itself stays frozen. Count the detour alone.",
-        16 * 16: "A and B do not multiply each other's ranks: A goes from 192 to 16.",
-        192 + 768: "Each of these goes to, or comes from, 16 numbers.",
+        "": 16 * (192 + 768),
+        "That is the layer itself. A and B go through 16 numbers.": 192 * 768,
+        "That is A alone.": 16 * 192,
+        "That is B alone.": 16 * 768,
+        "Count A and B each by itself, and add them up.": 16 * 192 * 768,
+        "B brings 16 numbers to how many?": 2 * 16 * 192,
+        "A starts from how many numbers?": 2 * 16 * 768,
+        "The layer itself stays frozen. Count the detour alone.": 192 * 768 + 16 * 960,
+        "That is beside fc1 of all six blocks.": 6 * 16 * 960,
+        "Each of these goes to, or comes from, 16 numbers.": 192 + 768,
     }
-    if answer == 16 * (192 + 768):
-        return ""
-    return slips.get(int(answer), "How many rows and columns has A, and how many has B?")
+    return slip_of(answer, slips, "How many rows and columns has A, and how many has B?")
 
 
 @exercise("01/spared", "a function of two dictionaries", Callable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 
 import pandas as pd
@@ -47,26 +48,22 @@ def bills(answer: float) -> Finding:
 def linear(answer: Callable) -> Finding:
     """Ask the function for a trained and a frozen layer, with and without an error to pass on."""
     rows, n_in, n_out = 50, 7, 11
-    for trained, passes in ((True, True), (True, False), (False, True), (False, False)):
-        words = f"For 50 rows, 7 in, 11 out, trained={trained}, passes={passes}"
-        found = ask_number(words, answer, rows, n_in, n_out, trained, passes)
-        if found != FLOAT * rows * n_in * trained:
-            return f"{words} it gives {found:g}: {_linear_slip(found, trained, passes)}"
-    return ""
-
-
-def _linear_slip(found: float, trained: bool, passes: bool) -> str:
-    x, y, weight = FLOAT * 50 * 7, FLOAT * 50 * 11, FLOAT * 7 * 11
+    x, y, weight = FLOAT * rows * n_in, FLOAT * rows * n_out, FLOAT * n_in * n_out
+    hint = "go through the three formulas: which gradients are wanted, and what does each need?"
     slips = {
-        50 * 7: "that is a number of numbers. How many bytes has each?",
+        rows * n_in: "that is a number of numbers. How many bytes has each?",
         y: "that is the output. Is it in any of the three formulas?",
         x + y: "one of the two is in none of the three formulas.",
         weight: "the weight is there anyway, and is not kept a second time.",
         0: "something is needed for the gradient of the weight.",
         x: "which of the formulas needs x, and is that gradient wanted here?",
     }
-    hint = "go through the three formulas: which gradients are wanted, and what does each need?"
-    return slips.get(round(found), hint)
+    for trained, passes in ((True, True), (True, False), (False, True), (False, False)):
+        words = f"For 50 rows, 7 in, 11 out, trained={trained}, passes={passes}"
+        found = ask_number(words, answer, rows, n_in, n_out, trained, passes)
+        if found != x * trained:
+            return f"{words} it gives {found:g}: {slips.get(round(found), hint)}"
+    return ""
 
 
 @exercise("06/storage", "a function of a tensor that returns a key", Callable)
@@ -155,9 +152,7 @@ def thirty(answer: Callable) -> Finding:
         if not right:
             return f"{words} even one chip saves less than 30 %, so the answer is 0."
         if found > right:
-            return (
-                f"{words} it gives {found:g}, where LoRA saves {saved(found):.1%}: too many chips."
-            )
+            return f"{words} it gives {found:g}, too many chips: LoRA saves {saved(found):.1%}."
         return f"{words} it gives {found:g}, and one more still saves {saved(found + 1):.1%}."
     return ""
 
@@ -178,14 +173,11 @@ def _total(one: MemoryPlan, batch: float) -> float:
 def fits(answer: Callable) -> Finding:
     """Ask for small and large limits, count the plans, and compare peaks with what is kept."""
     for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 7, 100, 3100), (900, 50, 80, 800)):
-        asked = []
+        asked, made = [], partial(_plan, fixed, chip, more)
 
-        def plan(
-            batch: int, *, fixed: int = fixed, chip: int = chip, more: int = more,
-            asked: list[float] = asked,
-        ) -> MemoryPlan:  # fmt: skip
+        def plan(batch: int, *, made: Callable = made, asked: list = asked) -> MemoryPlan:
             asked.append(batch)
-            return _plan(fixed, chip, more, batch)
+            return made(batch)
 
         right = max(0, (limit - fixed - more) // chip)
         words = f"With a limit of {limit} MB"
@@ -194,12 +186,12 @@ def fits(answer: Callable) -> Finding:
             if len(asked) > 25:
                 return f"{words} it is right, but asked for {len(asked)} plans. At most 25."
             continue
+        if not right:
+            return f"{words} not even one chip fits, so the answer is 0."
         if found == (limit - fixed) // chip:
             return f"{words} a batch of {found:g} keeps so much, but its peak is higher."
         if found % 1:
             return f"{words} it gives {found:.4g}. A batch is a whole number."
-        if not right:
-            return f"{words} not even one chip fits, so the answer is 0."
         if found > right:
             at_peak = fixed + chip * found + more
             return f"{words} it gives {found:g}, which takes {at_peak:g} MB at its peak."
