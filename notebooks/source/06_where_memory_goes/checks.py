@@ -123,9 +123,8 @@ def _block_slip(times: float, batch: int, tokens: int) -> Finding:
         "belongs to the next block?": 17 / 16,
         "one wide tensor too many.": 20 / 16,
     }
-    otherwise = (
-        f"{times:.2f} times what is measured. Add up the multiples of the width in the table."
-    )
+    words = "Add up the table's multiples of the width, and scale by batch, tokens and width."
+    otherwise = f"{times:.2f} times what is measured. {words}"
     return slip_of(times, slips, otherwise, TOLERANCE)
 
 
