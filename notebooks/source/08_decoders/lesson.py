@@ -195,7 +195,7 @@ gp.show(figure, alt=f"A label before and after; {right:.0%} of its pixels are wh
 #
 # | decoder | reads | how it gets to pixels | in the paper |
 # |---|---|---|---|
-# | linear | deepest map | one linear map for each token | kernel = patch |
+# | linear | deepest map | one linear map for each token | as here |
 # | FCN | deepest map | doubles the size again and again, with convolutions | 512 channels, 4 doublings |
 # | UPerNet | four maps | averages the whole image at four scales, then adds maps from coarse to fine | 256 channels |
 # | UNet | four maps | doubles the size, and joins the map of that size each time | 512, 256, 128, 64 channels |
