@@ -506,7 +506,7 @@ for claim in (0.30, 0.72):
 # %% [markdown]
 # - **"30 % less"** is the authors' number, in the README of [IBM/peft-geofm](https://github.com/IBM/peft-geofm), without model, chips or batch.
 # - **"72 % less memory and 65 % less time"** is told of the paper on the web; in the authors' README and tables we find neither. Compare it with the saving without activations.
-# - **Time.** The authors' `data/epoch_and_time.csv` has LoRA / full per epoch at 1.04 (Prithvi 2.0), 1.05 (Prithvi 1.0) and 0.91 (Clay v1); the averages over data sets are ours.
+# - **Time.** The authors' `data/epoch_and_time.csv` has LoRA / full per epoch at 1.04 (Prithvi 2.0), 1.05 (Prithvi 1.0) and 0.91 (Clay v1; 1.06 with six bands); the averages over data sets are ours.
 #
 # ## 7 · Does it fit?
 # Which slider moves the pointer on the ruler most?
