@@ -548,7 +548,7 @@ if my_largest.passed:
 my_largest
 
 # %% [markdown]
-# What it showed: two plans are enough to tell of all batches.
+# What it showed: two plans are enough for all batches.
 #
 # ## 8 · What is not in the count
 # A plan counts tensors. A process also holds Python, its libraries and the data. Train, and read what the operating system says.
