@@ -85,7 +85,7 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.tuning.methods import attach, list_methods, parameter_table
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
+def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(f"geopeft_nb.{_WHERE[name]}"), name)

@@ -62,8 +62,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str], listed: str = ""
         >>> unknown_name("method", "lorra", ["full", "lora"])
         GeopeftError("Unknown method 'lorra'. Did you mean 'lora'? Known: full, lora.")
     """
-    names = sorted(known)
-    hint = did_you_mean(name, names)
+    hint = did_you_mean(name, names := sorted(known))
     listed = listed or (", ".join(names) if len(names) <= 100 else f"{len(names):,} names")
     return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {listed or 'none'}.")
 
@@ -112,13 +111,13 @@ def _bounds(name: str, whole: bool) -> tuple[float, float]:
     return BOUNDS.get(name) or BOUNDS.get(name.rpartition("_")[2], usual)
 
 
-def _is_number(name: str, value: Any, whole: bool = False) -> bool:  # noqa: ANN401
+def _is_number(name: str, value: Any, whole: bool = False) -> bool:
     low, high = _bounds(name, whole)
     number = type(value) is int or (isinstance(value, Real) and not whole and value is not True)
     return number and (low <= value <= high or high == math.inf)  # the latter has NaN, too
 
 
-def _is_path(value: Any) -> bool:  # noqa: ANN401
+def _is_path(value: Any) -> bool:
     try:
         Path(value).lstat()
     except (OSError, TypeError, ValueError) as error:  # too long, or no text; or nothing is there
@@ -159,7 +158,7 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, object]) -> N
             raise _unfit(name, value, kind)
 
 
-def _fits(name: str, value: Any, kind: str) -> bool:  # noqa: ANN401
+def _fits(name: str, value: Any, kind: str) -> bool:
     """Tell whether a value is what an annotation such as "Mapping[str, Run]" says."""
     outer, _, inner = kind.removesuffix("]").partition("[")
     kinds = inner.split(", ")

@@ -325,8 +325,7 @@ def _missing(entry: FileEntry, reason: str) -> str:
     return (
         f"{entry.path!r}{about} is not on this machine, and {reason}. {_looked()} "
         "Set the environment variable GEOPEFT_MIRROR to a folder that has it. For weights you can "
-        "also give a path with weights=..., or weights=None for a random initialisation; for data "
-        "a folder with root=..."
+        "also give a path with weights=..., or weights=None for random ones; for data root=..."
     )
 
 

@@ -285,7 +285,7 @@ class SegmentationModel(Facts, nn.Module):
 def build_model(
     backbone: Backbone, data: GeoData, decoder: str = "linear", normalise: str | None = None,
     pad: bool = False, seed: int = 0, metadata: bool | Sequence[str] | None = None,
-    **options: Any,  # noqa: ANN401 - each decoder has its own
+    **options: Any,
 ) -> SegmentationModel:  # fmt: skip
     """Put a decoder for the classes of `data` on a backbone.
 

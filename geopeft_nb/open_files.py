@@ -143,7 +143,7 @@ def _opened(path: Path, whole: bool) -> Iterator[Any]:
             yield raster
 
 
-def _check_raster(path: Path, raster: Any, whole: bool) -> None:  # noqa: ANN401 - rasterio's
+def _check_raster(path: Path, raster: Any, whole: bool) -> None:
     """Refuse a header that names other files, or claims what no such file holds."""
     if named := {"OVERVIEWS", "GEOLOCATION"} & {*raster.tag_namespaces()}:
         raise refuse(path, f"its metadata name other files ({', '.join(named)})", "Copy it without")
@@ -171,7 +171,7 @@ def check_crs(path: Path, wkt: str) -> None:
         raise refuse(path, f"its coordinate system names a file ({found[0]}…)", "Give it another")
 
 
-def read_text(path: Path, parse: Callable[[str], Any]) -> Any:  # noqa: ANN401 - what parse returns
+def read_text(path: Path, parse: Callable[[str], Any]) -> Any:
     """Read a file of text, such as JSON or CSV.
 
     Args:
@@ -189,7 +189,7 @@ def read_text(path: Path, parse: Callable[[str], Any]) -> Any:  # noqa: ANN401 -
         raise refuse(path, f"its content is not what it should be ({error!r:.200})") from error
 
 
-def read_polygons(path: Path) -> Any:  # noqa: ANN401 - geopandas has no types
+def read_polygons(path: Path) -> Any:
     """Read a GeoPackage, GeoJSON, Shapefile or FlatGeobuf.
 
     Returns:
@@ -221,7 +221,7 @@ def read_polygons(path: Path) -> Any:  # noqa: ANN401 - geopandas has no types
     )  # fmt: skip
 
 
-def _from_gdal(path: Path, **options: str) -> Any:  # noqa: ANN401 - geopandas has no types
+def _from_gdal(path: Path, **options: str) -> Any:
     from pyogrio import read_dataframe
 
     place = str(path.absolute())
@@ -264,7 +264,7 @@ def layer_of(path: Path) -> str:
     return layers[0]
 
 
-def _features(text: str) -> Any:  # noqa: ANN401 - geopandas has no types
+def _features(text: str) -> Any:
     """Read GeoJSON without GDAL, several of whose formats are JSON and name other files."""
     from geopandas import GeoDataFrame
 

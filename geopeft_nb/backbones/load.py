@@ -231,7 +231,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def unpickled(path: Path) -> Any:  # noqa: ANN401 - whatever a PyTorch file holds
+def unpickled(path: Path) -> Any:
     """Read a PyTorch file without running any code, or unpacking more than its own size.
 
     Raises:

@@ -43,7 +43,7 @@ class TimmBackbone(Backbone):
 
     any_name = True
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, card: BackboneCard, request: BackboneRequest, **options: Any) -> None:
         super().__init__(card, request)
         self.network = _network(card.extra["timm"], len(self.bands), **options)
 
@@ -89,7 +89,7 @@ class TimmStages(TimmBackbone, Stages):
 class SplitAttention(SelfAttention):
     """A timm attention with a layer each for queries, keys and values, without dropout."""
 
-    def __init__(self, fused: Any) -> None:  # noqa: ANN401 - timm's attention
+    def __init__(self, fused: Any) -> None:
         super().__init__(fused.qkv.in_features, fused.num_heads, fused.qkv.bias is not None)
         self.proj = fused.proj
         self.load_state_dict(split_qkv(fused.state_dict(), ()))
@@ -115,12 +115,12 @@ class TimmViT(TimmBackbone, Transformer):
         self.choose(request.layers)
 
     @property
-    def blocks(self) -> Any:  # type: ignore[override]  # noqa: ANN401 - timm's own, under `network`
+    def blocks(self) -> Any:  # type: ignore[override]
         """The transformer blocks."""
         return self.network.blocks
 
     @property
-    def norm(self) -> Any:  # type: ignore[override]  # noqa: ANN401
+    def norm(self) -> Any:  # type: ignore[override]
         """The final layer norm."""
         return self.network.norm
 
@@ -215,7 +215,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
     )
 
 
-def _network(name: str, channels: int, **options: Any) -> Any:  # noqa: ANN401 - as in timm
+def _network(name: str, channels: int, **options: Any) -> Any:
     """Build an untrained timm model without classifier."""
     return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
 

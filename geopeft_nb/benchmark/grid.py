@@ -77,7 +77,7 @@ def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
     return list({key_of(cell): cell for cell in cells}.values())
 
 
-def value_of(field: Any) -> Any:  # noqa: ANN401 - whatever a field of a table holds
+def value_of(field: Any) -> Any:
     """Return what a field says: a number, an object, a list, a text; None if it is empty."""
     if isinstance(field, str):
         try:

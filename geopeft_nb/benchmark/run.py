@@ -99,7 +99,7 @@ def _counted(cell: Cell) -> dict[str, Any]:
     return cell | {"trained weights": int(total["trainable"]), "frozen": int(total["frozen"])}
 
 
-def _results(cells: list[Cell], executor: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (or dask)
+def _results(cells: list[Cell], executor: Any) -> Iterator[dict[str, Any]]:
     """Yield the row of each cell, in the order in which they end."""
     if executor is None:
         yield from map(run_cell, cells)

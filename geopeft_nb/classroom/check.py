@@ -38,7 +38,7 @@ class Slip(Exception):
     """What is off, from a helper of a check."""
 
 
-def ask(words: str, function: Callable[..., Any], *given: object) -> Any:  # noqa: ANN401
+def ask(words: str, function: Callable[..., Any], *given: object) -> Any:
     """Call a learner's function; whatever it raises is the finding, behind the given words."""
     try:
         return function(*given)
@@ -56,12 +56,12 @@ def ask_number(words: str, function: Callable[..., Any], *given: object) -> floa
     return float(found)
 
 
-def _plain(answer: Any) -> Any:  # noqa: ANN401
+def _plain(answer: Any) -> Any:
     """Make a number of an array or tensor without dimensions; leave anything else as it is."""
     return answer.item() if getattr(answer, "ndim", None) == 0 else answer
 
 
-def slip_of(found: Any, slips: dict[str, Any], otherwise: str, near: float = 1e-6) -> Finding:  # noqa: ANN401
+def slip_of(found: Any, slips: dict[str, Any], otherwise: str, near: float = 1e-6) -> Finding:
     """Return the words of the first value that was found, "" if right; or else `otherwise`.
 
     Args:
@@ -127,7 +127,7 @@ class Exercise:
     types: type | tuple[type, ...]
     find: Callable[..., Finding]
 
-    def check(self, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
+    def check(self, answer: Any, **given: Any) -> Result:
         """Check an answer; `check` of this module says how."""
         if not _answered(answer):
             return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
@@ -170,7 +170,7 @@ def load_checks(folder: Path) -> dict[str, Exercise]:
     return {task.name: task for task in vars(module).values() if isinstance(task, Exercise)}
 
 
-def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - answers are anything
+def check(name: str, answer: Any, **given: Any) -> Result:
     """Check the answer to an exercise.
 
     Args:
@@ -198,14 +198,13 @@ def check(name: str, answer: Any, **given: Any) -> Result:  # noqa: ANN401 - ans
             f'gp.check("{name}", answer) takes {beside} beside the answer. Run the cell that the '
             "lesson has for it."
         )
-    unmended = _as_shipped(answer, lessons[number])
-    result = known[name].check(None if unmended else answer, **given)
+    result = known[name].check(None if _as_shipped(answer, lessons[number]) else answer, **given)
     if result.state != "not answered":
         note(exercise=name, passed=result.passed)
     return result
 
 
-def _as_shipped(answer: Any, folder: Path) -> bool:  # noqa: ANN401
+def _as_shipped(answer: Any, folder: Path) -> bool:
     """Say whether a function stands in the open lesson as it is, which holds no solutions."""
     try:
         source = getsource(answer).strip()
@@ -215,7 +214,7 @@ def _as_shipped(answer: Any, folder: Path) -> bool:  # noqa: ANN401
     return any(source in "".join(cell["source"]) for cell in lesson["cells"])
 
 
-def _answered(answer: Any) -> bool:  # noqa: ANN401
+def _answered(answer: Any) -> bool:
     """Say whether anything was filled in, also in a tuple, list or dict of parts."""
     parts = [*answer.values()] if isinstance(answer, dict) else answer
     if isinstance(parts, tuple | list):

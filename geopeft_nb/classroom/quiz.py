@@ -44,8 +44,7 @@ def quiz(number: str, answers: str = "") -> HTML:
         how = f'A score, before you open any: <code>gp.quiz("{number}", "{sample}")</code>'
         return HTML(f"{page}<p>{how}, with the letters of your choices.</p>")
     known = [dict(zip("abcdefgh", question["choice"], strict=False)) for question in questions]
-    answers = answers.lower().replace(" ", "")
-    pairs = [*zip(answers, known, strict=False)]
+    pairs = [*zip(answers := answers.lower().replace(" ", ""), known, strict=False)]
     if len(answers) != len(known) or any(answer not in choices for answer, choices in pairs):
         raise GeopeftError(
             f"answers takes a letter for each of {len(known)} questions, of "

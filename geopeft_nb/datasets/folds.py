@@ -27,12 +27,7 @@ EARTH = 6371.0  # km
 TRIED, VALIDATION = 20, 0.25
 
 
-def knndm_folds(
-    data: GeoData,
-    k: int = 5,
-    to: Any = None,  # noqa: ANN401 - anything like an array
-    seed: int = 0,
-) -> Iterator[GeoData]:
+def knndm_folds(data: GeoData, k: int = 5, to: Any = None, seed: int = 0) -> Iterator[GeoData]:
     """Deal the places at home anew, k times, each time with others as test.
 
     Args:
@@ -96,7 +91,7 @@ def _points(parts: Iterable[ChipDataset]) -> NDArray[np.float64]:
     return _on_earth(found)
 
 
-def _on_earth(given: Any) -> NDArray[np.float64]:  # noqa: ANN401 - anything like an array
+def _on_earth(given: Any) -> NDArray[np.float64]:
     """Return latitude and longitude (N, 2) as points in space, in km: no edge at 180 degrees."""
     try:
         degrees = np.asarray(given, float)

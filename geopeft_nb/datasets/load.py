@@ -40,7 +40,7 @@ def load_data(
     size: int | None = None, train_regions: Sequence[str] | None = None,
     holdout_regions: Sequence[str] | None = None, download: bool = True, seed: int = 0,
     cache: bool = True,
-    **options: Any,  # noqa: ANN401 - each data set has its own
+    **options: Any,
 ) -> GeoData:  # fmt: skip
     """Load a data set, split by place and by region.
 
@@ -89,7 +89,7 @@ def _check_options(name: str, options: dict[str, Any], loader: Callable[..., Geo
 
 def leave_one_region_out(
     name: str,
-    **arguments: Any,  # noqa: ANN401 - those of load_data
+    **arguments: Any,
 ) -> Iterator[tuple[str, GeoData]]:
     """Load a data set once for each region, which is held out while the others are home.
 

@@ -102,7 +102,7 @@ class MapDecoder(nn.Module):
         outputs: Classes or targets per pixel, K.
     """
 
-    def __init__(self, pyramid: nn.Module | None, body: Any, outputs: int) -> None:  # noqa: ANN401
+    def __init__(self, pyramid: nn.Module | None, body: Any, outputs: int) -> None:
         super().__init__()
         self.pyramid, self.body, self.covers = pyramid, body, body.covers
         self.head = nn.Conv2d(body.out_channels, outputs, 1)
@@ -155,7 +155,7 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
     backbone.choose(quarters)
 
 
-def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -> nn.Module:  # noqa: ANN401
+def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -> nn.Module:
     """Build a decoder with random weights for the maps that a backbone returns now.
 
     Args:

@@ -69,7 +69,7 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
     return before.table[["role"]].assign(CKA=alike, **scores).join(found)
 
 
-def _model(given: Any) -> SegmentationModel:  # noqa: ANN401 - a run or its model
+def _model(given: Any) -> SegmentationModel:
     found: SegmentationModel = getattr(given, "model", given)
     return found
 

@@ -85,14 +85,14 @@ class Scene(Facts):
 
 def predict_scene(
     run_or_model: RunOrModel | str | os.PathLike[str],
-    source: Any,  # noqa: ANN401 - a path, a list of them, or a list of such
-    out: Any,  # noqa: ANN401 - a path, or a list of them
+    source: Any,
+    out: Any,
     layers: Sequence[str] = LAYERS, crop: int | None = None, overlap: int | None = None,
     batch_size: int = 16, device: str = "auto", polygons: bool = False, tta: bool = False,
     progress: bool = True,
-    band_names: Any = None, scale: Any = None, offset: Any = None, nodata: Any = None,  # noqa: ANN401
-    dates: Sequence[str] = (), executor: Any = None,  # noqa: ANN401 - of any library
-) -> Any:  # noqa: ANN401 - a Scene, or a list of them  # fmt: skip
+    band_names: Any = None, scale: Any = None, offset: Any = None, nodata: Any = None,
+    dates: Sequence[str] = (), executor: Any = None,
+) -> Any:  # fmt: skip
     """Map a scene of any size, in the memory of one row of crops.
 
     Crops overlap, are trimmed and fade into each other; at its borders the scene is mirrored. What
@@ -188,7 +188,7 @@ def predict_scene(
 
 
 def _map_all(
-    model: Any, sources: Any, outs: Sequence[Any], options: dict[str, Any], executor: Any,  # noqa: ANN401
+    model: Any, sources: Any, outs: Sequence[Any], options: dict[str, Any], executor: Any,
 ) -> list[Scene]:  # fmt: skip
     """Map several scenes one after the other, or on an executor."""
     if not isinstance(sources, list | tuple) or len(sources) != len(outs):
@@ -246,7 +246,7 @@ def _check(
     return (*layers,), (*notes,)
 
 
-def _frames(source: Any, count: int) -> list[list[Path]]:  # noqa: ANN401 - as of predict_scene
+def _frames(source: Any, count: int) -> list[list[Path]]:
     """Return the files of each date."""
     several = [*source] if count > 1 and isinstance(source, list | tuple) else [source]
     if len(several) != count:
@@ -256,7 +256,7 @@ def _frames(source: Any, count: int) -> list[list[Path]]:  # noqa: ANN401 - as o
     return [_files(one) for one in several]
 
 
-def _files(source: Any) -> list[Path]:  # noqa: ANN401 - as of predict_scene
+def _files(source: Any) -> list[Path]:
     """Return the files of one date; of a product's folder one a band, the finest there is."""
     listed = [*source] if isinstance(source, list | tuple) else [source]
     if not listed or not all(isinstance(one, str | os.PathLike) for one in listed):

@@ -98,7 +98,7 @@ class Unfinished:
         for name in ("journal.json", *(f"{layer}.tif" for layer in LAYERS)):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _open(self, name: str, mode: str, **profile: Any) -> Any:  # noqa: ANN401 - rasterio's
+    def _open(self, name: str, mode: str, **profile: Any) -> Any:
         import rasterio
 
         return rasterio.open(self.folder / f"{name}.tif", mode, driver="GTiff", **profile)

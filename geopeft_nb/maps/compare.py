@@ -87,7 +87,7 @@ def map_regions(
     return RegionMap(title, views, min(2, len(runs)), sides, said, pd.DataFrame(rows))
 
 
-def _name_runs(run_or_runs: Any) -> dict[str, SegmentationModel]:  # noqa: ANN401 (one, several)
+def _name_runs(run_or_runs: Any) -> dict[str, SegmentationModel]:
     """Give the model of every run a name: its method, and several in a list a number."""
     named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
     runs = run_or_runs.values() if named else run_or_runs if listed else [run_or_runs]

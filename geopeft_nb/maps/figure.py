@@ -60,7 +60,7 @@ def draw(shown: Views) -> Figure:
 def land_lines() -> list[NDArray[np.float64]]:
     """Read the outlines of land and borders that ship, each (N, 2) longitudes and latitudes."""
 
-    def lines(part: Any) -> list[Any]:  # noqa: ANN401 (points, or lists of points of any depth)
+    def lines(part: Any) -> list[Any]:
         if np.ndim(part[0]) == 1:
             return [np.asarray(part, float)[:, :2]]
         return [line for inner in part for line in lines(inner)]

@@ -65,7 +65,7 @@ class Grid:
         size = f"{self.width * across:.1f} x {self.height * down:.1f} km"
         return f"in {size} of {1000 * down:.0f} m pixels"
 
-    def paste(self, tiles: Sequence[NDArray[Any]], nothing: float, kind: Any) -> NDArray[Any]:  # noqa: ANN401 (dtype)
+    def paste(self, tiles: Sequence[NDArray[Any]], nothing: float, kind: Any) -> NDArray[Any]:
         """Put one tile per chip into the region's raster.
 
         Args:

@@ -76,7 +76,7 @@ def _places(grid: Grid) -> list[Any] | None:
     return places
 
 
-def _address(pixels: NDArray[np.uint8], **options: Any) -> str:  # noqa: ANN401 (of Pillow)
+def _address(pixels: NDArray[np.uint8], **options: Any) -> str:
     """Encode pixels (H, W, B) as a data address in WebP, which is small."""
     from PIL import Image
 

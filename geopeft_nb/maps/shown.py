@@ -35,7 +35,7 @@ class Map(Views):
         return write_page(self)
 
     @property
-    def widget(self) -> Any:  # noqa: ANN401 (ipywidgets is imported only here)
+    def widget(self) -> Any:
         """The interactive map as an ipywidgets box, which a saved notebook does not keep."""
         import ipywidgets
 
@@ -66,7 +66,7 @@ class Map(Views):
             file.write_bytes(content)
         return target
 
-    def leafmap(self, **options: Any) -> Any:  # noqa: ANN401 (leafmap is imported only here)
+    def leafmap(self, **options: Any) -> Any:
         """Lay everything on a map of leafmap, where its tools and other layers can join.
 
         Args:
@@ -115,6 +115,6 @@ class Map(Views):
         display(self._repr_mimebundle_(), raw=True)
         display(self.widget)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ANN401
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the static figure for a saved notebook: HTML with alt text, PNG and text."""
         return bundle(png(self.figure, 100), repr(self))

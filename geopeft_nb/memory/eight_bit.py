@@ -100,7 +100,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale).round().to(torch.int8), scale
 
 
-def _forward(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+def _forward(layer: Any, x: Tensor) -> Tensor:
     """Compute y = W x + b, and keep W for the backward pass as it is held, and never in full."""
     kind, weight, scale = x.device.type, layer.weight, layer.weight_scale
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -177,7 +177,7 @@ class LiveBytes(TorchDispatchMode):
         self.now = self.most = 0
         self._alive = set(_storages(known))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count the storages that it made."""
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return args[0].dtype is torch.bool or 1

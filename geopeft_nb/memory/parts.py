@@ -95,7 +95,7 @@ def running_blocks(model: SegmentationModel) -> list[nn.Module]:
     return [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
 
 
-def _stages(network: Any) -> dict[nn.Module, str]:  # noqa: ANN401
+def _stages(network: Any) -> dict[nn.Module, str]:
     """Return the stages of a timm network, else the children of a network, with their names."""
     if not hasattr(network, "feature_info"):
         return {child: name for name, child in network.named_children()}

@@ -54,9 +54,8 @@ def memory_widget(
         try:
             plan = planned(models[method], batch_size, size, precision, frugal)
         except GeopeftError as error:
-            words = (method, f"batch {batch_size}", f"{size} × {size} pixels", precision, recipe)
-            figure, why = Figure(figsize=(10, 1)), f"{' · '.join(words)} is not possible:\n{error}"
-            figure.text(0, 0.5, why, wrap=True)
+            why = f"{method}, {size} × {size} px, {precision}, {recipe} is not possible:\n{error}"
+            (figure := Figure(figsize=(10, 1))).text(0, 0.5, why, wrap=True)
             return plain(figure), why
         kept = f"{in_bytes(plan.total)} kept in one training step"
         if before[0] not in (0, plan.total):

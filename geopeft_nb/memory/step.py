@@ -90,7 +90,7 @@ def as_trained(
         yield tuple(done)
 
 
-def fake_like(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode
+def fake_like(mode: Any, tensor: Tensor) -> Tensor:
     """Return a tensor of the same shape on the CPU that has no numbers."""
     with mode:
         return torch.empty_like(tensor, device="cpu", requires_grad=tensor.requires_grad)

@@ -57,7 +57,7 @@ def png(figure: Figure, dpi: int = 110, cut: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def data_address(image: Any, kind: str = "png", **options: Any) -> str:  # noqa: ANN401 (PIL is lazy)
+def data_address(image: Any, kind: str = "png", **options: Any) -> str:
     """Return an image of Pillow, or a file's bytes, as an address that contains it.
 
     Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def find_lr(
     model: SegmentationModel, data: GeoData, batch_size: int = 8, seed: int = 0,
-    device: str = "auto", **options: Any,  # noqa: ANN401 - Lightning's
+    device: str = "auto", **options: Any,
 ) -> _LRFinder:  # fmt: skip
     """Let the learning rate grow step by step, and see where the loss falls and where it explodes.
 

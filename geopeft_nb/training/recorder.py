@@ -88,7 +88,7 @@ class Recorder(Callback):
 
     def on_train_batch_end(
         self, trainer: Trainer, task: LightningModule,
-        outputs: Any, batch: dict[str, Any], index: int,  # noqa: ANN401 - Lightning's type
+        outputs: Any, batch: dict[str, Any], index: int,
     ) -> None:  # fmt: skip
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
@@ -122,7 +122,7 @@ class Recorder(Callback):
 
     def on_validation_batch_end(
         self, trainer: Trainer, task: LightningModule,
-        outputs: Any, batch: Any, *_: int,  # noqa: ANN401 - Lightning's type
+        outputs: Any, batch: Any, *_: int,
     ) -> None:  # fmt: skip
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
         if not outputs.isfinite():

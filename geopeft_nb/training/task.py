@@ -61,7 +61,7 @@ class Task(lightning.LightningModule):
         """Call the model on images and what is known of them."""
         return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many types
+    def configure_optimizers(self) -> Any:
         """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)

@@ -60,7 +60,7 @@ class AdapterLayer(OwnLayer):
         nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name] = down, up
 
-    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as timm's blocks call
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
         name, result = self.acting, self.base_layer(x, **kwargs)
         if name is None:

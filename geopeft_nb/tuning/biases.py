@@ -43,7 +43,7 @@ class BitFitLayer(OwnLayer):
         self.base_layer.eval()
         return self
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - any layer's
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Compute what the layer computes."""
         if self.disable_adapters and self.merged:
             self.unmerge()  # which peft refuses: nobody kept the layer's own bias

@@ -235,7 +235,7 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
         )
 
 
-def _words(value: Any) -> str:  # noqa: ANN401
+def _words(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
@@ -288,7 +288,7 @@ def read_trained(folder: Path, bands: int) -> Trained | None:
         return Trained(**facts)
 
 
-def _ground(name: Any, crs: Any, bounds: Any, day: Any) -> Ground:  # noqa: ANN401 - of JSON
+def _ground(name: Any, crs: Any, bounds: Any, day: Any) -> Ground:
     check_values({"crs": crs, "bounds": bounds}, GROUND)
     if not isinstance(name, str) or (crs and not CRS.match(crs)):
         raise ValueError(f"a chip cannot be {name!r:.100} in {crs!r:.100}")

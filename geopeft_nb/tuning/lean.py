@@ -75,7 +75,7 @@ def _after(before: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> Sequenc
     ]
 
 
-def _detour(layer: Any, h: Tensor) -> Tensor:  # noqa: ANN401 - peft's
+def _detour(layer: Any, h: Tensor) -> Tensor:
     """Compute what LoRA adds to a layer: s B A h."""
     name = layer.active_adapters[0]
     low = layer.lora_A[name](layer.lora_dropout[name](h))

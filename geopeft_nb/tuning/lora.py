@@ -34,7 +34,7 @@ PRESETS = {
 def lora_config(
     backbone: Backbone, preset: str = "paper", r: int = 16, lora_alpha: float | None = None,
     target_modules: Sequence[str] | None = None, last: int | None = None,
-    **options: Any,  # noqa: ANN401 - as peft takes them
+    **options: Any,
 ) -> PeftConfig:  # fmt: skip
     """Describe LoRA on a backbone.
 
@@ -69,7 +69,7 @@ def lora_config(
 def kin_config(
     backbone: Backbone, peft_class: str, target_modules: Sequence[str] = PRESETS["paper"],
     last: int | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> PeftConfig:  # fmt: skip
     """Describe another method of peft that adapts layers by their names.
 
@@ -84,7 +84,7 @@ def kin_config(
     return getattr(peft, peft_class)(target_modules=names, **options)
 
 
-def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:  # noqa: ANN401
+def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:
     """Describe IA³: a factor per feature of queries, keys, values and of fc2's input."""
     names = layer_names(backbone, ("q", "k", "v", "fc2"), last)
     inputs = [name for name in names if name.endswith("fc2")]

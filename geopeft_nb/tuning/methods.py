@@ -72,7 +72,7 @@ def _found_depth(model: SegmentationModel, options: dict[str, Any], _: int) -> d
     return {k: v for k, v in options.items() if k not in ("chips", "similarity")} | found
 
 
-def _kin(name: str, **fixed: Any) -> dict[str, Any]:  # noqa: ANN401
+def _kin(name: str, **fixed: Any) -> dict[str, Any]:
     return {"make": "lora:kin_config", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
 
@@ -183,7 +183,7 @@ def names() -> list[str]:
 @check_arguments
 def attach(
     model: SegmentationModel, method: str | PeftConfig, *, name: str = "default", seed: int = 0,
-    **options: Any,  # noqa: ANN401 - each method has its own
+    **options: Any,
 ) -> SegmentationModel:  # fmt: skip
     """Choose what is trained, in place.
 
@@ -233,14 +233,14 @@ def attach(
     return model.train(model.training)  # also what is new
 
 
-def _card(method: Any) -> MethodCard:  # noqa: ANN401 - a name, or a config of peft
+def _card(method: Any) -> MethodCard:
     if not isinstance(method, str):
         return card_of_config(method)
     check_name("method", method, names())
     return CARDS[method]
 
 
-def card_of_config(config: Any) -> MethodCard:  # noqa: ANN401
+def card_of_config(config: Any) -> MethodCard:
     """Return the card of the method that a config of peft describes."""
     if config.is_prompt_learning:
         raise GeopeftError(
@@ -271,10 +271,10 @@ def option_kinds(card: MethodCard) -> dict[str, Any]:
 def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     """Refuse options that the method does not take, and what peft and torch would let through."""
     kinds = option_kinds(card)
-    known = kinds.keys() - {"backbone", "options", *card.fixed}  # what attach and the card give
     usual = card.options + f"; and any field of peft's {card.peft_class}" * bool(card.peft_class)
+    given = {"backbone", "options", *card.fixed}  # by attach and the card
     for name in options:
-        check_name(f"option of {card.name}", name, known | {"name", "seed"}, usual)
+        check_name(f"option of {card.name}", name, kinds.keys() - given | {"name", "seed"}, usual)
     check_values(options, kinds | LOOSE)
 
 

@@ -57,7 +57,7 @@ class VptLayer(OwnLayer):
         prompts = torch.empty(1, config.prompts, self.width).uniform_(-bound, bound)
         self.vpt_prompts[adapter_name] = nn.Parameter(prompts)
 
-    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as timm
+    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Refine (B, N, D) to (B, N, D), or to (B, N + n, D) if the prompts travel on."""
         name = self.acting
         if name is None:

@@ -35,7 +35,7 @@ class Panel(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
     progress = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, kernel: Any) -> None:  # noqa: ANN401 - an ipykernel of any version
+    def __init__(self, kernel: Any) -> None:
         super().__init__()
         self.kernel, self.stopped = kernel, threading.Event()
         self._listen(self._hear)
@@ -72,7 +72,7 @@ class Panel(anywidget.AnyWidget):
         self._look(frames)
         return self.kernel.shell_channel_thread_main(frames)
 
-    def _listen(self, receive: Any) -> None:  # noqa: ANN401 - a callback of ipykernel
+    def _listen(self, receive: Any) -> None:
         """Have ipykernel 7 hand incoming messages to `receive`; others have no such thread."""
         if thread := getattr(self.kernel, "shell_channel_thread", None):
             thread.io_loop.add_callback(self.kernel.shell_stream.on_recv, receive, copy=False)

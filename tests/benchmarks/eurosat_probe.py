@@ -94,8 +94,7 @@ def main() -> None:
         for seed in range(3)
     ]
     trained = report(
-        "pretrained",
-        leave_one_region_out(features(images, options.weights), classes, regions),
+        "pretrained", leave_one_region_out(features(images, options.weights), classes, regions)
     )
     print(f"gain over random: {100 * (trained - np.mean(random)):.1f} points")
 

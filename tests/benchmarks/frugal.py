@@ -102,7 +102,7 @@ SEARCHED = (
 )  # fmt: skip
 
 
-def build(row: Row, data: GeoData, options: Any, seed: int = 0) -> Any:  # noqa: ANN401
+def build(row: Row, data: GeoData, options: Any, seed: int = 0) -> Any:
     """Build a model with the row's method attached."""
     weights = None if options.weights == "none" else options.weights
     backbone = gp.load_backbone(
@@ -135,14 +135,14 @@ class Watch(Callback):
         """Start the clock, before features are cached."""
         self.start = self.now()
 
-    def on_validation_end(self, trainer: Any, *_: object) -> None:  # noqa: ANN401
+    def on_validation_end(self, trainer: Any, *_: object) -> None:
         """Note the time, and say when it is enough."""
         self.ends.append(self.now() - self.start)
         if len(self.ends) >= self.epochs and self.ends[-1] >= self.seconds:
             trainer.should_stop = True
 
 
-def search(data: GeoData, options: Any) -> dict[str, float]:  # noqa: ANN401
+def search(data: GeoData, options: Any) -> dict[str, float]:
     """Choose each family's learning rate; print what each came to, and return the best."""
     lines, best = [], {}
     families = {ROWS[label].family for label in options.rows}
@@ -166,7 +166,7 @@ def search(data: GeoData, options: Any) -> dict[str, float]:  # noqa: ANN401
     return best
 
 
-def train(data: GeoData, options: Any, rates: Mapping[str, float]) -> pd.DataFrame:  # noqa: ANN401
+def train(data: GeoData, options: Any, rates: Mapping[str, float]) -> pd.DataFrame:
     """Train all rows with all seeds; return a row for each run."""
     runs: list[dict[str, Any]] = []
     budget, samples = math.inf, [data.test[index] for index in range(len(data.test))]
@@ -234,7 +234,7 @@ def print_training(runs: pd.DataFrame) -> None:
     ])  # fmt: skip
 
 
-def plans(options: Any) -> None:  # noqa: ANN401
+def plans(options: Any) -> None:
     """Print and store the planned bytes of all rows for models of published size."""
     data, lines = gp.load_data(options.data), []
     for name, size in PLANNED:

@@ -1,7 +1,5 @@
 """Arguments, environments, addresses and mirrors that nobody should give."""
 
-# ruff: noqa: ANN401 - arguments of any kind
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """Folders of images and labels that point elsewhere, lie about their size, or never end."""
 
-# ruff: noqa: ANN401 - options of rasterio, and JSON of any kind
-
 from __future__ import annotations
 
 import json

@@ -52,7 +52,7 @@ def plain(content: Callable[[Room], object], protocol: int = 2) -> Write:
     return lambda path, room: path.write_bytes(pickle.dumps(content(room), protocol))
 
 
-def saved(content: Callable[[Room], object], **how: Any) -> Write:  # noqa: ANN401
+def saved(content: Callable[[Room], object], **how: Any) -> Write:
     return lambda path, room: torch.save(content(room), path, **how)
 
 

@@ -37,10 +37,7 @@ def begun(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout / "notebooks/99_begun.ipynb"
 
 
-@pytest.fixture(
-    params=[*LESSONS, None],
-    ids=lambda path: path.stem if path else "begun",
-)
+@pytest.fixture(params=[*LESSONS, None], ids=lambda path: path.stem if path else "begun")
 def lesson(request: pytest.FixtureRequest, begun: Path) -> Path:
     return request.param or begun
 

@@ -80,10 +80,7 @@ def close() -> Callable[..., None]:
     """
 
     def check(
-        ours: Tensor,
-        reference: np.ndarray,
-        outputs: dict[str, np.ndarray],
-        factor: float = 1e-5,
+        ours: Tensor, reference: np.ndarray, outputs: dict[str, np.ndarray], factor: float = 1e-5
     ) -> None:
         largest = max(float(np.abs(value).max()) for value in outputs.values())
         assert tuple(ours.shape) == reference.shape

@@ -81,7 +81,7 @@ def report_named(name: str) -> gp.Report:
 
 
 @cache
-def map_named(name: str) -> Any:  # noqa: ANN401
+def map_named(name: str) -> Any:
     run, data = run_named(name)
     return gp.map_regions({name[:1000]: run}, data)  # longer texts are refused
 

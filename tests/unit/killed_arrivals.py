@@ -47,7 +47,7 @@ def tick(last: int, every: bool) -> Callable[..., None]:
     """Make a profiler that ends the process at an event: any, or a write that returns."""
     count = 0
 
-    def profile(_: object, event: str, function: Any) -> None:  # noqa: ANN401
+    def profile(_: object, event: str, function: Any) -> None:
         nonlocal count
         if every or (event == "c_return" and function.__name__ in WRITES):
             count += 1

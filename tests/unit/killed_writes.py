@@ -57,7 +57,7 @@ class Clock:
 
     def watch(self) -> None:
         def by_halves(write: Callable[..., object], at: int) -> Callable[..., object]:
-            def half(*args: Any, **options: Any) -> object:  # noqa: ANN401
+            def half(*args: Any, **options: Any) -> object:
                 answer, file = write(*args, **options), Path(args[at])
                 whole = file.read_bytes()
                 os.truncate(file, len(whole) // 2)
@@ -75,7 +75,7 @@ class Clock:
         sys.addaudithook(self)
 
 
-def model(method: str, decoder: str = "linear") -> Any:  # noqa: ANN401
+def model(method: str, decoder: str = "linear") -> Any:
     backbone = gp.load_backbone("geopeft_tiny")
     return gp.attach(gp.build_model(backbone, few(), decoder=decoder), method)
 

@@ -21,45 +21,45 @@ TEXTS = (-1, NAN, LIST, NUL, LONG)
 
 
 @pytest.fixture(scope="module")
-def data() -> Any:  # noqa: ANN401
+def data() -> Any:
     return gp.load_data("scenes")
 
 
-def model(data: Any, method: Any = "lora", **options: Any) -> Any:  # noqa: ANN401
+def model(data: Any, method: Any = "lora", **options: Any) -> Any:
     built = gp.build_model(gp.load_backbone("geopeft_tiny"), data)
     return gp.attach(built, method, **options)
 
 
-def backbone(_: Any, **options: Any) -> object:  # noqa: ANN401
+def backbone(_: Any, **options: Any) -> object:
     return gp.load_backbone(**{"name": "geopeft_tiny", "weights": None} | options)
 
 
-def folder(_: Any, **options: Any) -> object:  # noqa: ANN401
+def folder(_: Any, **options: Any) -> object:
     return gp.load_data("folder", **{"root": "."} | options)
 
 
-def loaded(_: Any, **options: Any) -> object:  # noqa: ANN401
+def loaded(_: Any, **options: Any) -> object:
     return gp.load_data(**{"name": "scenes"} | options)
 
 
-def left_out(_: Any, **options: Any) -> object:  # noqa: ANN401
+def left_out(_: Any, **options: Any) -> object:
     return list(gp.leave_one_region_out(**{"name": "scenes"} | options))
 
 
-def folds(data: Any, **options: Any) -> object:  # noqa: ANN401
+def folds(data: Any, **options: Any) -> object:
     return list(gp.knndm_folds(data, **options))
 
 
-def built(_: Any, **options: Any) -> object:  # noqa: ANN401
+def built(_: Any, **options: Any) -> object:
     usual = {"backbone": gp.load_backbone("geopeft_tiny"), "data": gp.load_data("scenes")}
     return gp.build_model(**usual | {"decoder": "fcn"} | options)
 
 
-def fitted(data: Any, **options: Any) -> object:  # noqa: ANN401
+def fitted(data: Any, **options: Any) -> object:
     return gp.fit(model(data), data, **options)
 
 
-def config(data: Any, **options: Any) -> object:  # noqa: ANN401
+def config(data: Any, **options: Any) -> object:
     return model(data, peft.LoraConfig(target_modules=["q", "v"], **options))
 
 
@@ -67,7 +67,7 @@ def of(method: str) -> Callable[..., object]:
     return lambda data, **options: model(data, method, **options)
 
 
-def written(data: Any, **options: Any) -> object:  # noqa: ANN401
+def written(data: Any, **options: Any) -> object:
     return gp.save_adapter(**{"model_or_run": model(data), "folder": "."} | options)
 
 
@@ -129,10 +129,7 @@ DOORS: list[tuple[Callable[..., object], dict[str, tuple[object, ...]]]] = [
     [(door, name, values) for door, table in DOORS for name, values in table.items()],
 )
 def test_an_unfit_value_is_refused_in_words(
-    data: Any,  # noqa: ANN401
-    door: Callable[..., object],
-    argument: str,
-    values: tuple[object, ...],
+    data: Any, door: Callable[..., object], argument: str, values: tuple[object, ...]
 ) -> None:
     for value in values:
         with pytest.raises((gp.GeopeftError, FileNotFoundError)) as refusal:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_files import LISTS as SHORT
-from published_files import burn_files, make_burns, write_raster
+from published_files import LISTS as SHORT, burn_files, make_burns, write_raster
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData

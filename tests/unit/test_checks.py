@@ -39,7 +39,7 @@ RIGHT = "that's right"
 
 
 @cache
-def chips() -> Any:  # noqa: ANN401 - data of the scenes
+def chips() -> Any:
     return gp.load_data("scenes")
 
 
@@ -205,7 +205,7 @@ CONTEXT: dict[str, Callable[[], dict[str, Any]]] = {
 # Answers, right and wrong
 
 
-def changed(model: Any, change: Callable[[Any], object]) -> Any:  # noqa: ANN401
+def changed(model: Any, change: Callable[[Any], object]) -> Any:
     """Return a network after a change in place."""
     change(model)
     return model
@@ -258,7 +258,7 @@ class Lora(nn.Module):
         return self.base.weight + self.scale * self.B @ self.A
 
 
-def detour(layer: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+def detour(layer: Any, x: Tensor) -> Tensor:
     return x @ layer.A.T @ layer.B.T
 
 
@@ -550,13 +550,13 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return functional.cosine_similarity(a, b, dim=0)
 
 
-def lied(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:  # noqa: ANN401
+def lied(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:
     return (
         sample | {"location": places[rng.integers(len(places))]} if rng.random() < share else sample
     )
 
 
-def lied_in_place(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:  # noqa: ANN401
+def lied_in_place(sample: dict, places: list[Tensor], share: float, rng: Any) -> dict:
     if rng.random() < share:
         sample["location"] = places[0]
     return sample
@@ -610,14 +610,14 @@ def error_of(s: float, z: float, n: int) -> float:
 
 
 def cells(methods: Sequence[str] = ("lora", "full"), seeds: Sequence[int] = (0, 1, 2),
-          **changes: Any) -> pd.DataFrame:  # fmt: skip  # noqa: ANN401
+          **changes: Any) -> pd.DataFrame:  # fmt: skip
     """A grid as lesson 11 wants it, but for some changes."""
     same = {"data": "scenes", "data_options": {}, "backbone": "geopeft_tiny", "decoder": "linear"}
     same |= {"epochs": 2, "batch_size": 8} | changes
     return pd.DataFrame([same | {"method": m, "seed": s} for m in methods for s in seeds])
 
 
-def ranks(*values: int, seeds: Sequence[int] = (0, 1, 2), **more: Any) -> pd.DataFrame:  # noqa: ANN401
+def ranks(*values: int, seeds: Sequence[int] = (0, 1, 2), **more: Any) -> pd.DataFrame:
     same = {"data": "scenes", "backbone": "geopeft_tiny", "method": "lora"} | more
     return pd.DataFrame([same | {"options": {"r": r}, "seed": s} for r in values for s in seeds])
 

@@ -23,7 +23,7 @@ from geopeft_nb.widgets.picture import draw_run
 def made_of(targets: list[Any], card: DataCard = CARD, side: int = 16) -> GeoData:
     """Make data whose chips have the given labels, here and in a held-out region."""
 
-    def chip(index: int, target: Any) -> Chip:  # noqa: ANN401 - a class, labels or a mask
+    def chip(index: int, target: Any) -> Chip:
         image = np.random.default_rng(index).normal(0.1 * (1 + index), 0.02, (6, side, side))
         return Chip(
             f"chip {index}", "virginia", f"p{index}", lambda: (image.astype(np.float32), target)
@@ -98,10 +98,7 @@ def test_all_chips_are_stretched_alike() -> None:
     ],
 )
 def test_other_tasks_are_answered_in_their_own_words(
-    task: str,
-    targets: list[Any],
-    answer: Any,  # noqa: ANN401 - a class, labels or a map
-    said: list[str],
+    task: str, targets: list[Any], answer: Any, said: list[str]
 ) -> None:
     dtype = np.float32 if task == "regression" else np.int64
     data = made_of([np.asarray(t, dtype) for t in targets], replace(CARD, task=task), side=2)

@@ -172,11 +172,7 @@ def half(answer: float, scale: float) -> str:
           for blank in (None, ..., (1, None), [], {"a": ...})),
     ],
 )  # fmt: skip
-def test_an_answer_is_judged_and_what_is_off_explained(
-    answer: Any,  # noqa: ANN401
-    state: str,
-    words: str,
-) -> None:
+def test_an_answer_is_judged_and_what_is_off_explained(answer: Any, state: str, words: str) -> None:
     result = half.check(answer, scale=1)
     assert (result.state, result.passed) == (state, state == "passed")
     assert words in result.message and result.message in repr(result)

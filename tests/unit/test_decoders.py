@@ -137,9 +137,7 @@ def test_layers_that_the_user_chose_are_never_overruled(data: GeoData) -> None:
         gp.build_model(stages, data, decoder="upernet", pad=True)
 
 
-def test_decoders_are_as_wide_as_the_papers_but_not_wider_than_the_backbone(
-    data: GeoData,
-) -> None:
+def test_decoders_are_as_wide_as_the_papers_but_not_wider_than_the_backbone(data: GeoData) -> None:
     def widths(backbone: nn.Module, name: str) -> list[int]:
         body = build_decoder(name, backbone, 2).body
         if name == "unet":
@@ -185,10 +183,7 @@ def test_options_reach_the_decoder_and_a_new_one_has_them_too(data: GeoData) -> 
         ({"decoder": "unet", "channels": (64, 32)}, "channels takes 4 whole numbers"),
         ({"decoder": "fcn", "convs": 0}, "convs takes whole numbers from 1 to 10, got 0"),
         ({"decoder": "upernet", "channels": 2.5}, "channels takes whole numbers"),
-        (
-            {"decoder": "classify"},
-            "decoder for segmentation 'classify'.* Known: fcn, linear, unet",
-        ),
+        ({"decoder": "classify"}, "decoder for segmentation 'classify'.* Known: fcn, linear, unet"),
     ],
 )
 def test_bad_requests_say_what_would_work(

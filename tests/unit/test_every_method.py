@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS as BACKBONES
-from geopeft_nb.backbones.catalog import BackboneCard
+from geopeft_nb.backbones.catalog import CARDS as BACKBONES, BackboneCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.memory.frugal import applied
 from geopeft_nb.memory.measure import training_bytes

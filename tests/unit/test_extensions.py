@@ -86,7 +86,7 @@ def test_an_own_task_is_trained_and_scored() -> None:
     fields = gp.load_data("my_fields")
     card = replace(fields.card, task="robust_regression", classes=("height",), colours=("#117733",))
 
-    def parts(chips: Any) -> Any:  # noqa: ANN401
+    def parts(chips: Any) -> Any:
         read = [replace(c, read=lambda c=c: (c.read()[0], c.read()[1].astype(np.float32)))
                 for c in chips.chips]  # fmt: skip
         return type(chips)(read, card.classes, task=card.task)

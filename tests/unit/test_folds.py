@@ -84,12 +84,7 @@ def test_the_held_out_regions_are_where_it_goes_unless_somebody_says_otherwise()
     ]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "No region is held out"),
-    ],
-)
+@pytest.mark.parametrize(("options", "words"), [({}, "No region is held out")])
 def test_what_cannot_be_is_refused(data: GeoData, options: dict, words: str) -> None:
     with pytest.raises(gp.GeopeftError, match=words):
         next(knndm_folds(data, **options))

@@ -17,7 +17,7 @@ def data() -> GeoData:
     return gp.load_data("scenes", size=128)
 
 
-def built(data: GeoData, method: str, **options: Any) -> SegmentationModel:  # noqa: ANN401
+def built(data: GeoData, method: str, **options: Any) -> SegmentationModel:
     return gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), method, **options)
 
 

@@ -68,7 +68,7 @@ def fields(folder: Path, name: str, label: str = "field") -> Path:
     return folder / name
 
 
-def sparse(path: Path, **options: Any) -> None:  # noqa: ANN401 - of rasterio
+def sparse(path: Path, **options: Any) -> None:
     with rasterio.open(
         path, "w", driver="GTiff", width=200_000, height=200_000, count=1, dtype="uint8",
         transform=from_origin(5e5, 5e6, 10, 10), SPARSE_OK=True, BIGTIFF="YES", **options,

@@ -23,9 +23,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.evaluation.scene import Scene
-from geopeft_nb.maps import figure, grid, layers, views
-from geopeft_nb.maps import page as page_module
-from geopeft_nb.maps import scene as scene_module
+from geopeft_nb.maps import figure, grid, layers, page as page_module, scene as scene_module, views
 from geopeft_nb.maps.region import AT_MOST
 from geopeft_nb.tasks import confusion, mean_iou
 

@@ -81,7 +81,7 @@ def test_sliders_lie_above_the_picture_redraw_it_and_say_so(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def plan(*settings: Any) -> MemoryPlan:  # noqa: ANN401
+    def plan(*settings: Any) -> MemoryPlan:
         asked.append(settings[1:])
         if settings[-1] == "cached":
             raise gp.GeopeftError("nothing is frozen, so there is nothing to cache.")

@@ -218,11 +218,7 @@ def test_training_prediction_and_scores_use_the_metadata_of_the_chips() -> None:
 @pytest.mark.parametrize(
     ("part", "facts", "message"),
     [
-        (
-            "train",
-            {"day": None},
-            r"time, and that of chip 'virginia-1-0' in data\.train is not",
-        ),
+        ("train", {"day": None}, r"time, and that of chip 'virginia-1-0' in data\.train is not"),
         ("val", {"day": None}, r"uses time, and that of chip 'virginia-1-0' in data\.val is not"),
         ("test", {"place": None}, r"uses location, and that of chip 'virginia-1-0' in data\.test"),
     ],

@@ -92,9 +92,7 @@ def test_what_was_trained_is_saved_and_loaded_for_the_families_that_test_every_m
 
 
 @pytest.mark.filterwarnings("ignore:.*never saw")
-def test_a_frozen_network_with_batch_norm_does_not_move_while_training(
-    data: GeoData,
-) -> None:
+def test_a_frozen_network_with_batch_norm_does_not_move_while_training(data: GeoData) -> None:
     backbone = gp.load_backbone("timm:resnet18", None, bands=data.bands)
     model = gp.attach(gp.build_model(backbone, data), "linear_probe").train()
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
@@ -103,9 +101,7 @@ def test_a_frozen_network_with_batch_norm_does_not_move_while_training(
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
-def test_dataset_statistics_keep_the_scheme_of_the_models_pretraining(
-    data: GeoData,
-) -> None:
+def test_dataset_statistics_keep_the_scheme_of_the_models_pretraining(data: GeoData) -> None:
     with torch.device("meta"):
         satmae = gp.load_backbone("satmae_base", None, bands=data.bands)
         galileo = gp.load_backbone("galileo_nano", None, bands=data.bands)

@@ -29,7 +29,7 @@ def write(
     origin: tuple[float, float] = (500_000.0, 5_000_000.0),
     step: float = 10.0,
     names: tuple[str, ...] = (),
-    **options: Any,  # noqa: ANN401 - of rasterio
+    **options: Any,
 ) -> Path:
     """Write a GeoTIFF; pixels (C, H, W) or (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def edit(
     path: Path,
     change: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
     names: tuple[str | None, ...] | None = None,
-    **profile: Any,  # noqa: ANN401 - of rasterio
+    **profile: Any,
 ) -> None:
     """Write a raster again, with other pixels, names or profile."""
     with rasterio.open(path) as raster:
@@ -73,7 +73,7 @@ def two_classes(height: int, width: int, seed: int = 0) -> np.ndarray:
 def write_pairs(
     root: Path, count: int = 8, side: int = 32, bands: int = 4,
     names: tuple[str, ...] = RGB_NIR, apart: float = 20_000.0, word: str = "chip",
-    origin: tuple[float, float] = (500_000.0, 5_000_000.0), **where: Any,  # noqa: ANN401
+    origin: tuple[float, float] = (500_000.0, 5_000_000.0), **where: Any,
 ) -> Path:  # fmt: skip
     """Write images/ and masks/ of chips, each so far east of the one before."""
     for number in range(count):
@@ -92,7 +92,7 @@ def write_scene(root: Path, side: int, mask: bool = True) -> Path:
     return root
 
 
-def load(root: Path, **options: Any) -> GeoData:  # noqa: ANN401 - of load_data
+def load(root: Path, **options: Any) -> GeoData:
     """Load files whose numbers are reflectance times 10,000, unless they are said to be others."""
     return gp.load_data("folder", root=root, **{"scale": 10_000, "offset": 0} | options)
 
@@ -272,7 +272,7 @@ def test_opening_a_scene_reads_a_few_chips_of_the_image_only(
     write_scene(tmp_path, 960)
     read, original = [], rasterio.io.DatasetReader.read
 
-    def count(raster: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def count(raster: Any, *arguments: Any, **options: Any) -> Any:
         read.append(raster.name)
         return original(raster, *arguments, **options)
 
@@ -360,7 +360,7 @@ def polygons(root: Path, shapes: list[Any], names: list[Any]) -> Path:
     return write_scene(root, 256, mask=False)
 
 
-def square(left: float, top: float, side: float) -> Any:  # noqa: ANN401 - shapely has no types
+def square(left: float, top: float, side: float) -> Any:
     """A square in pixels of a scene."""
     from shapely.geometry import box
 
@@ -448,7 +448,7 @@ HERE = (560_000.0, 5_000_000.0)  # where the fourth chip lies
 TURNED = from_origin(*HERE, 10, 10) @ rasterio.Affine.rotation(20)
 
 
-def spoil(pattern: str, **changes: Any) -> Callable[[Path], None]:  # noqa: ANN401 - of edit
+def spoil(pattern: str, **changes: Any) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for path in sorted(root.glob(pattern)):
             edit(path, **changes)

@@ -22,7 +22,7 @@ UTM, NEXT, DEGREES = "EPSG:32633", "EPSG:32634", "EPSG:4326"
 SIDE = 640.0  # metres of a chip of 64 px
 
 
-def read() -> Any:  # noqa: ANN401
+def read() -> Any:
     raise AssertionError("no pixel is read to split chips")
 
 
@@ -38,7 +38,7 @@ def chip(
 
 
 def scene(
-    columns: int, rows: int, file: str = "scene", **where: Any,  # noqa: ANN401
+    columns: int, rows: int, file: str = "scene", **where: Any,
 ) -> list[tuple[Chip, Bounds]]:  # fmt: skip
     east, north = where.pop("east", 0), where.pop("north", 0)
     return [
@@ -50,7 +50,7 @@ def scene(
 
 def split(
     pairs: Sequence[tuple[Chip, Bounds]], splits: Sequence[str | None] = (), block: int = 2,
-    **request: Any,  # noqa: ANN401
+    **request: Any,
 ) -> tuple[GeoData, list[str]]:  # fmt: skip
     chips, grounds = zip(*pairs, strict=True)
     given = splits or [None] * len(chips)

@@ -37,7 +37,7 @@ def truth(number: int) -> tuple[Pixels, Pixels]:
 def write(
     path: Path, pixels: Pixels, number: int, names: Sequence[str] = (), valid: Pixels | None = None,
     rules: Sequence[tuple[float, float]] = (), tags: dict[str, str] | None = None,
-    alpha: bool = False, colours: dict[int, Any] | None = None, **options: Any,  # noqa: ANN401
+    alpha: bool = False, colours: dict[int, Any] | None = None, **options: Any,
 ) -> None:  # fmt: skip
     """Write a raster at a place of its own for each number."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def stored(
     dtype: str = "uint16", scale: float = 10_000, offset: float = 0, fill: float | None = None,
     fill_bands: Sequence[int] = (0, 1, 2, 3), image: str = "images/c{}.tif",
     mask: str = "masks/c{}.tif", regions: Sequence[str] = ("",), offsets: Sequence[float] = (),
-    names: Sequence[str] = NAMES, band_files: Sequence[str] = (), **options: Any,  # noqa: ANN401
+    names: Sequence[str] = NAMES, band_files: Sequence[str] = (), **options: Any,
 ) -> Callable[[Path], None]:  # fmt: skip
     """Say how images are stored; `fill` stands in the first five rows."""
 
@@ -108,7 +108,7 @@ def then(make: Callable[[Path], None], change: Callable[[Path], None]) -> Callab
     return both
 
 
-def each(pattern: str, change: Callable[[Path, Pixels, dict[str, Any]], None]) -> Any:  # noqa: ANN401
+def each(pattern: str, change: Callable[[Path, Pixels, dict[str, Any]], None]) -> Any:
     """Write each raster that fits a pattern again."""
 
     def all_of_them(root: Path) -> None:
@@ -228,7 +228,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
 }  # fmt: skip
 
 
-def load(root: Path, **options: Any) -> tuple[Any, str]:  # noqa: ANN401
+def load(root: Path, **options: Any) -> tuple[Any, str]:
     """Load a folder, by the call of the error where there is one; and return that error."""
     try:
         return gp.load_data("folder", root=root, **options), ""
@@ -376,7 +376,7 @@ def test_three_dates_in_a_file_ask_for_frames_and_their_order(tmp_path: Path, or
     assert np.allclose(means[:, 2] / means[:, 1], 1.1, atol=0.01)
 
 
-def relabelled(change: Callable[[Pixels], Pixels], **options: Any) -> Callable[[Path], None]:  # noqa: ANN401
+def relabelled(change: Callable[[Pixels], Pixels], **options: Any) -> Callable[[Path], None]:
     """Change the masks of well-stated images."""
 
     def again(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:

@@ -421,12 +421,12 @@ def pretend_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tensors without numbers on a GPU, with its rules of autocast and its attention."""
     fake = planning.fake_like
 
-    def on_gpu(mode: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401 - torch's FakeTensorMode
+    def on_gpu(mode: Any, tensor: Tensor) -> Tensor:
         tensor = fake(mode, tensor)
         with mode:
             return torch.empty_like(tensor, device="cuda", requires_grad=tensor.requires_grad)
 
-    def attention(*given: Any, **options: object) -> Tensor:  # noqa: ANN401 - Clay says more
+    def attention(*given: Any, **options: object) -> Tensor:
         qkv = given[:3]
         # Without a GPU the dispatcher would take the slow kernel, which keeps the weights.
         if precision == "fp32":

@@ -128,8 +128,7 @@ def test_what_cannot_be_is_refused_before_a_file_is_looked_for(
 
 
 @pytest.mark.parametrize(
-    ("name", "option"),
-    [("eurosat", "subset"), ("burn_scars", "split"), ("reben_7k", "task")],
+    ("name", "option"), [("eurosat", "subset"), ("burn_scars", "split"), ("reben_7k", "task")]
 )
 def test_a_variant_that_there_is_not_is_refused(name: str, option: str) -> None:
     with pytest.raises(ValueError, match=f"Unknown {option} of {name} 'other'"):

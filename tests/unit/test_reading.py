@@ -83,10 +83,7 @@ def compressed(path: Path) -> None:
 def short_record(path: Path) -> None:
     """Write an archive whose pickle names more numbers than its record holds."""
     torch.save({KEY: torch.zeros(768, 192)}, path.with_suffix(".whole"))
-    with (
-        zipfile.ZipFile(path.with_suffix(".whole")) as old,
-        zipfile.ZipFile(path, "w") as new,
-    ):
+    with zipfile.ZipFile(path.with_suffix(".whole")) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
             new.writestr(name, b"0123" if "/data/0" in name else old.read(name))
 
@@ -134,7 +131,7 @@ CHECKPOINTS: dict[str, Callable[[Path], object]] = {
     "meta.pt": holding(**{KEY: torch.empty(10**10, device="meta")}),
     "double.pt": holding(**{KEY: torch.full((768, 192), 1e300, dtype=torch.float64)}),
     "complex.pt": holding(**{KEY: torch.ones(768, 192, dtype=torch.complex64)}),
-    "no_dictionary.pt": lambda path: path.write_bytes(pickle.dumps([[[]]] * 9, 2)),
+    "no_dictionary.pt": lambda path: path.write_bytes(pickle.dumps([[[]]] * 9, 2))
 }  # fmt: skip
 
 
@@ -187,7 +184,7 @@ def copy_of(folder: Path, beside: Path) -> Path:
 
 VALUES = {
     "nan": (torch.nan, None), "inf": (torch.inf, None), "-inf": (-torch.inf, None),
-    "1e300": (1e300, torch.float64), "int": (1, torch.int32), "bool": (1, torch.bool),
+    "1e300": (1e300, torch.float64), "int": (1, torch.int32), "bool": (1, torch.bool)
 }  # fmt: skip
 
 
@@ -196,12 +193,12 @@ VALUES = {
     ("method", "file"),
     [
         ("lora", "adapter_model"), ("lora", "decoder"), ("bitfit", "adapter_model"),
-        ("full", "backbone"), ("vit_adapter", "backbone"),
-    ],
+        ("full", "backbone"), ("vit_adapter", "backbone")
+    ]
 )  # fmt: skip
 def test_an_adapter_with_numbers_that_are_none_is_refused_and_the_model_stays(
     method: str, file: str, value: str, saved: dict[str, Path], model: SegmentationModel,
-    tmp_path: Path,
+    tmp_path: Path
 ) -> None:  # fmt: skip
     folder = copy_of(saved[method], tmp_path)
     tensors = load_file(folder / f"{file}.safetensors")
@@ -231,7 +228,7 @@ WHOLE: dict[str, Callable[[str], bytes]] = {
     "twice": lambda old: old.replace("{", '{"r": 1, "r": 2, ', 1).encode(),
     "large": lambda old: old.encode() + bytes(1_000_000),
     "digits": lambda old: old.replace("{", '{"x": ' + "1" * 5000 + ",", 1).encode(),
-    "half a letter": lambda old: old.replace("{", '{"x": "\\ud800",', 1).encode(),
+    "half a letter": lambda old: old.replace("{", '{"x": "\\ud800",', 1).encode()
 }  # fmt: skip
 SIX = [0.1] * 6
 #: What is put in the place of fields of adapter.json; None takes them out.
@@ -250,7 +247,7 @@ FIELDS: list[tuple[str, object]] = [
     ("method", "x"), ("options", {"x": 1}), ("adapter", "a.b/../c"), ("adapter", "keys"),
     ("weights", f"random initialisation, seed {10**30}"), ("decoder_options", {"x": 1}),
     ("built_for", {}), ("built_for", {"data": "x"}), ("built_for", {"data": {"name": "x"}}),
-    ("files", [1]), ("files", {"x": 1}), ("files", {"x": {"size": 1}}),
+    ("files", [1]), ("files", {"x": 1}), ("files", {"x": {"size": 1}})
 ]  # fmt: skip
 #: The same of adapter_config.json.
 CONFIG: list[tuple[str, object]] = [
@@ -264,7 +261,7 @@ CONFIG: list[tuple[str, object]] = [
     ("target_modules", ["other"]), ("target_modules", [1]), ("exclude_modules", "(.+)+!"),
     ("layer_replication", [[0, 10**6]]), ("peft_type", "X"), ("peft_type", None),
     ("peft_type", ["LORA"]), ("peft_type", "PREFIX_TUNING"), ("peft_type", "VERA"),
-    ("modules_to_save", ["."]), ("init_lora_weights", "x"), ("bias", "x"), ("task_type", "X"),
+    ("modules_to_save", ["."]), ("init_lora_weights", "x"), ("bias", "x"), ("task_type", "X")
 ]  # fmt: skip
 
 
@@ -306,7 +303,7 @@ def test_text_that_is_no_description_is_refused(
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_not_read(
     make: Callable[[Path], object], file: str, saved: dict[str, Path], bare: SegmentationModel,
-    tmp_path: Path,
+    tmp_path: Path
 ) -> None:  # fmt: skip
     path = copy_of(saved["lora"], tmp_path) / file
     path.unlink()
@@ -356,7 +353,7 @@ def test_an_adapter_takes_no_memory_before_its_files_fit(
 RUN: dict[str, object] = {
     "about": {}, "ended": False, "epoch": 1, "global_step": 4, "state_dict": {"x": torch.ones(999)},
     "callbacks": {"Order": {"epoch": 1}, "EarlyStopping{}": {"wait_count": 0}},
-    "optimizer_states": [], "lr_schedulers": [], "loops": {},
+    "optimizer_states": [], "lr_schedulers": [], "loops": {}
 }  # fmt: skip
 HARM: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
@@ -367,7 +364,7 @@ HARM: dict[str, Callable[[Path], object]] = {
     **{f"{key} {bad!r}": lambda path, key=key, bad=bad: torch.save(RUN | {key: bad}, path)
        for key in RUN for bad in (None, "x", 1.5)},
     "callbacks": lambda path: torch.save(RUN | {"callbacks": {}}, path),
-    "order": lambda path: torch.save(RUN | {"callbacks": {"Order": 1}}, path),
+    "order": lambda path: torch.save(RUN | {"callbacks": {"Order": 1}}, path)
 }  # fmt: skip
 
 

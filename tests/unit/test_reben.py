@@ -41,7 +41,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "split_list", lambda name, download: LISTS[name])
 
 
-def load(root: Path, **arguments: Any) -> GeoData:  # noqa: ANN401 - those of load_data
+def load(root: Path, **arguments: Any) -> GeoData:
     return gp.load_data("reben_7k", root=root, **arguments)
 
 

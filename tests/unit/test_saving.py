@@ -83,7 +83,7 @@ def test_of_two_that_write_to_one_place_each_is_whole_or_told_who_has_it(
     assert refused or door == "saves"  # two runs always overlap
 
 
-def model(method: str | None = "linear_probe", **names: Any) -> SegmentationModel:  # noqa: ANN401
+def model(method: str | None = "linear_probe", **names: Any) -> SegmentationModel:
     built = gp.build_model(gp.load_backbone("geopeft_tiny"), few(), **names)
     return gp.attach(built, method) if method else built
 

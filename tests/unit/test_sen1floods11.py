@@ -57,7 +57,7 @@ def placeholders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "all"
 
 
-def load(root: Path | None = None, **arguments: Any) -> GeoData:  # noqa: ANN401 - of load_data
+def load(root: Path | None = None, **arguments: Any) -> GeoData:
     return gp.load_data("sen1floods11", root=root, **{"download": False, **arguments})
 
 

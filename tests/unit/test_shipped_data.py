@@ -15,10 +15,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-REGIONS = {
-    "virginia": ("EPSG:32618", (973, 966)),
-    "brandenburg": ("EPSG:32633", (384, 768)),
-}
+REGIONS = {"virginia": ("EPSG:32618", (973, 966)), "brandenburg": ("EPSG:32633", (384, 768))}
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
 every_region = pytest.mark.parametrize("region", REGIONS)
 

@@ -26,7 +26,7 @@ class Trickle(ThreadingHTTPServer):
         return f"https://127.0.0.1:{self.server_port}/file"
 
 
-def without_certificate() -> Any:  # noqa: ANN401
+def without_certificate() -> Any:
     """Make a way to send a request that speaks to this server, which has no certificate, plainly.
 
     Returns:

@@ -47,7 +47,7 @@ FILLS = (0, -9999, -32768, 65535, 255)
 STATED, PLAIN, ASKED = "as the file states", "taken as reflectance 0-1", "as asked"
 
 
-def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:  # noqa: ANN401
+def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:
     """Open one acquisition.
 
     Args:

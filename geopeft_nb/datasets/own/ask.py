@@ -59,7 +59,7 @@ class Ask:
         names = self.files[path], path.name
         return names[0] == key or fnmatch(names[1], key) or fnmatch(path.as_posix(), f"*/{key}")
 
-    def of(self, what: str, path: Path) -> Any:  # noqa: ANN401 - any of the options
+    def of(self, what: str, path: Path) -> Any:
         """Return what was said for a file, or None; of patterns the first that fits counts."""
         said = self.given.get(what)
         if not isinstance(said, Mapping):
@@ -117,7 +117,7 @@ class Ask:
         more = len(asked) - len(shown)
         return table.to_string(index=False) + (f"\n… and {more} more files" if more else "")
 
-    def _answer(self, option: str, answers: Mapping[Path, Any]) -> Any:  # noqa: ANN401
+    def _answer(self, option: str, answers: Mapping[Path, Any]) -> Any:
         """Say one value for all files, or one a region, or one a file, and "*" for all others."""
         said = self.given.get(option)
         if option == "nodata" and not isinstance(said, Mapping):  # harms no file that lacks it

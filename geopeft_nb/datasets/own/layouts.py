@@ -103,7 +103,7 @@ class Item:
 def find_items(
     root: Path, images: str | None = None, masks: str | None = None,
     labels: str | os.PathLike[str] | None = None,
-    table: Any = None,  # noqa: ANN401 - a path, or a frame of pandas or geopandas
+    table: Any = None,
 ) -> tuple[list[Item], Path | None, list[str]]:  # fmt: skip
     """Find images and what labels them; no pixel is read.
 
@@ -223,7 +223,7 @@ def _usual(names: pd.Series, covered: bool, polygons: bool) -> pd.DataFrame:
     return max(map(fitting, ALONE), key=len) if covered or (polygons and files.empty) else files
 
 
-def _from_table(table: Any, base: Path) -> pd.DataFrame:  # noqa: ANN401
+def _from_table(table: Any, base: Path) -> pd.DataFrame:
     """Take files from the rows of a table; a mask is for all dates of an id."""
     if isinstance(table, str | os.PathLike):
         texts = dict.fromkeys({*COLUMNS} - {"label"}, str)

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from geopeft_nb.bands import WAVELENGTHS, band_name, own_name
-from geopeft_nb.bands import band_names as band_names_of
+from geopeft_nb.bands import WAVELENGTHS, band_name, band_names as band_names_of, own_name
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
@@ -57,7 +56,7 @@ def load_folder(
     images: str | None = None,
     masks: str | None = None,
     labels: str | os.PathLike[str] | None = None,
-    table: Any = None,  # noqa: ANN401 - a path, or a frame of pandas or geopandas
+    table: Any = None,
     task: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
     unlabelled: float | Sequence[float] | None = None,
@@ -241,7 +240,7 @@ def _ground(tile: Tile) -> tuple[float, float, float, float]:
     return tile.sources[0].grid.bounds(tile.window) or (x, -y - high, x + wide, -y)
 
 
-def _chip(tile: Tile, size: int, read: Any) -> Chip:  # noqa: ANN401 - a function
+def _chip(tile: Tile, size: int, read: Any) -> Chip:
     grid, window = tile.sources[0].grid, tile.window
     whole = type(window)(window.col_off, window.row_off, size, size)  # with what pads it
     found = tuple(source.day for source in tile.sources if source.day)
@@ -262,9 +261,8 @@ def _read(
     means = known.mean(axis=2) if known.size else np.zeros(pixels.shape[:2], np.float32)
     if card.reflectance and known.size and not -0.2 <= means.mean() <= 2:
         raise GeopeftError(
-            f"{tile.sources[0].raster.path} has a mean of {means.mean():.4g} there, which is no "
-            "reflectance: it seems to have another scale than the other files. Say its scale=, or "
-            "take it out."
+            f"{tile.sources[0].raster.path} has a mean of {means.mean():.4g}, no reflectance: "
+            "it seems to have another scale than other files. Say its scale=, or take it out."
         )
     image = np.empty((*pixels.shape[:2], card.size, card.size), np.float32)
     image[:] = means[..., None, None]

@@ -70,14 +70,14 @@ class Polygons:
             f"{invalid} that crossed themselves are mended."
         )
 
-    def near(self, grid: Grid, window: Any) -> Any:  # noqa: ANN401 - a GeoDataFrame
+    def near(self, grid: Grid, window: Any) -> Any:
         """Return polygons, in the grid's crs, whose bounding box meets a window."""
         if grid.crs not in self._laid:
             self._laid[grid.crs] = self._frame.to_crs(grid.crs)
         frame = self._laid[grid.crs]
         return frame.iloc[np.sort(frame.sindex.intersection(grid.bounds(window)))]
 
-    def burn(self, grid: Grid, window: Any) -> np.ndarray:  # noqa: ANN401 - rasterio's
+    def burn(self, grid: Grid, window: Any) -> np.ndarray:
         """Return the classes on a window (H, W): a pixel has what its centre lies in.
 
         Outside all polygons it is the background, or NaN; NaN where classes overlap.
@@ -98,7 +98,7 @@ class Polygons:
         return np.where(last != first, np.nan, np.where(last < 0, self.outside, last))
 
 
-def _class_field(path: Path, frame: Any, field: str | None) -> str:  # noqa: ANN401
+def _class_field(path: Path, frame: Any, field: str | None) -> str:
     columns = [str(name) for name in frame.columns if name != frame.geometry.name]
     if field is not None:
         check_name(f"attribute of {path.name}", field, columns)

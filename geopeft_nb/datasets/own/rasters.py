@@ -41,10 +41,9 @@ class Grid:
     shape: tuple[int, int]
     metres: float | None
 
-    def bounds(self, window: Any = None) -> Bounds | None:  # noqa: ANN401 - rasterio's
+    def bounds(self, window: Any = None) -> Bounds | None:
         """Return (left, bottom, right, top) in units of the crs, of all or of a window."""
-        from rasterio.windows import Window
-        from rasterio.windows import bounds as window_bounds
+        from rasterio.windows import Window, bounds as window_bounds
 
         whole = Window(0, 0, *self.shape[::-1])
         found: Bounds = window_bounds(window or whole, self.transform)
@@ -119,8 +118,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
         kinds = {file.dtypes[n - 1] for n in numbers}
         if len(kinds) != 1 or "complex" in (dtype := kinds.pop()):
             raise GeopeftError(
-                f"{path} has complex numbers, or bands of different types. Write all bands as one "
-                "real type."
+                f"{path} has complex numbers, or bands of different types. Write one real type."
             )
         rules = [(file.scales[n - 1], file.offsets[n - 1]) for n in numbers]
         stated = any(rule != (1, 0) for rule in rules)
@@ -147,7 +145,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
     return replace(found, masks=(*found.masks, (beside, 1)))
 
 
-def _grid(path: Path, file: Any) -> Grid:  # noqa: ANN401 - rasterio's
+def _grid(path: Path, file: Any) -> Grid:
     crs, step = file.crs, file.transform
     found = Grid(crs.to_string() if crs else None, step, file.shape, None)
     if not crs:
@@ -166,7 +164,7 @@ def _grid(path: Path, file: Any) -> Grid:  # noqa: ANN401 - rasterio's
 
 
 def read_numbers(
-    raster: Raster, numbers: Sequence[int], grid: Grid, window: Any,  # noqa: ANN401 - rasterio's
+    raster: Raster, numbers: Sequence[int], grid: Grid, window: Any,
     shape: tuple[int, int] | None = None, nearest: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Read the numbers of a file on a window of any grid.
@@ -220,7 +218,7 @@ def read_numbers(
     return laid
 
 
-def below(raster: Raster, grid: Grid, window: Any = None) -> Any:  # noqa: ANN401 - rasterio's
+def below(raster: Raster, grid: Grid, window: Any = None) -> Any:
     """Return the window of a file that lies below one of a grid, and a little more; or None.
 
     Raises:
@@ -300,10 +298,7 @@ class Source:
         return [raster.path for raster in self.rasters]
 
     def read(
-        self,
-        window: Any,  # noqa: ANN401 - rasterio has no types
-        bands: Sequence[str],
-        shape: tuple[int, int] | None = None,
+        self, window: Any, bands: Sequence[str], shape: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Read a part.
 

@@ -204,7 +204,7 @@ def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Readi
     return Reading(image, label, date=datetime.date.fromisoformat(day) if day else None)
 
 
-def _own(file: Any, name: str) -> Any:  # noqa: ANN401 - h5py's
+def _own(file: Any, name: str) -> Any:
     """Return an array of an HDF5 file that lies in the file itself.
 
     Raises:

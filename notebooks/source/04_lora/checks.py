@@ -95,7 +95,7 @@ def same_scale(answer: Callable) -> Finding:
 
 
 @exercise("04/lora_layer", "a class LoRALayer(base, r, alpha)")
-def lora_layer(answer: Any) -> Finding:  # noqa: ANN401 - whatever the learner wrote
+def lora_layer(answer: Any) -> Finding:
     """Try the class on a small layer: at the start, with other A and B, backwards, and merged."""
     if not isinstance(answer, type) or not issubclass(answer, nn.Module):
         return "It wants the class itself, and the class has to be an nn.Module."
@@ -112,7 +112,7 @@ def lora_layer(answer: Any) -> Finding:  # noqa: ANN401 - whatever the learner w
     return ""
 
 
-def _parts(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
+def _parts(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     """A and B are parameters of the right shape."""
     for name, shape in (("A", (RANK, IN)), ("B", (OUT, RANK))):
         matrix = getattr(layer, name, None)
@@ -125,11 +125,11 @@ def _parts(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # n
     return ""
 
 
-def _shape(found: Any) -> tuple[int, ...] | str:  # noqa: ANN401
+def _shape(found: Any) -> tuple[int, ...] | str:
     return tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
 
 
-def _start(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
+def _start(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     """At first nothing changes, and still A is random."""
     right, output = functional.linear(x, weight, bias), layer(x)
     if _shape(output) != _shape(right):
@@ -145,7 +145,7 @@ def _start(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # n
     return ""
 
 
-def _trained(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
+def _trained(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     """Only A and B are trained, and both get a gradient."""
     trained = {id(part) for part in layer.parameters() if part.requires_grad}
     if trained - {id(layer.A), id(layer.B)}:
@@ -157,7 +157,7 @@ def _trained(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  #
     return ""
 
 
-def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
+def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     """With random A and B the output is W x + b + alpha / r * B A x, and gradients reach both."""
     with torch.no_grad():
         layer.A.normal_()
@@ -191,7 +191,7 @@ def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # 
     return ""
 
 
-def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:  # noqa: ANN401
+def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     """The merged weight does the work of both, and taking it changes nothing."""
     if not callable(getattr(layer, "merged_weight", None)):
         return "The layer computes the right thing. It still lacks merged_weight(self)."

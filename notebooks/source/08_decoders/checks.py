@@ -198,7 +198,7 @@ def _not_thin(found: Tensor, right: Tensor, mask: Tensor) -> Finding:
 
 
 @exercise("08/slim", "a network with a method attached")
-def slim(answer: Any, limit: int, batch_size: int, method: str) -> Finding:  # noqa: ANN401
+def slim(answer: Any, limit: int, batch_size: int, method: str) -> Finding:
     """Look at the maps that are read, at the method and at the plan."""
     from geopeft_nb.decoders.load import CARDS
     from geopeft_nb.memory.plan import memory_plan
