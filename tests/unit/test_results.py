@@ -13,8 +13,14 @@ from scipy import stats
 from geopeft_nb.benchmark.grid import key_of, read_grid
 
 CELL = re.compile(r"(\d\.\d{3}) ± (\d\.\d{3})")
-#: Set of data in a table's head -> its name in the rows.
-SETS = {"sandbox": "sandbox", "HLS water": "hls_water", "scenes": "scenes"}
+#: Set of data in a difference -> the grid, and its name in the rows.
+SETS = {
+    "sandbox": ("first", "sandbox"), "HLS water": ("first", "hls_water"),
+    "scenes": ("first", "scenes"), "searched sandbox": ("searched", "sandbox"),
+    "searched scenes": ("searched", "scenes"),
+}  # fmt: skip
+#: Grid -> words before its table.
+TABLES = {"first": "by which less is changed", "searched": "rates searched by validation loss"}
 
 
 def named(row: pd.Series) -> str:
@@ -25,8 +31,8 @@ def named(row: pd.Series) -> str:
     return " ".join([row["method"], *(str(value) for value in options.values())])
 
 
-def rows_of(root: Path) -> pd.DataFrame:
-    rows = pd.read_csv(root / "data/results/first.csv")
+def rows_of(root: Path, grid: str) -> pd.DataFrame:
+    rows = pd.read_csv(root / f"data/results/{grid}.csv")
     return rows.assign(trained=rows.apply(named, axis=1))
 
 
@@ -51,30 +57,32 @@ def test_every_cell_of_the_grid_has_one_row_and_no_error(root: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["data/results/README.md", "README.md"])
-def test_the_table_of_the_first_grid_is_that_of_its_rows(root: Path, where: str) -> None:
+@pytest.mark.parametrize("grid", TABLES)
+def test_the_table_of_a_grid_is_that_of_its_rows(root: Path, where: str, grid: str) -> None:
     text = (root / where).read_text(encoding="utf-8")
-    rows = rows_of(root)
+    rows = rows_of(root, grid)
     scores = rows.groupby(["data", "trained"])[["home", "away"]].agg(["mean", "std"])
-    table = written(text, "by which less is changed")
+    table = written(text, TABLES[grid])
     assert len(table) == rows["trained"].nunique()
     for name, pairs in table.items():
         said = [
             tuple(f"{scores.loc[(data, name), (side, kind)]:.3f}" for kind in ("mean", "std"))
-            for data in SETS.values() for side in ("home", "away")
+            for of, data in SETS.values() if of == grid for side in ("home", "away")
         ]  # fmt: skip
         assert pairs == said, name
 
 
-def test_the_differences_of_the_first_grid_are_those_of_its_rows(root: Path) -> None:
+def test_the_differences_of_the_grids_are_those_of_their_rows(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    rows = rows_of(root).set_index(["data", "trained", "seed"])
+    grids = {x: rows_of(root, x).set_index(["data", "trained", "seed"]) for x in TABLES}
     said = re.findall(
         r"`(\w+)` minus `(\w+)`, (\w[\w ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
         r"([+−]\d\.\d{3})\)", text,
     )  # fmt: skip
-    assert len(said) >= 6
+    assert len(said) >= 14
     for one, other, data, side, *numbers in said:
-        score = rows[side].loc[SETS[data]]
+        grid, name = SETS[data]
+        score = grids[grid][side].loc[name]
         difference = score.loc[one] - score.loc[other]
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
         mean = difference.mean()

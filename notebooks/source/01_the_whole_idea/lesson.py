@@ -12,7 +12,7 @@
 # - *Explain* on a map where a model fails.
 #
 # ## Time to learn
-# About 45 min, of which the computer needs about 3 min on a CPU with two cores. A GPU is used where there is one.
+# About 45 min, of which the computer needs about 2 min on a CPU with two cores. A GPU is used where there is one.
 #
 # ## What you need to know
 #

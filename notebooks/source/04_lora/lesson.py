@@ -13,7 +13,7 @@
 # - *Merge*, *save* and *switch* adapters.
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

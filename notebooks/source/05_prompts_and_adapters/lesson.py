@@ -12,7 +12,7 @@
 # - *Compare* a run of your own with a published table, and *say* where they disagree.
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 4 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

@@ -12,7 +12,7 @@
 # - *Judge* a claim such as "PEFT saves so much memory".
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 1 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

@@ -12,7 +12,7 @@
 # - *Plan* the training of a 300-million model for a GPU that you do not have.
 #
 # ## Time to learn
-# About 60 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
+# About 60 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

@@ -12,7 +12,7 @@
 # - *Score* what is thin by itself, at home and away.
 #
 # ## Time to learn
-# About 50 min, of which the computer needs about 4 min on a CPU with one core. A GPU is used where there is one.
+# About 50 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

@@ -12,7 +12,7 @@
 # - *Predict* what it will do in places that it has never been told of.
 #
 # ## Time to learn
-# About 50 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
+# About 50 min, of which the computer needs about 2 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #

@@ -13,7 +13,7 @@
 # - *Save* the model, and *use* it in another process or another program.
 #
 # ## Time to learn
-# About 50 min, of which the computer needs about 3 min on a CPU with one core. A GPU is used where there is one.
+# About 50 min, of which the computer needs about 1 min on a CPU with one core. A GPU is used where there is one.
 #
 # ## What you need to know
 #
