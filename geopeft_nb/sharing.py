@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from geopeft_nb.backbones.load import find_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import BESIDE, SegmentationModel
+from geopeft_nb.open_files import regular_file
 from geopeft_nb.pictures.show import markdown
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
 from geopeft_nb.tuning.identity import check_files, damaged, read_description
@@ -133,6 +133,7 @@ def push_adapter(
 
     Raises:
         FileNotFoundError: The folder holds no adapter.
+        GeopeftError: One of its files is a link that leads out of the folder.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -141,9 +142,9 @@ def push_adapter(
     if not placed(source, "model_card.md").is_file():
         write_card(source)
     files = [
-        CommitOperationAdd(name.replace("model_card", "README"), placed(source, name))
+        CommitOperationAdd(name.replace("model_card", "README"), regular_file(path, source))
         for name in FILES
-        if placed(source, name).is_file()
+        if (path := placed(source, name)).is_file()  # and no link to what lies elsewhere
     ]
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -250,7 +251,7 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
     return target
 
 
-def _terratorch_state(model: SegmentationModel) -> dict[str, Tensor]:
+def _terratorch_state(model: SegmentationModel) -> dict[str, torch.Tensor]:
     """Return the weights under TerraTorch's names."""
     state = {f"encoder.{k}": v for k, v in join_qkv(model.plain_backbone.state_dict()).items()}
     for name, value in model.decoder.state_dict().items():

@@ -398,6 +398,10 @@ def test_an_adapter_goes_to_the_hub_and_comes_back(
 def test_what_fit_wrote_is_pushed_with_a_card(data: GeoData, tmp_path: Path, hub: Path) -> None:
     gp.push_adapter(save(build(data, "lora"), tmp_path / "run", {"val_miou": 0.8123}), "me/water")
     assert "val_miou 0.8123" in (hub / "README.md").read_text()
+    (card := tmp_path / "run/model_card.md").unlink()
+    card.symlink_to(__file__)
+    with pytest.raises(GeopeftError, match=r"is a link to .*outside"):
+        gp.push_adapter(tmp_path / "run", "me/water")
 
 
 def test_a_repository_that_is_not_there_is_named(data: GeoData, tmp_path: Path, hub: Path) -> None:
