@@ -142,9 +142,10 @@ def push_adapter(
     if not placed(source, "model_card.md").is_file():
         write_card(source)
     files = [
+        # a link could lead to any file of this machine
         CommitOperationAdd(name.replace("model_card", "README"), regular_file(path, source))
-        for name in FILES
-        if (path := placed(source, name)).is_file()  # and no link to what lies elsewhere
+        for name, path in ((name, placed(source, name)) for name in FILES)
+        if path.is_file()
     ]
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)

@@ -58,7 +58,9 @@ def main() -> None:
         methods = methods_on(data)
         grid = methods.merge(pd.DataFrame({"lr": RATES}), how="cross").assign(seed=SEARCHED)
         rows = gp.run_benchmark(grid, HERE / "rates.csv").set_index("key")
-        losses = [rows.best[key_of(cell)]["val_loss"] for cell in read_grid(grid)]
+        bests = [rows.best[key_of(cell)] for cell in read_grid(grid)]
+        # a rate at which training broke is a row with its error, and none to choose
+        losses = [x["val_loss"] if isinstance(x, dict) else float("inf") for x in bests]
         same = ["backbone", "method", "options"]
         best = grid.loc[grid.assign(loss=losses).groupby(same).loss.idxmin()]
         chosen = best.drop(columns="seed").merge(pd.DataFrame({"seed": SEEDS}), how="cross")

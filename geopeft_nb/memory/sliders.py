@@ -54,13 +54,15 @@ def memory_widget(
         try:
             plan = planned(models[method], batch_size, size, precision, frugal)
         except GeopeftError as error:
-            why = f"{method}, {size} × {size} px, {precision}, {recipe} is not possible:\n{error}"
-            (figure := Figure(figsize=(10, 1))).text(0, 0.5, why, wrap=True)
+            settings = f"{method}, {batch_size} × {size} × {size} px, {precision}, {recipe}"
+            figure, why = Figure(figsize=(10, 1)), f"{settings} is not possible:\n{error}"
+            figure.text(0, 0.5, why, wrap=True)
             return plain(figure), why
         kept = f"{in_bytes(plan.total)} kept in one training step"
         if before[0] not in (0, plan.total):
-            times = f"now {plan.total / before[0]:.2g} times as much"
-            kept += f" (before: {in_bytes(before[0])}; {times})"
+            kept += (
+                f" (before: {in_bytes(before[0])}; now {plan.total / before[0]:.2g} times as much)"
+            )
         before[0] = plan.total
         title = f"{method}: {plan.title}\n{kept}"
         return plan.plot(title), f"{title}: {plan.words()}"

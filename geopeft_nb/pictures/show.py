@@ -25,7 +25,7 @@ PALETTE = {
     "optimiser": "#E69F00",
     "activations": "#D55E00",
 }
-#: Of things without a colour of their own, in turn; the first eight are Okabe and Ito's, too.
+#: Of things without a colour of their own, in turn; the first seven are Okabe and Ito's, too.
 COLOURS = (
     "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F",
     "#8C564B", "#17BECF", "#BCBD22", "#9467BD", "#AEC7E8", "#98DF8A", "#FF9896", "#C49C94",

@@ -156,6 +156,7 @@ def load_folder(
 
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
+        # the first is mostly land or background, and orange is ground unlike that of training
         colours=tuple(islice(cycle(("#D9CFB8", *COLOURS[1:])), len(meaning.classes))),
         bands=bands, size=size, resolution=flat[0].grid.metres or float("nan"),
         reflectance={*bands} <= {*WAVELENGTHS} and all(source.reflectance for source in flat),

@@ -377,7 +377,7 @@ for name, winner in kept["away"].idxmax().items():
 kept.loc[order].round(3)
 
 # %% [markdown]
-# Sorted by how many weights are trained, fewest first. There what changes little travels furthest, and a method with one factor a feature, IA³, beats LoRA and full fine-tuning. **At default rates:** with rates searched for each, LoRA is above IA³ on the crops, at home and away, and IA³ is ahead on the scenes only beside full fine-tuning (README, *With rates searched the order changes*). A comparison without searched rates compares rates. It is one small backbone and three data sets: a reason to look, and no law. In the paper's table linear probing comes last nearly everywhere.
+# Sorted by how many weights are trained, fewest first. There what changes little travels furthest, and a method with one factor a feature, IA³, beats LoRA and full fine-tuning. **At default rates:** with rates searched for each, LoRA is above IA³ on the crops, at home and away, and IA³ is ahead on the scenes only beside full fine-tuning (README, *With rates searched the order changes*). A comparison without searched rates may compare rates. It is one small backbone and three data sets: a reason to look, and no law. In the paper's table linear probing comes last nearly everywhere.
 #
 # ### On the map
 # Two models of the grid, trained once more to be looked at, the first watched, the second a line for each epoch. Move the bar.
