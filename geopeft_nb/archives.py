@@ -10,12 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import check_space
-from geopeft_nb.writing import held
+from geopeft_nb.writing import held, new_folder
 
 #: An archive holds at most so many times its own bytes, and these besides.
 SWELLS, BESIDES = 200, 64_000_000
@@ -42,7 +41,7 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
     with held(folder, timeout=-1):
         if folder.is_dir():
             return folder
-        with TemporaryDirectory(prefix=f".new-{folder.name}-", dir=folder.parent) as made:
+        with new_folder(folder) as made:
             partial = Path(made) / "files"
             partial.mkdir()
             try:

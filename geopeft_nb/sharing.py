@@ -140,7 +140,8 @@ def push_adapter(
     source = Path(folder).expanduser()
     check_files(source, read_description(source))
     if not placed(source, "model_card.md").is_file():
-        write_card(source)
+        with held(source.resolve()):
+            write_card(source)
     files = [
         # a link could lead to any file of this machine
         CommitOperationAdd(name.replace("model_card", "README"), regular_file(path, source))

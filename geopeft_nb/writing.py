@@ -38,7 +38,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     """
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".new-{path.name}-", dir=path.parent) as folder:
+        with new_folder(path) as folder:
             yield Path(folder) / path.name
             written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
             for file in written:
@@ -67,9 +67,9 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     with held(folder), refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _settle(folder, names)
-        for left in folder.glob(".new-*"):  # by who was killed
-            rmtree(left, ignore_errors=True)
-        with TemporaryDirectory(prefix=".new-", dir=folder) as part:
+        for name in (".ready", *names):
+            _remove_left(folder / name)
+        with new_folder(folder / ".ready") as part:
             new = Path(part) / "files"
             new.mkdir()
             yield new
@@ -82,6 +82,17 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             new.rename(folder / ".ready")
         sync(folder)
         _settle(folder, names)
+
+
+def new_folder(path: Path) -> TemporaryDirectory[str]:
+    """Make a hidden folder for what will be moved to a path, whose name says that it is ours."""
+    return TemporaryDirectory(prefix=".new-geopeft_nb-", suffix=f"-{path.name}~", dir=path.parent)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what `new_folder` left for this very path when its process was killed."""
+    for left in path.parent.glob(f".new-geopeft_nb-????????-{escape(path.name)}~"):
+        rmtree(left, ignore_errors=True)
 
 
 def placed(folder: Path, name: str) -> Path:
@@ -143,7 +154,7 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
     Raises:
         GeopeftError: Another process has it; the message says which and where.
     """
-    file, holder = path.with_name(f".{path.name}.lock"), ""
+    file, holder = path.with_name(f".{path.name}.gp.lock"), ""
     lock = FileLock(file, is_singleton=True)
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +171,7 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
     try:
         with suppress(OSError):  # a full disk: it is locked without a name
             file.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
-        for left in path.parent.glob(f".new-{escape(path.name)}-*"):  # by who was killed
-            rmtree(left, ignore_errors=True)
+        _remove_left(path)
         yield
     finally:
         lock.release()

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
 
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.needs import NO_FILES, published_files
@@ -29,7 +28,7 @@ from geopeft_nb.files import (
     mirror_folders,
     size_on_hub,
 )
-from geopeft_nb.writing import held
+from geopeft_nb.writing import held, new_folder
 
 _ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {}"
 
@@ -146,10 +145,8 @@ def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
     for entry in files:
         for folder in (*mirror_folders(), cache_folder(), dest):
             _refuse_links(folder, entry.path)
-    for entry in files:
-        (dest / entry.path).unlink(missing_ok=True)  # damaged, and never to be a source
     sources = fetch_many(files, name)
-    with TemporaryDirectory(prefix=".new-mirror-", dir=dest) as made:
+    with new_folder(dest / "mirror") as made:
         for entry, source in zip(files, sources, strict=True):
             copy = Path(made, entry.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +154,6 @@ def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
             check_file(copy, replace(entry, size=source.stat().st_size))
         for entry in files:
             for whole in (PurePath(entry.path).parts[0], entry.path):
-                if (Path(made) / whole).exists() and not (dest / whole).exists():
+                if (Path(made) / whole).exists() and not (dest / whole).is_dir():
                     (dest / whole).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(Path(made) / whole, dest / whole)

@@ -73,7 +73,7 @@ def save(
 
     Raises:
         ValueError: No method is attached, so that nothing says what is adapter and what backbone;
-            it is merged; or the folder holds something else.
+            it is merged; its numbers are not finite; or the folder holds something else.
     """
     if model.method not in CARDS:
         raise GeopeftError(
@@ -83,6 +83,7 @@ def save(
     target = check_folder(folder)
     with written_together(target, OWN) as part:
         for name, tensors in trained_tensors(model).items():
+            check_numbers(tensors, tensors, target / name)
             # Copies, because a file holds no two names of one tensor, and no views.
             save_file({key: t.detach().cpu().clone() for key, t in tensors.items()}, part / name)
         if model.adapter is not None:

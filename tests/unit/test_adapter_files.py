@@ -65,7 +65,7 @@ def test_lora_is_saved_in_pefts_own_format_with_decoder_and_card(
     folder = gp.save_adapter(build(data, "lora"), tmp_path / "adapter")
     names = sorted(path.name for path in folder.iterdir())
     assert names == [*PEFT_FILES, "decoder.safetensors", "model_card.md"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".adapter.lock", "adapter"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".adapter.gp.lock", "adapter"]
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "full", "vit_adapter", "side"])
@@ -117,6 +117,11 @@ def test_saving_needs_something_attached_and_a_folder_of_its_own(
 ) -> None:
     with pytest.raises(ValueError, match="has nothing attached"):
         gp.save_adapter(build(data), tmp_path / "adapter")
+    folder = gp.save_adapter(model := build(data, "linear_probe"), tmp_path / "adapter")
+    torch.nn.init.constant_(next(model.decoder.parameters()), torch.nan)
+    with pytest.raises(ValueError, match="no finite real numbers"):
+        gp.save_adapter(model, folder)
+    gp.load_model(folder)
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="holds other files"):
         gp.save_adapter(build(data, "linear_probe"), tmp_path)
@@ -382,7 +387,8 @@ def test_an_adapter_goes_to_the_hub_and_comes_back(
 ) -> None:
     model = build(data, "lora")
     folder = gp.save_adapter(model, tmp_path / "adapter")
-    (folder / "history.csv").write_text("stays at home")
+    for name in ("history.csv", "backbone.safetensors"):  # the latter is none of its files
+        (folder / name).write_text("stays at home")
     assert gp.push_adapter(folder, "me/water") == "https://huggingface.co/me/water/commit/1"
     assert FakeHub.made == [("me/water", True)]
     files = sorted(path.name for path in hub.iterdir())
@@ -395,13 +401,18 @@ def test_an_adapter_goes_to_the_hub_and_comes_back(
         assert torch.equal(output(again, image), output(model, image))
 
 
-def test_what_fit_wrote_is_pushed_with_a_card(data: GeoData, tmp_path: Path, hub: Path) -> None:
-    gp.push_adapter(save(build(data, "lora"), tmp_path / "run", {"val_miou": 0.8123}), "me/water")
+def test_what_fit_wrote_is_pushed_with_a_card_but_no_link(
+    data: GeoData, tmp_path: Path, hub: Path
+) -> None:
+    folder = save(build(data, "lora"), tmp_path / "run", {"val_miou": 0.8123})
+    gp.push_adapter(folder, "me/water")
     assert "val_miou 0.8123" in (hub / "README.md").read_text()
-    (card := tmp_path / "run/model_card.md").unlink()
-    card.symlink_to(__file__)
-    with pytest.raises(GeopeftError, match=r"is a link to .*outside"):
-        gp.push_adapter(tmp_path / "run", "me/water")
+    for name in ("model_card.md", "decoder.safetensors"):
+        moved = (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(moved)
+        with pytest.raises(GeopeftError, match=rf"{name}.*is a link"):
+            gp.push_adapter(folder, "me/water")
+        moved.replace(folder / name)
 
 
 def test_a_repository_that_is_not_there_is_named(data: GeoData, tmp_path: Path, hub: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Trickle, cache: 
         fetch(entry(server, sha256="0" * 8))  # only the first digits are known
     with pytest.raises(ValueError, match="size in bytes is 3000000 instead of 3000001"):
         fetch(entry(server, size=3_000_001))
-    assert {path.name for path in cache.iterdir()} == {".big.bin.lock"}
+    assert {path.name for path in cache.iterdir()} == {".big.bin.gp.lock"}
     assert fetch(entry(server, sha256=DIGEST[:8])).read_bytes() == CONTENT
 
 
@@ -84,7 +84,7 @@ def test_a_broken_connection_or_no_file_is_explained_and_leaves_nothing(
     server.content, server.breaks_after = content, 200_000
     with pytest.raises(FileNotFoundError, match=r"did not give it: (ChunkedEnc|HTTP)"):
         fetch(entry(server))
-    assert {path.name for path in cache.iterdir()} == {".big.bin.lock"}
+    assert {path.name for path in cache.iterdir()} == {".big.bin.gp.lock"}
 
 
 @pytest.mark.parametrize("kind", ["http", "HTTP", "ftp", "file", "//", "", "leads on"])
@@ -95,7 +95,7 @@ def test_nobody_is_asked_without_encryption(server: Trickle, cache: Path, kind: 
     with pytest.raises(FileNotFoundError, match="not an https address"):
         fetch(entry(server, url=address or plain[5:]))
     assert server.asked == (kind == "leads on")
-    assert not cache.exists() or {path.name for path in cache.iterdir()} == {".big.bin.lock"}
+    assert not cache.exists() or {path.name for path in cache.iterdir()} == {".big.bin.gp.lock"}
 
 
 @pytest.mark.parametrize("name", ["GEOPEFT_CACHE", "GEOPEFT_MIRROR"])
@@ -200,7 +200,7 @@ def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name:
     for archive in ("bad.tar", "bad.zip"):
         with pytest.raises(ValueError, match=r"cannot be extracted .*outside"):
             extract([tmp_path / archive], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", ".out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", ".out.gp.lock"}
 
 
 def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_hostile_archive_is_refused_in_words_and_leaves_nothing(
     (tmp_path / name).write_bytes(HOSTILE[name])
     with pytest.raises(GeopeftError, match=r"cannot be extracted|takes 1,000,000 MB"):
         extract([tmp_path / name], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {name, ".out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".out.gp.lock"}
 
 
 def test_parts_of_an_archive_are_read_as_one(tmp_path: Path) -> None:

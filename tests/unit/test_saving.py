@@ -104,14 +104,14 @@ def test_all_that_is_not_ours_stays(tmp_path: Path, door: str, linked: bool) -> 
         out.symlink_to("elsewhere")
     WRITES[door](out)
     ours = {path.name for path in out.iterdir()}
-    theirs = [out / "notes.txt", out / "sub" / "deep" / "a.tif", out / ".hidden" / "x"]
-    theirs += [tmp_path / "out.part" / "thesis.txt", out.resolve().with_suffix(".part") / "b"]
+    theirs = [out / "notes.txt", out / "sub" / "deep" / "a.tif", out / ".new-ideas" / "x"]
+    theirs += [tmp_path / "out.part" / "thesis.txt", out.resolve().with_name(".out.lock")]
     for file in theirs:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("years of work", encoding="utf-8")
     WRITES[door](out)
     assert all(file.read_text(encoding="utf-8") == "years of work" for file in theirs)
-    assert {path.name for path in out.iterdir()} == ours | {"notes.txt", "sub", ".hidden"}
+    assert {path.name for path in out.iterdir()} == ours | {"notes.txt", "sub", ".new-ideas"}
     assert out.is_symlink() == linked
 
 
