@@ -109,7 +109,7 @@ def own_name(name: str, sensor: str = "") -> str | None:
         >>> own_name("SR_B5", "L8:"), own_name("NDVI"), own_name("B05")
         ('NIR_NARROW', 'NDVI', None)
     """
-    name = name.strip()
+    name = name.partition("(")[0].strip() or name  # "B02 (490 nm)"
     number = _NUMBER.fullmatch(name)
     if number is None:
         return _NAMES.get(name.upper(), name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.backbones.base import Backbone, More
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
@@ -217,9 +217,7 @@ class SegmentationModel(Facts, nn.Module):
                 self.decoder_name, self.backbone, len(self.classes), **self.decoder_options
             )
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> Tensor:
         """Score every pixel, or every image.
 
         Args:
@@ -256,7 +254,7 @@ class SegmentationModel(Facts, nn.Module):
         return maps
 
     def scale(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+        self, image: Tensor, temporal: More = None, location: More = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image and those of its metadata that are used as the backbone takes them."""
         series, more = self.plain_backbone.check_input(image), {}  # other bands would broadcast
@@ -336,6 +334,7 @@ def build_model(
     told = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
     model.built_for = {key: getattr(data.card, key) for key in told} | {
         "colours": list(data.colours), "size": data.size,
+        "resolution": data.card.resolution if data.card.resolution > 0 else None,
         "regions": list(data.regions), "holdout": list(data.holdout),
         "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip

@@ -163,8 +163,7 @@ def check_export(model: SegmentationModel) -> None:
         raise GeopeftError(
             f"An export has plain weights and takes an image alone; this model carries "
             f"{model.method}, and uses {', '.join(model.metadata) or 'no metadata'}. Call "
-            "gp.merge(model) first, save_adapter before that, to keep the adapter; and train with "
-            "build_model(..., metadata=False)."
+            "save_adapter to keep it, gp.merge(model), and train with build_model(metadata=False)."
         )
 
 

@@ -165,8 +165,7 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
             with suppress(OSError):  # Windows lets nobody read what is locked
                 holder = file.read_text(encoding="utf-8")
             raise GeopeftError(
-                f"{path} is in use by {holder or 'another process'}. Wait until that has ended, or "
-                "name another place."
+                f"{path} is in use by {holder or 'another process'}. Wait, or name another place."
             ) from None
     try:
         with suppress(OSError):  # a full disk: it is locked without a name

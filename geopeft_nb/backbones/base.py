@@ -18,6 +18,10 @@ from geopeft_nb.bands import WAVELENGTHS, nearest_band
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.facts import Facts
 
+#: What a network may be told beside the image; tokens, and the grid that they are of.
+More = Tensor | None
+Begun = tuple[Tensor, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class BackboneRequest:
@@ -173,7 +177,7 @@ class Backbone(Facts, nn.Module):
         return series
 
     def prepare(
-        self, image: Tensor, temporal: Tensor | None, location: Tensor | None
+        self, image: Tensor, temporal: More, location: More
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Check an image and its metadata, see `forward`, and fill the image's last patches.
 
@@ -204,9 +208,7 @@ class Backbone(Facts, nn.Module):
         return temporal - temporal.new_tensor([0.0, 1.0 - self.card.first_day])
 
     @abstractmethod
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute feature maps.
 
         Args:
@@ -239,9 +241,7 @@ class Stages(Backbone):
     def maps(self, image: Tensor) -> Sequence[Tensor]:
         """Make the chosen maps (B, D, h, w) of images (B, C, H, W), which `reach` divides."""
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute the chosen maps; see `Backbone.forward`."""
         height, width = image.shape[-2:]
         image, _, _ = self.prepare(image, temporal, location)
@@ -290,9 +290,7 @@ class Transformer(Backbone):
         self.choose(layers)
 
     @abstractmethod
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Turn images into the tokens that the first block takes; see `forward` for the arguments.
 
         Returns:
@@ -309,9 +307,7 @@ class Transformer(Backbone):
         patches = tokens[:, self.prefix : self.prefix + math.prod(grid)]
         return patches.unflatten(1, (-1, *grid[-2:])).mean(dim=1).permute(0, 3, 1, 2)
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute one map per chosen block; see `Backbone.forward`."""
         tokens, grid = self.begin(image, temporal, location)
         kept = run_blocks(self.blocks, self.norm, self.layers, tokens)
@@ -354,8 +350,7 @@ def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     chosen = {index % depth for index in layers if -depth <= index < depth}
     if not 0 < len(layers) == len(chosen):
         raise GeopeftError(
-            f"layers must be a list of different indices between 0 and {depth - 1} (or -{depth} "
-            f"and -1), got {layers!r}."
+            f"layers are different indices, 0 to {depth - 1} or -{depth} to -1; got {layers!r}."
         )
     return tuple(sorted(chosen))
 
@@ -382,8 +377,7 @@ def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) 
     low, high = value.new_tensor(least), value.new_tensor(most)
     if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
         raise GeopeftError(
-            f"{kind} must be {words} from {least} to {most}, of shape {shape} for this image; got "
-            f"{(*value.shape,)}."
+            f"{kind} must be {words}, {least} to {most}, of shape {shape}; got {(*value.shape,)}."
         )
     return value.to(image.device, torch.float32)
 

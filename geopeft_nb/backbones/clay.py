@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, calendar_day
+from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import WAVELENGTHS
@@ -206,9 +206,7 @@ class ClayViT(CardTransformer):
         """Put the class token in front: (B, N, D) -> (B, 1 + N, D)."""
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
 
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make class token and patch tokens; see `Transformer.begin`. The grid is (h, w)."""
         image, temporal, location = self.prepare(image, temporal, location)
         patches, grid = self.embed(

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_group, calendar_day
+from geopeft_nb.backbones.base import (
+    BackboneRequest,
+    Begun,
+    CardTransformer,
+    More,
+    adapt_group,
+    calendar_day,
+)
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import nearest_band
@@ -179,9 +186,7 @@ class GalileoViT(CardTransformer):
         code = functional.pad(self.static_embed[1], (0, self.width - self.width // 4))
         return (token + code)[:, None]
 
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make patch tokens and, at the end, a location's; see `Transformer.begin`.
 
         The grid is (h, w, T, G). `image` is reflectance 0-1: the network scales it itself, because

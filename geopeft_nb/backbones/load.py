@@ -120,8 +120,7 @@ def find_card(name: str) -> BackboneCard:
 def _too_many(card: BackboneCard, frames: int) -> GeopeftError:
     able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
     return GeopeftError(
-        f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}. Several go "
-        f"into {able}."
+        f"{card.name} takes {card.max_frames} date(s) at most, got {frames}. More go into {able}."
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_kernel
+from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import (
     PatchEmbed,
@@ -98,7 +98,7 @@ class PrithviViT(CardTransformer):
         return kept
 
     def embed(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
+        self, image: Tensor, temporal: More = None, location: More = None
     ) -> tuple[Tensor, tuple[int, int, int]]:
         """Turn an image series into patch tokens with position, time and location codes.
 
@@ -125,9 +125,7 @@ class PrithviViT(CardTransformer):
         cls = self.cls_token + self.pos_embed[:, :1]
         return torch.cat([cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make class token and patch tokens; see `Transformer.begin`. The grid is (T, h, w)."""
         tokens, grid = self.embed(*self.prepare(image, temporal, location))
         # A step of its own: the masked autoencoder takes patches away in between.

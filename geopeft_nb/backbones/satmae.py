@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import BackboneRequest, CardTransformer, adapt_group
+from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, adapt_group
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import PatchEmbed, initialise, join_axes, resize_grid, sincos_1d
 from geopeft_nb.bands import nearest_band
@@ -106,9 +106,7 @@ class SatMAEViT(CardTransformer):
             tokens.append(embed(image[:, self.groups[int(number)]]) + code)
         return torch.cat(tokens, dim=1), grid
 
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make class token and patch tokens; see `Transformer.begin`. The grid is (G, h, w)."""
         image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
         tokens, grid = self.embed(image[:, :, 0])

@@ -18,7 +18,15 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import Backbone, BackboneRequest, Stages, Transformer, adapt_kernel
+from geopeft_nb.backbones.base import (
+    Backbone,
+    BackboneRequest,
+    Begun,
+    More,
+    Stages,
+    Transformer,
+    adapt_kernel,
+)
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import SelfAttention, split_qkv
 from geopeft_nb.bands import band_name
@@ -129,9 +137,7 @@ class TimmViT(TimmBackbone, Transformer):
         pooling = ("fc_norm.", "attn_pool.")
         return super().translate({k: v for k, v in state.items() if not k.startswith(pooling)})
 
-    def begin(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make prefix and patch tokens; see `Transformer.begin`. The grid is (h, w)."""
         image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
         patches = self.network.patch_embed(image[:, :, 0])  # (B, h, w, D)

@@ -1,4 +1,4 @@
-"""What each lesson needs besides the toolkit, for rooms without network; see `mirror`."""
+"""What lessons need besides the toolkit, as their `quiz.toml` says, for rooms without network."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from geopeft_nb.backbones.catalog import CARDS
+from geopeft_nb.classroom.check import lesson_folders
+from geopeft_nb.classroom.quiz import load_questions
 from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry
 
-#: Lesson -> the backbones and data sets that it takes or names.
-LESSONS: dict[str, tuple[str, ...]] = {
-    "00": ("geopeft_tiny", "scenes"),  # larger ones are planned there, without weights
-    "01": ("geopeft_tiny", "scenes"),
-    "02": ("geopeft_tiny", "scenes", "galileo_nano"),
-    "03": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "04": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "05": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
-    "06": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "07": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "08": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300"),
-    "09": ("geopeft_tiny", "prithvi_eo_v2_300_tl"),  # and the sandbox, which has no files
-    "10": ("geopeft_tiny", "scenes", "prithvi_eo_v2_300", "sen1floods11"),
-    "11": ("geopeft_tiny", "scenes"),  # a large one is planned there, without weights
-    "12": ("geopeft_tiny", "scenes"),
-}
 #: Data sets without files of their own: one is computed, the other is the user's.
 NO_FILES = ("sandbox", "folder")
 
@@ -52,16 +38,17 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
 
         for name in also:
             check_name("backbone or data set", name, {**CARDS, **LOADERS})
-    names = [*(name for number in chosen for name in LESSONS[number]), *also]
-    return {name: tuple(n for n in chosen if name in LESSONS[n]) for name in names}
+    needs = {number: load_questions(lesson_folders()[number], "needs") for number in chosen}
+    names = [*(name for some in needs.values() for name in some), *also]
+    return {name: tuple(n for n in chosen if name in needs[n]) for name in names}
 
 
 def numbers(lessons: str) -> list[str]:
     """Return the numbers of lessons: of ``"all"``, ``"none"``, or as in ``"01,04"``."""
     given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
-    chosen = {"all": list(LESSONS), "none": []}.get(lessons, given)
+    chosen = {"all": [*lesson_folders()], "none": []}.get(lessons, given)
     for number in chosen:
-        check_name("lesson", number, ["all", "none", *LESSONS])
+        check_name("lesson", number, ["all", "none", *lesson_folders()])
     return chosen
 
 

@@ -79,6 +79,6 @@ def write(quiz: str, questions: list[dict[str, Any]]) -> str:
     return "".join([*parts, "</div>"])
 
 
-def load_questions(folder: Path) -> list[dict[str, Any]]:
-    """Return the questions in `quiz.toml` of a lesson's folder."""
-    return tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))["question"]
+def load_questions(folder: Path, what: str = "question") -> list[Any]:
+    """Return the questions in `quiz.toml` of a lesson's folder, or what it ``"needs"``."""
+    return tomllib.loads((folder / "quiz.toml").read_text(encoding="utf-8"))[what]

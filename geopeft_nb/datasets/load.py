@@ -87,10 +87,7 @@ def _check_options(name: str, options: dict[str, Any], loader: Callable[..., Geo
     check_values(options, {option: own[option].annotation for option in options})
 
 
-def leave_one_region_out(
-    name: str,
-    **arguments: Any,
-) -> Iterator[tuple[str, GeoData]]:
+def leave_one_region_out(name: str, **arguments: Any) -> Iterator[tuple[str, GeoData]]:
     """Load a data set once for each region, which is held out while the others are home.
 
     Args:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from geopeft_nb.bands import band_indices
 from geopeft_nb.datasets.own.acquisitions import open_source
 from geopeft_nb.errors import GeopeftError, check_name, whole
 from geopeft_nb.evaluation.strips import Network, Strips
@@ -154,11 +154,16 @@ def predict_scene(
     _check_written(written, files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
-    call = f"predict_scene(model, {shown!r}, {str(out)!r}, "
+    who = "model" if given is model else repr(str(given))
+    usual = signature(predict_scene).parameters
+    more = [f"{x}={y!r}, " for x, y in options.items() if x not in said and y != usual[x].default]
+    call = f"gp.predict_scene({who}, {shown!r}, {str(out)!r}, {''.join(more)}"
     frames = [open_source(frame, call, **said) for frame in files]
     days = _check_frames(model, frames, dates)
-
     height, width = (first := frames[0].grid).shape
+    trained_on = model.built_for.get("resolution")
+    if trained_on and first.metres and not 0.9 < first.metres / trained_on < 1.1:
+        notes += (f"Pixels of {first.metres:.4g} m, and {trained_on:.4g} m in training.",)
     grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
     counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
     colours = _colours(model) if "class" in counted else ()
@@ -286,7 +291,11 @@ def _check_frames(
         raise GeopeftError("The dates have different grids. Warp them onto one, as rio warp does.")
     for frame in frames:
         name = frame.raster.path.name
-        band_indices(model.bands, frame.bands)
+        if lacking := [band for band in model.bands if band not in frame.bands]:
+            raise GeopeftError(
+                f"{name} has the bands {', '.join(frame.bands)}, and the model takes "
+                f"{', '.join(lacking)}, too. Add files, or say band_names= for its bands."
+            )
         pixels = frame.sample(model.bands, 512)
         if not pixels.size:
             raise GeopeftError(f"No pixel of {name} has data in all bands. Is nodata= right?")
@@ -303,8 +312,7 @@ def _check_frames(
             raise GeopeftError(f"dates takes days as '2021-06-01', got {dates!r:.100}.") from error
     if len(days) != len(frames):
         raise GeopeftError(
-            f"The model uses the day of each of {len(frames)} dates, and found {len(days)}. "
-            "Give dates=['2021-06-01', …]."
+            f"The model uses {len(frames)} days, and found {len(days)}: dates=['2021-06-01', …]."
         )
     return tuple(days)
 

@@ -40,8 +40,7 @@ FAR: Steps = (
 
 
 def map_scene(
-    result: Scene | Sequence[Scene] | Mapping[str, Scene],
-    out: str | os.PathLike[str] | None = None,
+    result: Scene | Sequence[Scene] | Mapping[str, Scene], out: str | os.PathLike[str] | None = None
 ) -> Map:
     """Show a predicted scene: classes, their probability, and where they are not to be believed.
 

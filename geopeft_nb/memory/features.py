@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from geopeft_nb.backbones.base import Transformer
+from geopeft_nb.backbones.base import More, Transformer
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.datasets.augment import all_views, draw_views, turned
 from geopeft_nb.datasets.base import ChipDataset
@@ -48,9 +48,7 @@ class Split:
         self.grid: tuple[int, ...] = ()
 
     @torch.no_grad()
-    def prefix(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> State:
+    def prefix(self, image: Tensor, temporal: More = None, location: More = None) -> State:
         """Run the frozen part; arguments as in `SegmentationModel.forward`.
 
         Returns:

@@ -55,7 +55,7 @@ BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
     "title": "str", "labels": "str", "licence": "str", "citation": "str", "synthetic": "bool",
     "reflectance": "bool", "colours": "Sequence[str] | None", "loss": "str | None",
-    "class_weights": "Sequence[float] | None",
+    "class_weights": "Sequence[float] | None", "resolution": "float | None",
 }  # fmt: skip
 #: What else must be true of it, given all fields.
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {

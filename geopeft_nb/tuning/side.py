@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Backbone, Transformer
+from geopeft_nb.backbones.base import Backbone, More, Transformer
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.errors import GeopeftError, whole
 from geopeft_nb.tuning.target_modules import block_names
@@ -92,9 +92,7 @@ class Side(Backbone):
         raise GeopeftError("side returns the maps that the backbone returned: choose them before.")
 
     @torch.no_grad()
-    def read(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def read(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Run the frozen transformer: one map (B, D, h, w) per rung. Arguments as in `forward`."""
         tokens, grid = self.vit.begin(image, temporal, location)
         kept = run_blocks(self.vit.blocks, self.vit.norm, self.rungs, tokens)
@@ -109,8 +107,6 @@ class Side(Backbone):
                 maps.append(x + self.up[rung](state))
         return maps
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute the maps; see `Backbone.forward`."""
         return self.climb(self.read(image, temporal, location))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones.base import Backbone, Transformer
+from geopeft_nb.backbones.base import Backbone, More, Transformer
 from geopeft_nb.backbones.vit import pad_to_patches, widened
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.tuning.target_modules import block_names
@@ -221,9 +221,7 @@ class VitAdapter(Backbone):
         """Return the rows and columns of the deepest map of an image of that size in pixels."""
         return -(-height // STRIDES[-1]), -(-width // STRIDES[-1])
 
-    def forward(
-        self, image: Tensor, temporal: Tensor | None = None, location: Tensor | None = None
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute four maps; see `Backbone.forward`."""
         image = self.vit.check_input(image)
         height, width = image.shape[-2:]

@@ -21,7 +21,9 @@ import geopeft_nb as gp
 from geopeft_nb import files
 from geopeft_nb.__main__ import main
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.classroom.needs import LESSONS, NO_FILES
+from geopeft_nb.classroom import needs
+from geopeft_nb.classroom.needs import NO_FILES
+from geopeft_nb.classroom.quiz import load_questions
 from geopeft_nb.datasets.load import LOADERS
 from geopeft_nb.files import FileEntry, fetch, find_dataset, hub_file
 
@@ -58,7 +60,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "toy/encoder.pt").write_bytes(WEIGHTS)
     monkeypatch.setitem(CARDS, "toy", replace(CARDS["galileo_nano"], name="toy", weights=ENTRY))
     monkeypatch.setitem(LOADERS, "chips", LOADERS["hls_water"])
-    monkeypatch.setitem(LESSONS, "01", ("geopeft_tiny", "scenes", "toy", "chips"))
+    named = ["geopeft_tiny", "scenes", "toy", "chips"]
+    monkeypatch.setattr(needs, "load_questions", lambda *_: named)
     monkeypatch.setenv("GEOPEFT_MIRROR", str(folder))
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
 
@@ -80,15 +83,13 @@ def copy(dest: Path, *more: str) -> int:
 
 
 def test_every_lesson_and_what_it_names_is_in_the_table(root: Path) -> None:
-    paths = (root / "notebooks/source").glob("[0-9]*/lesson.py")
-    sources = {path.parent.name[:2]: path for path in paths}
-    assert LESSONS.keys() == sources.keys()
     wanted = re.compile(r'(?:(?:model|data|compare) = (?:None  # )?|load_\w+\()"(\w+)"')
-    for number, path in sources.items():
-        named = set(wanted.findall(path.read_text(encoding="utf-8")))
-        named &= CARDS.keys() | LOADERS.keys()
-        assert named - {*NO_FILES} <= {*LESSONS[number]}, number
-        assert {*LESSONS[number]} <= CARDS.keys() | LOADERS.keys()
+    for path in (root / "notebooks/source").glob("[0-9]*/lesson.py"):
+        needed = {*load_questions(path.parent, "needs")}
+        named = {*wanted.findall(path.read_text(encoding="utf-8"))} & (
+            CARDS.keys() | LOADERS.keys()
+        )
+        assert named - {*NO_FILES} <= needed <= CARDS.keys() | LOADERS.keys(), path
 
 
 def test_what_was_copied_is_a_mirror_of_its_own_that_is_only_read(

@@ -279,7 +279,7 @@ def test_a_saved_model_maps_as_the_one_that_was_saved(
     theirs = gp.predict_scene(
         str(tmp_path / "adapter"), source, tmp_path / "b.tif", progress=False, **STATED
     )
-    assert theirs.notes == ()
+    assert theirs.notes == ours.notes == ("Pixels of 20 m, and 30 m in training.",)
     for layer in ("path", "probability", "applicability"):
         assert np.array_equal(read(getattr(ours, layer)), read(getattr(theirs, layer))), layer
 
@@ -400,7 +400,7 @@ def test_the_call_to_type_is_whole(tmp_path: Path, point: SegmentationModel) -> 
     with pytest.raises(gp.GeopeftError) as error:
         gp.predict_scene(point, files, tmp_path / "map.tif", progress=False)
     call = str(error.value).splitlines()[-1]
-    scene = eval(call, {"model": point, "predict_scene": gp.predict_scene})
+    scene = eval(call, {"model": point, "gp": gp})
     assert np.array_equal(read(scene.path)[0], expected(point, pixels))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import isqrt
@@ -21,8 +21,9 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, own_name
 from geopeft_nb.datasets.own.ask import Ask, spread
 from geopeft_nb.datasets.own.layouts import BAND
 from geopeft_nb.datasets.own.products import RGBN
-from geopeft_nb.datasets.own.rasters import Band, Raster, Source, read_header
+from geopeft_nb.datasets.own.rasters import BARE, Band, Raster, Source, read_header
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.open_files import open_raster
 
 _BAND = re.compile(rf"(?<![^_.-])(?:{BAND})(?![^_.-])", re.IGNORECASE)
 #: Names that are likely for so many bands without any.
@@ -94,7 +95,7 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
         raise GeopeftError(f"The files of {first.path} have several coordinate systems: {odd}.")
     raw = [name or "" for raster in rasters for name in raster.names]
     if None not in given:
-        each = given if isinstance(ask.given["band_names"], Mapping) else given[:1]
+        each = given if len({*map(tuple, given)}) > 1 else given[:1]
         raw = [str(name) for names in each for name in names]
     elif len(said) == len(layers):
         raw = list(said)
@@ -119,10 +120,10 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
     if None in names or len({*names}) < count or len(names) != count:
         if None not in names and any(len(raster.numbers) > 1 for raster in rasters[1:]):
             raise GeopeftError(
-                f"{first.path} and {rasters[1].path} have bands of the same names, and files of "
-                "one date have different ones. Take dates with a model of as many."
+                f"{first.path} and {rasters[1].path} have bands of the same names, and those of "
+                "one date differ. Map scenes one by one, dates with a model of as many."
             )
-        names = [*_ask_names(ask, first, raw, count)]
+        names = [*map(str, _ask_names(ask, rasters, raw, count))]
     dates = [
         layers[n::frames] if order == "band-time" else layers[n * count :][:count]
         for n in range(frames)
@@ -135,6 +136,11 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
 def _header(file: Path, names: Sequence[str] | None, ask: Ask) -> Raster:
     """Read what a raster says of itself, with the no-data numbers of its product, and as asked."""
     raster, said = read_header(file, len(names or ())), ask.of("nodata", file)
+    if alpha := [band for path, band in raster.masks if band and path == file and names is None]:
+        with open_raster(file) as opened:
+            seen = opened.read(alpha[0], out_shape=(256, 256))
+        if np.isin(seen, (0, seen.max())).mean() < 1 - CONSTANT:  # no alpha: see `read_header`
+            raster = read_header(file, len(raster.numbers) + 1)
     fills = {*raster.fills, *np.ravel([] if said is None else said).tolist()}
     if raster.product and not raster.is_float:
         fills.add(raster.product.fill)
@@ -149,15 +155,17 @@ def _known(raw: Sequence[str], rasters: Sequence[Raster]) -> list[str | None]:
     return [own_name(name or "0", *sensors) if len(sensors) < 2 else None for name in raw]
 
 
-def _ask_names(ask: Ask, raster: Raster, raw: Sequence[str], count: int) -> Sequence[str]:
+def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) -> list[str]:
     """Ask for the names of bands; numbers are likely Landsat's where they could be Sentinel-2's."""
     shown = ", ".join(name or "no name" for name in raw)
     likely = [own_name(name or "0", "L8:") or "" for name in raw]
     why = f"bands {shown}: numbers say nothing without their sensor; those of Landsat 8 would be"
     if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
-        likely = list(USUAL.get(count) or [f"OTHER_{n}" for n in range(1, count + 1)])
+        eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
+        known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count)
+        likely = list(known or [f"OTHER_{n}" for n in range(1, count + 1)])
         why = f"bands {shown}: {count} different names are needed, for example"
-    ask.about([raster.path], f"{why} {', '.join(likely)}", band_names=likely)
+    ask.about([raster.path for raster in rasters], f"{why} {', '.join(likely)}", band_names=likely)
     return likely
 
 
@@ -190,8 +198,9 @@ def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[So
         stated = _stated(source, optical, ask)
         if source in chosen or not (stated.rule or source.raster.is_float):
             with suppress(OSError):  # it is refused, and named, when it is asked for
-                numbers = _with_data(source, optical or bands, side, ask)
+                numbers = _with_data(source, bands, side, ask)
                 if numbers.size and optical:
+                    numbers = numbers[[band in optical for band in bands]]
                     percentiles = np.percentile(numbers, (1, 50, 99), axis=1)
                     likely = _likely_rule(source, percentiles)
                     stated, ends = _check(stated, percentiles, likely, optical, ask)
@@ -210,20 +219,23 @@ def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[So
 
 def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
     """Apply what was said, else what each file states, else what its product implies."""
-    layers, words, certain = dict(source.layers), "", True
+    stated = {x: y.raster.rules[y.raster.numbers.index(y.number)] for x, y in source.layers.items()}
+    layers = {x: Band(*band[:3], *(stated[x] or ())) for x, band in source.layers.items()}
+    source, words, certain = replace(source, layers=dict(layers)), "", True
     for name in optical or source.bands:
-        band = source.layers[name]
-        raster, product = band.raster, band.raster.product
+        raster, product = layers[name].raster, layers[name].raster.product
         scale, offset = ask.of("scale", raster.path), ask.of("offset", raster.path)
-        rule = own = raster.rules[raster.numbers.index(band.number)]
+        rule = own = stated[name]
         words = STATED
         if own is None and product and not raster.is_float:
             if product.refused and scale is None:
                 raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")
             rule, words = (product.scale, product.offset), f"as {product.title} implies"
             certain &= bool(product.offset) or not product.since
-        if scale is not None or not optical:
-            rule, words = (scale or 1.0, 0.0), ASKED if scale else "as they are"
+        if scale is not None:
+            rule, words = (scale, 0.0), ASKED
+        elif not optical:
+            rule, words = own or (1.0, 0.0), STATED if own else BARE
         if rule is None:
             return source
         if offset is not None:
@@ -231,7 +243,7 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
         if words == ASKED and own and not np.allclose(rule, own):
             words = f"{ASKED}, against what the file states"
         certain = offset is not None or (certain and scale is None)
-        layers[name] = band._replace(scale=rule[0], offset=rule[1])
+        layers[name] = layers[name]._replace(scale=rule[0], offset=rule[1])
     return replace(source, layers=layers, rule=words, certain=certain)
 
 
@@ -279,7 +291,7 @@ def _with_data(source: Source, bands: Sequence[str], side: int, ask: Ask) -> np.
     said = ask.of("nodata", source.raster.path)
     # NaN says that all other numbers are data
     sure = said is not None and np.isnan(np.ravel(said).astype(float)).any()
-    odd = [] if sure else _unlikely(source, numbers)
+    odd = [] if sure else _unlikely(source, numbers, [band in WAVELENGTHS for band in bands])
     gone = np.isin(numbers, odd).any(0)
     if odd:
         ask.about(source.paths, "many of its pixels have one number: no data?", nodata=odd)
@@ -296,12 +308,12 @@ def _with_data(source: Source, bands: Sequence[str], side: int, ask: Ask) -> np.
     return numbers
 
 
-def _unlikely(source: Source, numbers: np.ndarray) -> list[float]:
-    """Return at most three numbers that are likely no data."""
-    same = (numbers == numbers[:1]).all(0)
-    values, counts = np.unique(numbers[0, same], return_counts=True)
+def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[float]:
+    """Return at most three numbers that are likely no data; optical bands have one together."""
+    one, *_ = some = numbers[optical] if any(optical) else numbers
+    values, counts = np.unique(one[(some == one).all(0)], return_counts=True)
     often = counts > CONSTANT * numbers.shape[1]
-    if len(numbers) == 1:
+    if len(some) == 1:
         often &= np.isin(values, FILLS)
     never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
     found = [*values[often].tolist(), *never[:99].tolist()]
@@ -325,22 +337,3 @@ def _likely_rule(source: Source, percentiles: np.ndarray) -> dict[str, Any]:
     scale = next(scale for top, scale in tops if high <= top)
     high_by_a_tenth = low >= FLOOR * scale and scale > 255
     return {"scale": scale, "offset": -0.1 * scale if high_by_a_tenth else 0}
-
-
-def describe(sources: Sequence[Source]) -> list[str]:
-    """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
-    bands = sources[0].bands
-    notes = [f"Bands: {', '.join(bands)}."]
-    if extra := ", ".join(x for x in bands if x not in WAVELENGTHS):
-        notes.append(f"{extra}: no known wavelength, so numbers as they are, if bands= names them.")
-    grids = Counter((x.grid.metres or np.nan, x.grid.crs or "none") for x in sources)
-    listed = "; ".join(f"{x[1]} of {x[0]:.4g} m ({count})" for x, count in grids.most_common(4))
-    rules = Counter(map(_rule, sources))
-    numbers = (f"Numbers of {count} images: {rule}." for rule, count in rules.items())
-    return [*notes, f"Coordinates, and pixels: {listed}.", *numbers]
-
-
-def _rule(source: Source) -> str:
-    rules = {(x.scale, x.offset) for x in source.layers.values() if x.name in WAVELENGTHS}
-    words = " or ".join(f"(number {x:+,.7g}) / {scale:,.7g}" for scale, x in sorted(rules))
-    return f"{source.rule}: {words.replace('(number +0)', 'number')}" if words else "as they are"

@@ -51,7 +51,7 @@ class Labels:
         """Return what labels a tile: (H, W) float64, NaN without a label; or (N,) texts."""
         grid, mask, label = tile.sources[0].grid, tile.mask, tile.item.label
         if self.task in OF_IMAGES:
-            text = f"{label:g}" if isinstance(label, float) else str(label)
+            text = f"{label:.15g}" if isinstance(label, float) else str(label)
             parts = text.split(BETWEEN) if self.task == "multilabel" else [text]
             return np.array([part.strip() for part in parts if part.strip()])
         if self.polygons is not None:
@@ -198,10 +198,12 @@ def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Seque
     if not of_images:
         return [tile for tile in tiles if tile.mask], labels
     tiles = [tile for tile in tiles if tile.item.label is not None]
-    several = [tile.item.label for tile in tiles if BETWEEN in str(tile.item.label)]
-    if several and not task:
-        ask.about_all(f"labels such as {several[0]!r}: one, or several?", task="multilabel")
-    return tiles, replace(labels, task=task or OF_IMAGES[bool(several)])
+    given = [tile.item.label for tile in tiles]
+    several = any(BETWEEN in str(label) for label in given)
+    odd = [x for x in given if BETWEEN in str(x) or (isinstance(x, float) and x % 1)]
+    if odd and not task:
+        ask.about_all(f"labels such as {odd[0]!r}: one class, or several?", task=OF_IMAGES[several])
+    return tiles, replace(labels, task=task or OF_IMAGES[several])
 
 
 def _of_masks(
@@ -210,10 +212,11 @@ def _of_masks(
     """Say which task the numbers of masks are for, and ask where that, or a fill, is not clear."""
     ends = ", ".join(f"{value:g}" for value in [*values[:3], *values[3:][-3:]])
     whole = all(value == np.trunc(value) for value in values)
-    if not labels.task and classes is None and (not whole or len(values) > MANY):
+    many = 2 if tiles[0].mask and tiles[0].mask.is_float else MANY
+    if not labels.task and classes is None and (not whole or len(values) > many):
         ask.about_all(
             f"the masks have {len(values)} different numbers ({ends}): classes, or heights and the "
-            "like? task='regression' trains on numbers, classes={value: 'name', …} on classes",
+            "like? task='regression' trains on numbers, task='segmentation' on classes",
             task="regression",
         )  # fmt: skip
         labels = replace(labels, task="regression")
@@ -222,13 +225,14 @@ def _of_masks(
     labels = replace(labels, task=labels.task or "segmentation")
     if labels.unlabelled is not None:
         return labels
+    fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
     odd: list[float] = [x for x in FILLS if x in values] if {*values} - {0, *FILLS} else []
     if labels.task == "regression":
-        odd = [value for value in values if value <= -9999 or value >= 65_535]
+        far = values[-1] if values[-1] in FILLS and values[-1] > 2 * values[-2:][0] else np.inf
+        odd = [value for value in values if value <= -9999 or value >= min(far, 65_535)]
         if values[1:] and values[0] < 0 <= values[1] and values[0] == np.trunc(values[0]):
             odd = [*{values[0], *odd}]  # the only one below 0
     elif classes is not None:
-        fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
         if lost := [x for x in _names(values, labels, classes) if x in fills or x < 0]:
             ask.about_all(
                 f"classes names {lost}, which negative numbers or the masks' no-data tag make "
@@ -236,7 +240,7 @@ def _of_masks(
                 unlabelled=[],
             )
         return labels
-    if odd:
+    if odd := [*dict.fromkeys([*odd, *fills.intersection(values)])]:  # no data in other masks
         ask.about_all(
             f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no",
             unlabelled=odd if odd[1:] else odd[0],

@@ -6,14 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 from functools import partial
 from io import StringIO
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from geopeft_nb.datasets.own.products import day
 from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.open_files import read_text, regular_file
@@ -63,6 +65,7 @@ USUAL = (
     (_IN + "{id}/{images}", _IN + "{id}/{masks}"),
     (_IN + "{id}/{band}", _IN + "{id}/{masks}"),
     (_IN + "{id}/{id}_{band}", _IN + "{id}/{id}_{masks}"),
+    ("[{images}/]{id}/{id}_{band}", "{masks}/{id}[_{masks}]"),
 )
 #: Those of images that polygons or one raster label.
 ALONE = (
@@ -234,32 +237,44 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
     files = _tidy(pd.DataFrame(table))
     bare = files["image"].str.replace(r"\.\w+$", "", regex=True)
     files["id"] = files["id"].where(files["id"] != "", bare)
+    if odd := [text for text in files["date"] if text and day(text) is None]:
+        raise GeopeftError(f"The table has the date {odd[0]!r}. Write days as 2021-06-01.")
     for column in ("image", "mask"):
         files[column] = [name and regular_file(base / name, base) for name in files[column]]
     return files
 
 
-def _unlabelled(
-    root: Path, names: pd.Series, images: str | None, masks: str | None
-) -> GeopeftError:
-    """Say what was seen, and the call to type, with the two most frequent kinds of names."""
+def _unlabelled(root: Path, names: pd.Series, *given: str | None) -> GeopeftError:
+    """Say what was seen, and a call to type that finds some, from the most frequent names."""
     kinds = names.str.replace(
         rf"(?<![^/])(?:{FIELDS['split']})(?=/)", "{split}", regex=True, flags=re.IGNORECASE
     ).str.replace(
         r"(?<![^/])((?:[a-z]+[._-])*)[^/]+?((?:[._-][a-z]+)*\.\w+)$", r"\1{id}\2",
         regex=True, flags=re.IGNORECASE,
     )  # fmt: skip
-    counts = kinds.value_counts()
-    seen = "; ".join(f"{count} {kind}" for kind, count in counts[:8].items()) or "no raster"
-    pair = sorted(counts.index[:2], key=lambda x: kinds.index[kinds == x][0].stat().st_size)
-    mask, image = [*pair, "…", "…"][:2]
-    given = "" if images is None else f" by images={images!r}, masks={masks!r}"
+    counts = kinds.value_counts()[:8]
+    seen = "; ".join(f"{count} {kind}" for kind, count in counts.items()) or "no raster"
+    others = {x.suffix for x in root.rglob("*.*") if x.suffix.lower() not in RASTERS + VECTORS}
+    seen += f"; not read: {', '.join(sorted(others))}" if others else ""
+    named = {*counts.index[counts.index.str.contains(rf"(?:^|[/._ -]){MASKS}[/._ -]", case=False)]}
+    size = {kind: kinds.index[kinds == kind][0].stat().st_size for kind in counts.index}
+    pairs = [
+        (image, mask) for image, mask in permutations(size, 2)
+        if image not in named and (mask in named or 2 * size[mask] < size[image])
+        and len(_paired(_fitting(names, image), _fitting(names, mask)))
+    ]  # fmt: skip
+    image, mask = min(pairs, key=lambda x: x[1] not in named, default=("…", "…"))
+    call = f"images={image!r}, masks={mask!r}"
+    for pattern in [] if pairs else [f"{{label}}/{{id}}{path.suffix}" for path in names.index[:1]]:
+        if _fitting(names, pattern, USUAL_FIELDS)["label"].nunique() > 1:
+            call = f"images={pattern!r}"
+    by = "" if given[0] is None else f" by images={given[0]!r}, masks={given[1]!r}"
     return GeopeftError(
-        f"No image in {root} has a mask or another label{given}. Seen: {seen}. Say what labels "
-        f'them: gp.load_data("folder", root={str(root)!r}, images={image!r}, masks={mask!r}), with '
-        "whole paths below the root and {id} for what both share; or labels= with a file of "
-        "polygons or a raster that covers all; or images='{label}/{id}.tif' if folders are "
-        "classes. Images that nobody labelled are for gp.predict_scene."
+        f"No image in {root} has a mask or another label{by}. Seen: {seen}. Say what labels "
+        f'them: gp.load_data("folder", root={str(root)!r}, {call}), with whole paths below the '
+        "root and {id} for what both share; or labels= with a file of polygons or a raster that "
+        "covers all; or images='{label}/{id}.tif' if folders are classes. Images that nobody "
+        "labelled are for gp.predict_scene."
     )
 
 
@@ -278,8 +293,9 @@ def make_items(files: pd.DataFrame) -> list[Item]:
         key=lambda column: column.str.replace(r"\d+", lambda text: text[0].zfill(9), regex=True),
     )
     if (same := files.duplicated([*order, "metres"], keep=False)).any():
-        two = files[same].drop_duplicates("image")
-        raise alike(*(two["image"] if len(two) > 1 else files[same]["mask"])[:2])
+        _, of_one = next(iter(files[same].groupby([*order, "metres"])))
+        two = of_one["image"].unique()
+        raise alike(*(two if len(two) > 1 else of_one["mask"])[:2])
     files = files.drop_duplicates(order)
     days = files.groupby([*key, "date"], as_index=False).agg(
         {"image": tuple, "band": tuple, "mask": set, "label": set}
@@ -317,12 +333,3 @@ def alike(one: Path, two: Path) -> GeopeftError:
         f"{one} and {two} have the same name, so it is not clear what belongs together. Rename "
         "one, take one out, or say what tells them apart: images='…{id}…', masks='…{id}…'."
     )
-
-
-def day(text: object) -> date | None:
-    """Read 20210601, 2021-06-01, 2021152 or 20210601T101559; None for anything else."""
-    digits = re.sub(r"\D", "", str(text)[:10].partition("T")[0])
-    try:
-        return datetime.strptime(digits, "%Y%m%d" if len(digits) == 8 else "%Y%j").date()
-    except ValueError:
-        return None

@@ -20,14 +20,14 @@ from geopeft_nb.bands import WAVELENGTHS, band_name, band_names as band_names_of
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.datasets.own.acquisitions import describe, name_bands, settle
+from geopeft_nb.datasets.own.acquisitions import name_bands, settle
 from geopeft_nb.datasets.own.ask import Ask
 from geopeft_nb.datasets.own.cut import Tile, choose_size, cut
 from geopeft_nb.datasets.own.labels import Labels, find_labels
 from geopeft_nb.datasets.own.layouts import Item, find_items
 from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.polygons import Polygons
-from geopeft_nb.datasets.own.rasters import Source
+from geopeft_nb.datasets.own.rasters import Source, describe
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.tasks import TASKS
@@ -228,9 +228,8 @@ def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tu
     for source in sources:
         if {*bands} - {*source.bands}:
             raise GeopeftError(
-                f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
-                f"{source.raster.path} has {', '.join(source.bands)}. Choose bands= that all "
-                "have, or name them with band_names=."
+                f"{first.raster.path} has the bands {', '.join(first.bands)}, {source.raster.path} "
+                f"{', '.join(source.bands)}. Choose bands= that all have, or say band_names=."
             )
     return bands
 

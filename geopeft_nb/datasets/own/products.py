@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
-
-from geopeft_nb.datasets.own.layouts import day as day_of
 
 RGBN = ("BLUE", "GREEN", "RED", "NIR_NARROW")
 
@@ -57,12 +55,15 @@ PRODUCTS = (
     Product("Landsat 8/9 Collection 2 level 2", ("L[CO]0[89]" + _LANDSAT,), "L8:", *_RULE),
     Product("Landsat 4-7 Collection 2 level 2", ("L[ET]0[457]" + _LANDSAT,), "L5:", *_RULE),
     Product(
-        "Landsat level 1", (r"L[COTE]0[4-9]_L1\w\w_\d{6}_(?P<date>\d{8})",), "L8:",
+        "Landsat level 1", (r"L[COTE]0[4-9]_L1\w\w_\d{6}_(?P<date>\d{8})(?!\w*_sr_)",), "L8:",
         refused="level 1 needs the sun's elevation: reflectance = (0.00002 x number - 0.1) / "
         "sin(elevation). Take level 2, or say scale=50_000 * sin(elevation), offset=-5_000",
     ),
     Product("Planet SR", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS_SR(?:_clip|_harmonized)*\.",),
             bands=RGBN),
+    Product("Planet SR, 8 bands", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS_SR_8b",),
+            bands=("COASTAL_AEROSOL", "BLUE", "GREEN_1", "GREEN", "YELLOW", "RED", "RED_EDGE_1",
+                   "NIR_NARROW")),
     Product(
         "Planet radiance", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS(?:_clip)?\.",),
         refused="it has radiance, whose coefficients stand in its XML. Take AnalyticMS_SR",
@@ -86,12 +87,23 @@ def find_product(path: Path, tags: Mapping[str, str]) -> tuple[Product | None, d
         if not found:
             continue
         said = {key: value for part in found[::-1] for key, value in part.items() if value}
-        day, baseline = said.get("date", ""), said.get("baseline", "").replace(".", "")
-        if product.since and (baseline or day) < ("0400" if baseline else product.since):
+        taken, baseline = said.get("date", ""), said.get("baseline", "").replace(".", "")
+        if product.since and (baseline or taken) < ("0400" if baseline else product.since):
             product = product._replace(offset=0)
-        return product, day_of(day)
-    return None, day_of(next((tags[key] for key in DATE_TAGS if key in tags), ""))
+        if product.since and ("_MSIL1C_" in text or "PRODUCT_TYPE=S2MSI1C" in text):
+            product = product._replace(title="Sentinel-2 L1C")  # at the top of the atmosphere
+        return product, day(taken)
+    return None, day(next((tags[key] for key in DATE_TAGS if key in tags), ""))
 
 
 #: Tags with the day of acquisition; TIFFTAG_DATETIME is often that of the file.
 DATE_TAGS = ("ACQUISITION_DATE", "DATE_ACQUIRED", "SENSING_TIME", "DATATAKE_1_SENSING_START")
+
+
+def day(text: object) -> date | None:
+    """Read 20210601, 2021-06-01, 2021152 or 20210601T101559; None for anything else."""
+    digits = re.sub(r"\D", "", str(text)[:10].partition("T")[0])
+    try:
+        return datetime.strptime(digits, {8: "%Y%m%d", 7: "%Y%j"}.get(len(digits), "-")).date()
+    except ValueError:
+        return None

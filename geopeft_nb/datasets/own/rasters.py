@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,6 +20,8 @@ from geopeft_nb.datasets.own.products import Product, find_product
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.open_files import AT_ONCE, open_raster
 
+#: The rule of numbers that nothing is said of, and that need none.
+BARE = "as they are"
 #: Metres per degree of latitude.
 DEGREE = 111_320.0
 #: Pixels a side up to which a grid is sampled as a whole.
@@ -139,8 +142,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
     with open_raster(beside) as file:
         if file.shape != found.grid.shape:
             raise GeopeftError(
-                f"{beside} has {file.shape} pixels and its image {found.grid.shape}. Make it anew, "
-                "or take it out."
+                f"{beside} has {file.shape} pixels, its image {found.grid.shape}. Take it out."
             )
     return replace(found, masks=(*found.masks, (beside, 1)))
 
@@ -344,3 +346,23 @@ class Source:
             corners = {(int(top), int(left)) for top in tops for left in lefts}
             parts = [self.read(Window(x, y, wide, high), bands) for y, x in sorted(corners)]
         return np.concatenate([pixels[:, there] for pixels, there in parts], axis=1)
+
+
+def describe(sources: Sequence[Source]) -> list[str]:
+    """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
+    bands = sources[0].bands
+    notes = [f"Bands: {', '.join(bands)}."]
+    if extra := ", ".join(x for x in bands if x not in WAVELENGTHS):
+        notes.append(f"{extra}: no known wavelength, so numbers as they are, or as files state.")
+    grids = Counter((x.grid.metres or np.nan, x.grid.crs or "none") for x in sources)
+    listed = "; ".join(f"{x[1]} of {x[0]:.4g} m ({count})" for x, count in grids.most_common(4))
+    rules = Counter(map(_rule, sources))
+    numbers = (f"Numbers of {count} images: {rule}." for rule, count in rules.items())
+    return [*notes, f"Coordinates, and pixels: {listed}.", *numbers]
+
+
+def _rule(source: Source) -> str:
+    layers = source.layers.values()
+    rules = {x[3:] for x in [x for x in layers if x.name in WAVELENGTHS] or layers}
+    words = " or ".join(f"(number {x:+,.7g}) / {scale:,.7g}" for scale, x in sorted(rules))
+    return source.rule + f": {words.replace('(number +0)', 'number')}" * (source.rule != BARE)
