@@ -31,8 +31,8 @@ RASTERS = {
 }  # fmt: skip
 #: Bytes that pixels may take at once; in parts a file of n bytes may hold `DENSE` times n more.
 AT_ONCE, DENSE = 2**29, 2_000
-#: Bytes of a text, which takes some ten times as much in memory.
-TEXT = 2**27
+#: Bytes of a text, which takes some ten times as much in memory; and of each list or object in it.
+TEXT, EACH = 2**27, 16
 #: A coordinate reference system that names a file by its path, or an address.
 _GRID = re.compile(r"""(?:grids=|init=|PARAMETERFILE\["[^"]*",\s*")[^\s,"]*[/\\:]""", re.IGNORECASE)
 #: What `kept_open` keeps: path -> the open raster, and what closes all of them.
@@ -171,20 +171,24 @@ def check_crs(path: Path, wkt: str) -> None:
         raise refuse(path, f"its coordinate system names a file ({found[0]}…)", "Give it another")
 
 
-def read_text(path: Path, parse: Callable[[str], Any]) -> Any:
+def read_text(path: Path, parse: Callable[[str], Any], most: int = TEXT) -> Any:
     """Read a file of text, such as JSON or CSV.
 
     Args:
         path: The file, in UTF-8.
         parse: Takes what is wanted from the text, and relies on what should be there.
+        most: Bytes; there are fewer lists and objects by `EACH`.
 
     Raises:
         GeopeftError: It is too large, or not what it should be.
     """
-    if (size := regular_file(path).stat().st_size) > TEXT:
-        raise refuse(path, f"{size / 1e6:,.0f} MB of text, more than {TEXT / 1e6:,.0f}", "Cut it")
+    if (size := regular_file(path).stat().st_size) > most:
+        raise refuse(path, f"{size / 1e6:,.0f} MB of text, more than {most / 1e6:,.0f}", "Cut it")
     try:
-        return parse(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if text.count("[") + text.count("{") > most / EACH:
+            raise ValueError("more lists than data of such a size have")
+        return parse(text)
     except Exception as error:  # whatever is wrong in it, and shapely's have no kind in common
         raise refuse(path, f"its content is not what it should be ({error!r:.200})") from error
 

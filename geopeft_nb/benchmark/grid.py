@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from inspect import signature
 from io import StringIO
 from pathlib import Path
@@ -32,7 +31,7 @@ from geopeft_nb.datasets.cards import choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.datasets.split import SIDES
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import data_folder
 from geopeft_nb.models import SegmentationModel, build_model
 from geopeft_nb.open_files import read_text
@@ -42,8 +41,13 @@ from geopeft_nb.tuning.methods import attach
 Cell = dict[str, Any]
 LABELS = ("experiment", "model")
 NEEDED = ("data", "backbone", "method")
-BUILT = (*NEEDED, "decoder", "data_options", "backbone_options", "decoder_options", "options")
+OPTIONS = ("data_options", "backbone_options", "decoder_options", "options")
 FITTED = tuple(name for name in signature(fit).parameters if name not in ("model", "data"))
+#: Column -> what it takes, as annotations say it.
+KINDS = dict.fromkeys((*NEEDED, "decoder"), "str") | dict.fromkeys(OPTIONS, "Mapping[str, Any]")
+KINDS |= {name: signature(fit).parameters[name].annotation for name in FITTED}
+#: What Python and pandas write, and JSON has in other words.
+PLAIN = {"True": True, "False": False, "None": None}
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -62,37 +66,44 @@ def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
         A cell for each row: column -> value, without empty ones. Rows that say the same are one.
 
     Raises:
-        ValueError: A column that there is not, or one that is needed is not there or empty.
+        ValueError: A column that there is not, or one that is needed is not there or empty; or a
+            field that `fit` would not take, or that JSON cannot say.
     """
     if not isinstance(grid, pd.DataFrame):
         path = data_folder() / "published" / "paper.csv" if grid == "paper" else grid
         grid = read_table(path)
     for column in grid.columns:
-        check_name("column of a grid", column, (*LABELS, *BUILT, *FITTED))
+        check_name("column of a grid", column, (*LABELS, *KINDS))
     cells = [{k: value_of(v) for k, v in row.items()} for row in grid.to_dict("records")]
     cells = [{k: v for k, v in cell.items() if v is not None} for cell in cells]
+    once: dict[str, Cell] = {}
     for number, cell in enumerate(cells):
         if lacking := [name for name in NEEDED if name not in cell]:
             raise GeopeftError(f"Row {number} of the grid does not say the {', '.join(lacking)}.")
-    return list({key_of(cell): cell for cell in cells}.values())
+        check_values(cell, KINDS)
+        try:
+            once[key_of(cell)] = cell
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GeopeftError(f"Row {number} of the grid cannot be JSON: {error}.") from error
+    return [*once.values()]
 
 
 def value_of(field: Any) -> Any:
     """Return what a field says: a number, an object, a list, a text; None if it is empty."""
     if isinstance(field, str):
         try:
-            return json.loads(field)
-        except ValueError:
+            return PLAIN[field] if field in PLAIN else json.loads(field)
+        except (ValueError, RecursionError):
             return field
-    if isinstance(field, Mapping | list | tuple):
-        return field
-    return None if pd.isna(field) else getattr(field, "item", lambda: field)()
+    plain = field.tolist() if hasattr(field, "tolist") else field
+    return None if pd.api.types.is_scalar(plain) and pd.isna(plain) else plain
 
 
 def key_of(cell: Cell) -> str:
     """Return by what a cell is known: the checksum of its settings, without labels."""
     told = {name: value for name, value in cell.items() if name not in LABELS}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(told, sort_keys=True, default=os.fspath)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def build(cell: Cell, data: GeoData, weights: str | None = "pretrained") -> SegmentationModel:

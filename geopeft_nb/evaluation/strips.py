@@ -102,10 +102,10 @@ class Network:
         trained = self.model.trained
         with torch.inference_mode(), deepest(self.model) as seen:
             scores = self.model(image, **more).float()
-            if self.far and trained and trained.reference is not None:
+            if self.far and trained and trained.reference is not None and trained.threshold:
                 cells = distances(seen[0].permute(0, 2, 3, 1), trained.reference.to(image.device))
                 far = functional.interpolate(cells[:, None], scale_factor=cell(self.model))
-                far = far[..., : image.shape[-2], : image.shape[-1]] / (trained.threshold or 1)
+                far = far[..., : image.shape[-2], : image.shape[-1]] / trained.threshold
                 scores = torch.cat([scores, far], dim=1)
             return scores
 
@@ -191,7 +191,7 @@ class Strips:
     def numbers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return all layers, (K, h, W) each as it is stored, of rows that `rows` gave."""
         model = self.network.model
-        scores, there = rows[: len(model.classes)], rows[-1] > 0.5
+        scores, there = rows[: len(model.classes)], (rows[-1] > 0.5) & np.isfinite(rows).all(0)
         found = {"values": scores}
         if model.task != "regression":
             heat = (model.trained and model.trained.temperature) or 1.0

@@ -156,4 +156,5 @@ def _reference(model: SegmentationModel, chips: ChipDataset) -> dict[str, Any]:
     reference = torch.cat(rows)
     of = np.repeat(places, [len(x) for x in rows])
     lying = [distances(x, reference[torch.from_numpy(of != place)]) for place, x in looked]
-    return {"reference": reference, "threshold": float(torch.cat(lying).quantile(0.95))}
+    threshold = float(torch.cat(lying).quantile(0.95))
+    return {"reference": reference, "threshold": threshold} if 1e-6 < threshold < 1e30 else {}

@@ -91,7 +91,7 @@ def save(
             with quiet_peft():
                 replace(config, inference_mode=True).save_pretrained(str(part))
         if model.trained is not None:
-            write_trained(model.trained, part)
+            write_trained(model.trained, part, model.backbone.channels[-1])
         about = describe(model, best or {}, part)
         (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         read_description(part)  # what could not be read again is not saved
@@ -206,10 +206,10 @@ def load_adapter(
     about = read_description(source)
     check_identity(source, about, identity(model))
     joins = name or about["adapter"] or "default"
-    trained = read_trained(source, len(model.bands))
     trial = _outline(model)
     with damaged(source, GeopeftError), torch.device("meta"):
         _attach_saved(trial, source, about, joins)
+    trained = read_trained(source, len(model.bands), trial.backbone.channels[-1])
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
     model.method_options, model.trained = about["options"], trained

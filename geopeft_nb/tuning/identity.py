@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import checksum_of
 from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel, Trained
+from geopeft_nb.open_files import read_text
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import (
     CARDS,
@@ -64,13 +66,14 @@ CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "bands": lambda value, _: band_names(value) == tuple(value),
     "classes": lambda value, _: 0 < len(set(value)) == len(value),
     "mean": lambda value, about: len(value) == len(about["bands"]),
-    "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 0,
+    # less would make pixels infinite
+    "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 1e-12,
     "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
 }
 
 FACTS, FEATURES = "trained.json", "reference.safetensors"
-#: Bytes of the largest trained.json that is read: of some hundred thousand chips.
-LARGEST = 64_000_000
+#: Bytes of the largest trained.json that is read: of some hundred thousand chips; rows of features.
+LARGEST, ROWS = 2**25, 4_096
 #: Fields of `Trained` and of `Ground`, as JSON holds them.
 KINDS = {
     "data": "str", "seed": "int", "size": "int", "seen": "Sequence[Any]", "absent": "Sequence[str]",
@@ -179,9 +182,7 @@ def read_json(file: Path, largest: int = 1_000_000) -> dict[str, Any]:
     """Read an object of JSON that somebody else may have written."""
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} holds no {file.name}; save_adapter writes one.")
-    if file.stat().st_size > largest:
-        raise ValueError(f"it has more than {largest:,} bytes")
-    found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+    found = read_text(file, partial(json.loads, object_pairs_hook=_each_once), largest)
     if not isinstance(found, dict):
         raise ValueError(f"it is no object, but a {type(found).__name__}")
     json.dumps(found, ensure_ascii=False).encode()  # no half of a letter
@@ -250,7 +251,7 @@ def check_files(source: Path, about: dict[str, Any]) -> None:
             )
 
 
-def write_trained(trained: Trained, folder: Path) -> None:
+def write_trained(trained: Trained, folder: Path, width: int) -> None:
     """Write what a model was trained on, and read it again, to save nothing that cannot be."""
     facts = vars(trained) | {"pixels": [values.tolist() for values in trained.pixels]}
     reference = facts.pop("reference")
@@ -259,11 +260,11 @@ def write_trained(trained: Trained, folder: Path) -> None:
     text = json.dumps(facts, ensure_ascii=False, default=str)
     # Names of files may hold bytes that are no letters.
     (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
-    read_trained(folder, len(trained.pixels[0]))
+    read_trained(folder, len(trained.pixels[0]), width)
 
 
-def read_trained(folder: Path, bands: int) -> Trained | None:
-    """Read what a model of so many bands was trained on; None where that was not saved.
+def read_trained(folder: Path, bands: int, width: int) -> Trained | None:
+    """Read what a model of so many bands and features was trained on; None if that was not saved.
 
     Raises:
         GeopeftError: It is damaged.
@@ -276,15 +277,18 @@ def read_trained(folder: Path, bands: int) -> Trained | None:
         if facts.keys() != {entry.name for entry in fields(Trained)}:
             raise ValueError(f"it says {', '.join(facts)}")
         check_values({key: facts[key] for key in KINDS}, KINDS)
-        if {*map(len, facts["pixels"])} != {bands}:
+        if {*map(len, facts["pixels"])} != {bands} or min(facts["pixels"][1]) < 0:
             raise ValueError(f"its pixels are not of {bands} bands")
         facts["pixels"] = tuple(torch.tensor(values) for values in facts["pixels"])
         facts["seen"] = tuple(_ground(*row) for row in facts["seen"])
         facts |= {key: tuple(facts[key]) for key in ("absent", "products")}
         if features.exists():
-            (facts["reference"],) = read_checkpoint(features).values()
-            if facts["reference"].ndim != 2 or not facts["reference"].isfinite().all():
-                raise ValueError(f"{FEATURES} holds no finite features")
+            (rows,) = read_checkpoint(features).values()
+            fits = rows.dtype == torch.float32 and rows.shape[1:] == (width,) and len(rows) <= ROWS
+            # of a single row, or where squares are infinite, it is NaN
+            if not (fits and rows.std(0).isfinite().all() and facts["threshold"]):
+                raise ValueError(f"{FEATURES} and threshold tell no distances")
+            facts["reference"] = rows
         return Trained(**facts)
 
 

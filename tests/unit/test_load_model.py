@@ -154,7 +154,7 @@ def test_an_adapter_without_what_it_was_trained_on_loads_and_says_so(
 
 def test_calibration_is_kept_with_the_adapter(run: Run, tmp_path: Path) -> None:
     assert run.model.trained
-    facts = {"temperature": 1.5, "reference": torch.rand(5, 3), "threshold": 0.25}
+    facts = {"temperature": 1.5, "reference": torch.rand(5, 192), "threshold": 0.25}
     model = gp.load_model(gp.save_adapter(run, tmp_path / "adapter"))
     model.trained = replace(run.model.trained, **facts)
     assert same(gp.load_model(save(model, tmp_path / "again")).trained, model.trained)
@@ -164,7 +164,7 @@ def test_calibration_is_kept_with_the_adapter(run: Run, tmp_path: Path) -> None:
 DAMAGE: list[tuple[str, object]] = [
     *((field, value) for value in (7.5, [[None]], {"a": 1})
       for field in ("data", "seed", "size", "pixels", "seen", "absent", "products")),
-    ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("threshold", "x"),
+    ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("threshold", -1.0),
     ("size", 10**9), ("seed", -1), ("pixels", [[0.1] * 5] * 2),
     ("pixels", [[float("nan")] * 6] * 2),
     ("seen", [["a", "EPSG:32633", [0, 0, 1, 1]]]), ("seen", [["a", "/etc/passwd", None, None]]),
