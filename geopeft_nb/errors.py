@@ -96,8 +96,9 @@ def whole(name: str, value: object, at_least: int = 1, at_most: int = 1_000_000)
 BOUNDS: dict[str, tuple[float, float]] = {
     "alpha": (1e-6, 40_960_000), "alpha_pattern": (1e-6, 40_960_000), "channels": (1, 2_048),
     "classes": (-(2**31), 2**32), "convs": (1, 10), "decay": (0, 1_000), "dropout": (0, 0.999),
-    "factor": (-1, 4_096), "gsd": (0.001, 1_000_000), "kernel": (1, 128), "key": (0, 2**32 - 1),
-    "layers": (-4_096, 4_095), "lr": (1e-12, 0.999), "nodata": (-math.inf, math.inf),
+    "factor": (-1, 4_096), "gsd": (0.001, 1_000_000), "img_size": (1, 2_048), "kernel": (1, 128),
+    "key": (0, 2**32 - 1), "layers": (-4_096, 4_095), "lr": (1e-12, 0.999),
+    "nodata": (-math.inf, math.inf),
     "oft_block_size": (0, 4_096), "overlap": (0, 4_096), "prompts": (1, 4_096), "r": (1, 4_096),
     "rank_pattern": (1, 4_096), "scale": (1e-9, 1_000_000_000),
     "seed": (0, 2**32 - 1), "shift": (0, 1), "similarity": (0, 1),

@@ -34,7 +34,7 @@ TERRATORCH = {
     "unet": ("UNetDecoder", {"channels": "channels"}),
     "upernet": ("UperNetDecoder", {"channels": "channels"}),
 }
-TERRATORCH_FILES = ("state_dict.ckpt", "config.yaml")
+TERRATORCH_FILES = ("config.yaml", "state_dict.ckpt")
 #: Our names of weights -> TerraTorch's. The pyramid is the third of its necks, and each layer norm
 #: of the FCN is in a module of its own.
 RENAMED = {
@@ -138,16 +138,17 @@ def push_adapter(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     source = Path(folder).expanduser()
-    check_files(source, read_description(source))
+    check_files(source, about := read_description(source))
     if not placed(source, "model_card.md").is_file():
         with held(source.resolve()):
             write_card(source)
     files = [
         # a link could lead to any file of this machine
-        CommitOperationAdd(name.replace("model_card", "README"), regular_file(path, source))
-        for name, path in ((name, placed(source, name)) for name in FILES)
-        if path.is_file()
-    ]
+        CommitOperationAdd(
+            name.replace("model_card", "README"), regular_file(placed(source, name), source)
+        )
+        for name in ("adapter.json", "model_card.md", *about["files"]) if name in FILES
+    ]  # fmt: skip
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     return str(api.create_commit(repo_id, files, commit_message="Add an adapter").commit_url)
@@ -163,7 +164,7 @@ def check_export(model: SegmentationModel) -> None:
         raise GeopeftError(
             f"An export has plain weights and takes an image alone; this model carries "
             f"{model.method}, and uses {', '.join(model.metadata) or 'no metadata'}. Call "
-            "save_adapter to keep it, gp.merge(model), and train with build_model(metadata=False)."
+            "gp.merge(model) first, after save_adapter, and train with build_model(metadata=False)."
         )
 
 

@@ -70,7 +70,7 @@ def run_benchmark(
         return pd.DataFrame([_counted(cell) for cell in cells])
     if out is None:
         raise GeopeftError("run_benchmark needs out, the CSV file of the results.")
-    path = named_path(out, "out")
+    path = named_path(out, "out").resolve()
     with held(path):
         rows = _read(path) if path.exists() else []
         done = {row["key"] for row in rows}
@@ -86,7 +86,7 @@ def run_benchmark(
 def _read(path: Path) -> list[dict[str, Any]]:
     """Read rows of results; any other file is refused, so that it is never replaced."""
     table = read_table(path)
-    if "key" not in table:
+    if not {"key", "backbone", "method"} <= {*table}:
         raise GeopeftError(f"{path} holds no results of run_benchmark. Name another out.")
     return [
         {name: field if name == "key" else value_of(field) for name, field in row.items()}

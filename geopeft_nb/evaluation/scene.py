@@ -143,7 +143,7 @@ def predict_scene(
     began = monotonic()
     given: Any = getattr(run_or_model, "model", run_or_model)
     model = given if hasattr(given, "decode") else load_model(given)
-    path = Path(out).expanduser().absolute()
+    path = Path(out).expanduser().resolve()
     crop = whole("crop", crop or model.built_for.get("size", 224), 8, 4_096)
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     wanted, notes = _check(model, path, layers, device)

@@ -83,7 +83,10 @@ def _reaching(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tupl
         for one in filter(lambda ground: ground.known, ours):
             low, high = np.array(one.bounds).reshape(2, 2, 1)
             points = [axis.ravel() for axis in np.meshgrid(*(low + MIDDLES * (high - low)))]
-            moved = points if one.crs == crs else transform(one.crs, crs, *points)
+            try:
+                moved = points if one.crs == crs else transform(one.crs, crs, *points)
+            except Exception as error:  # rasterio's have no kind in common
+                raise GeopeftError(f"Chips lie in {crs} and {one.crs}: {error}.") from error
             x, y = np.array(moved)[..., None]
             inside = (left < x) & (x < right) & (bottom < y) & (y < top)
             yield from ((one, squares[index]) for index in np.flatnonzero(inside.any(axis=0)))

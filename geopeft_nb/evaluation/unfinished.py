@@ -80,6 +80,8 @@ class Unfinished:
     ) -> None:
         self.out, self.key, self.layers = out, key, layers
         self.folder = out.with_name(f".part-{out.name}")
+        if self.folder.is_symlink():
+            raise GeopeftError(f"{self.folder} is a link to somewhere else. Remove it.")
         self.height, self.width = grid["height"], grid["width"]
         self.rows, self.waiting = 0, list[Mapping[str, np.ndarray]]()
         with suppress(OSError, ValueError, KeyError):
@@ -160,10 +162,12 @@ class Unfinished:
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether a file is a layer, or are outlines, that `predict_scene` wrote."""
+    """Say whether a file is a layer, or are outlines alone, that `predict_scene` wrote."""
     try:
         if first_bytes(path).startswith(b"SQLite format 3\0"):
-            return layer_of(path) == OUTLINES
+            from pyogrio import list_layers
+
+            return layer_of(path) == OUTLINES and len(list_layers(path)) == 1
         with open_raster(path) as raster:
             return raster.tags().get("software") == SOFTWARE
     except (GeopeftError, OSError):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import BESIDE, SegmentationModel
+from geopeft_nb.open_files import first_bytes
 from geopeft_nb.tuning.identity import (
     check_identity,
     damaged,
@@ -48,6 +49,8 @@ FILES = (
 )
 #: All that is replaced when an adapter is saved over another.
 OWN = (*FILES, "history.csv")
+#: How the first file of a folder that we wrote begins: an adapter's, and an export's.
+BEGIN = b'{\n "backbone"', b"# Each band is scaled"
 
 
 def save(
@@ -115,7 +118,8 @@ def check_folder(folder: str | os.PathLike[str], names: Sequence[str] = OWN) -> 
         raise GeopeftError(f"{target} is a file. Name a folder.")
     there = {path.name[:5] for path in target.glob("*")} - {".new-", ".read"}
     folders = [name for name in names if (target / name).is_dir()]
-    if folders or (there and not placed(target, names[0]).is_file()):
+    ours = placed(target, names[0])
+    if folders or (there and not (ours.is_file() and first_bytes(ours).startswith(BEGIN))):
         raise GeopeftError(
             f"{target} holds {folders or 'other files'}, and nothing that was saved here before "
             f"looks like that. Name a new folder, for example {target / 'adapter'}."

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ IMAGE, MASK, LABELS, NEW = "images/chip0.tif", "masks/chip0.tif", "labels.geojso
 
 def write_raster(path: Path, values: Any, left: int = 0, side: int = 32, **options: Any) -> None:
     """Write a GeoTIFF of one value, or of an array; of nothing, for None."""
-    profile = {"count": 2 if path.parent.name == "images" else 1, "dtype": "uint16"} | options
+    profile = {"count": 2 if path.parent.name == "images" else 1, "dtype": "uint16"}
     profile |= {"crs": "EPSG:32633", "transform": from_origin(500_000 + left, 5_000_000, 10, 10)}
-    profile = {"driver": "GTiff", "height": side, "width": side} | profile
+    profile |= {"driver": "GTiff", "height": side, "width": side} | options
     with rasterio.open(path, "w", **profile) as raster:
         if values is not None:
             shape = (profile["count"], side, side)
@@ -129,6 +130,17 @@ def many(count: int, named: str = "") -> Write:
     return made(lambda p, room: p.write_text(json.dumps(features()).replace('"features": [', new)))
 
 
+def tagged(path: Path, room: Room, scale: float = 1, **tags: str) -> None:
+    with rasterio.open(path, "r+") as raster:
+        raster.scales, _ = [scale] * raster.count, raster.update_tags(**tags)
+
+
+RING = (np.random.default_rng(0).random((1_000, 2)) * 320 + (5e5, 4_999_680)).tolist()
+CROSSED = {"type": "Polygon", "coordinates": [[*RING, RING[0]]]}
+NOWHERE: list[dict[str, Any]] = [
+    {"crs": "EPSG:5773"}, {"crs": 'LOCAL_CS["x",UNIT["metre",1]]'}, {"crs": "EPSG:4326"},
+    *({"transform": from_origin(x, 0, 10, 10)} for x in (1e300, 1e8, np.nan)),
+]  # fmt: skip
 SPARSE: dict[str, Any] = {"sparse_ok": True, "tiled": True, "BIGTIFF": "YES"}
 TILES = SPARSE | {"blockxsize": 256, "blockysize": 256, "side": 200_000}
 BLOCK = SPARSE | {"blockxsize": 16_384, "blockysize": 16_384, "side": 64, "dtype": "float64"}
@@ -153,6 +165,11 @@ FILES: list[tuple[str, str, str, Write]] = [
       for file in (IMAGE, MASK) for share in (0, 0.05, 0.5)),
     *((f"name_{n}", "either", f"images/{name}.tif", both) for n, name in enumerate(NAMES)),
     ("deep_PAM_beside", "either", IMAGE + ".aux.xml", words("<a>" * 100_000)),
+    *((f"nowhere_{n}", "refused", IMAGE, raster(1, **to)) for n, to in enumerate(NOWHERE)),
+    ("scale_0", "refused", IMAGE, partial(tagged, scale=0)),
+    ("long_tag", "either", IMAGE, partial(tagged, note="PRODUCT_TYPE=S2MSI" * 16_000)),
+    ("infinite", "refused", LABELS, words(json.dumps(features()).replace("500160", "1e400", 1))),
+    ("crossing_itself", "either", LABELS, first(geometry=CROSSED)),
     ("link_outside_mask", "refused", MASK, link("secret.tif")),
     ("folder_outside", "refused", "images", away),
     ("link_in_circle", "either", "images/new", made(lambda p, r: p.symlink_to(p.parent))),

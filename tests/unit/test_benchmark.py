@@ -258,10 +258,10 @@ def test_what_is_no_grid_or_no_file_of_results_is_refused(tmp_path: Path) -> Non
         gp.run_benchmark(grid.drop(columns="method"), dry_run=True)
     with pytest.raises(ValueError, match="needs out"):
         gp.run_benchmark(grid)
-    (mine := tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    (mine := tmp_path / "mine.csv").write_text("key,b\n1,2\n")
     with pytest.raises(ValueError, match="holds no results"):
         gp.run_benchmark(grid, mine)
-    assert mine.read_text() == "a,b\n1,2\n"
+    assert mine.read_text() == "key,b\n1,2\n"
 
 
 def test_results_stand_beside_published_scores() -> None:

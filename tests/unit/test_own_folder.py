@@ -382,14 +382,14 @@ def test_ground_outside_polygons_is_unlabelled_or_a_class(tmp_path: Path) -> Non
         assert (sample["mask"] == 0).sum() == 64 * 64 - 400 * (name in drawn), name
 
 
-def test_crossed_and_overlapping_polygons_are_mended_and_counted(tmp_path: Path) -> None:
+def test_crossed_and_overlapping_polygons_are_counted(tmp_path: Path) -> None:
     polygon = pytest.importorskip("shapely.geometry").Polygon
     x, y = 500_000, 5_000_000
     bow = polygon([(x, y), (x + 640, y - 640), (x + 640, y), (x, y - 640)])
     shapes = [square(64, 64, 192), square(100, 100, 20), bow, square(0, 70, 20)]
     root = polygons(tmp_path, shapes, ["wood", "lake", "lake", None])
     data = load(root, block=1)
-    assert noted(data, "1 polygons without one are left out, and 1 that crossed themselves")
+    assert noted(data, "1 polygons without one are left out, and 1 that cross themselves")
     samples = chips_of(data)
     assert (samples["s-001-001"]["mask"][36:56, 36:56] == -1).all()
     assert (samples["s-001-001"]["mask"] == 1).sum() == 64 * 64 - 400

@@ -117,11 +117,12 @@ def test_all_that_is_not_ours_stays(tmp_path: Path, door: str, linked: bool) -> 
 
 @pytest.mark.parametrize("door", WRITES)
 def test_a_place_that_is_something_else_is_refused(tmp_path: Path, door: str) -> None:
-    file, folder = tmp_path / "file", tmp_path / "folder"
+    file, folders = tmp_path / "file", [tmp_path / name for name in ("adapter.json", "config.yaml")]
     file.write_text("years of work", encoding="utf-8")
-    folder.mkdir()
-    (folder / "notes.txt").write_text("years of work", encoding="utf-8")
-    for place in (file, folder, file / "below"):
+    for folder in folders:  # a name that is ours as well
+        folder.mkdir()
+        (folder / folder.name).write_text("years of work", encoding="utf-8")
+    for place in (file, *folders, file / "below"):
         with pytest.raises(GeopeftError):
             WRITES[door](place)
     assert file.read_text(encoding="utf-8") == "years of work"

@@ -239,8 +239,8 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
     files["id"] = files["id"].where(files["id"] != "", bare)
     if odd := [text for text in files["date"] if text and day(text) is None]:
         raise GeopeftError(f"The table has the date {odd[0]!r}. Write days as 2021-06-01.")
-    for column in ("image", "mask"):
-        files[column] = [name and regular_file(base / name, base) for name in files[column]]
+    files["image"] = [regular_file(base / name, base) for name in files["image"]]
+    files["mask"] = [name and regular_file(base / name, base) for name in files["mask"]]
     return files
 
 

@@ -228,8 +228,9 @@ def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tu
     for source in sources:
         if {*bands} - {*source.bands}:
             raise GeopeftError(
-                f"{first.raster.path} has the bands {', '.join(first.bands)}, {source.raster.path} "
-                f"{', '.join(source.bands)}. Choose bands= that all have, or say band_names=."
+                f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
+                f"{source.raster.path} {', '.join(source.bands)}. Choose bands= that all have, or "
+                "say band_names=."
             )
     return bands
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from geopeft_nb.datasets.own.rasters import Grid
 from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.open_files import read_polygons
+from geopeft_nb.open_files import read_polygons, refuse
 
 #: Attributes that are taken for the class, in this order; case does not matter.
 CLASS_FIELDS = ("class", "class_name", "label", "landcover", "land_cover", "category", "type")
@@ -28,7 +28,7 @@ class Polygons:
 
     Attributes:
         classes: Class names.
-        note: What was found and mended.
+        note: What was found.
 
     Raises:
         GeopeftError: No polygons or no coordinate reference system; no attribute is clearly the
@@ -39,6 +39,8 @@ class Polygons:
         self, path: Path, field: str | None, classes: Sequence[str] | None, background: str | None
     ) -> None:
         frame = read_polygons(path)
+        if np.isinf(frame.total_bounds).any():
+            raise refuse(path, "it has infinite coordinates")
         if frame.crs is None:
             raise GeopeftError(
                 f"{path} has no coordinate reference system. Set it, for example with "
@@ -46,9 +48,8 @@ class Polygons:
             )
         field = _class_field(path, frame, field)
         frame = frame.assign(name=frame[field].map(_text))
-        unnamed, invalid = int(frame.name.isna().sum()), int((~frame.geometry.is_valid).sum())
-        frame = frame[frame.name.notna()]
-        frame = frame.set_geometry(frame.geometry.make_valid()).explode(ignore_index=True)
+        unnamed, crossed = int(frame.name.isna().sum()), int((~frame.geometry.is_valid).sum())
+        frame = frame[frame.name.notna()].explode(ignore_index=True)
         frame = frame[(frame.geometry.geom_type == "Polygon") & ~frame.geometry.is_empty]
         if frame.empty:
             raise GeopeftError(f"{path} has no polygon with a class.")
@@ -67,7 +68,7 @@ class Polygons:
         self._laid: dict[str | None, Any] = {}
         self.note = (
             f"Classes are the values of {field}; {unnamed} polygons without one are left out, and "
-            f"{invalid} that crossed themselves are mended."
+            f"{crossed} that cross themselves are filled by the even-odd rule."
         )
 
     def near(self, grid: Grid, window: Any) -> Any:

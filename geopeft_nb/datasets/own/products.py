@@ -81,7 +81,8 @@ def find_product(path: Path, tags: Mapping[str, str]) -> tuple[Product | None, d
     Returns:
         The product, with the offset that holds for this file, or None; and its day, or None.
     """
-    text = "/".join(("", *path.parts[-6:], *(f"{key}={value}" for key, value in tags.items())))
+    tagged = (f"{key}={value:.200}" for key, value in tags.items())
+    text = "/".join(("", *path.parts[-6:], *tagged))[:50_000]  # patterns are slow on longer ones
     for product in PRODUCTS:
         found = [match.groupdict() for x in product.patterns if (match := re.search(x, text))]
         if not found:

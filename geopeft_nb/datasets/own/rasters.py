@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geopeft_nb.bands import WAVELENGTHS
-from geopeft_nb.datasets.base import Bounds
+from geopeft_nb.datasets.base import Bounds, centre
 from geopeft_nb.datasets.own.products import Product, find_product
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.open_files import AT_ONCE, open_raster
+from geopeft_nb.open_files import AT_ONCE, open_raster, refuse
 
 #: The rule of numbers that nothing is said of, and that need none.
 BARE = "as they are"
@@ -124,6 +124,8 @@ def read_header(path: Path, named: int = 0) -> Raster:
                 f"{path} has complex numbers, or bands of different types. Write one real type."
             )
         rules = [(file.scales[n - 1], file.offsets[n - 1]) for n in numbers]
+        if not np.isfinite(rules).all() or any(scale == 0 for scale, _ in rules):
+            raise refuse(path, f"its scales and offsets are {rules[:3]}", "State what holds")
         stated = any(rule != (1, 0) for rule in rules)
         product, day = find_product(path, file.tags())
         flags = file.mask_flag_enums[numbers[0] - 1]
@@ -157,12 +159,18 @@ def _grid(path: Path, file: Any) -> Grid:
             f"{path} has a grid that is turned or upside down. Warp it upright first, for example "
             "with rio warp or gdalwarp."
         )
-    side = (step.a * -step.e) ** 0.5
-    if not crs.is_geographic:
-        return replace(found, metres=float(side * crs.linear_units_factor[1]))
-    # A degree of longitude shrinks with latitude, so the mean side is that of a square pixel.
-    latitude = step.f + step.e * file.height / 2
-    return replace(found, metres=float(DEGREE * side * cos(radians(latitude)) ** 0.5))
+    try:
+        latitude, longitude = centre(found.crs, found.bounds()) or (np.nan, np.nan)
+        if not (abs(latitude) <= 90 and abs(longitude) <= 360):
+            raise ValueError(f"latitude {latitude:g}, longitude {longitude:g}")
+        # a degree of longitude shrinks with latitude: the mean side is that of a square pixel
+        degree = DEGREE * cos(radians(latitude)) ** 0.5
+        unit = degree if crs.is_geographic else crs.linear_units_factor[1]
+    except Exception as error:  # PROJ's are of several kinds
+        raise refuse(
+            path, f"it lies nowhere on the ground ({error})", "Write where it is"
+        ) from error
+    return replace(found, metres=float(unit * (step.a * -step.e) ** 0.5))
 
 
 def read_numbers(
