@@ -28,7 +28,7 @@ from geopeft_nb.errors import GeopeftError, check_name, check_values
 from geopeft_nb.files import checksum_of
 from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel, Trained
-from geopeft_nb.open_files import read_text
+from geopeft_nb.open_files import first_bytes, read_text
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import (
     CARDS,
@@ -183,8 +183,8 @@ def read_json(file: Path, largest: int = 1_000_000) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} holds no {file.name}; save_adapter writes one.")
     found = read_text(file, partial(json.loads, object_pairs_hook=_each_once), largest)
-    if not isinstance(found, dict):
-        raise ValueError(f"it is no object, but a {type(found).__name__}")
+    if not isinstance(found, dict) or first_bytes(file)[:1] == b"\xef":
+        raise ValueError(f"it is no object, but a {type(found).__name__}, or has a byte-order mark")
     json.dumps(found, ensure_ascii=False).encode()  # no half of a letter
     return found
 
