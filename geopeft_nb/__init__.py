@@ -8,8 +8,6 @@ on a map. Every name below is imported when it is first used, so that the import
 
 # ruff: noqa: F401 - what is imported for editors alone is public by the table above it
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from inspect import isfunction

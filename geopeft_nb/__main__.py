@@ -1,7 +1,5 @@
 """The command line, for a classroom: `python -m geopeft_nb --help` lists its commands."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

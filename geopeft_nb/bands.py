@@ -5,8 +5,6 @@ Spectral Response Functions) in micrometres. Bands of Landsat take the name of t
 them; HLS harmonises Landsat 8/9 to Sentinel-2.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

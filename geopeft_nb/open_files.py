@@ -7,8 +7,6 @@ no address, no ``/vsi…`` path, no link out of its folder, no sidecar (``.ovr``
 ``.msk``, ``.tfw``). A mask beside a raster is a raster of its own, to be opened here as such.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

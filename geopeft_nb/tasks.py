@@ -10,8 +10,6 @@
 Counts of single chips add up: the score of many chips is that of the sum of their counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 

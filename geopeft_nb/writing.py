@@ -1,7 +1,5 @@
 """Writing so that a file is the old one or the new one, whole, whenever somebody pulls the plug."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What every backbone offers: its card, its bands, its grid and a list of feature maps."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

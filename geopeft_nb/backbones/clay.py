@@ -6,8 +6,6 @@ kernel of a convolution, so that one set of weights serves any sensor. Date, pla
 sampling distance enter as fixed codes; the blocks' attention has no biases.
 """
 
-from __future__ import annotations
-
 import math
 import re
 

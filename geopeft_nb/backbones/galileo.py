@@ -6,8 +6,6 @@ also takes radar, weather and maps; those tensors are left out here, because the
 image of Sentinel-2 bands alone.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

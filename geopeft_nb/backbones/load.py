@@ -86,9 +86,16 @@ def load_backbone(
     request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     if frames > card.max_frames:
-        raise _too_many(card, frames)
-    if side != card.img_size:
-        check_size(card, side, build)
+        able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
+        raise GeopeftError(
+            f"{card.name} takes {card.max_frames} date(s) at most, got {frames}. More go into "
+            f"{able}."
+        )
+    if side != card.img_size and (side % card.patch_size or not build.fixed):
+        raise GeopeftError(
+            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
+            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
+        )
     if chosen != card.bands or waves:
         check_bands(card, request, build)
     with seeded(seed):
@@ -115,22 +122,6 @@ def find_card(name: str) -> BackboneCard:
         return make_card(name)
     check_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
     return CARDS[name]
-
-
-def _too_many(card: BackboneCard, frames: int) -> GeopeftError:
-    able = ", ".join(name for name, card in CARDS.items() if card.max_frames > 1)
-    return GeopeftError(
-        f"{card.name} takes {card.max_frames} date(s) at most, got {frames}. More go into {able}."
-    )
-
-
-def check_size(card: BackboneCard, side: int, build: type[Backbone]) -> None:
-    """Refuse an image size, but where it says for which size codes of position are computed."""
-    if side % card.patch_size or not build.fixed:
-        raise GeopeftError(
-            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
-            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
-        )
 
 
 def check_bands(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:

@@ -1,7 +1,5 @@
 """Networks that nobody pretrained: your own, any `nn.Module` that makes maps, and the baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

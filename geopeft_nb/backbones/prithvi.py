@@ -6,8 +6,6 @@ sin-cos position codes and layer norms with epsilon 1e-5. The TL models also tak
 location of an image. The decoder for pretraining is in `data/models`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ weights: a ViT in which every group of bands has its own patch embedding, a toke
 position of its patch with the number of its group, and layer norms have epsilon 1e-6.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

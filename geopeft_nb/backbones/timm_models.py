@@ -4,8 +4,6 @@ torchgeo's ResNets and ViTs are timm's networks with weights of their own, so ti
 them are taken those for all bands of Sentinel-2, whose pixels are reflectance times 10,000.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

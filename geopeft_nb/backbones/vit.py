@@ -1,7 +1,5 @@
 """Parts that vision transformers share: fixed position codes, blocks and the patch grid."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 
 import torch

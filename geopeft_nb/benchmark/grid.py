@@ -12,8 +12,6 @@
 Options are objects of JSON, or dictionaries. An empty field is the default.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Results of a grid beside the values that arXiv 2504.17397 published."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from geopeft_nb.benchmark.grid import read_table

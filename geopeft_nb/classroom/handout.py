@@ -5,8 +5,6 @@
 Checks and quizzes stay with the package, and solutions are in no installed one.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from geopeft_nb.classroom.needs import numbers

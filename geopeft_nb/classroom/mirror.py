@@ -6,8 +6,6 @@ Afterwards each machine sets GEOPEFT_MIRROR to DEST, which it only has to read. 
 toolkit is not copied: it is wherever the toolkit is installed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

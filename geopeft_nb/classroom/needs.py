@@ -1,7 +1,5 @@
 """What lessons need besides the toolkit, as their `quiz.toml` says, for rooms without network."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

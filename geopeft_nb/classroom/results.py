@@ -6,8 +6,6 @@ Nothing is noted unless the environment variable GEOPEFT_RESULTS names a file, s
 has such a file can edit it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

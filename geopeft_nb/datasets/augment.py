@@ -1,7 +1,5 @@
 """The eight symmetries of the square, by which training chips are augmented."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

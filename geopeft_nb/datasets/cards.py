@@ -1,7 +1,5 @@
 """Cards: the facts about a data set, and what `load_data` was asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Decoded chips on disk: decoding a compressed GeoTIFF takes longer than training on it should."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

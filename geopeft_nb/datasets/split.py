@@ -5,8 +5,6 @@ doi:10.1111/ecog.02881). So whole places go to training, validation or test, and
 held out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """FCN: the last map, doubled in size step by step by learned convolutions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The plainest decoders: one linear map from each token to its pixels, or from their average."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The learned pyramid: four maps of one size become four maps of four sizes."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

@@ -1,7 +1,5 @@
 """UNet: from the coarsest map upwards, joined at each step by the map of that size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """UPerNet: the coarsest map sees the whole image, then all maps are joined at the finest size."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

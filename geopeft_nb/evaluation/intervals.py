@@ -1,7 +1,5 @@
 """How sure we may be of a score: draws of places, and the ends of an interval."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The files of a mapped scene: written piece by piece, resumable, then cloud-optimised at once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

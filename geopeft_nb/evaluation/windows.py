@@ -1,7 +1,5 @@
 """Where crops lie on a scene, and how much each counts: arithmetic of whole numbers, no pixels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

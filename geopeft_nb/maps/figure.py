@@ -1,7 +1,5 @@
 """The static figure: rows of panels for each view, and where on Earth the views lie."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import math

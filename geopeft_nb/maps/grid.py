@@ -1,7 +1,5 @@
 """Where the chips of a region lie: joined on one pixel grid, or side by side on a contact sheet."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

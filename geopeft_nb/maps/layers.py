@@ -1,7 +1,5 @@
 """Layers of a map: codes and what they mean, and what a prediction gets wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

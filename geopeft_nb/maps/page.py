@@ -1,7 +1,5 @@
 """The interactive map: one page of HTML with its pixels, which asks nobody for anything."""
 
-from __future__ import annotations
-
 import json
 from itertools import count
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a map shows, before it is drawn: ground with its layers, and what is said about it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

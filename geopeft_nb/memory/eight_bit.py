@@ -9,8 +9,6 @@ Libraries quantise weights too, but made for inference they let autograd keep th
 they compute with (torchao 0.18 does), which is just what is to be saved here.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ linear probe that is the whole backbone, of late LoRA three quarters of it. So i
 for each of the eight views in which augmentation may show a chip, and epochs start from there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from mmap import mmap

@@ -7,8 +7,6 @@ third to almost nothing. Whether it shrinks the fourth is the interesting questi
 `training_bytes` answers it by watching what autograd really saves.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import re

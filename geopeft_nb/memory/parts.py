@@ -1,7 +1,5 @@
 """Which part of a model a weight, or a tensor kept for the backward pass, belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

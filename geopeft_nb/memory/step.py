@@ -1,7 +1,5 @@
 """One training step, watched: real tensors of a measurement and fake ones of a plan alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

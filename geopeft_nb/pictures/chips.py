@@ -1,7 +1,5 @@
 """From reflectance and classes to pictures: contrast, composites, colours and their legend."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

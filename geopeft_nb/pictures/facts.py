@@ -1,7 +1,5 @@
 """Show an object by a title and a few facts, in a terminal and in a notebook."""
 
-from __future__ import annotations
-
 from textwrap import shorten
 
 from geopeft_nb.pictures.show import escaped, visible

@@ -4,8 +4,6 @@ A network says 0.99 more often than it is right in 99 of 100 cases, and says so 
 like what it was trained on. Two numbers from the chips of training tell both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice

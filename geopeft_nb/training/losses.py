@@ -1,7 +1,5 @@
 """Other losses than a task's own: of segmentation-models-pytorch, or yours; weights of classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ So a run that goes on in another process does what it would have done without th
 else that draws random numbers, such as a live view, changes a run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

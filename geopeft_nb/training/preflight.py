@@ -1,7 +1,5 @@
 """What is checked before training, so that nothing fails after an hour of it."""
 
-from __future__ import annotations
-
 import torch
 
 from geopeft_nb.datasets.base import ChipDataset

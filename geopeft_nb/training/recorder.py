@@ -1,7 +1,5 @@
 """What a run remembers: history, memory, the best weights, and how it is told to stop."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """A run: what training leaves behind, and what its model predicts."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

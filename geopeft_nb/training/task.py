@@ -1,7 +1,5 @@
 """What is done with one batch, and how the weights move."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, cast
 

@@ -207,10 +207,17 @@ def attach(
             another method is attached already.
     """
     card, backbone = _card(method), model.plain_backbone
-    if name != "default":
-        check_adapter_name(name)
-    if backbone.attached:
-        _check_joins(model, card, name)
+    if name != "default" and (not name.isidentifier() or hasattr(nn.ParameterDict(), name)):
+        raise GeopeftError(
+            "The name of an adapter is one word of letters and digits which torch does not keep "
+            f"for itself, such as 'north'; got {name!r}."
+        )
+    if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
+        raise GeopeftError(
+            f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
+            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...) "
+            "or load another adapter under another name=, or switch by model.use_adapter(name)."
+        )
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
             check_options(card, options)
@@ -313,25 +320,6 @@ def check_patterns(values: Iterable[Any]) -> None:
     slow = [t for t in texts if re.search(r"\)[*+?{]", t) or len(re.findall(r"[*+?{(]", t)) > 3]
     if slow or len(texts) > 5_000:
         raise GeopeftError(f"Names of layers must be plain or short expressions: {slow!s:.200}.")
-
-
-def check_adapter_name(name: str) -> None:
-    """Refuse a name that torch or peft cannot give to an adapter."""
-    if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
-        raise GeopeftError(
-            "The name of an adapter is one word of letters and digits which torch does not keep "
-            f"for itself, such as 'north'; got {name!r}."
-        )
-
-
-def _check_joins(model: SegmentationModel, card: MethodCard, name: str) -> None:
-    """Refuse to attach beside another method or model, or under a name that is in use."""
-    if model.method != card.name or name in (model.adapters or [name]):
-        raise GeopeftError(
-            f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
-            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...) "
-            "or load another adapter under another name=, or switch by model.use_adapter(name)."
-        )
 
 
 def list_methods() -> pd.DataFrame:

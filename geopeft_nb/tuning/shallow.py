@@ -61,17 +61,13 @@ def shallow_config(
         raise GeopeftError("shallow takes depth=, or chips= to find it by: leave one out.")
     least = running if backbone.attached else len(backbone.layers)  # other adapters need them all
     if chips is not None:
-        depth = max(least, useful_depth(backbone, chips, similarity))
+        found = similarities(backbone, chips)
+        depth = next((i for i, x in enumerate(found, 1) if x >= similarity), len(found))
+        depth = max(least, depth)
     elif depth is None:
         depth = max(least, running // 2)
     backbone.cut(whole("depth, the number of blocks to keep,", depth, least, running))
     return lora_config(backbone, preset, r, lora_alpha, lora_dropout=lora_dropout)
-
-
-def useful_depth(backbone: Transformer, chips: ChipDataset, similarity: float) -> int:
-    """Return how many blocks it takes to features that are alike to those of the last block."""
-    found = similarities(backbone, chips)
-    return next((i for i, cka in enumerate(found, 1) if cka >= similarity), len(found))
 
 
 @torch.no_grad()

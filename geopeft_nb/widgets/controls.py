@@ -10,8 +10,6 @@ a click would arrive when training is over. So we look for it ourselves, and onl
 Source: Jupyter enhancement proposal 91 (kernel subshells); the messaging protocol of Jupyter.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Awaitable, Sequence

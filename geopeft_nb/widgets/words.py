@@ -1,7 +1,5 @@
 """What is said of a training run, from its numbers alone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

@@ -3,8 +3,6 @@
 Both as the files state, as their product implies, or as somebody says; else it is asked for.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

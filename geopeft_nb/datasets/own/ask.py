@@ -1,7 +1,5 @@
 """What is not stated is asked for: what was seen, and the whole call to type."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch

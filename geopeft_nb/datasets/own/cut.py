@@ -1,7 +1,5 @@
 """Cut somebody's own images into chips, and lay masks onto them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What somebody's masks, polygons or image labels mean: the task, and its classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace

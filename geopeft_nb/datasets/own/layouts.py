@@ -1,7 +1,5 @@
 """Which files belong together: by patterns, by a table, or by a table of usual patterns."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping

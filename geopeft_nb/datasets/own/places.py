@@ -1,7 +1,5 @@
 """Keep ground apart: which chips touch, the places that they make, and the sides of the split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Polygons as labels: burned into each chip when it is read, and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What known products imply: a row for each, recognised by the file's name or its tags."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import date, datetime

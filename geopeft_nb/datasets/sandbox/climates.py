@@ -3,8 +3,6 @@
 Their numbers, and the sources of the spectra, stand in `climates.toml`.
 """
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace

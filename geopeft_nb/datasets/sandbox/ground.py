@@ -1,7 +1,5 @@
 """The ground of the sandbox planet: terrain, rivers, fields, and what covers the land."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From ground to image: what pixels consist of, fire and flood, light, air and sensor."""
 
-from __future__ import annotations
-
 import datetime
 
 import numpy as np
