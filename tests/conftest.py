@@ -1,7 +1,5 @@
 """What all tests share: where things are, one thread, and what is skipped without a GPU."""
 
-from __future__ import annotations
-
 import os
 
 # Before torch is imported: more threads than cores make small models slower, not faster.

@@ -7,8 +7,6 @@ three folds, each with one of west, centre and east (split at 3 and 13 degrees e
 Compared with the same network at random initialisation and with the bands' mean and deviation.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -23,8 +23,6 @@ the best weights to the computer's memory included, and products in float32 are 
 bf16 is quick on GPUs from Ampere on and on processors with AVX512_BF16 or AMX, and slow on others.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import statistics

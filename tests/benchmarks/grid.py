@@ -6,8 +6,6 @@ One thread a worker, as many cores as workers wanted; both clusters have warmed 
 torch for its first cell) before their time is taken.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

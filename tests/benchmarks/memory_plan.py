@@ -9,8 +9,6 @@ saves in a real forward pass (`training_bytes`), without anything that plans are
 UPerNet cannot train on one chip and gets two. The last line is the largest deviation.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import time

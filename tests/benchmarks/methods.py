@@ -16,8 +16,6 @@ With `--terratorch` its LoRA on the same layers takes turns too, in an environme
     PYTHONPATH=. terratorch-env/bin/python tests/benchmarks/methods.py --terratorch
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import statistics

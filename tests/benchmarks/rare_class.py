@@ -6,8 +6,6 @@ The class is a diagonal one pixel wide, at the same place of every chip (31 of 4
 to be seen in the image, as in labels that are as thin as they are hard.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -9,8 +9,6 @@ temporary folder. Memory: peak of a process of its own, whose model says one of 
 so that what is measured is everything but the model.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import subprocess

@@ -8,8 +8,6 @@ The split into train, validation and test is the same for all; a seed changes th
 the order of the chips and the augmentation. Seconds are only comparable within one run.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import numpy as np

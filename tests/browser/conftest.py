@@ -1,7 +1,5 @@
 """JupyterLab on the loopback address, and Chromium to look at it."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

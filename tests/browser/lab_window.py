@@ -1,7 +1,5 @@
 """A window of JupyterLab, and what a learner does in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A learner goes through a lesson in JupyterLab, cell by cell: `make course`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nbformat

@@ -1,7 +1,5 @@
 """A learner watches and stops a training run in JupyterLab at 1440 × 900."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JupyterLab shows data, runs and models under hostile names, and their scripts do not run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import urlsplit
 

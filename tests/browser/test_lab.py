@@ -1,7 +1,5 @@
 """A learner opens lesson 01 in JupyterLab, runs all cells and sees it happen."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple

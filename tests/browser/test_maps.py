@@ -1,7 +1,5 @@
 """A learner moves in a map of a scene: in JupyterLab, and in the file that was saved of it."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

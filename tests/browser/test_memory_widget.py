@@ -1,7 +1,5 @@
 """A learner moves the sliders of the memory widget in JupyterLab and sees the bars redrawn."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A learner moves a slider of a lesson in JupyterLab and sees its picture redrawn."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

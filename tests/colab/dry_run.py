@@ -6,8 +6,6 @@ Packages of `pins.txt` are made known to uv as installed, by their metadata alon
 installed.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Folders of adapters whose adapter.json or adapter_config.json is damaged in every way."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

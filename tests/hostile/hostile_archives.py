@@ -1,7 +1,5 @@
 """Tar and zip files that reach out of their folder, blow up, end early or hold what is no file."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

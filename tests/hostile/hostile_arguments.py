@@ -1,7 +1,5 @@
 """Arguments, environments, addresses and mirrors that nobody should give."""
 
-from __future__ import annotations
-
 import math
 import os
 import pwd

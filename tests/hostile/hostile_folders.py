@@ -1,7 +1,5 @@
 """Folders of images and labels that point elsewhere, lie about their size, or never end."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

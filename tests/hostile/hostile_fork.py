@@ -1,7 +1,5 @@
 """One hostile input, tried in a fork of a process that has everything loaded, and what it did."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json

@@ -1,7 +1,5 @@
 """Names of classes, regions, chips and files that are markup, mathematics, paths or no text."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import replace

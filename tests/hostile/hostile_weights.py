@@ -1,7 +1,5 @@
 """Checkpoints and weights of adapters that lie, are damaged, ask for too much or hold code."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """What a stranger's file, name or argument can do here: be refused in words, or nothing."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -1,7 +1,5 @@
 """The lessons that the tests of this folder go through."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

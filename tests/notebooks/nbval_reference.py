@@ -7,8 +7,6 @@ id (which follows from the cell's source), and put into a copy of the notebook t
 `make reference` runs the lessons in fast mode and stores these outputs again.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The site of the lessons: formulas need no script, and links lead to its own pages."""
 
-from __future__ import annotations
-
 import base64
 import re
 import shutil

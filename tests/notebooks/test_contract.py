@@ -1,7 +1,5 @@
 """Every lesson keeps to one shape, so that learners and teachers know what to expect."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shutil

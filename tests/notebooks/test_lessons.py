@@ -1,7 +1,5 @@
 """The lessons run from start to end: solved and with open exercises, in fast mode."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 nbgrader itself is not needed here.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import SimpleNamespace

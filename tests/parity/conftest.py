@@ -4,8 +4,6 @@ A golden file holds, for a small instance of a published network, its weights, i
 Tests that need one that is not there are skipped with its name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

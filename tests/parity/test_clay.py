@@ -1,7 +1,5 @@
 """Clay v1 equals the published implementation, tensor by tensor."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Decoders and the learned pyramid equal the published implementation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

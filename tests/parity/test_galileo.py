@@ -1,7 +1,5 @@
 """Galileo with its real published weights equals the published implementation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

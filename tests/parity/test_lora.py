@@ -1,7 +1,5 @@
 """LoRA by stock peft equals the published one, and has its size."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

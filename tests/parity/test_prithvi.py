@@ -1,7 +1,5 @@
 """Prithvi-EO equals the published implementation, tensor by tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 There the prompts stand between class token and patches, here at the end.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

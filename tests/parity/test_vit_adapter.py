@@ -1,7 +1,5 @@
 """ViT-Adapter equals the published implementation, tensor by tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

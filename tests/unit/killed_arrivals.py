@@ -3,8 +3,6 @@
 One process imports everything and forks a child for each attempt.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

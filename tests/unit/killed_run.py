@@ -4,8 +4,6 @@ One process imports, and forks one child for every part of a run: imports take l
 training itself. It has used no thread of torch's before, so that forking is safe.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -5,8 +5,6 @@ that forking is safe. A child dies before an event of its own choice: a file ope
 rename, a removal, a new folder, an fsync, or a file of which half is written.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

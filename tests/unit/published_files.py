@@ -4,8 +4,6 @@ Band number b of a file, from 1, is b times the case's `level` everywhere. Masks
 west and 1 in the east.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Saving, loading, merging, sharing and exporting what was trained."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

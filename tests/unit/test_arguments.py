@@ -1,7 +1,5 @@
 """Arguments of other kinds than the annotations say, and of absurd sizes, at all public doors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """How files arrive: checked, extracted safely; killed at any moment, right in the end."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Grids: the published one builds as published, and a run of one's own is kept cell by cell."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

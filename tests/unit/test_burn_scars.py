@@ -1,7 +1,5 @@
 """HLS Burn Scars: its lists, tiles and no-data values; see also test_published.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@
 exercise needs more than the answer, `CONTEXT` makes it; rows of `MADE` are functions of that.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """The watched chips are telling ones, and their answers belong to the weights that are kept."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Lessons are built from their source, checks explain what is off, quizzes explain every choice."""
 
-from __future__ import annotations
-
 import linecache
 import re
 from itertools import pairwise

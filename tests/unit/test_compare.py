@@ -1,7 +1,5 @@
 """Methods compared over places and seeds: how often intervals hold the truth, and what is said."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

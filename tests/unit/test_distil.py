@@ -1,7 +1,5 @@
 """Learning from a teacher: what the student is asked, and that turns keep pairs together."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """EuroSAT: chips by place and by region; see also test_published.py."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

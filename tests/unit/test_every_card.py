@@ -1,7 +1,5 @@
 """Every card at its full size, counted without memory; and each family of transformers, small."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Every method on every family of transformers: what it trains, leaves alone, saves and merges."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec

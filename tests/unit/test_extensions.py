@@ -1,7 +1,5 @@
 """What CONTRIBUTING shows: a data set, a backbone, a method and a task from outside."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

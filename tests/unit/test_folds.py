@@ -1,7 +1,5 @@
 """Folds by kNNDM: every place is test once, as far from training as where the model will go."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

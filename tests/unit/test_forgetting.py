@@ -1,7 +1,5 @@
 """What training has made of features: alike or not, and whether a head of before still works."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Several dates: a class that only the change between three dates tells, trained and mapped."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator
 from pathlib import Path

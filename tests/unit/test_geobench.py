@@ -1,7 +1,5 @@
 """GEO-Bench's cashew and South African crops: keys, numbers, partitions; see test_published.py."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a teacher does: hands out notebooks, collects results, looks who is where."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

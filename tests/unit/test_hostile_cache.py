@@ -1,7 +1,5 @@
 """A decoded chip is taken from disk for the content that it was decoded from, and for no other."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of data that name other files or addresses, or claim too much, are refused by all doors."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -4,8 +4,6 @@ Every data set of `gp.list_datasets()` is here. Loading opens no chip, so that f
 ones are empty; their names, and so their places, are those of the published lists.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `save_adapter` writes is all that it takes: to predict, to judge and to go on training."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

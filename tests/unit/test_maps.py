@@ -1,7 +1,5 @@
 """Maps: where chips land, what the colours count, and what survives in a saved notebook."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

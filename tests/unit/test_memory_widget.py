@@ -1,7 +1,5 @@
 """The memory widget draws a plan to scale, says where it fits, and asks for each plan once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

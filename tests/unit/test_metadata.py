@@ -1,7 +1,5 @@
 """When and where: from the chip to each model's own convention, chosen, recorded and refused."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import math

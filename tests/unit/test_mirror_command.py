@@ -1,7 +1,5 @@
 """Filling a shared drive for a classroom, and thirty machines that read it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Backbones that other libraries build: timm's, torchgeo's, and the untrained UNet."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Bands without a wavelength, such as NDVI: learnt anew by some networks, refused by the others."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

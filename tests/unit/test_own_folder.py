@@ -1,7 +1,5 @@
 """Somebody's own files: three odd inputs end to end, and what is handled or refused, and why."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

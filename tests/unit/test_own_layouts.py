@@ -1,7 +1,5 @@
 """Which of somebody's own files belong together; no pixel is read, so the files here are empty."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import date

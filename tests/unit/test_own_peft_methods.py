@@ -1,7 +1,5 @@
 """Prompts, bottleneck adapters and BitFit behave as peft methods do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

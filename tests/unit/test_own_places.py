@@ -1,7 +1,5 @@
 """No ground on two sides: which of somebody's own chips touch, and how they are split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations

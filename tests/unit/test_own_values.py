@@ -4,8 +4,6 @@ Each kind of input is written here from a known reflectance, loaded without a wo
 is refused, with the call that the error offers. A kind passes if every pixel is right then.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An adapter saved here is a plain one of peft: stock peft reads it, with and without us."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

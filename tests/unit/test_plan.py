@@ -1,7 +1,5 @@
 """What a step keeps is known before it runs: planned and measured bytes are the same."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What holds for each published data set: sides, samples, bands, cuts, refusals, archives."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

@@ -1,7 +1,5 @@
 """Every card's weights in their published layout: loaded from a mirror, or refused by name."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Files of strangers: damaged, lying or asking for too much, they are refused before they cost."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """reBEN 7k: its lists, classes, padding, table and archives; see also test_published.py."""
 
-from __future__ import annotations
-
 import tarfile
 from collections import Counter
 from pathlib import Path

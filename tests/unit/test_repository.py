@@ -1,7 +1,5 @@
 """The repository keeps its own promises: environments agree, and what ships travels along."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """What the last line of a cell shows: a few words, and a table in a notebook."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

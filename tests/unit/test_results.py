@@ -1,7 +1,5 @@
 """What is said of the grid that was run is what its rows say."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The sandbox planet: same seed, same bytes; stated class balance; and shift does what it says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A user's files: what is written is old or new, whole, and nothing else is touched."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

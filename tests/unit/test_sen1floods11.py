@@ -1,7 +1,5 @@
 """Sen1Floods11: its lists, days and downloads, and the one real chip; see test_published.py."""
 
-from __future__ import annotations
-
 import datetime
 import shutil
 from collections import Counter

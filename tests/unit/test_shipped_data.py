@@ -1,7 +1,5 @@
 """What ships in data/: scenes, water masks and land outlines are what their cards say."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A figure stays in a notebook with its words, and bytes are written as people read them."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A ladder beside the backbone, and a backbone that ends early: what is theirs alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

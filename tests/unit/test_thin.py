@@ -1,7 +1,5 @@
 """The package stays thin: ceilings on its lines of code, which only sink."""
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from pathlib import Path

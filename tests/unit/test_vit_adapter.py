@@ -1,7 +1,5 @@
 """ViT-Adapter on small instances of every family of transformers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

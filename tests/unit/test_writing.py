@@ -1,7 +1,5 @@
 """What is written beside and moved, and who may write."""
 
-from __future__ import annotations
-
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor

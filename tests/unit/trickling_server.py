@@ -1,7 +1,5 @@
 """A web server on this machine that serves one file slowly, or only half of it, as told."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A training that two processes share; Lightning starts the second. Run as a program."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
