@@ -1,5 +1,7 @@
 """Data, a run and all that shows them, under names that try to be more than words."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
