@@ -502,3 +502,72 @@ def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
     with rasterio.open(path) as file:
         whole = source.read(rasterio.windows.Window(0, 0, SIDE, SIDE), NAMES)[1]
         assert np.array_equal(whole, file.dataset_mask() > 0)
+
+
+def dealt(
+    root: Path, image: Callable[[Pixels, int], Pixels], names: Sequence[str],
+    mask: Callable[[Pixels, int], Pixels] = lambda label, number: label, name: str = "c{}",
+    **header: Any,
+) -> None:  # fmt: skip
+    """Write images and masks; `header` is that of every other mask."""
+    for number in range(COUNT):
+        reflectance, label = truth(number)
+        path = f"{name.format(number)}.tif"
+        write(root / "images" / path, image(reflectance, number), number, names)
+        write(root / "masks" / path, mask(label, number), number, **(header if number % 2 else {}))
+
+
+def metres(label: Pixels, number: int) -> Pixels:
+    return np.where(label, 0, np.random.default_rng(number).integers(5, 26, label.shape))
+
+
+def floats(reflectance: Pixels, number: int) -> Pixels:
+    return reflectance.astype(np.float32)
+
+
+def above_sea(reflectance: Pixels, number: int) -> Pixels:
+    return np.concatenate([reflectance, np.where(GONE, -9999, 250)[None]]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("image", "mask", "header", "said", "asks"), [
+    (floats, lambda x, n: np.where(GONE, 255, metres(x, n)).astype("uint8"), {},
+     {"task": "regression"}, r"do \[255\.0\] mean unlabelled"),
+    (floats, lambda x, n: np.where(GONE, 32767, metres(x, n)).astype("int16"), {},
+     {"task": "regression"}, r"do \[32767\.0\] mean unlabelled"),
+    (floats, lambda x, n: metres(x, n).astype("float32"), {}, {}, "classes, or heights"),
+    (floats, lambda x, n: x + 1 - GONE, {"nodata": 0}, {}, r"do \[0\.0\] mean unlabelled"),
+    (above_sea, lambda x, n: x, {}, {"bands": [*NAMES, "DEM"]}, "pixels have one number"),
+])  # fmt: skip
+def test_numbers_that_may_be_fill_heights_or_a_class_are_asked_about(
+    tmp_path: Path, image: Any, mask: Any, header: dict[str, Any], said: Any, asks: str
+) -> None:
+    dealt(tmp_path, image, [*NAMES, "DEM"][: len(image(*truth(0)))], mask, **header)
+    with pytest.raises(gp.GeopeftError, match=asks):
+        gp.load_data("folder", root=tmp_path, **said)
+
+
+def test_what_a_file_states_holds_for_bands_without_a_wavelength(tmp_path: Path) -> None:
+    dealt(tmp_path, lambda x, n: 10 * x[:2].astype(np.float32) - 20, ("VV", "VH"))
+    for number in range(0, COUNT, 2):
+        image = (1_000 * truth(number)[0][:2] - 2_000).round().astype(np.int16)
+        write(
+            tmp_path / f"images/c{number}.tif", image, number, ("VV", "VH"), rules=[(0.01, 0)] * 2
+        )
+    data = gp.load_data("folder", root=tmp_path)
+    assert all(-20 < s["image"].min() and s["image"].max() < -9 for s in data.train)
+
+
+def test_near_infrared_of_bytes_that_was_named_is_no_mask(tmp_path: Path) -> None:
+    dealt(tmp_path, lambda x, n: (x * 255).astype(np.uint8), (), lambda x, n: x)
+    data = gp.load_data("folder", root=tmp_path, band_names=NAMES, scale=255, offset=0, nodata=[])
+    assert data.bands == NAMES and not any((s["mask"] < 0).any() for s in data.train)
+
+
+def test_labels_of_ten_digits_stay_two_and_dates_are_not_sorted_as_texts(tmp_path: Path) -> None:
+    dealt(tmp_path, floats, NAMES, lambda x, n: x.astype(np.uint32) + 1_234_567_890)
+    data = gp.load_data("folder", root=tmp_path)
+    assert data.classes == ("class 1234567890", "class 1234567891")
+    rows = [f"images/c{n}.tif,masks/c0.tif,s,{n + 1}/01/2021" for n in range(2)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,mask,id,date", *rows]))
+    with pytest.raises(gp.GeopeftError, match=r"date .1/01/2021.. Write days as 2021-06-01"):
+        gp.load_data("folder", root=tmp_path, table="t.csv")
