@@ -1,20 +1,16 @@
 """What goes into a model: pixels in its own scale, and when and where they were taken."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from geopeft_nb.backbones.base import Backbone
+from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name
-
-if TYPE_CHECKING:
-    from geopeft_nb.backbones.base import Backbone
-    from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
-    from geopeft_nb.datasets.geodata import GeoData
 
 #: Kind of metadata -> its key in a sample.
 METADATA = {"time": "temporal", "location": "location"}

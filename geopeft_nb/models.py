@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import Backbone, More
 from geopeft_nb.backbones.load import seeded
+from geopeft_nb.datasets.base import Ground, Sample
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
 from geopeft_nb.inputs import (
@@ -26,10 +28,6 @@ from geopeft_nb.inputs import (
 )
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.tasks import TASKS
-
-if TYPE_CHECKING:
-    from geopeft_nb.datasets.base import Ground, Sample
-    from geopeft_nb.datasets.geodata import GeoData
 
 #: Methods that stand in for the backbone, which they hold as `vit`.
 BESIDE = ("vit_adapter", "side")

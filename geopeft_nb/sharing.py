@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -13,17 +13,15 @@ from geopeft_nb.backbones.load import find_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.evaluation.regions import Report
 from geopeft_nb.models import BESIDE, SegmentationModel
 from geopeft_nb.open_files import regular_file
 from geopeft_nb.pictures.show import markdown
+from geopeft_nb.training.run import Run
 from geopeft_nb.tuning.adapter_files import FILES, check_folder, save
 from geopeft_nb.tuning.identity import check_files, damaged, read_description
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.writing import held, placed, written_beside, written_together
-
-if TYPE_CHECKING:
-    from geopeft_nb.evaluation.regions import Report
-    from geopeft_nb.training.run import Run
 
 #: Our decoders in TerraTorch, and what it calls their options. Its LinearDecoder has a head of its
 #: own, but the factory of release 1.2.13 always appends a 1×1 convolution: an identity there makes

@@ -5,19 +5,16 @@ nbconvert page and on GitHub alike, with mouse or keyboard, and need no kernel, 
 The questions stand in `quiz.toml` of a lesson's folder, so that its cell does not show the answers.
 """
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from IPython.display import HTML
 
 from geopeft_nb.classroom.check import lesson_folders
 from geopeft_nb.classroom.results import note
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.pictures.show import escaped
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 
 def quiz(number: str, answers: str = "") -> HTML:
@@ -33,8 +30,6 @@ def quiz(number: str, answers: str = "") -> HTML:
     Raises:
         GeopeftError: There is no such lesson, or no such choice.
     """
-    from IPython.display import HTML
-
     lessons = lesson_folders()
     check_name("quiz", number, lessons)
     questions = load_questions(lessons[number])

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import SEEDS, Interval, Scored, scored, weigh
 from geopeft_nb.evaluation.regions import Report, evaluate, plot_rows
 from geopeft_nb.pictures.show import escaped, in_bytes, markdown, table_html, visible
 from geopeft_nb.tasks import TASKS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from geopeft_nb.datasets.geodata import GeoData
-
-    #: A run, a model or a report; or a list of them, each trained with a seed of its own.
-    Judged = Any
+#: A run, a model or a report; or a list of them, each trained with a seed of its own.
+Judged = Any
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.evaluation.regions import evaluate
+from geopeft_nb.evaluation.regions import RunOrModel, evaluate
 from geopeft_nb.inputs import stack_metadata
+from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tuning.shallow import CHIPS, cka
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from geopeft_nb.evaluation.regions import RunOrModel
-    from geopeft_nb.models import SegmentationModel
 
 #: Whose adapter, if any, a backbone has: what a model knows of it.
 ATTACHED = ("backbone", "method", "adapter", "shelf")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
@@ -16,19 +17,12 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval, sum_by_place
 from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
-from geopeft_nb.models import moving_state
+from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.pictures.show import COLOURS, escaped, plain, short, table_html, visible
 from geopeft_nb.tasks import TASKS
+from geopeft_nb.training.run import Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from geopeft_nb.models import SegmentationModel
-    from geopeft_nb.training.run import Run
-
-    RunOrModel = Run | SegmentationModel
-
-
+RunOrModel = Run | SegmentationModel
 #: Chips that are read and predicted at once.
 AT_ONCE = 8
 
@@ -205,8 +199,6 @@ def plot_rows(
         limits: Its range, in words.
         over: What the intervals are over.
     """
-    from matplotlib.figure import Figure
-
     first, step = tables[0][1], min(0.22, 0.8 / len(tables))  # the next region is one row away
     height = 0.9 + len(first) * max(0.55 * max(2, len(tables)) ** 0.5, 0.2 / step)
     figure = Figure(figsize=(7, height), layout="constrained")

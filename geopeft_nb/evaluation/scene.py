@@ -12,29 +12,27 @@ from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from geopeft_nb.datasets.own.acquisitions import open_source
+from geopeft_nb.datasets.own.rasters import Source
 from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
 from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, write_outlines
 from geopeft_nb.evaluation.windows import Axis
+from geopeft_nb.models import SegmentationModel
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.training.preflight import DEVICES
 from geopeft_nb.tuning.adapter_files import load_model, merged_copy
 from geopeft_nb.writing import held
-
-if TYPE_CHECKING:
-    from geopeft_nb.datasets.own.rasters import Source
-    from geopeft_nb.evaluation.regions import RunOrModel
-    from geopeft_nb.models import SegmentationModel
 
 GEOTIFF = (".tif", ".tiff")
 #: Arguments that are not the same for all of a list of scenes.

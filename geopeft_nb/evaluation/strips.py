@@ -1,10 +1,8 @@
 """From crops to rows of a scene: what a network says of each, blended, in the memory of one row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import date
 
 import numpy as np
 import torch
@@ -12,16 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from geopeft_nb.datasets.base import centre
+from geopeft_nb.datasets.own.rasters import Source
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.unfinished import LAYERS
 from geopeft_nb.evaluation.windows import Axis, span
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.training.calibration import cell, deepest, distances
-
-if TYPE_CHECKING:
-    from datetime import date
-
-    from geopeft_nb.datasets.own.rasters import Source
 
 
 def blended(

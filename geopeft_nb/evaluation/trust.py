@@ -1,23 +1,17 @@
 """What a score can be trusted with: ground that training has not seen, and pixels of its scale."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from geopeft_nb.datasets.base import ChipDataset, Ground
 from geopeft_nb.datasets.geodata import GeoData, band_statistics
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.tasks import TaskCard, mean_of_known
 from geopeft_nb.training.preflight import READ, check_same
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from geopeft_nb.models import SegmentationModel, Trained
 
 Pair = tuple[str, Ground, Ground]
 

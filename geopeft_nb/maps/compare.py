@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps.region import region_view
-from geopeft_nb.maps.shown import Map
+from geopeft_nb.maps.shown import Map, named
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.pictures.show import visible
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from geopeft_nb.datasets.geodata import GeoData
-    from geopeft_nb.evaluation.regions import RunOrModel
-    from geopeft_nb.models import SegmentationModel
 
 
 @dataclass(eq=False, repr=False)
@@ -59,13 +55,12 @@ def map_regions(
         ValueError: Data for another task than segmentation, no run, a run that `evaluate` would
             not judge on these data, an unknown region, or a region without chips.
     """
-    import pandas as pd
-
     if data.task != "segmentation":
         raise GeopeftError(
             f"A map shows a class for each pixel, and this is for {data.task}: see gp.evaluate."
         )
-    runs = _name_runs(run_or_runs)
+    given = named(run_or_runs, lambda run: getattr(run, "model", run).method)
+    runs = {name: getattr(run, "model", run) for name, run in given.items()}
     if not runs:
         raise GeopeftError("A map shows at least one run of fit, and got none.")
     parts = data.judged
@@ -85,13 +80,3 @@ def map_regions(
     sides = (names[0] if len(names) > 1 else "", names[-1])
     title = visible(f"Image, label and prediction: {data.card.title}")
     return RegionMap(title, views, min(2, len(runs)), sides, said, pd.DataFrame(rows))
-
-
-def _name_runs(run_or_runs: Any) -> dict[str, SegmentationModel]:
-    """Give the model of every run a name: its method, and several in a list a number."""
-    named, listed = isinstance(run_or_runs, Mapping), isinstance(run_or_runs, list | tuple)
-    runs = run_or_runs.values() if named else run_or_runs if listed else [run_or_runs]
-    models = [getattr(run, "model", run) for run in runs]
-    if named:
-        return dict(zip(map(visible, run_or_runs), models, strict=True))
-    return {f"{x.method} {i}" if listed else x.method: x for i, x in enumerate(models, 1)}

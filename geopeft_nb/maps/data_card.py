@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.cards import DataCard
@@ -16,9 +16,6 @@ from geopeft_nb.errors import check_name
 from geopeft_nb.maps.figure import draw_land
 from geopeft_nb.pictures.show import image_html, plain, png, table_html, visible
 from geopeft_nb.tasks import TASKS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Chips of each side that are read to count classes and to place them on the map.
 AT_MOST = 200
@@ -48,8 +45,6 @@ class DataSheet:
         """Draw where the chips lie on the world, one mark per chip; None if no place is known."""
         if self.places is None or not len(known := self.places.dropna(subset=["latitude"])):
             return None
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(9, 4.4), layout="constrained")
         axes = figure.add_subplot()
         draw_land(axes)

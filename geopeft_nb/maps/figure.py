@@ -1,12 +1,12 @@
 """The static figure: rows of panels for each view, and where on Earth the views lie."""
 
 import gzip
-import json
 import math
 from functools import cache
 from typing import Any
 
 import numpy as np
+import shapely
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import centre
 from geopeft_nb.files import data_folder
-from geopeft_nb.maps.layers import STRIPES
-from geopeft_nb.maps.views import OUTLINE, View, Views, outline
+from geopeft_nb.maps.layers import OUTLINE, STRIPES, View, Views, outline
 from geopeft_nb.pictures.chips import GREY
 from geopeft_nb.pictures.show import plain
 
@@ -57,15 +56,10 @@ def draw(shown: Views) -> Figure:
 @cache
 def land_lines() -> list[NDArray[np.float64]]:
     """Read the outlines of land and borders that ship, each (N, 2) longitudes and latitudes."""
-
-    def lines(part: Any) -> list[Any]:
-        if np.ndim(part[0]) == 1:
-            return [np.asarray(part, float)[:, :2]]
-        return [line for inner in part for line in lines(inner)]
-
     paths = [data_folder() / f"maps/{name}.geojson.gz" for name in ("land", "borders")]
-    features = [f for p in paths for f in json.loads(gzip.decompress(p.read_bytes()))["features"]]
-    return [line for feature in features for line in lines(feature["geometry"]["coordinates"])]
+    land, borders = shapely.from_geojson([gzip.decompress(path.read_bytes()) for path in paths])
+    lines = [*shapely.get_rings([*land.geoms]), *shapely.get_parts([*borders.geoms])]
+    return [shapely.get_coordinates(line) for line in lines]
 
 
 def draw_land(axes: Axes) -> None:

@@ -1,25 +1,20 @@
 """One region: its chips joined on one grid, predicted, and the scores of its test chips."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopeft_nb.datasets.base import ChipDataset
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.maps import layers
 from geopeft_nb.maps.grid import Grid, mosaic_grid, sheet_grid
-from geopeft_nb.maps.layers import Layer
-from geopeft_nb.maps.views import View
+from geopeft_nb.maps.layers import Layer, View
+from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.chips import GREY, last_date, picture_of
 from geopeft_nb.pictures.show import short, visible
 from geopeft_nb.tasks import confusion, mean_iou
-
-if TYPE_CHECKING:
-    from geopeft_nb.datasets.base import ChipDataset
-    from geopeft_nb.datasets.geodata import GeoData
-    from geopeft_nb.models import SegmentationModel
 
 #: Chips that a region shows where they cannot be joined.
 AT_MOST = 12

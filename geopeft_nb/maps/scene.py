@@ -6,21 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.evaluation.scene import Scene
 from geopeft_nb.maps.grid import Grid
-from geopeft_nb.maps.layers import GAP, STRIPES, Layer
-from geopeft_nb.maps.shown import Map
-from geopeft_nb.maps.views import View
+from geopeft_nb.maps.layers import GAP, STRIPES, Layer, View
+from geopeft_nb.maps.shown import Map, named
 from geopeft_nb.open_files import open_raster
 from geopeft_nb.pictures.show import visible
-
-if TYPE_CHECKING:
-    from geopeft_nb.evaluation.scene import Scene
 
 Steps = Sequence[tuple[float, str, str]]
 #: Pixels of the longer side at most: of a larger scene every n-th pixel is read.
@@ -61,13 +58,10 @@ def map_scene(
         ValueError: No result, a scene of numbers, other ground or classes than the first one's,
             or files that cannot be read.
     """
-    several: Any = result if isinstance(result, Mapping | list | tuple) else {"": result}
-    if not isinstance(several, Mapping):
-        several = {f"{scene.path.stem} {n}": scene for n, scene in enumerate(several, 1)}
-    scenes: dict[str, Scene] = {visible(name): scene for name, scene in several.items()}
+    scenes: dict[str, Scene] = named(result, lambda scene: scene.path.stem)
     if not scenes:
         raise GeopeftError("A map shows at least one result of predict_scene, and got none.")
-    views = [_view(name, scene) for name, scene in scenes.items()]
+    views = [_view(name * (len(scenes) > 1), scene) for name, scene in scenes.items()]
     first = next(iter(scenes.values()))
     for view, scene in zip(views, scenes.values(), strict=True):
         if (view.grid, scene.classes) != (views[0].grid, first.classes):

@@ -1,22 +1,27 @@
 """A map in a notebook: a static figure first, then a page to move in; and both as files."""
 
-from __future__ import annotations
-
+import io
+import json
 import os
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.maps.page import write_page
-from geopeft_nb.maps.views import Views
+from geopeft_nb.maps.grid import Grid
+from geopeft_nb.maps.layers import OUTLINE, TRAINED, Layer, View, Views, outline
 from geopeft_nb.pictures.show import bundle, data_address, escaped, png, visible
 from geopeft_nb.writing import written_beside
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+#: Bytes of a page at most.
+MOST = 5_000_000
 
 
 class Map(Views):
@@ -80,7 +85,6 @@ class Map(Views):
         """
         from ipyleaflet import ImageOverlay
         from leafmap.leafmap import Map as LeafMap
-        from PIL import Image
         from rasterio.transform import array_bounds, from_origin
         from rasterio.warp import reproject, transform_bounds
 
@@ -95,9 +99,9 @@ class Map(Views):
                 bands, place = reproject(colours, dst_crs="EPSG:3857", **laid)
                 edges = array_bounds(*bands.shape[1:], place)
                 west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *edges)
-                picture = Image.fromarray(np.ascontiguousarray(bands.transpose(1, 2, 0)))
                 shown.add(ImageOverlay(
-                    url=data_address(picture, "png"), bounds=((south, west), (north, east)),
+                    url=_address(bands.transpose(1, 2, 0), "png"),
+                    bounds=((south, west), (north, east)),
                     name=escaped(f"{view.name}: {layer.name}"),  # a control shows it as HTML
                 ))  # fmt: skip
                 shown.fit_bounds([[south, west], [north, east]])
@@ -118,3 +122,76 @@ class Map(Views):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the static figure for a saved notebook: HTML with alt text, PNG and text."""
         return bundle(png(self.figure, 100), repr(self))
+
+
+def write_page(shown: Views) -> str:
+    """Write a map as HTML: `page.html` with what is shown, thinned out until it fits into 5 MB."""
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    for step in count(1):
+        content = {
+            "title": shown.title,
+            "sides": shown.sides,
+            "names": [layer.name for layer in shown.views[0].layers],
+            "views": [_view(view, step) for view in shown.views],
+            "legend": [(words, OUTLINE) for words in shown.legend if words == TRAINED],
+        }
+        # so that no name ends the element that it stands in
+        page = template.replace("CONTENT", json.dumps(content).replace("<", "\\u003c"))
+        if len(page) <= MOST:  # JSON and template are ASCII
+            break
+    return page
+
+
+def _view(view: View, step: int) -> dict[str, Any]:
+    """Send every n-th pixel of a view; its lines and signs in pixels of the whole."""
+    grid, thin = view.grid, np.s_[::step, ::step]
+    return {
+        "heading": view.heading,
+        "size": [grid.width, grid.height],
+        "pixel": grid.metres,
+        "places": _places(grid),
+        "picture": None if view.picture is None else _address(view.picture[thin], quality=85),
+        "layers": [_layer(layer, step) for layer in view.layers],
+        "outline": [(line + 0.5).round(1).tolist() for line in outline(view.trained)],
+        "signs": view.signs,
+    }
+
+
+def _layer(layer: Layer, step: int) -> dict[str, Any]:
+    """Send codes as a picture's red and stripes as its green: the page paints them."""
+    codes = np.dstack([layer.codes, layer.stripes.astype(np.uint8), layer.codes])
+    return {
+        "source": _address(codes[::step, ::step], lossless=True),
+        "colours": [*layer.colours],
+        "words": [*layer.words],
+        "legend": [*layer.legend.items()],
+    }
+
+
+def _places(grid: Grid) -> list[Any] | None:
+    """Return latitude and longitude of 9 x 9 points, from which the page finds those between."""
+    if grid.crs is None:
+        return None
+    from rasterio.warp import transform
+
+    left, bottom, right, top = grid.bounds
+    points = np.meshgrid(np.linspace(left, right, 9), np.linspace(top, bottom, 9))
+    longitude, latitude = transform(grid.crs, "EPSG:4326", *(axis.ravel() for axis in points))
+    places: list[Any] = np.stack([latitude, longitude], axis=1).reshape(9, 9, 2).round(6).tolist()
+    return places
+
+
+def _address(pixels: NDArray[np.uint8], kind: str = "webp", **options: Any) -> str:
+    """Encode pixels (H, W, B) as a data address; WebP is small."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    return data_address(buffer.getvalue(), kind)
+
+
+def named(given: Any, name: Callable[[Any], str]) -> dict[str, Any]:
+    """Return name -> what has it: of a dictionary its own, else `name`, and of a list a number."""
+    if isinstance(given, Mapping):
+        return {visible(key): value for key, value in given.items()}
+    if not isinstance(given, list | tuple):
+        return {visible(name(given)): given}
+    return {visible(f"{name(one)} {number}"): one for number, one in enumerate(given, 1)}

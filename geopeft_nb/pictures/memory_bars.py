@@ -1,18 +1,14 @@
 """Where the memory of a training step goes: a ruler of devices, and a bar for each part below."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from geopeft_nb.pictures.show import PALETTE, in_bytes, plain, short
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 RULER = (1e8, 3e11)  # bytes at its two ends
 
@@ -31,8 +27,6 @@ def memory_figure(
     Returns:
         A figure that belongs to no pyplot state, so a notebook shows it only when asked.
     """
-    from matplotlib.figure import Figure
-
     rows = folded(table)
     tall = 0.7 + 0.26 * len(rows)
     figure = Figure(figsize=(10, 1.9 + tall), layout="constrained")

@@ -57,18 +57,8 @@ def png(figure: Figure, dpi: int = 110, cut: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def data_address(image: Any, kind: str = "png", **options: Any) -> str:
-    """Return an image of Pillow, or a file's bytes, as an address that contains it.
-
-    Args:
-        image: The image, or the content of its file.
-        kind: ``"png"`` or ``"webp"``.
-        **options: How Pillow writes it.
-    """
-    if not isinstance(image, bytes):
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
-        image = buffer.getvalue()
+def data_address(image: bytes, kind: str = "png") -> str:
+    """Return the bytes of an image file, ``"png"`` or ``"webp"``, as an address that has them."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 

@@ -1,14 +1,10 @@
 """A figure that sliders redraw in place, and that a saved notebook keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from geopeft_nb.pictures.show import bundle, escaped, png
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def sliders(draw: Callable[..., tuple[Figure, str]], /, **controls: object) -> None:

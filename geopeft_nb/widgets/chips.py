@@ -1,20 +1,16 @@
 """A few chips and what the model makes of them: the answer sharpens as training goes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geopeft_nb.datasets.base import ChipDataset, Sample
+from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.pictures.chips import GREY, last_date, legend_of, painted, picture_of
 from geopeft_nb.pictures.show import visible
 from geopeft_nb.tasks import TASKS
-
-if TYPE_CHECKING:
-    from geopeft_nb.datasets.base import ChipDataset, Sample
-    from geopeft_nb.datasets.geodata import GeoData
 
 CHIPS, LOOKED_AT = 4, 32
 SIDE = 64  # pixels of a picture at most

@@ -1,20 +1,17 @@
 """The picture of a training run: drawn while it goes on, and left behind when it has ended."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # by itself it leaves pyplot's state alone
+from matplotlib.patches import Patch
 
 from geopeft_nb.pictures.memory_bars import stacked_bar
 from geopeft_nb.pictures.show import plain
 from geopeft_nb.widgets.words import State, best_of, head, kept, latest, process
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 GHOSTS = ("#9467BD", "#8C564B", "#7F7F7F")  # of the earlier methods
@@ -37,8 +34,6 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
         earlier: Of runs before it, as many as `GHOSTS` at most.
         chips: What `WatchedChips.shown` returns, or nothing.
     """
-    from matplotlib.figure import Figure  # a Figure by itself leaves pyplot's state alone
-
     figure = Figure(figsize=(12, 5.7), facecolor="white")
     figure.text(0.01, 0.99, head(state), va="top", fontsize=10)
     loss, score, memory = (figure.add_axes(place) for place in PLOTS)
@@ -102,8 +97,6 @@ def _bars(axes: Axes, runs: Sequence[State], names: Sequence[str]) -> None:
 
 def _chips(axes: Axes, chips: Sequence[Mapping[str, Any]], legend: Sequence[Any]) -> None:
     """Draw chips side by side, in one picture: a plot for each would take longer."""
-    from matplotlib.patches import Patch
-
     high, wide, _ = np.max([chip["picture"].shape for chip in chips], axis=0)
     wide += wide // 8
     sheet = np.full((high, wide * len(chips), 3), 255, np.uint8)

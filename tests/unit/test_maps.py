@@ -21,7 +21,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.evaluation.scene import Scene
-from geopeft_nb.maps import figure, grid, layers, page as page_module, scene as scene_module, views
+from geopeft_nb.maps import figure, grid, layers, scene as scene_module, shown as shown_module
 from geopeft_nb.maps.region import AT_MOST
 from geopeft_nb.tasks import confusion, mean_iou
 
@@ -190,12 +190,12 @@ def test_the_whole_home_is_predicted_and_training_is_outlined() -> None:
     expected = np.ones((3, 4), bool)
     expected[2, 1:] = False
     assert np.array_equal(view.trained, np.kron(expected, np.ones((SIDE, SIDE), bool)))
-    assert views.TRAINED in shown.legend
+    assert layers.TRAINED in shown.legend
     for x, y, words in view.signs:
         assert view.trained[int(y), int(x)] == (words == "training")
     (line,) = content(shown.page)["views"][0]["outline"]
     assert np.ptp(line, axis=0).tolist() == [4 * SIDE, 3 * SIDE]
-    assert views.TRAINED not in gp.map_regions(Predicts(), make_data(), regions=["lakes"]).legend
+    assert layers.TRAINED not in gp.map_regions(Predicts(), make_data(), regions=["lakes"]).legend
 
 
 def test_of_several_dates_the_last_is_shown_and_it_says_so() -> None:
@@ -241,7 +241,7 @@ def test_figure_names_regions_scores_and_every_class() -> None:
 
 def test_three_classes_have_one_kind_of_error() -> None:
     regions = gp.map_regions(Predicts(classes=3), make_data(classes=3))
-    names = ["land", "water", "ice", "no label", "wrong class", views.TRAINED]
+    names = ["land", "water", "ice", "no label", "wrong class", layers.TRAINED]
     assert list(regions.legend) == names
     assert regions.scores["wrong"].between(0.1, 0.3).all()
 
@@ -285,8 +285,8 @@ def test_the_page_holds_every_pixel_and_what_it_means() -> None:
 def test_a_large_map_is_drawn_smaller_until_its_page_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = gp.map_regions(Predicts(), make_data())
     whole = codes(content(shown.page)["views"][0]["layers"][0])
-    monkeypatch.setattr(page_module, "MOST", len(shown.page) - 1)
-    fitted = content(page_module.write_page(shown))["views"][0]
+    monkeypatch.setattr(shown_module, "MOST", len(shown.page) - 1)
+    fitted = content(shown_module.write_page(shown))["views"][0]
     assert np.array_equal(codes(fitted["layers"][0]), whole[::2, ::2])
     assert fitted["size"] == [*whole.shape[::-1]]
 
