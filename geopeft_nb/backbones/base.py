@@ -348,7 +348,8 @@ def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     chosen = {index % depth for index in layers if -depth <= index < depth}
     if not 0 < len(layers) == len(chosen):
         raise GeopeftError(
-            f"layers are different indices, 0 to {depth - 1} or -{depth} to -1; got {layers!r}."
+            f"layers must be a list of different indices between 0 and {depth - 1} (or -{depth} "
+            f"and -1), got {layers!r}."
         )
     return tuple(sorted(chosen))
 
@@ -375,7 +376,8 @@ def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) 
     low, high = value.new_tensor(least), value.new_tensor(most)
     if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
         raise GeopeftError(
-            f"{kind} must be {words}, {least} to {most}, of shape {shape}; got {(*value.shape,)}."
+            f"{kind} must be {words} from {least} to {most}, of shape {shape} for this image; got "
+            f"{(*value.shape,)}."
         )
     return value.to(image.device, torch.float32)
 

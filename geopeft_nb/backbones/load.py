@@ -88,8 +88,8 @@ def load_backbone(
     if frames > card.max_frames:
         able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
         raise GeopeftError(
-            f"{card.name} takes {card.max_frames} date(s) at most, got {frames}. More go into "
-            f"{able}."
+            f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}. Several go "
+            f"into {able}."
         )
     if side != card.img_size and (side % card.patch_size or not build.fixed):
         raise GeopeftError(

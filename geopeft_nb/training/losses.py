@@ -68,7 +68,8 @@ def _weights(data: GeoData, given: str | Sequence[float], loss: str) -> list[flo
         return balanced(data.train)
     if len(given) != len(data.classes) or not min(given) > 0:
         raise GeopeftError(
-            f"class_weights takes 'balanced', or numbers above 0 for {data.classes}, got {given!r}."
+            f"class_weights takes 'balanced', or a number above 0 for each of {data.classes}, got "
+            f"{given!r}."
         )
     return [float(weight) for weight in given]
 

@@ -131,8 +131,9 @@ class Recorder(Callback):
         error = Diverged(
             f"The {kind} loss became {loss} after {len(self.rows)} steps, in epoch "
             f"{trainer.current_epoch + 1}, on the chips {batch['name']}. Look for odd numbers in "
-            f"them, lower the rate ({trainer.optimizers[0].param_groups[0]['lr']:g}), or take "
-            "precision='fp32'. The model has the best weights of before, or those it came with."
+            "them; if there are none, lower the learning rate (it was "
+            f"{trainer.optimizers[0].param_groups[0]['lr']:g}) or take precision='fp32'. The model "
+            "has its best weights of before, or those that fit was given."
         )
         error.history = pd.DataFrame(self.rows)
         return error

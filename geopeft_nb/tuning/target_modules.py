@@ -9,8 +9,9 @@ from geopeft_nb.errors import GeopeftError, whole
 
 #: What to say of a backbone without transformer blocks.
 NO_BLOCKS = (
-    "{} is a convolutional network, without the transformer blocks that this method needs. Attach "
-    "'linear_probe', 'bitfit' or 'full', or load a transformer such as 'prithvi_eo_v2_300'."
+    "{} is a convolutional network: it has no transformer blocks, which this method needs. Attach "
+    "'linear_probe', 'bitfit' or 'full', or load a transformer such as 'geopeft_tiny' or "
+    "'prithvi_eo_v2_300'."
 )
 
 

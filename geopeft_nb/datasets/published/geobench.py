@@ -173,7 +173,8 @@ def _find(card: DataCard, request: DataRequest) -> common.Found:
     )
     if strange := [x for x in chain(*sides.values()) if not re.fullmatch(called, x)]:
         raise GeopeftError(
-            f"{file} lists {strange[0]!r}, and chips of {card.name} are {called}. Another data set?"
+            f"{file} lists {strange[0]!r}, and chips of {card.name} are {called}. Is this the "
+            "folder of another data set?"
         )
     return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")])
 
