@@ -224,6 +224,12 @@ def attach(
             made = maker(card)(backbone, **card.fixed | options)
         else:
             made, options = method, _told(backbone, method, options)
+        if getattr(made, "layers_to_transform", None) is not None and hasattr(backbone, "blocks"):
+            raise GeopeftError(  # peft looks for what holds the blocks within something else
+                f"layers_to_transform finds no block in {backbone.card.name}, got "
+                f"{made.layers_to_transform!r}. Say last=2, or name layers of each block: "
+                "target_modules=['4.attn.q', '5.attn.q']."
+            )
         if isinstance(made, nn.Module):  # not peft's: the new backbone itself
             model.backbone = made
         elif model.adapters:
