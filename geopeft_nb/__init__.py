@@ -36,8 +36,8 @@ _ROOMS = {
     "evaluation.forgetting": "forgetting",
     "evaluation.regions": "evaluate plot_reports",
     "evaluation.scene": "predict_scene",
-    "maps.compare": "map_regions",
     "maps.data_card": "data_card",
+    "maps.region": "map_regions",
     "maps.scene": "map_scene",
     "memory.frugal": "list_recipes",
     "memory.plan": "measure_memory memory_plan",
@@ -67,8 +67,8 @@ if TYPE_CHECKING:  # for editors
     from geopeft_nb.evaluation.forgetting import forgetting
     from geopeft_nb.evaluation.regions import evaluate, plot_reports
     from geopeft_nb.evaluation.scene import predict_scene
-    from geopeft_nb.maps.compare import map_regions
     from geopeft_nb.maps.data_card import data_card
+    from geopeft_nb.maps.region import map_regions
     from geopeft_nb.maps.scene import map_scene
     from geopeft_nb.memory.frugal import list_recipes
     from geopeft_nb.memory.plan import measure_memory, memory_plan

@@ -10,8 +10,7 @@ from geopeft_nb.pictures.show import visible
 
 def mirror(options: argparse.Namespace) -> int:
     """Fill a shared drive."""
-    from geopeft_nb.classroom.mirror import fill
-    from geopeft_nb.classroom.needs import choose
+    from geopeft_nb.classroom.mirror import choose, fill
 
     wanted = choose(options.lessons, options.also)
     missing = fill(options.dest, wanted, only_list=options.list)
@@ -30,7 +29,7 @@ def lessons(options: argparse.Namespace) -> int:
 
 
 def draw_class(options: argparse.Namespace) -> int:
-    """Print who has passed how much of each lesson, and draw it as a page."""
+    """Draw who has passed what of each lesson as a page."""
     from geopeft_nb.classroom import results
     from geopeft_nb.classroom.check import lesson_folders, load_checks
 
@@ -40,12 +39,8 @@ def draw_class(options: argparse.Namespace) -> int:
     table, damaged = results.read_results(options.dest, columns)
     for sentence in damaged:
         print(f"geopeft_nb: {visible(sentence)}", file=sys.stderr)
-    for student, row in table.items():
-        passed = [column[:2] for column, said in row.items() if said == "✓"]
-        counts = ", ".join(f"{lesson}: {passed.count(lesson)}" for lesson in sorted({*passed}))
-        print(f"{visible(student):<32} {counts or 'none yet'}")
     results.draw_class(table, columns, options.out)
-    print(f"\nWho passed what, and how often it was tried: {options.out}")
+    print(f"Who passed what, and how often it was tried: {options.out}")
     return 1 if damaged else 0
 
 

@@ -144,10 +144,6 @@ def _places() -> Iterator[Path]:
     yield cache_folder()
 
 
-def _looked() -> str:
-    return f"Looked in {', '.join(map(str, _places()))}."
-
-
 def find_file(entry: FileEntry) -> Path | None:
     """Return where a file lies on this machine, unchecked, or None.
 
@@ -323,7 +319,8 @@ def _missing(entry: FileEntry, reason: str) -> str:
     facts = [f"{entry.size:,} bytes" if entry.size else "", entry.licence]
     about = f" ({', '.join(filter(None, facts))})" if any(facts) else ""
     return (
-        f"{entry.path!r}{about} is not on this machine, and {reason}. {_looked()} "
+        f"{entry.path!r}{about} is not on this machine, and {reason}. Looked in "
+        f"{', '.join(map(str, _places()))}. "
         "Set the environment variable GEOPEFT_MIRROR to a folder that has it. For weights you can "
         "also give a path with weights=..., or weights=None for random ones; for data root=..."
     )

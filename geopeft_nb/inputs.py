@@ -55,22 +55,16 @@ def choose_metadata(
     Raises:
         ValueError: The backbone takes none, or not the kind, that is insisted on.
     """
+    name = backbone.card.name
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
-    if wanted is not None:
-        return _insisted(backbone.card.name, takes, wanted)
-    known = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
-    return takes if known else ()
-
-
-def _insisted(name: str, takes: tuple[str, ...], wanted: bool | Sequence[str]) -> tuple[str, ...]:
-    """Return those that are wanted of the metadata that a backbone of that name takes."""
-    if wanted is True and not takes:
+    if wanted is None:
+        wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
+    elif wanted is True and not takes:
         raise GeopeftError(f"{name} takes no metadata: leave metadata=True out.")
-    if isinstance(wanted, bool):
-        return takes if wanted else ()
-    for kind in wanted:
+    chosen = wanted if not isinstance(wanted, bool) else takes if wanted else ()
+    for kind in chosen:
         check_name(f"metadata of {name}", kind, takes)
-    return tuple(kind for kind in takes if kind in wanted)
+    return tuple(kind for kind in takes if kind in chosen)
 
 
 def first_lacking(part: ChipDataset, kind: str) -> str | None:

@@ -12,8 +12,9 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ AT_ONCE, DENSE = 2**29, 2_000
 TEXT, EACH = 2**27, 16
 #: A coordinate reference system that names a file by its path, or an address.
 _GRID = re.compile(r"""(?:grids=|init=|PARAMETERFILE\["[^"]*",\s*")[^\s,"]*[/\\:]""", re.IGNORECASE)
-#: What `kept_open` keeps: path -> the open raster, and what closes all of them.
-_KEPT: ContextVar[tuple[dict[Path, Any], ExitStack] | None] = ContextVar("kept", default=None)
+#: What opens a raster once, while `kept_open` keeps it.
+_KEPT: ContextVar[Callable[[Path, bool], Any] | None] = ContextVar("kept", default=None)
 #: Names in a GeoPackage that compute something when they are read.
 _QUERIES = """
     SELECT name FROM sqlite_master WHERE type = 'view'
@@ -94,14 +95,9 @@ def open_raster(path: Path, whole: bool = False) -> Iterator[Any]:
             file can hold.
         RasterioIOError: Pixels cannot be read; it is an `OSError`.
     """
-    if (kept := _KEPT.get()) is None:
-        with _opened(path, whole) as raster:
-            yield raster
-        return
-    rasters, stack = kept
-    if path not in rasters:
-        rasters[path] = stack.enter_context(_opened(path, whole))
-    yield rasters[path]
+    kept = _KEPT.get()
+    with nullcontext(kept(path, whole)) if kept else _opened(path, whole) as raster:
+        yield raster
 
 
 @contextmanager
@@ -111,7 +107,7 @@ def kept_open() -> Iterator[None]:
     For one thread that reads many windows of a few files.
     """
     with ExitStack() as stack:
-        token = _KEPT.set(({}, stack))
+        token = _KEPT.set(cache(lambda *asked: stack.enter_context(_opened(*asked))))
         stack.callback(_KEPT.reset, token)
         yield
 

@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.machinery import SourceFileLoader
 from inspect import getsource, signature
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -165,9 +164,8 @@ def lesson_folders() -> dict[str, Path]:
 @cache
 def load_checks(folder: Path) -> dict[str, Exercise]:
     """Run `checks.py` of a lesson's folder, and return its exercises by name."""
-    module = ModuleType(f"checks_of_{folder.name}")
-    SourceFileLoader(module.__name__, str(folder / "checks.py")).exec_module(module)
-    return {task.name: task for task in vars(module).values() if isinstance(task, Exercise)}
+    made = run_path(str(folder / "checks.py"), run_name=f"checks_of_{folder.name}")
+    return {task.name: task for task in made.values() if isinstance(task, Exercise)}
 
 
 def check(name: str, answer: Any, **given: Any) -> Result:

@@ -7,7 +7,7 @@ Checks and quizzes stay with the package, and solutions are in no installed one.
 
 from pathlib import Path
 
-from geopeft_nb.classroom.needs import numbers
+from geopeft_nb.classroom.mirror import numbers
 from geopeft_nb.files import data_folder
 from geopeft_nb.writing import written_beside
 
@@ -17,7 +17,7 @@ def hand_out(dest: Path, lessons: str = "all") -> dict[str, str]:
 
     Args:
         dest: Folder to copy to; it is made if need be.
-        lessons: See `needs.numbers`.
+        lessons: See `mirror.numbers`.
 
     Returns:
         Name -> what became of it: a file that differs is its owner's, and is kept.

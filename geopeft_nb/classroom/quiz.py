@@ -14,7 +14,7 @@ from IPython.display import HTML
 from geopeft_nb.classroom.check import lesson_folders
 from geopeft_nb.classroom.results import note
 from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.pictures.show import escaped
+from geopeft_nb.pictures.show import filled
 
 
 def quiz(number: str, answers: str = "") -> HTML:
@@ -59,19 +59,7 @@ def write(quiz: str, questions: list[dict[str, Any]]) -> str:
         questions: A table each, with `ask` and a list `choice` of tables with `text`, `why` and,
             where it is the right one, `correct`.
     """
-    parts = ['<div class="gp-quiz" role="group" aria-label="Quiz">']
-    for number, question in enumerate(questions, start=1):
-        parts.append(f"<p><b>{number}. {escaped(question['ask'])}</b></p>")
-        for letter, choice in zip("abcdefgh", question["choice"], strict=False):
-            verdict = "✓ Right." if choice.get("correct") else "✗ Not this one."
-            # Elements of one name form a group in which opening one closes the others.
-            parts.append(
-                f'<details name="gp-quiz-{quiz}-{number}" style="margin:.2em 0 .2em 1.5em">'
-                f'<summary style="cursor:pointer">{letter}) {escaped(choice["text"])}</summary>'
-                f'<p style="margin:.2em 0 .6em 1.5em">{verdict} {escaped(choice["why"])}</p>'
-                "</details>"
-            )
-    return "".join([*parts, "</div>"])
+    return filled(Path(__file__).with_name("quiz.jinja"), quiz=quiz, questions=questions)
 
 
 def load_questions(folder: Path, what: str = "question") -> list[Any]:

@@ -9,25 +9,17 @@ has such a file can edit it.
 import json
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import named_path
-from geopeft_nb.pictures.show import escaped, visible
+from geopeft_nb.pictures.show import filled, visible
 from geopeft_nb.writing import written_beside
 
 #: Begins a page of ours, which alone may be replaced.
 _MARK = "<!doctype html><!-- geopeft_nb class -->"
-_STYLE = """
-body {font: 15px sans-serif; margin: 2em} table {border-collapse: collapse}
-th, td {border: 1px solid #ccc; padding: .3em .5em; text-align: center} tbody th {text-align: left}
-.passed {background: #b7e4d4} .tried {background: #f7cfae}
-thead tr + tr th {writing-mode: vertical-rl; font-weight: normal}
-"""
 #: Student -> column, such as "04/directions" or "04/quiz" -> what stands there.
 Table = dict[str, dict[str, str]]
 
@@ -133,24 +125,12 @@ def draw_class(table: Table, columns: list[str], out: Path) -> None:
     """
     if out.exists() and not out.read_bytes().startswith(_MARK.encode()):
         raise GeopeftError(f"{out} is there and is no table of a class. Name another with --out.")
-    with written_beside(out) as new:
-        new.write_text("".join(_page(table, columns)), encoding="utf-8")
-
-
-def _page(table: Table, columns: list[str]) -> Iterator[str]:
     tried = {column[:2] for row in table.values() for column in row}
-    shown = [column for column in columns if column[:2] in tried]
-    yield f'{_MARK}<html lang="en"><meta charset="utf-8"><title>Class</title>'
-    yield f"<style>{_STYLE}</style><table><caption>✓ passed · ✗ 2 tried twice, not yet passed · "
-    yield "quiz: right of all, the first time</caption><thead><tr><th rowspan=2>Student"
-    for lesson, group in groupby(shown, key=lambda column: column[:2]):
-        yield f"<th colspan={len(list(group))}>{lesson}"
-    yield "<th rowspan=2>passed<tr>" + "".join(f"<th>{column[3:]}" for column in shown) + "<tbody>"
-    for student, row in table.items():
-        yield f"<tr><th>{escaped(student)}"
-        for column in shown:
-            said = row.get(column, "")
-            kind = {"✓": "passed", "✗": "tried"}.get(said[:1], "")
-            yield f'<td class="{kind}">{said}'
-        yield f"<td>{list(row.values()).count('✓')}"
-    yield "</table></html>\n"
+    shown = [
+        {"name": column, "lesson": column[:2], "task": column[3:]}
+        for column in columns
+        if column[:2] in tried
+    ]
+    page = filled(Path(__file__).with_name("class.jinja"), columns=shown, table=table)
+    with written_beside(out) as new:
+        new.write_text(_MARK + page, encoding="utf-8")

@@ -8,8 +8,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import pandas as pd
@@ -58,8 +57,11 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
         raise GeopeftError("Model and probe have different backbones or bands. Build both alike.")
     before = evaluate(head, data)
     alike = {region: _alike(head, model, chips) for region, chips in data.judged.items()}
-    with _wearing(head, model):
-        after = evaluate(head, data)
+    worn = copy(head)
+    worn._modules = dict(head._modules)  # which a copy has in common
+    for name in ATTACHED:
+        setattr(worn, name, getattr(model, name))
+    after = evaluate(worn, data)
     found = after.compare(before)
     scores = {"before": before.table[before.score], "after": after.table[after.score]}
     return before.table[["role"]].assign(CKA=alike, **scores).join(found)
@@ -81,16 +83,3 @@ def _alike(one: SegmentationModel, other: SegmentationModel, chips: ChipDataset)
             scaled, more = model.eval().scale(**moved)
             found.append(model.backbone(scaled, **more)[-1][0].flatten(1).T.cpu())
     return cka(*(torch.cat(found).double() for found in features))
-
-
-@contextmanager
-def _wearing(head: SegmentationModel, model: SegmentationModel) -> Iterator[None]:
-    """Put a head on another model's backbone for a while."""
-    own = {name: getattr(head, name) for name in ATTACHED}
-    try:
-        for name in ATTACHED:
-            setattr(head, name, getattr(model, name))
-        yield
-    finally:
-        for name, value in own.items():
-            setattr(head, name, value)

@@ -145,9 +145,11 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         total = counts.sum(axis=0)
         notes += class_notes(region, task, total, data.classes)
         role = "home" if region in data.regions else "away"
-        row = {"region": region, "method": model.method, "role": role, "chips": len(part)}
-        row |= {"places": len(set(places)), task.title: task.score(total), "low": low, "high": high}
-        rows.append(row | task.columns(total, data.classes))
+        rows.append({
+            "region": region, "method": model.method, "role": role, "chips": len(part),
+            "places": len(set(places)), task.title: task.score(total), "low": low, "high": high,
+            **task.columns(total, data.classes),
+        })  # fmt: skip
     table, trained = pd.DataFrame(rows).set_index("region"), model.trained and model.trained.seed
     title = f"{model.method} on {data.card.title}, trained with seed {trained}"
     return Report(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,14 +85,12 @@ class Network:
         """
         image = image.to(self.model.mean.device)
         more = {name: value.to(image.device) for name, value in more.items()}
-        if not self.views:
-            return self._one(image, more).cpu().numpy()
-        total = torch.zeros((), device=image.device)
-        for turns in range(4):
-            for dims in ((), (-1,)):
-                said = self._one(image.rot90(turns, (-2, -1)).flip(dims), more)
-                total = total + said.flip(dims).rot90(-turns, (-2, -1)) / 8
-        return total.cpu().numpy()
+        ways = list(product(range(4), ((), (-1,)))) if self.views else [(0, ())]
+        total: Any = 0
+        for turns, dims in ways:
+            said = self._one(image.rot90(turns, (-2, -1)).flip(dims), more)
+            total = total + said.flip(dims).rot90(-turns, (-2, -1)) / len(ways)
+        return np.asarray(total.cpu())
 
     def _one(self, image: Tensor, more: dict[str, Tensor]) -> Tensor:
         trained = self.model.trained
@@ -135,11 +135,9 @@ class Strips:
 
         model, crop, starts = self.network.model, self.across.crop, self.across.starts
         down, fill = self.down.pixels(row), model.mean.cpu().numpy()
-        rows, every = span(down), range(len(starts))
-        batches = -(-len(every) // self.batch_size)
-        size = -(-len(every) // batches)  # of equal batches: a small one at the end would be slow
-        for first in every[::size]:
-            group = every[first : first + size]
+        rows, batches = span(down), -(-len(starts) // self.batch_size)
+        # of equal batches: a small one at the end would be slow
+        for group in np.array_split(np.arange(len(starts)), batches):
             across = self.across.pixels(group[0], group[-1])
             columns = span(across)
             window = Window.from_slices(rows, columns)
@@ -161,23 +159,22 @@ class Strips:
             if not parts:
                 continue
             batch = torch.from_numpy(np.stack([image[..., part] for part in parts.values()]))
-            more = [self._metadata(rows, span(self.across.pixels(n))) for n in parts]
-            stacked = {name: torch.stack([one[name] for one in more]) for name in more[0]}
-            for (n, part), said in zip(parts.items(), self.network(batch, **stacked), strict=True):
+            more = self._metadata(rows, [span(self.across.pixels(n)) for n in parts])
+            for (n, part), said in zip(parts.items(), self.network(batch, **more), strict=True):
                 yield n, np.concatenate([said, there[None, :, part]])
 
-    def _metadata(self, rows: slice, columns: slice) -> dict[str, Tensor]:
-        """Return what the model uses of time and place of a crop."""
+    def _metadata(self, rows: slice, columns: Sequence[slice]) -> dict[str, Tensor]:
+        """Return what the model uses of time and place of crops."""
         from rasterio.windows import Window
 
         found, used = {}, self.network.model.metadata
         if "time" in used:
             days = [[float(day.year), float(day.timetuple().tm_yday)] for day in self.days]
-            found["temporal"] = torch.tensor(days)
+            found["temporal"] = torch.tensor([days] * len(columns))
         if "location" in used:
             grid = self.frames[0].grid
-            where = centre(grid.crs, grid.bounds(Window.from_slices(rows, columns)))
-            if where is None:
+            where = [centre(grid.crs, grid.bounds(Window.from_slices(rows, x))) for x in columns]
+            if None in where:
                 raise GeopeftError("The model uses the location, and the scene has no CRS. Add it.")
             found["location"] = torch.tensor(where, dtype=torch.float32)
         return found

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from geopeft_nb.datasets.base import Sample
 from geopeft_nb.datasets.cards import DataCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
@@ -96,15 +95,18 @@ def data_card(data: str | GeoData) -> DataSheet:
             data = load_data(data, download=False)
         except (FileNotFoundError, ValueError) as error:
             return DataSheet(card, _facts(card, f"Balance and map need the files. {error}"))
-    places, balance = [], {}
+    task, places, balance = TASKS[data.task], [], {}
     dates = [f"{data.frames} dates a chip; pictures show the last."] if data.frames > 1 else []
     for side, chips in data.parts.items():
-        counts = np.zeros(1 + len(data.classes))
+        counts = np.zeros(len(data.classes))
         for sample in chips.spread(AT_MOST):
-            counts += _counts(sample, data)
+            labels = sample[task.target][None]
+            counts += task.labelled(task.count(labels, labels, len(counts), data.ignore_index))
             where = sample["location"].tolist() if "location" in sample else (np.nan, np.nan)
             places.append((sample["name"], side.partition(":")[0], sample["region"], *where))
-        balance[side] = counts[1:] / (counts[0] or np.nan)
+        # Several labels may be in one image, and numbers have no classes.
+        every = {"multilabel": min(AT_MOST, len(chips)), "regression": np.nan}
+        balance[side] = counts / every.get(data.task, counts.sum() or np.nan)
     return DataSheet(
         data.card,
         _facts(data.card, " ".join([*data.notes, *dates])),
@@ -123,14 +125,3 @@ def _facts(card: DataCard, notes: str) -> pd.DataFrame:
         if fact
     }
     return pd.DataFrame({"": words})
-
-
-def _counts(sample: Sample, data: GeoData) -> np.ndarray:
-    """Count what is labelled in a chip, and each class there; nothing where targets are numbers."""
-    target = sample[TASKS[data.task].target].numpy()
-    if data.task == "multilabel":
-        return np.array([1, *target])
-    if data.task == "regression":
-        return np.zeros(1 + len(data.classes))
-    known = target[target != data.ignore_index]
-    return np.array([known.size, *np.bincount(known.ravel(), minlength=len(data.classes))])

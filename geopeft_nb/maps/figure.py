@@ -1,7 +1,6 @@
 """The static figure: rows of panels for each view, and where on Earth the views lie."""
 
 import gzip
-import math
 from functools import cache
 from typing import Any
 
@@ -111,9 +110,7 @@ def _scale_bar(axes: Axes, view: View) -> None:
     if view.grid.metres is None:
         return
     across = view.grid.metres[0]
-    limit = view.grid.width * across / 3
-    power = 10 ** math.floor(math.log10(limit))
-    metres = max(step * power for step in (1, 2, 5) if step * power <= limit)
+    metres = float(f"{view.grid.width * across / 3:.0e}")  # one digit, and zeros
     length, name = metres / across, f"{metres / 1000:g} km, N ↑"
     corner = AnchoredSizeBar(axes.transData, length, name, "lower left", 0.3, 0.4, label_top=True)
     corner.patch.set(alpha=0.8, edgecolor="none")

@@ -37,7 +37,20 @@ class Map(Views):
     @cached_property
     def page(self) -> str:
         """The interactive map as HTML that needs neither network nor kernel."""
-        return write_page(self)
+        template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+        for step in count(1):  # every n-th pixel, until it fits
+            content = {
+                "title": self.title,
+                "sides": self.sides,
+                "names": [layer.name for layer in self.views[0].layers],
+                "views": [_view(view, step) for view in self.views],
+                "legend": [(words, OUTLINE) for words in self.legend if words == TRAINED],
+            }
+            # so that no name ends the element that it stands in
+            page = template.replace("CONTENT", json.dumps(content).replace("<", "\\u003c"))
+            if len(page) <= MOST:  # JSON and template are ASCII
+                break
+        return page
 
     @property
     def widget(self) -> Any:
@@ -122,24 +135,6 @@ class Map(Views):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the static figure for a saved notebook: HTML with alt text, PNG and text."""
         return bundle(png(self.figure, 100), repr(self))
-
-
-def write_page(shown: Views) -> str:
-    """Write a map as HTML: `page.html` with what is shown, thinned out until it fits into 5 MB."""
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    for step in count(1):
-        content = {
-            "title": shown.title,
-            "sides": shown.sides,
-            "names": [layer.name for layer in shown.views[0].layers],
-            "views": [_view(view, step) for view in shown.views],
-            "legend": [(words, OUTLINE) for words in shown.legend if words == TRAINED],
-        }
-        # so that no name ends the element that it stands in
-        page = template.replace("CONTENT", json.dumps(content).replace("<", "\\u003c"))
-        if len(page) <= MOST:  # JSON and template are ASCII
-            break
-    return page
 
 
 def _view(view: View, step: int) -> dict[str, Any]:

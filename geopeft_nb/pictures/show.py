@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geopeft_nb.errors import GeopeftError
@@ -118,6 +119,14 @@ def markdown(words: object) -> object:
     """
     line = escape(" ".join(visible(words).split()), quote=False)
     return words if hasattr(words, "__html__") else _MARKUP.sub(r"\\\g<0>", line)
+
+
+def filled(template: Path, **values: object) -> str:
+    """Fill in a template of HTML, in which words are `escaped`."""
+    from jinja2 import Environment
+
+    made = Environment(autoescape=True, finalize=visible)
+    return made.from_string(template.read_text(encoding="utf-8")).render(values)
 
 
 def table_html(

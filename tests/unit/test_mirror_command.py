@@ -19,8 +19,8 @@ import geopeft_nb as gp
 from geopeft_nb import files
 from geopeft_nb.__main__ import main
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.classroom import needs
-from geopeft_nb.classroom.needs import NO_FILES
+from geopeft_nb.classroom import mirror as command
+from geopeft_nb.classroom.mirror import NO_FILES
 from geopeft_nb.classroom.quiz import load_questions
 from geopeft_nb.datasets.load import LOADERS
 from geopeft_nb.files import FileEntry, fetch, find_dataset, hub_file
@@ -59,7 +59,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(CARDS, "toy", replace(CARDS["galileo_nano"], name="toy", weights=ENTRY))
     monkeypatch.setitem(LOADERS, "chips", LOADERS["hls_water"])
     named = ["geopeft_tiny", "scenes", "toy", "chips"]
-    monkeypatch.setattr(needs, "load_questions", lambda *_: named)
+    monkeypatch.setattr(command, "load_questions", lambda *_: named)
     monkeypatch.setenv("GEOPEFT_MIRROR", str(folder))
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
 

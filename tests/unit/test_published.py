@@ -13,7 +13,7 @@ from published_files import CASES, LISTS, Case, write_hdf5, write_raster
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.classroom.needs import published_files
+from geopeft_nb.classroom.mirror import published_files
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 
