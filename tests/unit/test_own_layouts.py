@@ -303,6 +303,19 @@ def test_a_table_leads_nowhere_else(tmp_path: Path, cell: str) -> None:
             find_items(tmp_path / "root", table=pd.DataFrame([row]))
 
 
+@pytest.mark.parametrize(("columns", "rows", "said"), [
+    (["image", "image"], [["a.tif", "a.tif"]], "has a column twice"),
+    (["image", "label"], [["a.tif", "x"], ["a.tif", "x"]], r"a\.tif and .*a\.tif have the same"),
+    (["image", "label"], [["", "x"]], "is no regular file"),
+])  # fmt: skip
+def test_a_table_with_what_cannot_be_is_refused(
+    tmp_path: Path, columns: list[str], rows: list[list[str]], said: str
+) -> None:
+    made(tmp_path, "a.tif")
+    with pytest.raises(ValueError, match=said):
+        find_items(tmp_path, table=pd.DataFrame(rows, columns=columns))
+
+
 def test_links_out_of_the_folder_are_refused_and_hidden_files_left_alone(tmp_path: Path) -> None:
     made(tmp_path, "secret.tif")
     root = made(tmp_path / "root", "images/a.tif", "masks/a.tif", "images/.b.tif", ".git/c.tif")

@@ -232,7 +232,9 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
             regular_file(base / table), lambda text: pd.read_csv(StringIO(text), dtype=texts)
         )
     check_name("column of the table", "image", [*table.columns])
-    files = _tidy(pd.DataFrame(table))
+    if not table.columns.is_unique:
+        raise GeopeftError(f"The table has a column twice: {', '.join(table)}. Keep one of them.")
+    files = _tidy(pd.DataFrame(table)).astype({"image": str, "mask": str})
     bare = files["image"].str.replace(r"\.\w+$", "", regex=True)
     files["id"] = files["id"].where(files["id"] != "", bare)
     if odd := [text for text in files["date"] if text and day(text) is None]:
@@ -292,8 +294,8 @@ def make_items(files: pd.DataFrame) -> list[Item]:
     )
     if (same := files.duplicated([*order, "metres"], keep=False)).any():
         _, of_one = next(iter(files[same].groupby([*order, "metres"])))
-        two = of_one["image"].unique()
-        raise alike(*(two if len(two) > 1 else of_one["mask"])[:2])
+        column = "mask" if of_one["image"].nunique() == 1 < of_one["mask"].nunique() else "image"
+        raise alike(*[*of_one[column].unique(), *of_one[column]][:2])  # twice, if a table has it so
     files = files.drop_duplicates(order)
     days = files.groupby([*key, "date"], as_index=False).agg(
         {"image": tuple, "band": tuple, "mask": set, "label": set}

@@ -168,7 +168,7 @@ def _grid(path: Path, file: Any) -> Grid:
         unit = degree if crs.is_geographic else crs.linear_units_factor[1]
     except Exception as error:  # PROJ's are of several kinds
         raise refuse(
-            path, f"it lies nowhere on the ground ({error})", "Write where it is"
+            path, f"it lies nowhere on the ground ({error!s:.100})", "Write where it is"
         ) from error
     return replace(found, metres=float(unit * (step.a * -step.e) ** 0.5))
 
