@@ -1,7 +1,8 @@
 """Somebody's own files: images with masks, polygons or labels, cut into chips, split by place.
 
-`layouts` finds which files belong together, `files` opens them, `values` makes reflectance of their
-numbers, `labels` finds the task and the classes, and `places` keeps ground apart.
+`layouts` finds which files belong together, `rasters` reads them, `acquisitions` names their bands
+and makes reflectance of their numbers, `labels` finds the task and the classes, and `places` keeps
+ground apart.
 """
 
 from __future__ import annotations
