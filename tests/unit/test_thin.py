@@ -11,7 +11,7 @@ PACKAGE, STATEMENTS, TESTS = 12_415, 9_460, 18_035
 #: Lines of a file, but for tables of cards, and files of a folder, without its `__init__.py`.
 FILE, FOLDER, TABLES = 250, 18, ("catalog.py",)
 #: Endings of what is drawn from, which counts, too.
-KINDS = "js", "css", "html", "jinja"
+KINDS = "js", "css", "html", "jinja", "pyi"
 
 
 def code_lines(source: str) -> int:
