@@ -21,7 +21,7 @@ def mirror(options: argparse.Namespace) -> int:
 
 def lessons(options: argparse.Namespace) -> int:
     """Copy notebooks, and say what became of each."""
-    from geopeft_nb.classroom.handout import hand_out
+    from geopeft_nb.classroom.mirror import hand_out
 
     for name, state in hand_out(options.dest, options.lessons).items():
         print(f"{name:<32} {state}")

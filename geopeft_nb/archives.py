@@ -1,7 +1,5 @@
 """Archives: extracted beside their place, by rules that keep them inside, and moved when whole."""
 
-from __future__ import annotations
-
 import stat
 import tarfile
 import zipfile
@@ -10,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
-from typing import Any
+from typing import Any, Self
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import check_space
@@ -20,6 +18,8 @@ from geopeft_nb.writing import held, new_folder
 SWELLS, BESIDES = 200, 64_000_000
 #: Folders in an archive lie so deep at most, and a header of a tar is so long.
 DEPTH, HEADER = 64, 1 << 20
+#: Says of a member's name, and whether it is a folder, whether it is extracted.
+Chooser = Callable[[str, bool], bool]
 
 
 def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] = bool) -> Path:
@@ -47,7 +47,7 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
             try:
                 most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
                 unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
-                unpack(parts, partial, wanted, most)
+                unpack(parts, partial, _chooser(wanted), most)
                 return partial.rename(folder)
             except GeopeftError:
                 raise
@@ -58,7 +58,7 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
                 ) from error
 
 
-def _chooser(wanted: Callable[[str], bool]) -> Callable[[str, bool], bool]:
+def _chooser(wanted: Callable[[str], bool]) -> Chooser:
     """Make what says whether a member is extracted, by its name and whether it is a folder."""
     seen = set[str]()
 
@@ -76,9 +76,8 @@ def _chooser(wanted: Callable[[str], bool]) -> Callable[[str, bool], bool]:
     return choose
 
 
-def _unzip(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], most: int) -> None:
+def _unzip(parts: Sequence[Path], folder: Path, choose: Chooser, most: int) -> None:
     """Extract what is wanted; zipfile itself keeps names inside the folder."""
-    choose = _chooser(wanted)
     with zipfile.ZipFile(parts[0]) as packed:
         chosen = [m for m in packed.infolist() if choose(m.filename, m.is_dir())]
         for member in chosen:
@@ -91,14 +90,13 @@ def _unzip(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], m
         packed.extractall(folder, chosen)
 
 
-def _untar(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool], most: int) -> None:
+def _untar(parts: Sequence[Path], folder: Path, choose: Chooser, most: int) -> None:
     """Extract what is wanted in one pass: a compressed archive takes long to read."""
     import bz2
     import gzip
     import lzma
 
     kinds: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ": lzma}
-    choose = _chooser(wanted)
 
     def check(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         if not (member.isfile() or member.isdir()) or member.issparse():
@@ -132,7 +130,7 @@ class _Header(tarfile.TarInfo):
     """A header that takes little memory and, where it is damaged, is not taken for the end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

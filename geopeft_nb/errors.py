@@ -1,7 +1,5 @@
 """Messages that help: what was given, what is allowed, and the right word for a near miss."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect

@@ -5,8 +5,6 @@ network: a classroom points it at a shared drive. `GEOPEFT_CACHE` moves the down
 comes from the Hugging Face hub lies in the cache of the hub's own tools, where they find it too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -17,14 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.writing import NotWrittenError, held, written_beside
-
-if TYPE_CHECKING:
-    from requests import Response
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
@@ -276,8 +271,8 @@ def _from_url(entry: FileEntry) -> Path:
     return check_file(target, entry)
 
 
-def refuse_plain(response: Response, *_: object, **__: object) -> None:
-    """Refuse an answer that leads to a connection without encryption.
+def refuse_plain(response: Any, *_: object, **__: object) -> None:
+    """Refuse an answer of requests that leads to a connection without encryption.
 
     Raises:
         InvalidSchema: The address, or the one that comes next, is not https.

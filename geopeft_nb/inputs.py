@@ -80,9 +80,8 @@ def first_lacking(part: ChipDataset, kind: str) -> str | None:
 
 
 def _states(chip: Chip, kind: str) -> bool:
-    if kind == "time":
-        return chip.date is not None
-    return chip.location is not None or None not in (chip.crs, chip.bounds)
+    somewhere = chip.location is not None or None not in (chip.crs, chip.bounds)
+    return somewhere if kind == "location" else chip.date is not None
 
 
 def convert_metadata(

@@ -6,8 +6,6 @@ well. No server, no grading: `gp.check("01/adapter_share", answer, model=model)`
 tells what a teacher may collect.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

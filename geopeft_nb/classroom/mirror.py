@@ -1,9 +1,12 @@
-"""Fill a shared drive with what the lessons need, so that a room without network has it.
+"""Hand out what lessons need: files to a shared drive, and notebooks to a student's folder.
 
     python -m geopeft_nb mirror DEST --lessons all
+    python -m geopeft_nb lessons DEST --lessons 01,04
 
+The first is for a room without network.
 Afterwards each machine sets GEOPEFT_MIRROR to DEST, which it only has to read. What ships with the
-toolkit is not copied: it is wherever the toolkit is installed.
+toolkit is not copied: it is wherever the toolkit is installed. Of lessons the exercises are open:
+checks and quizzes stay with the package, and solutions are in no installed one.
 """
 
 import os
@@ -28,7 +31,7 @@ from geopeft_nb.files import (
     mirror_folders,
     size_on_hub,
 )
-from geopeft_nb.writing import held, new_folder
+from geopeft_nb.writing import held, new_folder, written_beside
 
 #: Data sets without files of their own: one is computed, the other is the user's.
 NO_FILES = ("sandbox", "folder")
@@ -70,6 +73,37 @@ def numbers(lessons: str) -> list[str]:
     for number in chosen:
         check_name("lesson", number, ["all", "none", *lesson_folders()])
     return chosen
+
+
+def hand_out(dest: Path, lessons: str = "all") -> dict[str, str]:
+    """Copy notebooks, figures and the glossary that are not there yet.
+
+    Args:
+        dest: Folder to copy to; it is made if need be.
+        lessons: See `numbers`.
+
+    Returns:
+        Name -> what became of it: a file that differs is its owner's, and is kept.
+
+    Raises:
+        GeopeftError: No such lesson, or a file could not be written.
+    """
+    dest, source = dest.expanduser().resolve(), data_folder("notebooks")
+    chosen = numbers(lessons)
+    files = [path for path in source.glob("[0-9][0-9]_*.ipynb") if path.name[:2] in chosen]
+    states = {}
+    for path in [*sorted(files), *sorted(source.glob("figures/*.png")), source / "GLOSSARY.md"]:
+        name, content = path.relative_to(source), path.read_bytes()
+        copy = dest / name
+        if copy.is_file() and copy.read_bytes() == content:
+            states[name.as_posix()] = "there already"
+        elif copy.exists() or copy.is_symlink():
+            states[name.as_posix()] = "kept, for it differs; rename it to get a fresh one"
+        else:
+            with written_beside(copy) as new:
+                new.write_bytes(content)
+            states[name.as_posix()] = "copied"
+    return states
 
 
 def published_files(name: str) -> Sequence[FileEntry]:

@@ -79,8 +79,6 @@ def read_results(folder: Path, columns: list[str]) -> tuple[Table, list[str]]:
             entries = [entry for entry in map(_entry, lines) if entry and entry[0] in columns]
             if not entries:
                 raise ValueError("there is no result in it")
-        except UnicodeDecodeError:
-            damaged.append(f"{student} was left out: it is no text.")
         except (OSError, ValueError) as error:
             damaged.append(f"{student} was left out: {error}.")
         else:

@@ -147,9 +147,9 @@ def predict_scene(
     wanted, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
     drawn = path.with_suffix(".gpkg") if polygons and model.task == "segmentation" else None
-    written = [path, *(path.with_stem(f"{path.stem}_{layer}") for layer in wanted)]
-    written += [drawn] if drawn else []
-    _check_written(written, files)
+    counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
+    layered: dict[str, Any] = {layer: path.with_stem(f"{path.stem}_{layer}") for layer in wanted}
+    _check_written([path, *layered.values(), *([drawn] if drawn else [])], files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
     who = "model" if given is model else repr(str(given))
@@ -163,7 +163,6 @@ def predict_scene(
     if trained_on and first.metres and not 0.9 < first.metres / trained_on < 1.1:
         notes += (f"Pixels of {first.metres:.4g} m, and {trained_on:.4g} m in training.",)
     grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
-    counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
     colours = _colours(model) if "class" in counted else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
     cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
@@ -179,14 +178,14 @@ def predict_scene(
                 for rows in strips.rows(todo.rows):
                     todo.write(strips.numbers(rows))
                     bar.update(rows.shape[1])
-            made = todo.finish(model.classes, colours)
+            todo.finish(dict.fromkeys(counted, path) | layered, model.classes, colours)
             if drawn:
                 write_outlines(path, drawn, model.classes)
     finally:
         model.to(home)
     return Scene(
-        path, made.get("probability"), made.get("applicability"), tuple(model.classes), colours,
-        polygons=drawn, notes=notes, seconds=monotonic() - began,
+        path, **layered, classes=tuple(model.classes), colours=colours, polygons=drawn, notes=notes,
+        seconds=monotonic() - began,
     )  # fmt: skip
 
 

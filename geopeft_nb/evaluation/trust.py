@@ -55,8 +55,7 @@ def check_judged(
     known = all(ground.known for part in (*judged.values(), trained.seen) for ground in part)
     if not known:
         pairs += _namesakes(judged, trained.seen)
-    notes = [] if known and not pairs else _weigh(trained, data, pairs, known)
-    return notes + [
+    return _weigh(trained, data, pairs, known) + [
         f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent
     ]
 

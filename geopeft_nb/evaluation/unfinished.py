@@ -121,21 +121,18 @@ class Unfinished:
         with written_beside(self.folder / "journal.json") as file:
             file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
 
-    def finish(self, classes: Sequence[str], colours: Sequence[str]) -> dict[str, Path]:
+    def finish(
+        self, files: Mapping[str, Path], classes: Sequence[str], colours: Sequence[str]
+    ) -> None:
         """Copy all layers to where they belong, as cloud-optimised GeoTIFFs, and leave no rest.
 
         Args:
+            files: Layer -> its file, beside `out`.
             classes: Names, by index.
             colours: #rrggbb, by index; or none.
-
-        Returns:
-            Layer -> its file: `out`, and for the others its name with that of the layer.
         """
         from rasterio.shutil import copy
 
-        first = next(iter(self.layers))
-        named = {name: self.out.with_stem(f"{self.out.stem}_{name}") for name in self.layers}
-        named[first] = self.out
         for name, count in self.layers.items():
             layer = LAYERS[name]
             with self._open(name, "r+") as raster:
@@ -147,7 +144,7 @@ class Unfinished:
                     table = {i: tuple(bytes.fromhex(x[1:])) for i, x in enumerate(colours)}
                     raster.write_colormap(1, table)
         with written_beside(self.out) as new:
-            for name, path in named.items():
+            for name, path in files.items():
                 copy(
                     str(self.folder / f"{name}.tif"), str(new.with_name(path.name)), driver="COG",
                     COMPRESS="DEFLATE", BLOCKSIZE=512, BIGTIFF="IF_SAFER",
@@ -156,7 +153,6 @@ class Unfinished:
         self._clear()
         with suppress(OSError):  # somebody else's files keep it
             self.folder.rmdir()
-        return named
 
 
 def is_ours(path: Path) -> bool:

@@ -48,9 +48,10 @@ class DataSheet:
         axes = figure.add_subplot()
         draw_land(axes)
         for side, chips in known.groupby("side", sort=False):
-            label = f"{side} ({len(chips)})"
-            where = chips["longitude"], chips["latitude"]
-            axes.plot(*where, MARKS[side], mec="white", ms=5, label=label)
+            axes.plot(
+                "longitude", "latitude", MARKS[side], data=chips, mec="white", ms=5,
+                label=f"{side} ({len(chips)})",
+            )  # fmt: skip
         (west, south), (east, north) = known[["longitude", "latitude"]].agg(["min", "max"]).values
         axes.set(xlim=(west - 8, east + 8), ylim=(south - 8, north + 8), aspect="equal",
                  xlabel="longitude (degrees)", ylabel="latitude (degrees)")  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import centre
@@ -110,7 +111,8 @@ def _scale_bar(axes: Axes, view: View) -> None:
     if view.grid.metres is None:
         return
     across = view.grid.metres[0]
-    metres = float(f"{view.grid.width * across / 3:.0e}")  # one digit, and zeros
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10])  # of which the first is a round length
+    metres = ticks.tick_values(0, view.grid.width * across)[1]
     length, name = metres / across, f"{metres / 1000:g} km, N ↑"
     corner = AnchoredSizeBar(axes.transData, length, name, "lower left", 0.3, 0.4, label_top=True)
     corner.patch.set(alpha=0.8, edgecolor="none")

@@ -16,8 +16,7 @@ from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps import layers
-from geopeft_nb.maps.grid import Grid, mosaic_grid, sheet_grid
-from geopeft_nb.maps.layers import Layer, View
+from geopeft_nb.maps.layers import Grid, Layer, View, mosaic_grid, sheet_grid
 from geopeft_nb.maps.shown import Map, named
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.models import SegmentationModel

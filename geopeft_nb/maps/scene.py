@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.scene import Scene
-from geopeft_nb.maps.grid import Grid
-from geopeft_nb.maps.layers import GAP, STRIPES, Layer, View
+from geopeft_nb.maps.layers import GAP, STRIPES, Grid, Layer, View
 from geopeft_nb.maps.shown import Map, named
 from geopeft_nb.open_files import open_raster
 from geopeft_nb.pictures.show import visible

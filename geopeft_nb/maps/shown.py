@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.maps.grid import Grid
-from geopeft_nb.maps.layers import OUTLINE, TRAINED, Layer, View, Views, outline
+from geopeft_nb.maps.layers import OUTLINE, TRAINED, Grid, Layer, View, Views, outline
 from geopeft_nb.pictures.show import bundle, data_address, escaped, png, visible
 from geopeft_nb.writing import written_beside
 

@@ -21,7 +21,7 @@ from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.evaluation.scene import Scene
-from geopeft_nb.maps import figure, grid, layers, scene as scene_module, shown as shown_module
+from geopeft_nb.maps import figure, layers, scene as scene_module, shown as shown_module
 from geopeft_nb.maps.region import AT_MOST
 from geopeft_nb.tasks import confusion, mean_iou
 
@@ -102,7 +102,7 @@ def read(*chips: Chip) -> list[dict[str, Any]]:
 
 def test_mosaic_places_every_chip_on_its_pixels() -> None:
     samples = read(chip(2, 3), chip(0, 1), chip(1, 1))
-    joined = grid.mosaic_grid(samples)
+    joined = layers.mosaic_grid(samples)
     assert joined is not None
     assert (joined.height, joined.width) == (3 * SIDE, 3 * SIDE)
     assert joined.bounds == (LEFT + 320, TOP - 960, LEFT + 1280, TOP)
@@ -124,13 +124,13 @@ def test_mosaic_places_every_chip_on_its_pixels() -> None:
     ids=["shifted by parts of a pixel", "other zone", "no coordinates", "specks in an empty map"],
 )
 def test_chips_off_a_common_grid_are_not_joined(other: Chip) -> None:
-    assert grid.mosaic_grid(read(chip(0, 0), other)) is None
+    assert layers.mosaic_grid(read(chip(0, 0), other)) is None
 
 
 def test_pixel_size_on_the_ground_is_in_metres_for_any_crs() -> None:
-    metric = grid.Grid([[0, 0]], 10, 10, "EPSG:32618", (LEFT, TOP), (PIXEL, PIXEL))
+    metric = layers.Grid([[0, 0]], 10, 10, "EPSG:32618", (LEFT, TOP), (PIXEL, PIXEL))
     assert metric.metres == (20.0, 20.0)
-    degrees = grid.Grid([[0, 0]], 2, 2, "EPSG:4326", (10.0, 60.001), (0.001, 0.001))
+    degrees = layers.Grid([[0, 0]], 2, 2, "EPSG:4326", (10.0, 60.001), (0.001, 0.001))
     assert degrees.metres == pytest.approx((55.66, 111.32), rel=1e-3)
 
 
