@@ -39,22 +39,14 @@ class Grid:
         height: Rows of the raster.
         width: Columns of the raster.
         crs: Coordinate reference system, or None for a contact sheet.
-        origin: x of the left and y of the top edge, in CRS units.
-        pixel: Width and height of a pixel, in CRS units.
+        bounds: Left, bottom, right and top edge in CRS units, if there is one.
     """
 
     corners: Sequence[Sequence[int]]
     height: int
     width: int
     crs: str | None = None
-    origin: tuple[float, float] = (0.0, 0.0)
-    pixel: tuple[float, float] = (1.0, 1.0)
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """Left, bottom, right and top edge in CRS units."""
-        left, top = self.origin
-        return left, top - self.height * self.pixel[1], left + self.width * self.pixel[0], top
+    bounds: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     @property
     def metres(self) -> tuple[float, float] | None:
@@ -63,12 +55,10 @@ class Grid:
             return None
         from rasterio.crs import CRS
 
-        crs = CRS.from_user_input(self.crs)
-        if crs.is_geographic:
-            latitude = math.radians((self.bounds[1] + self.bounds[3]) / 2)
-            return self.pixel[0] * 111_320 * math.cos(latitude), self.pixel[1] * 111_320
-        factor = crs.linear_units_factor[1]
-        return self.pixel[0] * factor, self.pixel[1] * factor
+        crs, (left, bottom, right, top) = CRS.from_user_input(self.crs), self.bounds
+        unit = 111_320 if crs.is_geographic else crs.linear_units_factor[1]
+        shrunk = math.cos(math.radians((bottom + top) / 2)) if crs.is_geographic else 1
+        return shrunk * unit * (right - left) / self.width, unit * (top - bottom) / self.height
 
     @property
     def extent(self) -> str:
@@ -232,7 +222,8 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
     edges = np.array([sample["bounds"] for sample in samples], dtype=float)
     height, width = samples[0]["mask"].shape
     pixels = (edges[:, 2:] - edges[:, :2]) / (width, height)
-    (across, down), left, top = pixels[0].tolist(), edges[:, 0].min(), edges[:, 3].max()
+    across, down = pixels[0].tolist()
+    left, top = edges[:, 0].min().item(), edges[:, 3].max().item()
     exact = np.stack([(top - edges[:, 3]) / down, (edges[:, 0] - left) / across], axis=1)
     corners = np.rint(exact).astype(int)
     rows, columns = np.add(corners.max(axis=0), (height, width)).tolist()
@@ -242,8 +233,8 @@ def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:
     alike = one and np.allclose(pixels, pixels[0], rtol=1e-4, atol=0)
     if not alike or shifted or covered < _LEAST_COVERED or rows * columns > _MOST_PIXELS:
         return None
-    origin = float(left), float(top)
-    return Grid(corners.tolist(), rows, columns, str(samples[0]["crs"]), origin, (across, down))
+    bounds = left, top - rows * down, left + columns * across, top
+    return Grid(corners.tolist(), rows, columns, str(samples[0]["crs"]), bounds)
 
 
 def sheet_grid(samples: Sequence[dict[str, Any]]) -> Grid:

@@ -108,11 +108,8 @@ def _read(path: Path) -> tuple[NDArray[Any], float, Grid, int]:
         step = -(-max(source.shape) // SIDE)
         height, width = (-(-side // step) for side in source.shape)
         pixels = source.read(1, out_shape=(height, width))  # from an overview, if it has one
-        if source.crs is None:
-            return pixels, source.scales[0], Grid((), height, width), step
-        left, bottom, right, top = source.bounds
-        pixel = (right - left) / width, (top - bottom) / height
-        grid = Grid((), height, width, source.crs.to_string(), (left, top), pixel)
+        crs = source.crs.to_string() if source.crs else None
+        grid = Grid((), height, width, crs, tuple(source.bounds))
         return pixels, source.scales[0], grid, step
 
 

@@ -97,7 +97,7 @@ class Map(Views):
         """
         from ipyleaflet import ImageOverlay
         from leafmap.leafmap import Map as LeafMap
-        from rasterio.transform import array_bounds, from_origin
+        from rasterio.transform import array_bounds, from_bounds
         from rasterio.warp import reproject, transform_bounds
 
         shown = LeafMap(**options)
@@ -105,11 +105,13 @@ class Map(Views):
             grid = view.grid
             if grid.crs is None:
                 raise GeopeftError(f"{view.heading}: without coordinates it lies on no map.")
-            laid = {"src_crs": grid.crs, "src_transform": from_origin(*grid.origin, *grid.pixel)}
+            place = from_bounds(*grid.bounds, grid.width, grid.height)
             for layer in view.layers:
                 colours = layer.painted().transpose(2, 0, 1)
-                bands, place = reproject(colours, dst_crs="EPSG:3857", **laid)
-                edges = array_bounds(*bands.shape[1:], place)
+                bands, there = reproject(
+                    colours, src_crs=grid.crs, src_transform=place, dst_crs="EPSG:3857"
+                )
+                edges = array_bounds(*bands.shape[1:], there)
                 west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *edges)
                 shown.add(ImageOverlay(
                     url=_address(bands.transpose(1, 2, 0), "png"),

@@ -128,9 +128,9 @@ def test_chips_off_a_common_grid_are_not_joined(other: Chip) -> None:
 
 
 def test_pixel_size_on_the_ground_is_in_metres_for_any_crs() -> None:
-    metric = layers.Grid([[0, 0]], 10, 10, "EPSG:32618", (LEFT, TOP), (PIXEL, PIXEL))
+    metric = layers.Grid([], 10, 10, "EPSG:32618", (LEFT, TOP - 200, LEFT + 200, TOP))
     assert metric.metres == (20.0, 20.0)
-    degrees = layers.Grid([[0, 0]], 2, 2, "EPSG:4326", (10.0, 60.001), (0.001, 0.001))
+    degrees = layers.Grid([], 2, 2, "EPSG:4326", (10.0, 59.999, 10.002, 60.001))
     assert degrees.metres == pytest.approx((55.66, 111.32), rel=1e-3)
 
 
