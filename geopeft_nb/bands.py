@@ -8,7 +8,7 @@ them; HLS harmonises Landsat 8/9 to Sentinel-2.
 import re
 from collections.abc import Mapping, Sequence
 
-from geopeft_nb.errors import GeopeftError, check_name, unknown_name
+from geopeft_nb.errors import GeopeftError, check_names, unknown_name
 
 #: Band name -> central wavelength in micrometres.
 WAVELENGTHS: dict[str, float] = {
@@ -154,8 +154,7 @@ def band_indices(wanted: Sequence[str], available: Sequence[str]) -> list[int]:
         [2, 0]
     """
     names, present = band_names(wanted), band_names(available)
-    for name in names:
-        check_name("band of these data", name, present)
+    check_names("band of these data", names, present)
     return [present.index(name) for name in names]
 
 

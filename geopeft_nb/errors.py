@@ -65,10 +65,18 @@ def unknown_name(kind: str, name: object, known: Iterable[str], listed: str = ""
     return GeopeftError(f"Unknown {kind} {name!r}.{hint} Known: {listed or 'none'}.")
 
 
-def check_name(kind: str, name: object, known: Collection[str], listed: str = "") -> None:
+def check_name(kind: str, name: object, known: Collection[str]) -> None:
     """Refuse a name that is not in a catalogue; arguments as in `unknown_name`."""
-    if name not in known:
-        raise unknown_name(kind, name, known, listed)
+    check_names(kind, [name], known)
+
+
+def check_names(
+    kind: str, names: Iterable[object], known: Collection[str], listed: str = ""
+) -> None:
+    """Refuse the first of several names that is not in a catalogue."""
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known, listed)
 
 
 def whole(name: str, value: object, at_least: int = 1, at_most: int = 1_000_000) -> int:
@@ -208,8 +216,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
-        for option in () if hands_on else options:
-            check_name(f"option of {function.__name__}", option, known)
+        check_names(f"option of {function.__name__}", () if hands_on else options, known)
         check_values(dict(zip(known, args, strict=False)) | options, kinds)
         return function(*args, **options)
 

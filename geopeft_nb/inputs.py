@@ -10,7 +10,7 @@ from torch import Tensor
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_name, check_names
 
 #: Kind of metadata -> its key in a sample.
 METADATA = {"time": "temporal", "location": "location"}
@@ -62,8 +62,7 @@ def choose_metadata(
     elif wanted is True and not takes:
         raise GeopeftError(f"{name} takes no metadata: leave metadata=True out.")
     chosen = wanted if not isinstance(wanted, bool) else takes if wanted else ()
-    for kind in chosen:
-        check_name(f"metadata of {name}", kind, takes)
+    check_names(f"metadata of {name}", chosen, takes)
     return tuple(kind for kind in takes if kind in chosen)
 
 

@@ -29,7 +29,7 @@ from geopeft_nb.datasets.cards import choose_bands
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.datasets.split import SIDES
-from geopeft_nb.errors import GeopeftError, check_name, check_values
+from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
 from geopeft_nb.files import data_folder
 from geopeft_nb.models import SegmentationModel, build_model
 from geopeft_nb.open_files import read_text
@@ -70,8 +70,7 @@ def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
     if not isinstance(grid, pd.DataFrame):
         path = data_folder() / "published" / "paper.csv" if grid == "paper" else grid
         grid = read_table(path)
-    for column in grid.columns:
-        check_name("column of a grid", column, (*LABELS, *KINDS))
+    check_names("column of a grid", grid.columns, (*LABELS, *KINDS))
     cells = [{k: value_of(v) for k, v in row.items()} for row in grid.to_dict("records")]
     cells = [{k: v for k, v in cell.items() if v is not None} for cell in cells]
     once: dict[str, Cell] = {}

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.check import lesson_folders
 from geopeft_nb.classroom.quiz import load_questions
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_names
 from geopeft_nb.files import (
     FileEntry,
     cache_folder,
@@ -59,8 +59,7 @@ def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[st
     if also:
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
-        for name in also:
-            check_name("backbone or data set", name, {**CARDS, **LOADERS})
+        check_names("backbone or data set", also, {**CARDS, **LOADERS})
     needs = {number: load_questions(lesson_folders()[number], "needs") for number in chosen}
     names = [*(name for some in needs.values() for name in some), *also]
     return {name: tuple(n for n in chosen if name in needs[n]) for name in names}
@@ -70,8 +69,7 @@ def numbers(lessons: str) -> list[str]:
     """Return the numbers of lessons: of ``"all"``, ``"none"``, or as in ``"01,04"``."""
     given = [number.strip().zfill(2) for number in lessons.split(",") if number.strip()]
     chosen = {"all": [*lesson_folders()], "none": []}.get(lessons, given)
-    for number in chosen:
-        check_name("lesson", number, ["all", "none", *lesson_folders()])
+    check_names("lesson", chosen, ["all", "none", *lesson_folders()])
     return chosen
 
 

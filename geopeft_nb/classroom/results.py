@@ -124,11 +124,7 @@ def draw_class(table: Table, columns: list[str], out: Path) -> None:
     if out.exists() and not out.read_bytes().startswith(_MARK.encode()):
         raise GeopeftError(f"{out} is there and is no table of a class. Name another with --out.")
     tried = {column[:2] for row in table.values() for column in row}
-    shown = [
-        {"name": column, "lesson": column[:2], "task": column[3:]}
-        for column in columns
-        if column[:2] in tried
-    ]
+    shown = [column.split("/") for column in columns if column[:2] in tried]
     page = filled(Path(__file__).with_name("class.jinja"), columns=shown, table=table)
     with written_beside(out) as new:
         new.write_text(_MARK + page, encoding="utf-8")

@@ -15,7 +15,7 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.own import load as own
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox
-from geopeft_nb.errors import check_arguments, check_name, check_values
+from geopeft_nb.errors import check_arguments, check_name, check_names, check_values
 from geopeft_nb.pictures.listing import Listing
 
 #: Name -> its card, and the function that loads it. What the function takes beside the request are
@@ -82,8 +82,7 @@ def _check_options(name: str, options: dict[str, Any], loader: Callable[..., Geo
     """Refuse what neither `load_data` nor the data set's own loader takes."""
     own = signature(loader).parameters
     known = {*signature(load_data).parameters, *own}
-    for option in options:
-        check_name(f"option of {name}", option, known - {"options", "request"})
+    check_names(f"option of {name}", options, known - {"options", "request"})
     check_values(options, {option: own[option].annotation for option in options})
 
 

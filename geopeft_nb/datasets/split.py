@@ -14,7 +14,7 @@ import pandas as pd
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import Chips, GeoData, Names
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_names
 
 SIDES = ("train", "val", "test")
 #: Shares of the chips at home that are for training, validation and test.
@@ -144,8 +144,7 @@ def choose_regions(card: DataCard, request: DataRequest) -> tuple[Names, Names]:
     home = card.home if request.train_regions is None else tuple(request.train_regions)
     others = tuple(region for region in card.regions if region not in home)
     away = others if request.holdout_regions is None else tuple(request.holdout_regions)
-    for region in (*home, *away):
-        check_name(f"region of {card.name}", region, card.regions)
+    check_names(f"region of {card.name}", (*home, *away), card.regions)
     if not home or len({*home, *away}) < len(home) + len(away):
         raise GeopeftError(
             f"train_regions={list(home)}, holdout_regions={list(away)}: no region can be trained "

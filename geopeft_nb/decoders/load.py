@@ -15,7 +15,7 @@ from geopeft_nb.decoders.linear import ClassificationHead, LinearDecoder
 from geopeft_nb.decoders.pyramid import LearnedPyramid
 from geopeft_nb.decoders.unet import UNetDecoder
 from geopeft_nb.decoders.upernet import UperNetDecoder
-from geopeft_nb.errors import GeopeftError, check_name, check_values
+from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
 from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tasks import TASKS
 
@@ -130,8 +130,7 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     """
     able = [card.name for card in CARDS.values() if card.target == TASKS[task].target]
     check_name(f"decoder for {task}", name, able)
-    for option in options:
-        check_name(f"option of decoder {name!r}", option, [*CARDS[name].options, *BUILD])
+    check_names(f"option of decoder {name!r}", options, [*CARDS[name].options, *BUILD])
     return CARDS[name]
 
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from geopeft_nb.datasets.own.acquisitions import open_source
 from geopeft_nb.datasets.own.rasters import Source
-from geopeft_nb.errors import GeopeftError, check_name, whole
+from geopeft_nb.errors import GeopeftError, check_name, check_names, whole
 from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
@@ -226,8 +226,7 @@ def _check(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Refuse what cannot be mapped; return the layers that can be, and notes on the others."""
     check_name("device", device, DEVICES)
-    for layer in layers:
-        check_name("layer", layer, LAYERS)
+    check_names("layer", layers, LAYERS)
     if model.task not in ("segmentation", "regression") or len(model.classes) > 254:
         raise GeopeftError(
             f"A map is of pixels, with at most 254 classes; this model is for {model.task} with "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_names
 from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps import layers
@@ -77,8 +77,7 @@ def map_regions(
     parts = data.judged
     for model in runs.values():
         check_judged(model, data, parts)
-    for region in regions:
-        check_name("region", region, parts)
+    check_names("region", regions, parts)
     views, rows, said = [], [], ["image, label, prediction and where they differ."]
     for region in regions or parts:
         view, scores = region_view(region, parts[region], runs, data)

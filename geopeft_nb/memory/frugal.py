@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_names
 from geopeft_nb.memory.eight_bit import hold, why_not_hold
 from geopeft_nb.memory.features import why_not_split
 from geopeft_nb.memory.parts import running_blocks
@@ -210,8 +210,7 @@ def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel)
             suit the model; the message says why.
     """
     names = {frugal} if isinstance(frugal, str) else {*(frugal or ())}
-    for name in names:
-        check_name("recipe", name, [*RECIPES, "all"])
+    check_names("recipe", names, [*RECIPES, "all"])
     if names >= {"bf16", "8bit"}:
         raise GeopeftError("frugal takes either 'bf16' or '8bit': choose one.")
     chosen = []

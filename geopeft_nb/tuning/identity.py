@@ -24,7 +24,7 @@ from geopeft_nb.backbones.load import read_checkpoint
 from geopeft_nb.bands import band_names
 from geopeft_nb.datasets.base import Ground
 from geopeft_nb.decoders.load import check_decoder
-from geopeft_nb.errors import GeopeftError, check_name, check_values
+from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
 from geopeft_nb.files import checksum_of
 from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel, Trained
@@ -171,8 +171,7 @@ def read_description(source: Path) -> dict[str, Any]:
         check_decoder(about["decoder"], about["decoder_options"], about["task"])
         check_name("method", about["method"], CARDS)
         known = option_kinds(CARDS[about["method"]])
-        for option in about["options"] if about["method"] != "peft" else ():
-            check_name("option", option, known)
+        check_names("option", about["options"] if about["method"] != "peft" else (), known)
         about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
     return about

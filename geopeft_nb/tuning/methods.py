@@ -17,7 +17,7 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_values
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_names, check_values
 from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tuning.target_modules import find_layers
@@ -286,8 +286,7 @@ def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     kinds = option_kinds(card)
     usual = card.options + f"; and any field of peft's {card.peft_class}" * bool(card.peft_class)
     given = {"backbone", "options", *card.fixed}  # by attach and the card
-    for name in options:
-        check_name(f"option of {card.name}", name, kinds.keys() - given | {"name", "seed"}, usual)
+    check_names(f"option of {card.name}", options, kinds.keys() - given | {"name", "seed"}, usual)
     check_values(options, kinds | LOOSE)
 
 

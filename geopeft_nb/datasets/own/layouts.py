@@ -15,7 +15,7 @@ import pandas as pd
 
 from geopeft_nb.datasets.own.products import day
 from geopeft_nb.datasets.split import SIDES
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_name, check_names
 from geopeft_nb.open_files import read_text, regular_file
 
 DATE = r"(?:19|20)\d\d(?:[-_]?[01]\d[-_]?[0-3]\d|[0-3]\d\d)(?:T\d{6}Z?)?"
@@ -195,8 +195,7 @@ def _tidy(files: pd.DataFrame) -> pd.DataFrame:
     texts = [x for x in COLUMNS if x not in ("image", "mask", "label")]
     files[texts] = files[texts].astype(str)
     files["split"] = files["split"].str.lower()
-    for split in {*files["split"]} - {""}:
-        check_name("split", split, SPLITS)
+    check_names("split", {*files["split"]} - {""}, SPLITS)
     files["split"] = files["split"].map(SPLITS | {"": ""})
     files["date"] = files["date"].map(lambda text: str(day(text) or text))  # no time of day
     return files

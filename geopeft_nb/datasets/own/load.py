@@ -29,7 +29,7 @@ from geopeft_nb.datasets.own.layouts import Item, find_items
 from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.polygons import Polygons
 from geopeft_nb.datasets.own.rasters import Source, describe
-from geopeft_nb.errors import GeopeftError, check_name
+from geopeft_nb.errors import GeopeftError, check_name, check_names
 from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.tasks import TASKS
 
@@ -224,8 +224,7 @@ def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tu
         sensor = first.raster.product.sensor if first.raster.product else ""
         listed = [x if x in first.bands else own_name(x, sensor) or band_name(x) for x in wanted]
         bands = band_names_of(listed)
-        for name in bands:
-            check_name("band of these data", name, first.bands)
+        check_names("band of these data", bands, first.bands)
     for source in sources:
         if {*bands} - {*source.bands}:
             raise GeopeftError(

@@ -24,7 +24,7 @@ from geopeft_nb.datasets.cards import DataCard, DataRequest
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES, Cut
-from geopeft_nb.errors import check_name
+from geopeft_nb.errors import check_name, check_names
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 
 #: Class -> its colour, and the codes of CORINE Land Cover that belong to it.
@@ -206,8 +206,7 @@ def _table(path: Path, patches: Sequence[str]) -> dict[str, tuple[str, list[str]
     )
     with duckdb.connect() as database:
         rows = database.execute(query, [escape(str(path)), patches]).fetchall()
-    for label in {label for _, _, labels in rows for label in labels}:
-        check_name(f"label in {path}", label, CLASSES)
+    check_names(f"label in {path}", {label for _, _, labels in rows for label in labels}, CLASSES)
     return {patch: (country.lower(), labels) for patch, country, labels in rows}
 
 
