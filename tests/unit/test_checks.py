@@ -740,7 +740,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
          "Some adapter weights are frozen"),
         (lambda limit: changed(standin()["model"], lambda m: m["decoder"].requires_grad_(False)),
          "decoder is frozen"),
-        (lambda limit: nn.Linear(2, 2), "no adapter"),
+        (lambda limit: nn.Linear(2, 2), "no LoRA"),
         (lambda limit: 4, "wants the model itself"),
     ],
     "01/region_gap": [
@@ -893,6 +893,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         ({"A": True, "B": True}, "multiplied by zeros"),
         ({"A": False, "B": False}, "made of"),
         ({"A": True, "B": False}, "Turned round"),
+        ({"A": np.False_, "B": torch.tensor(True)}, RIGHT),
         ({"A": "no", "B": "yes"}, "True or False"),
         ({"B": True}, "each of A and B"),
     ],
@@ -917,7 +918,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (begun(Lora, lambda s: s.base.requires_grad_(True)), "More than A and B"),
         (begun(Lora, lambda s: s.__dict__.update(base=s._modules.pop("base"))), "part of the mod"),
         (forward(Lora, lambda s, x: x @ s.base.weight.T), "bias of the base layer"),
-        (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x).detach()), "RuntimeError"),
+        (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x).detach()), "No gradient"),
+        (forward(Lora, lambda s, x: s.base(x).detach() + s.scale * detour(s, x)), "travel on to x"),
+        (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x.detach())), "travel on to x"),
         (merged(lambda s: s.base.weight.T), "(out, in)"),
         (merged(lambda s: s.base.weight.add_(s.scale * s.B @ s.A)), "Return a new matrix"),
         (merged(lambda s: s.base.weight + s.B @ s.A), "leaves out the scale"),
@@ -1036,7 +1039,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (16 * 300e6, "full fine-tuning"),
         (16 * 6e6, "Frozen weights"),
         (4 * 300e6 + 16 * 6e6, "once is enough"),
-        (4 * 300e6 + 8 * 6e6, "is missing"),
+        (4 * 300e6 + 8 * 6e6, "a gradient and AdamW's two"),
         (4 * 300e6, "beside them"),
         (318e6, "number of numbers"),
         (1.272, "wants bytes"),
@@ -1067,7 +1070,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     ],
     "06/fits": [
         (lambda plan, limit: max(0, int(1 + (limit - plan(1).peak) // (plan(2).peak
-            - plan(1).peak))), RIGHT),
+            - plan(1).peak))), "a guess from small batches"),
         (by_halves, RIGHT),
         (lambda plan, limit: max([0, *(b for b in range(1, 400) if plan(b).fits(limit))]),
          "asked for 399 plans"),
@@ -1190,6 +1193,12 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "between which percentiles"),
         (lambda m, p: ends(of_averages(m, p)), "Add up their counts"),
         (lambda m, p: ends(drawn_once(m, p)), "as often as it comes"),
+        (lambda m, p: (drawn(m, p).min(), drawn(m, p).max()), "are those the lowest and the highest"),
+        (lambda m, p: (drawn(m, p).mean() - 2e-3, drawn(m, p).mean() + 2e-3), "how well the mean"),
+        (lambda m, p: ends(np.stack([
+            np.mean(np.concatenate([mean_iou(m)[np.array(p) == place] for place in one]))
+            for one in np.random.default_rng(1).choice(sorted({*p}), (1000, 16))
+        ])), "scores of chips"),
         (lambda m, p: ends(drawn(m, p))[::-1], "lower end comes first"),
         (lambda m, p: tuple(100 * value for value in ends(drawn(m, p))), "0 to 1"),
         (lambda m, p: (float("nan"), 0.9), "both classes"),
@@ -1233,6 +1242,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (192 * 2, "one score for the whole patch"),
         (193 * 64 * 2, "not for each pixel"),
         (24_578 * 64, "count it once"),
+        (24_578 * 4, "bytes"),
     ],
     "08/paint": [
         (functional.pixel_shuffle, RIGHT),
@@ -1439,7 +1449,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (ranks(2, -1), "run_benchmark refuses it"),
         (ranks(2, 16, colour="red"), "run_benchmark refuses it"),
     ],
-    "12/fill": [(0, RIGHT), (np.uint16(0), RIGHT), (-9999, "no pixel has"), ("zero", "type str")],
+    "12/fill": [(0, RIGHT), (np.uint16(0), RIGHT), (-9999, "No pixel has"), ("zero", "type str")],
     "12/reflectance": [
         (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
         (lambda numbers, offset: numbers / 10_000 + offset / 10_000, RIGHT),
@@ -1455,11 +1465,14 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         ({"first": -1_000, "second": 0}, "far below 0"),
         ({"first": 0, "second": 0}, "much brighter"),
         ({"first": 0, "second": 1_000}, "which sign"),
-        ({"first": 0, "second": -0.1}, "two offsets"),
+        ({"first": 0, "second": -0.1}, "in reflectance"),
+        ({"first": 0, "second": -500}, "two offsets"),
+        ({"first": 1_000, "second": 0}, "far below 0"),
         ({"first": 0}, "each of first, second"),
     ],
     "12/outside": [
         (lambda layer, limit: (layer[layer != 255] > limit).mean(), RIGHT),
+        (lambda layer, limit: round((layer[layer != 255] > limit).mean(), 3), RIGHT),
         (lambda layer, limit: (layer > limit).mean(), "255 is no distance"),
         (lambda layer, limit: (layer > limit).sum() / (layer != 255).sum(), "255 is no distance"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
@@ -1470,6 +1483,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "12/choose": [
         (chosen, RIGHT),
         (by_turns, RIGHT),
+        (lambda d, limit, n, k: [(float(r), c) for r, c in chosen(d, limit, n, k)], RIGHT),
         (lambda d, limit, n, k: [(c, r) for r, c in chosen(d, limit, n, k)], "over the edge"),
         (lambda d, limit, n, k: chosen(d, limit, n, k, seen=False), "255 is no distance"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1] * k, "overlap"),

@@ -63,8 +63,10 @@ def spared(answer: Callable) -> Finding:
             "that is the other part: what is spared and is no activation.": 1 - right,
             "those are bytes. Which share of all spared ones?": less["activations"],
             "that looks at one of the two steps alone.": lora["activations"] / lora["total"],
+            "`total` is the sum of the others already.": right / 2,
         }
-        if off := slip_of(found, slips, "it is another. What is spared is full minus LoRA."):
+        otherwise = "it is another. What is spared is full minus LoRA, of the two that are given."
+        if off := slip_of(found, slips, otherwise, near=0.003):  # three decimals will do
             return f"For a made-up step {off}"
     return ""
 
@@ -128,8 +130,8 @@ def frozen_backbone(answer: SegmentationModel, limit: int) -> Finding:
     for name, weight in answer.named_parameters():
         trains[part_of(name)].append(weight.requires_grad)
         size += weight.numel() * (part_of(name) == "adapter")
-    if not trains["adapter"]:
-        return "There is no adapter in this model. Which call attaches one?"
+    if not any(".lora_" in name for name, _ in answer.named_parameters()):
+        return "There is no LoRA in this model. Which call attaches one?"
     if any(trains["backbone"]):
         count = sum(trains["backbone"])
         return f"{count} tensors of the pretrained backbone still train. They should stay frozen."

@@ -55,6 +55,7 @@ def _carrying(strength: Tensor, share: float) -> int:
 @exercise("04/first_step", "True or False for each of A and B", dict)
 def first_step(answer: dict) -> Finding:
     """Compare with what autograd gives a small layer, whose A is random and whose B is zero."""
+    answer = {name: x.item() if hasattr(x, "item") else x for name, x in answer.items()}
     if {*answer} != {"A", "B"} or any(not isinstance(value, bool) for value in answer.values()):
         return "It wants True or False for each of A and B."
     with torch.random.fork_rng(devices=[]):
@@ -163,7 +164,7 @@ def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
         layer.A.normal_()
         layer.B.normal_()
         plain, detour = functional.linear(x, weight, bias), x @ layer.A.T @ layer.B.T
-    output = layer(x)
+    output = layer(x := x.clone().requires_grad_())
     slips = {
         "": plain + ALPHA / RANK * detour,
         "The detour is not scaled. Where do alpha and r come in?": plain + detour,
@@ -188,6 +189,9 @@ def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     output.sum().backward()
     if layer.A.grad is None or layer.B.grad is None:
         return "No gradient reaches A or B. Is there a .data, .detach() or no_grad in the way?"
+    through = weight + ALPHA / RANK * layer.B @ layer.A
+    if x.grad is None or not torch.allclose(x.grad, through.sum(0).expand_as(x), atol=1e-4):
+        return "The output is right, but the error has to travel on to x, through W and the detour."
     return ""
 
 

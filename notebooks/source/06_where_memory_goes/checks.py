@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from numbers import Real
 
 import pandas as pd
@@ -31,7 +30,8 @@ def bills(answer: float) -> Finding:
         "That is full fine-tuning. What do only trained weights have?": 16 * every,
         "Frozen weights have no gradient, but they are in memory.": 16 * trained,
         "The trained weights are among the 300 million: once is enough.": right + 4 * trained,
-        "A number is missing: a gradient and AdamW's two make three.": right - 4 * trained,
+        "Each trained weight has four numbers: itself, a gradient and AdamW's two.": right
+        - 4 * trained,
         "AdamW remembers two numbers for each trained weight.": right - 8 * trained,
         "Those are the weights. What do trained ones have beside them?": 4 * every,
         "That is a number of numbers. How many bytes has each?": right / 4,
@@ -119,7 +119,7 @@ def _block_slip(times: float, batch: int, tokens: int) -> Finding:
         "queries, keys and values are three, not one.": 14 / 16,
         "queries, keys and values are missing.": 13 / 16,
         "nearly. One tensor of the width is missing; go through the table row by row.": 15 / 16,
-        "nearly. One tensor too many: which two rows of the table share their memory, or which "
+        "nearly. One tensor too many: which two layers read the same memory, or which tensor "
         "belongs to the next block?": 17 / 16,
         "one wide tensor too many.": 20 / 16,
     }
@@ -132,6 +132,7 @@ def _block_slip(times: float, batch: int, tokens: int) -> Finding:
 def thirty(answer: Callable) -> Finding:
     """Ask the function for made-up plans, whose saving falls below 30 % at different batches."""
     cases = [(900, 40, 300, 37, 200), (5000, 300, 1400, 290, 0), (800, 90, 700, 85, 50)]
+    cases.append((500, 50, 300, 40, 0))  # ten chips save 30 % exactly
     for full_fixed, full_chip, lora_fixed, lora_chip, more in cases:
         full, lora = _plan(full_fixed, full_chip, more), _plan(lora_fixed, lora_chip, 3 * more)
 
@@ -171,14 +172,18 @@ def _total(one: MemoryPlan, batch: float) -> float:
 @exercise("06/fits", "a function of plan and limit that returns a batch", Callable)
 def fits(answer: Callable) -> Finding:
     """Ask for small and large limits, count the plans, and compare peaks with what is kept."""
-    for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 7, 100, 3100), (900, 50, 80, 800)):
-        asked, made = [], partial(_plan, fixed, chip, more)
+    for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 50, 80, 800), (900, 7, 100, 3100)):
+        asked: list[int] = []
+
+        def made(batch: int, *, of: tuple = (fixed, chip, more)) -> MemoryPlan:
+            fixed, chip, more = of  # what comes and goes beside it grows with many chips
+            return _plan(fixed, chip, max(more, chip * batch // 12), batch)
 
         def plan(batch: int, *, made: Callable = made, asked: list = asked) -> MemoryPlan:
             asked.append(batch)
             return made(batch)
 
-        right = max(0, (limit - fixed - more) // chip)
+        right = next(n for n in range(1, 500) if not made(n).fits(limit * 10**6)) - 1
         words = f"With a limit of {limit} MB"
         found = ask_number(words, answer, plan, limit * 10**6)
         if found == right:
@@ -191,8 +196,10 @@ def fits(answer: Callable) -> Finding:
             return f"{words} a batch of {found:g} keeps so much, but its peak is higher."
         if found % 1:
             return f"{words} it gives {found:.4g}. A batch is a whole number."
+        if found == (limit - fixed - more) // chip:
+            return f"{words} it gives {found:g}: a guess from small batches. Ask a plan if it fits."
         if found > right:
-            at_peak = fixed + chip * found + more
-            return f"{words} it gives {found:g}, which takes {at_peak:g} MB at its peak."
+            peak = made(int(found)).peak / 1e6
+            return f"{words} it gives {found:g}, which takes {peak:g} MB at its peak."
         return f"{words} it gives {found:g}, and one more still fits."
     return ""

@@ -28,6 +28,7 @@ def linear_weights(answer: float, network: SegmentationModel) -> Finding:
         return ""
     slips = {
         right - classes: "That is without the biases.",
+        4 * right: "Those are bytes.",
         width * side * side + classes: "Each class needs scores of its own.",
         width * side * side: "Each class needs scores of its own, and a bias.",
         width * side * classes + classes: "A patch has rows and columns.",

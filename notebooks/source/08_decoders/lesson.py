@@ -353,7 +353,7 @@ runs["unet"] = gp.fit(networks["unet"], chips, **settings)
 # mIoU counts pixels, and most lie far from any shore. So score by itself what is narrower than `n` pixels.
 #
 # ### Exercise 5 · write
-# `thin(mask, number, n)`: which pixels of class `number` lie in **no** n × n square that is free of other classes? `mask` is (H, W), −1 is *no label* and may be anything, so it does not make things thin; `n` is odd. Return (H, W), True or False. (`functional.max_pool2d(x, n, 1, n // 2)` of an `x` (1, H, W) lets ones grow, and `-max_pool2d(-x, …)` lets them shrink. First one, then the other.)
+# `thin(mask, number, n)`: which pixels of class `number` lie in **no** n × n square that is free of other classes? `mask` is (H, W), −1 is *no label* and may be anything, so it does not make things thin; `n` is odd. Return a tensor (H, W), True or False. (`functional.max_pool2d(x, n, 1, n // 2)` of an `x` (1, H, W) lets ones grow, and `-max_pool2d(-x, …)` lets them shrink. First one, then the other.)
 
 # %%
 thin = None

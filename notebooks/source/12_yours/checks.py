@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, ask, ask_number, exercise, slip_of
+from geopeft_nb.classroom.check import Finding, Slip, ask, ask_number, exercise, slip_of
 from geopeft_nb.open_files import open_raster
 
 
@@ -21,9 +22,9 @@ def fill(answer: float, folder: Path) -> Finding:
         share[path.parent.parent.name].append((pixels == answer).all(axis=0).mean())
     found = [float(np.mean(part)) for part in share.values()]
     if not any(found):
-        return "no pixel has this number in all bands. The table has a column for it."
+        return "No pixel has this number in all bands. The table has a column for it."
     if min(found) < 0.005:
-        return "it fills few pixels, and not in all of the deliveries. Look for one that both have."
+        return "It fills few pixels, and not in all of the deliveries. Look for one that both have."
     return ""
 
 
@@ -61,10 +62,10 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
     """Compare the two deliveries by their darkest ground."""
     names = {path.parent.parent.name for path in _images(folder)}
     if {*answer} != names:
-        return f"it wants an offset for each of {', '.join(sorted(names))}."
-    if 1_000 in answer.values():
-        return "The rule *adds* the offset: which sign takes the 1,000 away again?"
-    if set(answer.values()) - {0, -1_000}:
+        return f"It wants an offset for each of {', '.join(sorted(names))}."
+    if any(0 < abs(value) < 1 for value in answer.values()):
+        return "That is in reflectance. The offset is added to the numbers as they are stored."
+    if {*map(abs, answer.values())} - {0, 1_000}:
         return "ESA's rule knows two offsets."
     low = {}
     for name in names:
@@ -73,11 +74,13 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
             with open_raster(path) as file:
                 pixels = file.read()
             darkest.append(np.percentile(pixels[:, (pixels > 0).any(axis=0)], 1))
-        low[name] = (np.median(darkest) + answer[name]) / 10_000
+        low[name] = (np.median(darkest) - abs(answer[name])) / 10_000
     if min(low.values()) < -0.02:
-        return "one delivery would have reflectance far below 0."
+        return "One delivery would have reflectance far below 0."
     if max(low.values()) - min(low.values()) > 0.05:
-        return "the darkest ground of one delivery would be much brighter than that of the other."
+        return "The darkest ground of one delivery would be much brighter than that of the other."
+    if 1_000 in answer.values():
+        return "The rule *adds* the offset: which sign takes the 1,000 away again?"
     return ""
 
 
@@ -97,7 +100,7 @@ def outside(answer: Callable) -> Finding:
         "it returned a number of pixels. A share is wanted.": 2.0,
         "it wants a share from 0 to 1, not per cent.": 200 / 9,
     }
-    return slip_of(found, slips, f"{words} it returned {found:.3g}.")
+    return slip_of(found, slips, f"{words} it returned {found:.3g}.", near=0.003)
 
 
 @exercise("12/choose", "a function that returns corners (row, column) of squares", Callable)
@@ -112,9 +115,7 @@ def choose(answer: Callable) -> Finding:
         layer[18:34, :24] = 99  # nearly beyond
         layer[25, 5:9] = 250  # far, and tiny
         words = f"For a layer of 40 x 64, {count} squares of {size}"
-        corners = ask(words, answer, layer.copy(), 100, size, count)
-        if off := _not_squares(corners, size, count):
-            return f"{words} {off}"
+        corners = _squares(words, ask(words, answer, layer.copy(), 100, size, count), size, count)
         beyond = (layer > 100) & (layer != 255)
         tiles = [
             beyond[r : r + size, c : c + size].sum()
@@ -130,27 +131,28 @@ def choose(answer: Callable) -> Finding:
         if not any(found):
             return f"{words} none covers any ground beyond the limit."
         return (
-            f"{words} cover {sum(found)} pixels beyond the limit, and a plain grid has squares "
-            "that cover more. How many pixels count, not how far the farthest lies."
+            f"{words} cover {sum(found)} pixels beyond the limit, and squares of a plain grid "
+            f"cover more, {sum(sorted(tiles)[-count:])}."
         )
     return ""
 
 
-def _not_squares(corners: object, size: int, count: int) -> Finding:
-    """Say what is off with corners of squares, whatever they cover."""
+def _squares(words: str, corners: Any, size: int, count: int) -> list[tuple[int, int]]:
+    """Return corners of squares, or say what is off with them, whatever they cover."""
     try:
-        pairs = [(int(row), int(column)) for row, column in corners]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        return f"it returned {corners!r}, and pairs (row, column) are wanted."
+        pairs = [(int(row), int(column)) for row, column in corners]
+    except (TypeError, ValueError) as error:
+        raise Slip(f"{words} it returned {corners!r}, no pairs (row, column).") from error
     if len(pairs) != count:
-        return f"the number of corners is {len(pairs)}, and should be {count}."
+        raise Slip(f"{words} the number of corners is {len(pairs)}, and should be {count}.")
     for row, column in pairs:
         if not (0 <= row <= 40 - size and 0 <= column <= 64 - size):
-            return f"the corner {(row, column)} goes over the edge. Is it upper left, row first?"
+            where = f"the corner {(row, column)} goes over the edge"
+            raise Slip(f"{words} {where}. Is it upper left, row first?")
     for number, (row, column) in enumerate(pairs):
         if any(abs(row - r) < size and abs(column - c) < size for r, c in pairs[:number]):
-            return "two of them overlap: the same ground would be labelled twice."
-    return ""
+            raise Slip(f"{words} two of them overlap: the same ground would be labelled twice.")
+    return pairs
 
 
 @exercise("12/other_scale", "a function of two arrays of means: True or False", Callable)
@@ -164,9 +166,11 @@ def other_scale(answer: Callable) -> Finding:
         ("numbers 5 times as large", trained * 5, False),
         ("one band of six that differs", trained * [1, 1, 1, 1, 1, 30], False),
         ("four bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 12], True),
+        ("three bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 1], False),
+        ("two bands of three 12 times as large", trained[:3] * [12, 12, 1], True),
     ]
     for words, found, right in cases:
-        said = ask(f"For {words}", answer, trained.copy(), found)
+        said = ask(f"For {words}", answer, trained[: len(found)].copy(), found)
         if not isinstance(said, bool | np.bool_):
             return f"For {words} it returned {said!r}, neither True nor False."
         if bool(said) != right:
