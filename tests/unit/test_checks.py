@@ -888,10 +888,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda v, share: v.square().cumsum(0), "no number"),
     ],
     "04/first_step": [
-        ({"A": False, "B": True}, RIGHT),
-        ({"B": True, "A": False}, RIGHT),
-        ({"A": True, "B": True}, "multiplied by zeros"),
-        ({"A": False, "B": False}, "made of"),
+        ({"A": False, "B": True}, RIGHT), ({"B": True, "A": False}, RIGHT),
+        ({"A": True, "B": True}, "multiplied by zeros"), ({"A": False, "B": False}, "made of"),
         ({"A": True, "B": False}, "Turned round"),
         ({"A": np.False_, "B": torch.tensor(True)}, RIGHT),
         ({"A": "no", "B": "yes"}, "True or False"),
@@ -1193,7 +1191,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "between which percentiles"),
         (lambda m, p: ends(of_averages(m, p)), "Add up their counts"),
         (lambda m, p: ends(drawn_once(m, p)), "as often as it comes"),
-        (lambda m, p: (drawn(m, p).min(), drawn(m, p).max()), "are those the lowest and the highest"),
+        (lambda m, p: (drawn(m, p).min(), drawn(m, p).max()), "the lowest and the highest"),
         (lambda m, p: (drawn(m, p).mean() - 2e-3, drawn(m, p).mean() + 2e-3), "how well the mean"),
         (lambda m, p: ends(np.stack([
             np.mean(np.concatenate([mean_iou(m)[np.array(p) == place] for place in one]))
@@ -1234,15 +1232,12 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda low, high: "better" if low >= 0 else judge(low, high), "touches zero"),
     ],
     "08/linear_weights": [
-        (24_578, RIGHT),
-        (192 * 8 * 8 * 2 + 2.0, RIGHT),
-        (24_576, "without the biases"),
+        (24_578, RIGHT), (192 * 8 * 8 * 2 + 2.0, RIGHT), (24_576, "without the biases"),
         (192 * 64 + 2, "Each class needs scores"),
         (192 * 8 * 2 + 2, "rows and columns"),
         (192 * 2, "one score for the whole patch"),
         (193 * 64 * 2, "not for each pixel"),
-        (24_578 * 64, "count it once"),
-        (24_578 * 4, "bytes"),
+        (24_578 * 64, "count it once"), (24_578 * 4, "bytes"),
     ],
     "08/paint": [
         (functional.pixel_shuffle, RIGHT),

@@ -54,9 +54,8 @@ def test_a_file_of_a_students_is_never_replaced(
         first, second, *_ = capsys.readouterr().out.splitlines()
         assert first.split(maxsplit=1) == ["01_the_whole_idea.ipynb", state]
         assert second.split(maxsplit=1)[1].startswith("kept")
-    assert (
-        theirs.read_text(encoding="utf-8") == "mine" if kind == "changed" else theirs.is_symlink()
-    )
+    kept = theirs.read_text("utf-8") == "mine" if kind == "changed" else theirs.is_symlink()
+    assert kept
     assert not list(tmp_path.glob(".new*"))
 
 

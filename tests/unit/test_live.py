@@ -257,10 +257,8 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
     last = shown.bundles[-1]
     assert set(last) == {"text/html", "text/plain", "image/png"}
     assert last["image/png"].startswith("iVBORw0KGgo")  # the PNG signature in base64
-    assert (
-        f'<div class="gp-dashboard" data-step="10" data-state="{state}"><img alt='
-        in (last["text/html"])
-    )
+    shown = f'<div class="gp-dashboard" data-step="10" data-state="{state}"><img alt='
+    assert shown in last["text/html"]
     for said in (f"LoRA on scenes: {state}. Kept epoch 1.", "mIoU 0.712", "weights 100 MiB"):
         assert said in last["text/plain"]
     assert sum(map(len, last.values())) < 150_000

@@ -215,9 +215,8 @@ def test_of_several_dates_the_last_is_shown_and_it_says_so() -> None:
     model = Predicts()
     model.frames = 3
     three = replace(data, holdout=away, frames=3, **sides)
-    assert (
-        "3 dates a chip; pictures show the last." in gp.data_card(three).facts.loc["notes"].item()
-    )
+    notes = gp.data_card(three).facts.loc["notes"].item()
+    assert "3 dates a chip; pictures show the last." in notes
     several = gp.map_regions(model, three).views
     for view, single in zip(several, gp.map_regions(Predicts(), data).views, strict=True):
         assert view.picture is not None and np.array_equal(view.picture, single.picture)

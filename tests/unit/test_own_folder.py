@@ -306,9 +306,8 @@ def test_a_mask_in_another_reference_system_is_laid_onto_its_image(tmp_path: Pat
     for name, found in masks.items():
         row, column = (64 * int(part) for part in name.split("-")[1:])
         here = truth[row : row + 64, column : column + 64]
-        assert (
-            found != here
-        ).mean() < 0.008  # GDAL's reprojection is exact to an eighth of a pixel
+        # GDAL's reprojection is exact to an eighth of a pixel
+        assert (found != here).mean() < 0.008
 
 
 def test_chips_without_labels_are_left_out_and_counted(tmp_path: Path) -> None:

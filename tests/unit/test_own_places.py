@@ -146,10 +146,8 @@ def test_of_one_large_scene_squares_are_places_with_a_strip_between_sides(
     pairs = scene(16, 16, crs=crs)
     data, notes = split(pairs, block=block)
     kept = sum(counts(data).values())
-    assert (
-        f"{256 - kept} chips that touch ground of another side are left out; larger block=: fewer."
-        in notes
-    )
+    touch = "chips that touch ground of another side are left out"
+    assert f"{256 - kept} {touch}; larger block=: fewer." in notes
     # of dealt squares of 1, 2, 4 chips so many are left at least, by what touches on average
     assert kept > 256 * {1: 0.3, 2: 0.5, 4: 0.7}[block] and min(counts(data).values()) > 10
     ground = dict(zip((x.name for x, _ in pairs), (y for _, y in pairs), strict=True))

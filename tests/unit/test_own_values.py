@@ -489,11 +489,8 @@ def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
     stored(fill=0, nodata=0, **TAGGED)(tmp_path)
     path = tmp_path / "images/c0.tif"
     source = open_source([path])
-    assert (
-        source.bands == NAMES
-        and source.grid.shape == (SIDE, SIDE)
-        and source.grid.crs == "EPSG:32618"
-    )
+    assert source.bands == NAMES and source.grid.shape == (SIDE, SIDE)
+    assert source.grid.crs == "EPSG:32618"
     window = rasterio.windows.Window(3, 2, 8, 6)
     image, there = source.read(window, ["NIR_NARROW", "RED"])
     assert image.shape == (2, 6, 8) and image.dtype == np.float32
@@ -506,15 +503,14 @@ def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
 
 def dealt(
     root: Path, image: Callable[[Pixels, int], Pixels], names: Sequence[str],
-    mask: Callable[[Pixels, int], Pixels] = lambda label, number: label, name: str = "c{}",
-    **header: Any,
+    mask: Callable[[Pixels, int], Pixels] = lambda label, number: label, **header: Any,
 ) -> None:  # fmt: skip
     """Write images and masks; `header` is that of every other mask."""
     for number in range(COUNT):
         reflectance, label = truth(number)
-        path = f"{name.format(number)}.tif"
-        write(root / "images" / path, image(reflectance, number), number, names)
-        write(root / "masks" / path, mask(label, number), number, **(header if number % 2 else {}))
+        write(root / f"images/c{number}.tif", image(reflectance, number), number, names)
+        more = header if number % 2 else {}
+        write(root / f"masks/c{number}.tif", mask(label, number), number, **more)
 
 
 def metres(label: Pixels, number: int) -> Pixels:

@@ -11,10 +11,12 @@ from scipy import stats
 from geopeft_nb.benchmark.grid import key_of, read_grid
 
 CELL = re.compile(r"(\d\.\d{3}) ± (\d\.\d{3})")
-#: In the order of a table's columns.
-DATA = ("sandbox", "hls_water", "scenes")
-#: Grid -> words before its table.
-TABLES = {"first": "by which less is changed", "searched": "rates searched by validation loss"}
+#: Words before a table -> its grid and data sets, in the order of its columns.
+TABLES = {
+    "by which less is changed": ("first", ("sandbox", "hls_water", "scenes")),
+    "rates searched by validation loss": ("searched", ("sandbox", "scenes")),
+    "The same at other shifts": ("searched", ("sandbox 0.25", "sandbox 1", "eurosat")),
+}
 
 
 def named(row: pd.Series) -> str:
@@ -27,7 +29,9 @@ def named(row: pd.Series) -> str:
 
 def rows_of(root: Path, grid: str) -> pd.DataFrame:
     rows = pd.read_csv(root / f"data/results/{grid}.csv")
-    return rows.assign(trained=rows.apply(named, axis=1))
+    shifts = rows["data_options"].astype(str).str.extract(r'"shift": ([\d.]+)')[0]
+    other = " " + shifts.where(shifts != "0.5")
+    return rows.assign(trained=rows.apply(named, axis=1), data=rows["data"] + other.fillna(""))
 
 
 def written(text: str, start: str) -> dict[str, list[tuple[str, str]]]:
@@ -50,33 +54,38 @@ def test_every_cell_of_the_grid_has_one_row_and_no_error(root: Path) -> None:
     assert "error" not in rows or rows["error"].isna().all()
 
 
-@pytest.mark.parametrize("where", ["data/results/README.md", "README.md"])
-@pytest.mark.parametrize("grid", TABLES)
-def test_the_table_of_a_grid_is_that_of_its_rows(root: Path, where: str, grid: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [("data/results/README.md", x) for x in TABLES] + [("README.md", x) for x in [*TABLES][:2]],
+)
+def test_the_table_of_a_grid_is_that_of_its_rows(root: Path, where: str, words: str) -> None:
     text = (root / where).read_text(encoding="utf-8")
+    grid, every = TABLES[words]
     rows = rows_of(root, grid)
     scores = rows.groupby(["data", "trained"])[["home", "away"]].agg(["mean", "std"])
-    table = written(text, TABLES[grid])
+    table = written(text, words)
     assert len(table) == rows["trained"].nunique()
     for name, pairs in table.items():
         said = [
             tuple(f"{scores.loc[(data, name), (side, kind)]:.3f}" for kind in ("mean", "std"))
-            for data in DATA if (data, name) in scores.index for side in ("home", "away")
+            for data in every if (data, name) in scores.index for side in ("home", "away")
         ]  # fmt: skip
         assert pairs == said, name
 
 
 def test_the_differences_of_the_grids_are_those_of_their_rows(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    grids = {x: rows_of(root, x).set_index(["data", "trained", "seed"]) for x in TABLES}
+    grids = {
+        x: rows_of(root, x).set_index(["data", "trained", "seed"]) for x in ("first", "searched")
+    }
     said = re.findall(
-        r"`(\w+)` minus `(\w+)`, (\w[\w ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
+        r"`(\w+)` minus `(\w+)`, (\w[\w. ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
         r"([+−]\d\.\d{3})\)", text,
     )  # fmt: skip
     assert len(said) >= 14
     for one, other, data, side, *numbers in said:
-        grid, name = "searched" if data.startswith("searched") else "first", data.split()[-1]
-        score = grids[grid][side].loc["hls_water" if name == "water" else name]
+        grid, name = ("searched", data[9:]) if data.startswith("searched") else ("first", data)
+        score = grids[grid][side].loc["hls_water" if "water" in name else name]
         difference = score.loc[one] - score.loc[other]
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
         mean = difference.mean()
