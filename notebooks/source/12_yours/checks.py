@@ -110,7 +110,7 @@ def choose(answer: Callable) -> Finding:
     for size, count in ((8, 3), (10, 2)):
         layer = random.integers(5, 90, (40, 64)).astype(np.uint8)
         layer[:16, :24] = 255  # nobody saw this, and it is no distance
-        layer[20:34, 44:58] = random.integers(90, 140, (14, 14))
+        layer[20:34, 57:] = random.integers(90, 140, (14, 7))  # a grid of 10 goes over the edge
         layer[2:10, 50:61] = 130
         layer[18:34, :24] = 99  # nearly beyond
         layer[25, 5:9] = 250  # far, and tiny
