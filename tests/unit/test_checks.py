@@ -481,13 +481,12 @@ def by_squares(mask: Tensor, number: int, n: int) -> Tensor:
 
 
 def chosen(
-    distance: np.ndarray, limit: float, size: int, count: int, seen: bool = True, far: bool = False,
-    over: int = 0,
+    distance: np.ndarray, limit: float, size: int, count: int, seen: bool = True, far: bool = False
 ) -> list[tuple[int, int]]:
     """Take the tiles of a grid that have most beyond the limit, or lie farthest on average."""
     beyond = (distance > limit) & ((distance != 255) | (not seen))
     beyond = np.where(distance == 255, 0, distance).astype(int) if far else beyond
-    rows, columns = ((side + over) // size for side in beyond.shape)
+    rows, columns = (side // size for side in beyond.shape)
     tiles = {
         (r * size, c * size): beyond[r * size : (r + 1) * size, c * size : (c + 1) * size].sum()
         for r in range(rows)
@@ -1480,7 +1479,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (chosen, RIGHT),
         (by_turns, RIGHT),
         (lambda d, limit, n, k: [(float(r), c) for r, c in chosen(d, limit, n, k)], RIGHT),
-        (lambda d, limit, n, k: chosen(d, limit, n, k, over=n - 1), "over the edge"),
+        (lambda d, limit, n, k: chosen(np.pad(d, (0, n - 1)), limit, n, k), "over the edge"),
         (lambda d, limit, n, k: chosen(d, limit, n, k, seen=False), "255 is no distance"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1] * k, "overlap"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "is 1, and should be"),

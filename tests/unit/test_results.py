@@ -77,9 +77,6 @@ def test_the_table_of_a_grid_is_that_of_its_rows(root: Path, where: str, words: 
 @pytest.mark.parametrize(("where", "least"), [("README.md", 3), (RESULTS, 14)])
 def test_differences_are_those_of_their_rows(root: Path, where: str, least: int) -> None:
     text = (root / where).read_text(encoding="utf-8")
-    grids = {
-        x: rows_of(root, x).set_index(["data", "trained", "seed"]) for x in ("first", "searched")
-    }
     said = re.findall(
         r"`(\w+)` minus `(\w+)`, (\w[\w. ]*), (home|away): ([+−]\d\.\d{3}) \(([+−]\d\.\d{3}) to "
         r"([+−]\d\.\d{3})\)", text,
@@ -87,7 +84,8 @@ def test_differences_are_those_of_their_rows(root: Path, where: str, least: int)
     assert len(said) >= least
     for one, other, data, side, *numbers in said:
         grid, name = ("searched", data[9:]) if data.startswith("searched") else ("first", data)
-        score = grids[grid][side].loc["hls_water" if "water" in name else name]
+        rows = rows_of(root, grid).set_index(["data", "trained", "seed"])
+        score = rows[side].loc["hls_water" if "water" in name else name]
         difference = score.loc[one] - score.loc[other]
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
         mean = difference.mean()
