@@ -25,8 +25,7 @@ import pandas as pd
 import torch
 
 from geopeft_nb.backbones.load import load_backbone
-from geopeft_nb.datasets.cards import choose_bands
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import GeoData, choose_bands
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values

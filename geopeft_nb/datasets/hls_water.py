@@ -10,8 +10,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published.common import Found, load_published, read_pair
 from geopeft_nb.datasets.split import Cut
 from geopeft_nb.files import FileEntry, fetch, find_dataset

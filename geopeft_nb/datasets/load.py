@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from geopeft_nb.datasets import hls_water, scenes
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.own import load as own
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 from geopeft_nb.datasets.sandbox import load as sandbox

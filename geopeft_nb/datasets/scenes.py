@@ -15,8 +15,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.files import data_folder
 from geopeft_nb.open_files import open_raster

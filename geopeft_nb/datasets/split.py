@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import Chips, GeoData, Names
+from geopeft_nb.datasets.geodata import Chips, DataCard, DataRequest, GeoData, Names
 from geopeft_nb.errors import GeopeftError, check_names
 
 SIDES = ("train", "val", "test")

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from geopeft_nb.datasets.cards import DataCard
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, GeoData
 from geopeft_nb.datasets.load import LOADERS, load_data
 from geopeft_nb.errors import check_name
 from geopeft_nb.maps.figure import draw_land

@@ -13,7 +13,7 @@ from hostile_fork import NOISE, Input, Room
 
 import geopeft_nb as gp
 from geopeft_nb.__main__ import main
-from geopeft_nb.datasets import chip_cache
+from geopeft_nb.datasets.published import common
 from geopeft_nb.files import FileEntry, fetch
 
 VALUES = {
@@ -109,10 +109,10 @@ def address(room: Room, url: str) -> Callable[[], object]:
 
 def kept(room: Room, content: bytes) -> Callable[[], object]:
     """Leave a file in the cache of decoded chips that nobody of us wrote."""
-    file = chip_cache.entry("toy", "a")
+    file = common.entry("toy", "a")
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    return lambda: chip_cache.kept(file, lambda: gp.load_backbone("decoded anew"))
+    return lambda: common.kept(file, lambda: gp.load_backbone("decoded anew"))
 
 
 def adapter(room: Room, name: str) -> Callable[[], object]:

@@ -27,8 +27,8 @@ from geopeft_nb.archives import extract
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.classroom.mirror import fill
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.chip_cache import entry, kept
 from geopeft_nb.datasets.load import LOADERS
+from geopeft_nb.datasets.published.common import entry, kept
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 
-from geopeft_nb.datasets.cards import DataCard
+from geopeft_nb.datasets.geodata import DataCard
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 
 HAND = "v1.1/data/flood_events/HandLabeled"

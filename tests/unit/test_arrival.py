@@ -26,8 +26,8 @@ from trickling_server import Trickle, trickling, without_certificate
 
 from geopeft_nb import files
 from geopeft_nb.archives import extract
-from geopeft_nb.datasets import chip_cache
 from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.published import common
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, fetch, fetch_many, find_dataset
 
@@ -353,14 +353,14 @@ def test_decoded_chips_come_back_from_disk_until_their_source_changes(
         return chip(7)
 
     for _ in range(3):
-        image, target, *_ = chip_cache.kept(chip_cache.entry("toy", "chip", [source]), decode)
+        image, target, *_ = common.kept(common.entry("toy", "chip", [source]), decode)
         assert (image == chip(7)[0]).all() and (target == 7).all()
     assert decoded == 1
     (file,) = (cache / "chips/toy").glob("*.npz")
     file.write_bytes(file.read_bytes()[:500])
-    assert (chip_cache.kept(file, decode)[0] == chip(7)[0]).all() and decoded == 2
+    assert (common.kept(file, decode)[0] == chip(7)[0]).all() and decoded == 2
     source.write_bytes(b"other")
-    chip_cache.kept(chip_cache.entry("toy", "chip", [source]), decode)
+    common.kept(common.entry("toy", "chip", [source]), decode)
     assert decoded == 3
 
 
@@ -370,7 +370,7 @@ def test_a_full_disk_keeps_no_chips_and_says_what_to_do(
     monkeypatch.setattr(files, "SPARE", 10**18)
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"Decoded chips are not kept .* GEOPEFT_CACHE"):
-            read = chip_cache.kept(chip_cache.entry("toy", "c"), lambda: chip(7))
+            read = common.kept(common.entry("toy", "c"), lambda: chip(7))
         assert (read.target == 7).all()
     assert not list(cache.rglob("*.npz"))
 

@@ -9,8 +9,7 @@ import pytest
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
-from geopeft_nb.datasets.cards import DataCard
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, GeoData
 from geopeft_nb.datasets.scenes import CARD
 from geopeft_nb.widgets import controls, live
 from geopeft_nb.widgets.chips import WatchedChips

@@ -11,8 +11,7 @@ import torch
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
 from geopeft_nb.datasets.load import LOADERS
 from geopeft_nb.training.run import Run
 

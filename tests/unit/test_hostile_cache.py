@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geopeft_nb.datasets.base import Reading
-from geopeft_nb.datasets.chip_cache import entry, kept
+from geopeft_nb.datasets.published.common import entry, kept
 
 CONTENT = b"a" * 50_000
 

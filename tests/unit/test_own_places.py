@@ -11,8 +11,7 @@ import pytest
 import rasterio.warp
 
 from geopeft_nb.datasets.base import Bounds, Chip
-from geopeft_nb.datasets.cards import DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataRequest, GeoData
 from geopeft_nb.datasets.hls_water import CARD
 from geopeft_nb.datasets.own.places import split_own, touching
 

@@ -11,8 +11,7 @@ import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets import scenes
 from geopeft_nb.datasets.base import Chip, Reading
-from geopeft_nb.datasets.cards import DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataRequest, GeoData
 from geopeft_nb.datasets.split import published_split, shared_places, split_regions
 
 CARD = replace(

@@ -19,8 +19,7 @@ import numpy as np
 
 from geopeft_nb.bands import WAVELENGTHS, band_name, band_names as band_names_of, own_name
 from geopeft_nb.datasets.base import Chip
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.own.acquisitions import name_bands, settle
 from geopeft_nb.datasets.own.ask import Ask
 from geopeft_nb.datasets.own.cut import Tile, choose_size, cut

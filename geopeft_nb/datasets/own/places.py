@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.base import Bounds, Chip
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData, Names
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, Names
 from geopeft_nb.datasets.split import SIDES, choose_regions, split_places
 
 #: Ground that holds together is one place, unless it is more than this share of its region.

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import check_name

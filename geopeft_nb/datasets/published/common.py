@@ -1,7 +1,13 @@
-"""One way to load what was published: which chips, what is known of each, and how to read it."""
+"""One way to load what was published: which chips, what is known of each, and how to read it.
+
+Chips are kept decoded on disk: decoding a compressed GeoTIFF takes longer than training should.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,9 +19,7 @@ import numpy as np
 
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Bounds, Chip, Reading
-from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
-from geopeft_nb.datasets.chip_cache import entry, kept
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
 from geopeft_nb.datasets.split import (
     Cut,
     choose_regions,
@@ -25,8 +29,9 @@ from geopeft_nb.datasets.split import (
     split_regions,
 )
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.files import FileEntry, cache_folder, fetch, find_dataset
+from geopeft_nb.files import FileEntry, cache_folder, check_space, checksum_of, fetch, find_dataset
 from geopeft_nb.open_files import open_raster
+from geopeft_nb.writing import written_beside
 
 #: Stands for no data in some files, beside NaN and what their header names.
 NO_DATA = -9999.0
@@ -145,6 +150,50 @@ def load_published(
     if "all" in sides:
         return claimed(split_regions(sides["all"], request, card, bands, size))
     return published_split(sides, request, card, bands, size)
+
+
+def entry(name: str, key: object, sources: Sequence[Path] = ()) -> Path:
+    """Return where a decoded chip is kept, below ``chips/`` in the cache folder.
+
+    Args:
+        name: Name of the data set.
+        key: Whatever decides what the chip holds: its name, square and bands.
+        sources: The files that it was decoded from. Their checksums are part of the key, and no
+            times: the checksum of 2 MB takes a millisecond, decoding them fifty.
+    """
+    content = repr((key, [checksum_of(path) for path in sources]))
+    return cache_folder() / "chips" / name / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+
+
+def kept(file: Path, decode: Callable[[], Reading]) -> Reading:
+    """Return pixels and where they lie as `decode` gave them, now or earlier.
+
+    A disk without room, or a folder that cannot be written, costs time and no training run: the
+    chip is decoded at each reading, and a warning says so.
+
+    Args:
+        file: From `entry`.
+        decode: Reads the chip from its own files.
+    """
+    try:
+        with np.load(file) as stored:
+            crs, bounds = json.loads(stored["about"].item())
+            return Reading(stored["image"], stored["target"], crs, bounds and tuple(bounds))
+    except Exception:  # none is kept, or a damaged one, which has many errors: decode it
+        reading = decode()
+    try:
+        check_space(file.parent, reading.image.nbytes, "A decoded chip")
+        with written_beside(file) as written:
+            about = json.dumps([reading.crs, reading.bounds])
+            np.savez(written, image=reading.image, target=reading.target, about=about)
+    except OSError:
+        warnings.warn(  # the same words for each chip, so that Python shows them once
+            f"Decoded chips are not kept in {file.parent}: it cannot be written or the disk is "
+            "full, and every epoch decodes them again. Free some space, set GEOPEFT_CACHE to "
+            "another folder, or load_data(cache=False).",
+            stacklevel=2,
+        )
+    return reading
 
 
 def check_complete(card: DataCard, found: Found) -> None:

@@ -12,8 +12,7 @@ from itertools import chain
 from typing import Any
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
-from geopeft_nb.datasets.cards import DataCard, DataRequest
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
 from geopeft_nb.files import FileEntry, fetch_many, find_dataset

@@ -19,8 +19,7 @@ import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip, Reading
-from geopeft_nb.datasets.cards import DataCard, DataRequest, choose_bands
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
 from geopeft_nb.datasets.sandbox.climates import REGIONS, climate_of
 from geopeft_nb.datasets.sandbox.scene import SCALE, WINDOWS, make_place
 from geopeft_nb.datasets.split import split_regions
