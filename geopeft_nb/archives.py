@@ -53,8 +53,7 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
                 raise
             except Exception as error:  # what is not an archive can make any of them
                 raise GeopeftError(
-                    f"{parts[0]} cannot be extracted ({type(error).__name__}: {error}). Free space "
-                    "if the disk is full; else delete the file, so that it is fetched again."
+                    f"{parts[0]} cannot be extracted ({error!r}): delete it to fetch it again."
                 ) from error
 
 

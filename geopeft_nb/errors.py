@@ -199,9 +199,8 @@ def _unfit(name: str, value: object, kind: str) -> GeopeftError:
 
 
 def _shown(value: object) -> str:
-    plain = type(value).__module__ == "builtins" and not (
-        isinstance(value, int) and abs(value) > 10**99
-    )
+    huge = isinstance(value, int) and abs(value) > 10**99
+    plain = type(value).__module__ == "builtins" and not huge
     return reprlib.repr(value) if plain else f"a {type(value).__name__}"
 
 

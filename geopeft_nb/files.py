@@ -25,7 +25,8 @@ from geopeft_nb.writing import NotWrittenError, held, written_beside
 SPARE = 64_000_000
 HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
-    r"https://(?:huggingface\.co|hf\.co)/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)"
+    r"https://(?:huggingface\.co|hf\.co)/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
+    r"/resolve/(?P<revision>[^/]+)/(?P<filename>.+)"
 )
 
 
@@ -54,11 +55,7 @@ class FileEntry:
         """What `hf_hub_download` takes, of a file of the Hugging Face hub; else nothing."""
         if not (found := _ON_HUB.fullmatch(self.url)):
             return {}
-        kind, repository, revision, file = found.groups()
-        return {
-            "repo_id": repository, "filename": file, "revision": revision,
-            "repo_type": "dataset" if kind else "model",
-        }  # fmt: skip
+        return found.groupdict() | {"repo_type": "dataset" if found["repo_type"] else "model"}
 
 
 def hub_file(
@@ -220,16 +217,13 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
         NotWrittenError: The disk has too little room for all of them.
         GeopeftError: One has the wrong size or checksum.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tqdm.auto import tqdm
+    from tqdm.contrib.concurrent import thread_map
 
     missing = [entry for entry in entries if find_file(entry) is None]
     if missing and download:
         check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
-    with ThreadPoolExecutor(4) as pool:
-        arriving = pool.map(partial(fetch, download=download), entries)
-        return list(tqdm(arriving, what, len(entries), disable=len(missing) <= 8))
+    get, silent = partial(fetch, download=download), len(missing) <= 8
+    return thread_map(get, entries, max_workers=4, desc=what, disable=silent)
 
 
 def size_on_hub(entry: FileEntry) -> int | None:
@@ -315,9 +309,8 @@ def _missing(entry: FileEntry, reason: str) -> str:
     about = f" ({', '.join(filter(None, facts))})" if any(facts) else ""
     return (
         f"{entry.path!r}{about} is not on this machine, and {reason}. Looked in "
-        f"{', '.join(map(str, _places()))}. "
-        "Set the environment variable GEOPEFT_MIRROR to a folder that has it. For weights you can "
-        "also give a path with weights=..., or weights=None for random ones; for data root=..."
+        f"{', '.join(map(str, _places()))}. Set GEOPEFT_MIRROR to a folder that has it. For weights"
+        " you can also give weights=PATH, or weights=None for random ones; for data root=..."
     )
 
 
@@ -338,8 +331,7 @@ def check_file(path: Path, entry: FileEntry) -> Path:
 
 def _damaged(path: Path, what: str, found: object, expected: object) -> GeopeftError:
     return GeopeftError(
-        f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. Delete it, "
-        "so that it is fetched again."
+        f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. Delete it."
     )
 
 

@@ -122,8 +122,7 @@ def _opened(path: Path, whole: bool) -> Iterator[Any]:
     if driver is None:
         raise refuse(
             path, f"it begins with {head[:16]!r} and is no GeoTIFF, JPEG 2000, PNG or JPEG",
-            "Files that only name others (VRT, WMS, …) are not followed: write a GeoTIFF, for "
-            "example with gdal_translate",
+            "Write a GeoTIFF: files that only name others (VRT, WMS, …) are not followed",
         )  # fmt: skip
     alone = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO")
     with warnings.catch_warnings(), alone:
@@ -149,8 +148,7 @@ def _check_raster(path: Path, raster: Any, whole: bool) -> None:
     if claimed > AT_ONCE + (0 if whole else DENSE * held) or block > AT_ONCE:
         raise refuse(
             path, f"its header claims {raster.height:,} x {raster.width:,} pixels in {len(kinds)} "
-            f"bands, {claimed / 1e6:,.0f} MB in blocks of {block / 1e6:,.1f} MB, and the file has "
-            f"{held:,} bytes; at most {AT_ONCE / 1e6:,.0f} MB go at once",
+            f"bands, {claimed / 1e6:,.0f} MB in blocks of {block / 1e6:,.1f} MB, of {held:,} bytes",
             "If it is whole, cut it, or write it in tiles (rio convert --co TILED=YES)",
         )  # fmt: skip
 
@@ -212,11 +210,8 @@ def read_polygons(path: Path) -> Any:
         return _from_gdal(path)
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return read_text(path, _features)
-    raise refuse(
-        path,
-        f"it begins with {head[:16]!r} and is no GeoPackage, GeoJSON, Shapefile or FlatGeobuf",
-        "Files that only name others (VRT, WFS, …) are not followed: save the polygons themselves",
-    )  # fmt: skip
+    why = f"it begins with {head[:16]!r} and is no GeoPackage, GeoJSON, Shapefile or FlatGeobuf"
+    raise refuse(path, why, "Save polygons: files that name others (VRT, …) are not followed")
 
 
 def _from_gdal(path: Path, **options: str) -> Any:
@@ -256,9 +251,7 @@ def layer_of(path: Path) -> str:
     areas = [name for name, kind in every if re.search("POLYGON|SURFACE|^GEOMETRY", str(kind))]
     layers = [str(name) for name in areas or [name for name, _ in every]]
     if len(layers) != 1:
-        raise GeopeftError(
-            f"{path} has {len(layers)} layers with polygons ({', '.join(layers)}). Keep one in it."
-        )
+        raise refuse(path, f"it has {len(layers)} layers with polygons, {layers}", "Keep one in it")
     return layers[0]
 
 

@@ -76,8 +76,7 @@ def save_adapter(
             write_card(target, report, licence)
         except Exception as error:  # of the template, or of what others named
             raise GeopeftError(
-                f"The adapter is saved in {target}, but without model_card.md, which could not be "
-                f"written ({type(error).__name__}: {error})."
+                f"The adapter is saved in {target}, but without model_card.md ({error!r})."
             ) from error
     return target
 
@@ -160,9 +159,8 @@ def check_export(model: SegmentationModel) -> None:
     """
     if model.metadata or (model.method in CARDS and CARDS[model.method].merges):
         raise GeopeftError(
-            f"An export has plain weights and takes an image alone; this model carries "
-            f"{model.method}, and uses {', '.join(model.metadata) or 'no metadata'}. Call "
-            "gp.merge(model) first, after save_adapter, and train with build_model(metadata=False)."
+            f"An export has plain weights and takes an image alone, this model {model.method} and "
+            f"{list(model.metadata)}. Call gp.merge(model), and build_model(metadata=False)."
         )
 
 
@@ -233,9 +231,8 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
     beside = model.method in ("vpt", "adapter", *BESIDE) or model.plain_backbone.uncut
     if card.family != "prithvi" or beside or model.task != "segmentation":
         raise GeopeftError(
-            f"TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, with "
-            f"linear_probe, full or a merged adapter. This is {card.name} with {model.method} for "
-            f"{model.task}. export_onnx takes every model."
+            "TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, plain or"
+            f" merged, not {card.name} with {model.method} for {model.task}; export_onnx takes all."
         )
     target = check_folder(folder, TERRATORCH_FILES)
     decoder, words = TERRATORCH[model.decoder_name]

@@ -122,8 +122,7 @@ def refusals(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # OSError, RuntimeError of torch, SafetensorError, …
         raise NotWrittenError(
-            f"{path} could not be written, and is as it was before ({type(error).__name__}: "
-            f"{error}). Free some space there, or name another place."
+            f"{path} could not be written, and is as it was ({error!r}). Name another place."
         ) from error
 
 
@@ -152,7 +151,7 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
     Raises:
         GeopeftError: Another process has it; the message says which and where.
     """
-    file, holder = path.with_name(f".{path.name}.gp.lock"), ""
+    file, holder = path.with_name(f".{path.name}.gp.lock"), "another process"
     lock = FileLock(file, is_singleton=True)
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +160,8 @@ def held(path: Path, timeout: float = 0) -> Iterator[None]:
         except Timeout:
             sleep(0.1)  # the other may be about to sign
             with suppress(OSError):  # Windows lets nobody read what is locked
-                holder = file.read_text(encoding="utf-8")
-            raise GeopeftError(
-                f"{path} is in use by {holder or 'another process'}. Wait, or name another place."
-            ) from None
+                holder = file.read_text(encoding="utf-8") or holder
+            raise GeopeftError(f"{path} is in use by {holder}. Wait, or name another.") from None
     try:
         with suppress(OSError):  # a full disk: it is locked without a name
             file.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")

@@ -68,9 +68,8 @@ def knndm_folds(data: GeoData, k: int = 5, to: Any = None, seed: int = 0) -> Ite
         f"where the model will be used within {np.median(wanted):,.3g} km."
     )
     for number in range(k):
-        others = np.random.default_rng([seed, number]).permutation(
-            np.flatnonzero(fold_of != number)
-        )
+        others = np.flatnonzero(fold_of != number)
+        others = np.random.default_rng([seed, number]).permutation(others)
         val = {*others[: max(1, round(VALIDATION * len(others)))]}
         sides: tuple[list[Chip], ...] = ([], [], [])
         for chip, place in zip(chips, of, strict=True):
@@ -97,18 +96,13 @@ def _on_earth(given: Any) -> NDArray[np.float64]:
         degrees = np.asarray(given, float)
     except (OverflowError, TypeError, ValueError):
         degrees = np.empty(0)
-    if (
-        degrees.ndim != 2
-        or degrees.shape[1] != 2
-        or not degrees.size
-        or not (np.abs(degrees) <= (90, 360)).all()
-    ):
+    pairs = degrees.size and degrees.shape[1:] == (2,)
+    if not pairs or not (np.abs(degrees) <= (90, 360)).all():
         raise GeopeftError(f"to takes (N, 2) latitudes and longitudes, not {given!r:.100}.")
     latitude, longitude = np.radians(degrees).T
     flat = np.cos(latitude)
-    return EARTH * np.stack(
-        [flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)], axis=1
-    )
+    points = flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)
+    return EARTH * np.stack(points, axis=1)
 
 
 def _most_alike(

@@ -1,7 +1,5 @@
 """HLS chips with water masks, from the offline mirror: one river system and many other places."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path
@@ -11,8 +9,7 @@ import numpy as np
 from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
-from geopeft_nb.datasets.published.common import Found, load_published, read_pair
-from geopeft_nb.datasets.split import Cut
+from geopeft_nb.datasets.published.common import Cut, Found, load_published, read_pair
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 from geopeft_nb.open_files import read_text
 
@@ -54,9 +51,7 @@ def _facts(text: str) -> dict[str, dict[str, str]]:
     rows = [*csv.DictReader(text.splitlines())]
     if strange := [row["chip"] for row in rows if not re.fullmatch(r"[\w-]+", row["chip"])]:
         raise ValueError(f"{strange[0]!r} is no name of a chip")
-    return {
-        row["chip"]: {"region": row["region"], "place": f"place-{row['place']}"} for row in rows
-    }
+    return {x["chip"]: {"region": x["region"], "place": f"place-{x['place']}"} for x in rows}
 
 
 def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:

@@ -28,8 +28,8 @@ LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
     "sen1floods11": (sen1floods11.CARD, sen1floods11.load_sen1floods11),
     "burn_scars": (burn_scars.CARD, burn_scars.load_burn_scars),
     "reben_7k": (reben.CARD, reben.load_reben),
-    "m_cashew_plantation": (geobench.CASHEW, geobench.load_cashew_plantation),
-    "m_sa_crop_type": (geobench.SA_CROP, geobench.load_sa_crop_type),
+    "m_cashew_plantation": (geobench.CASHEW, geobench.loader_of(geobench.CASHEW)),
+    "m_sa_crop_type": (geobench.SA_CROP, geobench.loader_of(geobench.SA_CROP)),
 }
 
 
@@ -70,19 +70,13 @@ def load_data(
     """
     check_name("data set", name, LOADERS)
     _, loader = LOADERS[name]
-    if options:
-        _check_options(name, options, loader)
+    takes = signature(loader).parameters
+    known = {*signature(load_data).parameters, *takes} - {"options", "request"}
+    check_names(f"option of {name}", options, known)
+    check_values(options, {option: takes[option].annotation for option in options})
     where = os.fspath(root) if root is not None else None
     request = DataRequest(where, bands, size, train_regions, holdout_regions, download, seed, cache)
     return loader(request, **options)
-
-
-def _check_options(name: str, options: dict[str, Any], loader: Callable[..., GeoData]) -> None:
-    """Refuse what neither `load_data` nor the data set's own loader takes."""
-    own = signature(loader).parameters
-    known = {*signature(load_data).parameters, *own}
-    check_names(f"option of {name}", options, known - {"options", "request"})
-    check_values(options, {option: own[option].annotation for option in options})
 
 
 def leave_one_region_out(name: str, **arguments: Any) -> Iterator[tuple[str, GeoData]]:

@@ -3,13 +3,11 @@
 Two Sentinel-2 L1C scenes at 20 m with derived water masks; see `data/scenes/README.md`.
 """
 
-from __future__ import annotations
-
 import datetime
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +17,6 @@ from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_b
 from geopeft_nb.datasets.split import split_regions
 from geopeft_nb.files import data_folder
 from geopeft_nb.open_files import open_raster
-
-if TYPE_CHECKING:
-    from rasterio.windows import Window
 
 CARD = DataCard(
     name="scenes",
@@ -83,7 +78,7 @@ def scene_chips(path: Path, size: int, indices: list[int]) -> list[Chip]:
     return chips
 
 
-def _read(path: Path, indices: list[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: Path, indices: list[int], window: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return image (C, H, W), reflectance 0-1, and mask (H, W), -1 where there is no label."""
     (image, mask), (rows, columns) = _scene(path), window.toslices()
     reflectance = image[indices, rows, columns].astype(np.float32) / 10_000

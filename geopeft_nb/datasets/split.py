@@ -6,7 +6,6 @@ held out.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,10 +36,8 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     """
     names, place_of, counts = np.unique(places, return_inverse=True, return_counts=True)
     if len(names) < len(SIDES):
-        raise GeopeftError(
-            f"{len(places)} chips in {len(names)} place(s), and a split needs at least 3 places. "
-            "Take smaller chips (size=, of own files also block=), or put regions together."
-        )
+        few = f"{len(places)} chips in {len(names)} place(s), and a split needs at least 3 places"
+        raise GeopeftError(f"{few}. Take smaller chips (size=, of own files also block=).")
     shuffled = np.random.default_rng(seed).permutation(len(names))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
     side_of, filled = np.zeros(len(names), int), np.zeros(len(SIDES))
@@ -80,7 +77,7 @@ def split_regions(
             sides[SIDES[side]].append(chip)
     at_home = {chip.place for chip in chips if chip.region in home}
     elsewhere = [chip for chip in chips if chip.place not in at_home]
-    return GeoData.of(sides, _by_region(elsewhere, away), card, bands, home, size)
+    return claimed(GeoData.of(sides, _by_region(elsewhere, away), card, bands, home, size))
 
 
 def published_split(
@@ -123,10 +120,7 @@ def claimed(data: GeoData) -> GeoData:
     for side, found in data.parts.items():
         both = trained & {chip.place for chip in found.chips}
         if both and side.partition(":")[0] in data.card.claims:  # training is not among them
-            raise GeopeftError(
-                f"{len(both)} places of {data.card.name} are in training and in {side}, "
-                f"{min(both)!r} among them. Give each place to one side only."
-            )
+            raise GeopeftError(f"{len(both)} places ({min(both)!r}) are in training and in {side}.")
     return data
 
 
@@ -145,42 +139,13 @@ def choose_regions(card: DataCard, request: DataRequest) -> tuple[Names, Names]:
     away = others if request.holdout_regions is None else tuple(request.holdout_regions)
     check_names(f"region of {card.name}", (*home, *away), card.regions)
     if not home or len({*home, *away}) < len(home) + len(away):
-        raise GeopeftError(
-            f"train_regions={list(home)}, holdout_regions={list(away)}: no region can be trained "
-            "on and held out, or be named twice, and one has to be home."
-        )
+        given = f"train_regions={list(home)}, holdout_regions={list(away)}: one has to be home"
+        raise GeopeftError(f"{given}, and none can be trained on and held out, or named twice.")
     return home, away
 
 
 def _by_region(chips: Sequence[Chip], regions: Names) -> dict[str, list[Chip]]:
     return {name: [chip for chip in chips if chip.region == name] for name in regions}
-
-
-class Cut(NamedTuple):
-    """A square chip of a larger file: what to append to its name, and where it lies, in pixels."""
-
-    suffix: str
-    top: int
-    left: int
-    side: int
-
-
-def cuts(side: int, size: int) -> list[Cut]:
-    """Cut a square file into square chips.
-
-    Args:
-        side: Side of the file in pixels.
-        size: Side of a chip in pixels, a divisor of it.
-
-    Returns:
-        The chips, row by row.
-
-    Example:
-        >>> cuts(512, 256)[1]
-        Cut(suffix='-0-256', top=0, left=256, side=256)
-    """
-    corners = [(top, left) for top in range(0, side, size) for left in range(0, side, size)]
-    return [Cut(f"-{top}-{left}" if size < side else "", top, left, size) for top, left in corners]
 
 
 def shared_places(data: GeoData) -> pd.DataFrame:

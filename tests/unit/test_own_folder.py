@@ -434,7 +434,8 @@ def test_polygons_need_shapes_a_class_and_a_reference_system(tmp_path: Path) -> 
     refused("nobody knows where the polygons lie", label_field="one")
     (root / "p.gpkg").unlink()
     frame.set_crs(None, allow_override=True).to_file(root / "p.shp")
-    refused("has no coordinate reference system", label_field="one")
+    edit(root / "s.tif", crs=UTM)
+    refused("no coordinate reference system. Set it, or add its .prj", label_field="one")
 
 
 # What is refused, and why.

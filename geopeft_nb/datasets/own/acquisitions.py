@@ -64,10 +64,7 @@ def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:
     ask = Ask(call, said, dict.fromkeys(files, "all"))
     source, *_ = name_bands(files, ask)
     if ask.common:
-        raise GeopeftError(
-            f"{source.raster.path} seems to have several dates stacked, and a file of a scene has "
-            "one. Write each date to a file of its own; a model of as many dates takes their list."
-        )
+        raise GeopeftError(f"{files[0]} seems to have several dates: write one file a date.")
     (found,) = settle([source], source.bands, ask)
     ask.settle()
     return found
@@ -117,17 +114,12 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
     names = _known(raw, rasters)
     if None in names or len({*names}) < count or len(names) != count:
         if None not in names and any(len(raster.numbers) > 1 for raster in rasters[1:]):
-            raise GeopeftError(
-                f"{first.path} and {rasters[1].path} have bands of the same names, and those of "
-                "one date differ. Map scenes one by one, dates with a model of as many."
-            )
+            raise GeopeftError(f"{rasters[1].path} has bands of the same names: map one by one.")
         names = [*map(str, _ask_names(ask, rasters, raw, count))]
-    dates = [
-        layers[n::frames] if order == "band-time" else layers[n * count :][:count]
-        for n in range(frames)
-    ]
+    index = np.arange(len(layers))
+    dates = index.reshape(count, -1).T if order == "band-time" else index.reshape(-1, count)
     named = (zip(map(str, names), date, strict=True) for date in dates)
-    found = ({x: band._replace(name=x) for x, band in pairs} for pairs in named)
+    found = ({x: layers[n]._replace(name=x) for x, n in pairs} for pairs in named)
     return [Source(bands, grid, first.day) for bands in found]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from geopeft_nb.errors import GeopeftError
 
 #: Files that the table of an error shows, with a row for each of their bands.
-FILES = 6
+FILES, NAN = 6, 'float("nan")'
 T = TypeVar("T")
 
 
@@ -44,14 +44,13 @@ class Ask:
         self.likely: dict[str, dict[Path, Any]] = {}
         self.common: dict[str, object] = {}
         for what in ("band_names", "scale", "offset", "nodata"):
-            said = given.get(what)
-            for key in said if isinstance(said, Mapping) else ():
-                if not any(self._fits(path, key) for path in files):
-                    raise GeopeftError(
-                        f"{what} has {key!r}, which is no region ({', '.join({*files.values()})}) "
-                        f"and fits no file, such as {next(iter(files)).name!r}. Give a region, or "
-                        "a pattern as '*_B02.tif'."
-                    )
+            said = given[what] if isinstance(given.get(what), Mapping) else ()
+            if odd := [key for key in said if not any(self._fits(x, key) for x in files)]:
+                regions, example = ", ".join({*files.values()}), next(iter(files)).name
+                raise GeopeftError(
+                    f"{what} has {odd[0]!r}, which is no region ({regions}) and fits no file, such "
+                    f"as {example!r}. Give a region, or a pattern as '*_B02.tif'."
+                )
 
     def _fits(self, path: Path, key: str) -> bool:
         names = self.files[path], path.name
@@ -66,10 +65,9 @@ class Ask:
 
     def about(self, paths: Sequence[Path], why: str, **likely: object) -> None:
         """Take down a question about files, and the likely answers for them."""
-        for path in paths:
-            self.why.setdefault(why, set()).add(path)
-            for option, value in likely.items():
-                self.likely.setdefault(option, {})[path] = value
+        self.why.setdefault(why, set()).update(paths)
+        for option, value in likely.items():
+            self.likely.setdefault(option, {}).update(dict.fromkeys(paths, value))
 
     def about_all(self, why: str, **likely: object) -> None:
         """Take down a question whose answer is one for all files."""
@@ -86,14 +84,9 @@ class Ask:
             return
         likely = {option: self._answer(option, x) for option, x in self.likely.items()}
         options = {**self.given, **likely, **self.common}
-        said = ", ".join(
-            f"{key}={x!r}" if repr(x) != "nan" else f'{key}=float("nan")'
-            for key, x in options.items()
-            if x is not None
-        )
-        why = "\n".join(
-            f"- {x}" + (f" ({len(files)} files)" if files else "") for x, files in self.why.items()
-        )
+        texts = [(key, repr(x)) for key, x in options.items() if x is not None]
+        said = ", ".join(f"{key}={text if text != 'nan' else NAN}" for key, text in texts)
+        why = "\n".join(f"- {x}" + f" ({len(of)} files)" * bool(of) for x, of in self.why.items())
         raise GeopeftError(
             f"These files do not say all that is needed:\n{why}\nSeen:\n{self._table()}\n"
             f"If that is right, type this; else change it:\n{self.call}{said})"

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.own.ask import Ask, spread
-from geopeft_nb.datasets.own.cut import Tile
-from geopeft_nb.datasets.own.polygons import Polygons
+from geopeft_nb.datasets.own.cut import Polygons, Tile
 from geopeft_nb.datasets.own.rasters import read_numbers
 from geopeft_nb.errors import GeopeftError
 
@@ -20,6 +19,8 @@ AT_MOST = 1000
 MANY = 32
 #: Numbers of masks that are asked about beside others.
 FILLS = (255, 32_767, 65_535)
+#: What to do where the labels are too few.
+BACKGROUND = "Pass unlabelled=[] if no-data is a class, background='…' if all outside polygons is."
 #: What separates several labels of an image.
 BETWEEN = ";"
 #: Tasks with a label for each image.
@@ -97,8 +98,8 @@ def _no_class(tile: Tile, unknown: Sequence[Any], codes: Mapping[Any, int]) -> G
     shown = [f"{x:.9g}" if isinstance(x, float) else repr(x) for x in unknown[:5]]
     return GeopeftError(
         f"{tile.mask.path if tile.mask else tile.name} has values {', '.join(shown)}, which the "
-        f"class list lacks ({', '.join(map(str, codes))}). Name them in classes=, for example "
-        f"classes={{{shown[0]}: 'name', …}}, or ignore them with unlabelled=[{shown[0]}]."
+        f"class list lacks ({', '.join(map(str, codes))}). Name them in classes=, or ignore them "
+        f"with unlabelled=[{shown[0]}]."
     )
 
 
@@ -128,10 +129,7 @@ def find_labels(
                 there = tile.read(bands)[1]
                 found = found[there if found.ndim > 1 else [there.any()] * len(found)]
             counts[tile.name] = pd.Series(found.ravel()).value_counts()  # without NaN
-    nothing = GeopeftError(
-        "No chip has a label: all pixels are unlabelled, or have no data. Is background taken for "
-        "unlabelled (the masks' no-data value)? Then pass unlabelled=[]."
-    )
+    nothing = GeopeftError(f"No chip has a label, or all have no data. {BACKGROUND}")
     if not counts:
         raise nothing
     seen = pd.concat(counts, names=["tile", "value"])
@@ -159,19 +157,13 @@ def find_labels(
             first = seen.xs(unknown[0], level="value").index[0]
             raise _no_class(next(x for x in tiles if x.name == first), unknown, codes)
         if len(order) < 2:
-            raise GeopeftError(
-                f"The labels have fewer than two classes: {', '.join(order)}. Is background taken "
-                "for unlabelled (the masks' no-data value)? Then pass unlabelled=[]. What lies "
-                "outside polygons is a class with background='…'."
-            )
+            raise GeopeftError(f"The labels have fewer than two classes: {order[0]}. {BACKGROUND}")
         shares = seen.groupby(seen.index.get_level_values("value").map(names)).sum() / total
         said = ", ".join(f"{name} {shares.get(name, 0):.1%}" for name in order)
         note = f"Classes: {said}; unlabelled {1 - shares.sum():.1%}."
-    gone = (
-        "Pixels without data get the mean of their chip in each band, and no label; "
-        f"{every - len(tiles)} chips without any label or data are left out."
-    )
-    return list(tiles), labels, [note, gone]
+    filled = "Pixels without data get the mean of their chip in each band, and no label."
+    gone = f"{every - len(tiles)} chips without any label or data are left out."
+    return list(tiles), labels, [note, filled, gone]
 
 
 def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Sequence[Tile], Labels]:
@@ -180,18 +172,14 @@ def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Seque
     of_images = polygons is None and not any(tile.mask for tile in tiles)
     if task and (task in OF_IMAGES) != of_images:
         raise GeopeftError(
-            f"task={task!r} has a label for each {'pixel' if of_images else 'image'}, and these "
-            "images have others. Labels of images are images='{label}/{id}.tif', or a table's "
-            "column label; those of pixels are masks or polygons."
+            f"task={task!r} has a label for each {'pixel' if of_images else 'image'}, and these do "
+            "not. Pixels have masks or polygons, images '{label}/{id}.tif' or a table's label."
         )
     if polygons is not None:
         if not np.isfinite(polygons.outside):
             tiles = [x for x in tiles if len(polygons.near(x.sources[0].grid, x.window))]
         if not tiles:
-            raise GeopeftError(
-                f"{polygons.path} has no polygon on any image. Is its coordinate reference system "
-                "right, and that of the images?"
-            )
+            raise GeopeftError(f"{polygons.path} has no polygon on any image. Check its crs.")
         return tiles, replace(labels, task=task or "segmentation")
     if not of_images:
         return [tile for tile in tiles if tile.mask], labels
@@ -212,11 +200,8 @@ def _of_masks(
     whole = all(value == np.trunc(value) for value in values)
     many = 2 if tiles[0].mask and tiles[0].mask.is_float else MANY
     if not labels.task and classes is None and (not whole or len(values) > many):
-        ask.about_all(
-            f"the masks have {len(values)} different numbers ({ends}): classes, or heights and the "
-            "like? task='regression' trains on numbers, task='segmentation' on classes",
-            task="regression",
-        )  # fmt: skip
+        why = f"the masks have {len(values)} different numbers ({ends}): classes, or heights?"
+        ask.about_all(why, task="regression")
         labels = replace(labels, task="regression")
     elif labels.task != "regression" and not whole:
         raise GeopeftError(f"The masks have values that are no class numbers: {ends}.")
@@ -232,17 +217,12 @@ def _of_masks(
             odd = [*{values[0], *odd}]  # the only one below 0
     elif classes is not None:
         if lost := [x for x in _names(values, labels, classes) if x in fills or x < 0]:
-            ask.about_all(
-                f"classes names {lost}, which negative numbers or the masks' no-data tag make "
-                f"unlabelled; unlabelled={lost} says that they are, and [] that they are classes",
-                unlabelled=[],
-            )
+            why = f"negative numbers or the masks' no-data, {lost}, are in classes="
+            ask.about_all(f"{why}; unlabelled={lost} ignores them all the same", unlabelled=[])
         return labels
     if odd := [*dict.fromkeys([*odd, *fills.intersection(values)])]:  # no data in other masks
-        ask.about_all(
-            f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no",
-            unlabelled=odd if odd[1:] else odd[0],
-        )
+        why = f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no"
+        ask.about_all(why, unlabelled=odd if odd[1:] else odd[0])
     return labels
 
 

@@ -103,8 +103,7 @@ class Item:
 
 def find_items(
     root: Path, images: str | None = None, masks: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    table: Any = None,
+    labels: str | os.PathLike[str] | None = None, table: Any = None,
 ) -> tuple[list[Item], Path | None, list[str]]:  # fmt: skip
     """Find images and what labels them; no pixel is read.
 
@@ -159,13 +158,9 @@ def find_items(
 
 def _below(folder: Path, endings: Iterable[str]) -> list[Path]:
     """List files with one of the endings, hidden ones left out and links out of it refused."""
-    return sorted(
-        regular_file(path, folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    paths = [x for x in folder.rglob("*") if x.suffix.lower() in endings and not x.is_dir()]
+    seen = [x for x in paths if "/." not in f"/{x.relative_to(folder).as_posix()}"]
+    return sorted(regular_file(path, folder) for path in seen)
 
 
 def _fitting(names: pd.Series, pattern: str, fields: Mapping[str, str] = FIELDS) -> pd.DataFrame:
@@ -227,9 +222,7 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
     """Take files from the rows of a table; a mask is for all dates of an id."""
     if isinstance(table, str | os.PathLike):
         texts = dict.fromkeys({*COLUMNS} - {"label"}, str)
-        table = read_text(
-            regular_file(base / table), lambda text: pd.read_csv(StringIO(text), dtype=texts)
-        )
+        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), dtype=texts))
     check_name("column of the table", "image", [*table.columns])
     if not table.columns.is_unique:
         raise GeopeftError(f"The table has a column twice: {', '.join(table)}. Keep one of them.")
@@ -264,16 +257,15 @@ def _unlabelled(root: Path, names: pd.Series, *given: str | None) -> GeopeftErro
     ]  # fmt: skip
     image, mask = min(pairs, key=lambda x: x[1] not in named, default=("…", "…"))
     call = f"images={image!r}, masks={mask!r}"
-    for pattern in [] if pairs else [f"{{label}}/{{id}}{path.suffix}" for path in names.index[:1]]:
-        if _fitting(names, pattern, USUAL_FIELDS)["label"].nunique() > 1:
-            call = f"images={pattern!r}"
+    folders = f"{{label}}/{{id}}{names.index[0].suffix}" if len(names) else "{label}"
+    if not pairs and _fitting(names, folders, USUAL_FIELDS)["label"].nunique() > 1:
+        call = f"images={folders!r}"
     by = "" if given[0] is None else f" by images={given[0]!r}, masks={given[1]!r}"
     return GeopeftError(
-        f"No image in {root} has a mask or another label{by}. Seen: {seen}. Say what labels "
-        f'them: gp.load_data("folder", root={str(root)!r}, {call}), with whole paths below the '
-        "root and {id} for what both share; or labels= with a file of polygons or a raster that "
-        "covers all; or images='{label}/{id}.tif' if folders are classes. Images that nobody "
-        "labelled are for gp.predict_scene."
+        f"No image in {root} has a mask or another label{by}. Seen: {seen}. Say what labels them: "
+        f'gp.load_data("folder", root={str(root)!r}, {call}), with whole paths below the root and '
+        "{id} for what both share; labels= takes polygons or a raster that covers all; or "
+        "images='{label}/{id}.tif' if folders are classes. gp.predict_scene takes bare images."
     )
 
 
@@ -296,39 +288,24 @@ def make_items(files: pd.DataFrame) -> list[Item]:
         column = "mask" if of_one["image"].nunique() == 1 < of_one["mask"].nunique() else "image"
         raise alike(*[*of_one[column].unique(), *of_one[column]][:2])  # twice, if a table has it so
     files = files.drop_duplicates(order)
-    days = files.groupby([*key, "date"], as_index=False).agg(
-        {"image": tuple, "band": tuple, "mask": set, "label": set}
-    )
-    items = []
-    for (split, region, name), some in days.groupby(key):
+    kinds, items = {"image": tuple, "band": tuple, "mask": set, "label": set}, []
+    dated = files.groupby([*key, "date"], as_index=False).agg(kinds)
+    for (split, region, name), some in dated.groupby(key):
         dates, (bands, *_) = [*some["date"]], some["band"]
         if odd := {*some["band"]} - {bands}:
-            raise GeopeftError(
-                f"{name!r} has the bands {', '.join(bands)} on {dates[0]}, and on another date "
-                f"{', '.join(odd.pop())}. Add what is missing."
-            )
+            first = f"{name!r} has the bands {', '.join(bands)} on {dates[0]}"
+            raise GeopeftError(f"{first}, and on another date {', '.join(odd.pop())}. Add some.")
         (mask, *more), (label, *_) = set().union(*some["mask"]), set().union(*some["label"])
         if more:
             raise alike(mask, *more[:1])
-        images = tuple(some["image"])
-        items.append(
-            Item(
-                "/".join(filter(None, (split, region, name))) or images[0][0].stem,
-                images,
-                bands if any(bands) else (),
-                tuple(day(date or "".join(re.findall(DATE, name)[:1])) for date in dates),
-                mask or None,
-                None if label == "" else label,
-                region or "all",
-                split or None,
-            )
-        )
+        images, label = tuple(some["image"]), None if label == "" else label
+        days = tuple(day(date or "".join(re.findall(DATE, name)[:1])) for date in dates)
+        name = "/".join(filter(None, (split, region, name))) or images[0][0].stem
+        told = mask or None, label, region or "all", split or None
+        items.append(Item(name, images, bands if any(bands) else (), days, *told))
     return items
 
 
 def alike(one: Path, two: Path) -> GeopeftError:
     """Make the error for two files of one name."""
-    return GeopeftError(
-        f"{one} and {two} have the same name, so it is not clear what belongs together. Rename "
-        "one, take one out, or say what tells them apart: images='…{id}…', masks='…{id}…'."
-    )
+    return GeopeftError(f"{one} and {two} have the same name. Rename one, or say images=.")

@@ -22,11 +22,10 @@ from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.own.acquisitions import name_bands, settle
 from geopeft_nb.datasets.own.ask import Ask
-from geopeft_nb.datasets.own.cut import Tile, choose_size, cut
+from geopeft_nb.datasets.own.cut import Polygons, Tile, choose_size, cut
 from geopeft_nb.datasets.own.labels import Labels, find_labels
 from geopeft_nb.datasets.own.layouts import Item, find_items
 from geopeft_nb.datasets.own.places import split_own
-from geopeft_nb.datasets.own.polygons import Polygons
 from geopeft_nb.datasets.own.rasters import Source, describe
 from geopeft_nb.errors import GeopeftError, check_name, check_names
 from geopeft_nb.pictures.show import COLOURS
@@ -118,10 +117,7 @@ def load_folder(
     """
     options = {key: value for key, value in locals().items() if key != "request"}
     if request.root is None:
-        raise GeopeftError(
-            "Say where your files are: gp.load_data('folder', root='…'), a folder of images with "
-            "masks beside them or with a file of polygons."
-        )
+        raise GeopeftError("Say where your files are: gp.load_data('folder', root='…').")
     check_name("order", order or "time-band", ("time-band", "band-time"))
     check_name("task", task or "segmentation", TASKS)
     root = Path(request.root).expanduser()
@@ -142,10 +138,7 @@ def load_folder(
     said = Labels(task or "", unlabelled=known)
     if vector is not None:
         if isinstance(classes, Mapping) or unlabelled is not None:
-            raise GeopeftError(
-                "unlabelled, and names for numbers in classes, are for masks: polygons have names. "
-                "Give classes as a list, and background= for the rest."
-            )
+            raise GeopeftError("unlabelled= and numbers in classes= are for masks, not polygons.")
         polygons = Polygons(vector, label_field, classes, background)
         said = replace(said, polygons=polygons)
         notes.append(polygons.note)
@@ -164,11 +157,9 @@ def load_folder(
     chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]
     grounds, splits = [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles]
     data, more = split_own(chips, grounds, splits, request, card, block)
-    titles = {raster.product.title for x in flat for raster in x.rasters if raster.product}
-    return replace(
-        data, notes=(*notes, *words, *more), frames=len(acquired[0]),
-        products=tuple(sorted(titles)),
-    )  # fmt: skip
+    titles = sorted({raster.product.title for x in flat for raster in x.rasters if raster.product})
+    told = (*notes, *words, *more)
+    return replace(data, notes=told, frames=len(acquired[0]), products=tuple(titles))
 
 
 def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +201,7 @@ def _check_alike(items: Sequence[Item], acquired: Sequence[Sequence[Source]]) ->
     if sides and sides[-1][0] > 1.01 * sides[0][0]:
         (finest, one), (coarsest, other) = sides[0], sides[-1]
         raise GeopeftError(
-            f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m. Resample all to "
-            "one size first, as gdalwarp -tr does, or load them apart."
+            f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m: use gdalwarp -tr."
         )
 
 
@@ -228,8 +218,7 @@ def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tu
         if {*bands} - {*source.bands}:
             raise GeopeftError(
                 f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
-                f"{source.raster.path} {', '.join(source.bands)}. Choose bands= that all have, or "
-                "say band_names=."
+                f"{source.raster.path} {', '.join(source.bands)}. Choose bands= that all have."
             )
     return bands
 
@@ -260,10 +249,7 @@ def _read(
     known = pixels[..., there]
     means = known.mean(axis=2) if known.size else np.zeros(pixels.shape[:2], np.float32)
     if card.reflectance and known.size and not -0.2 <= means.mean() <= 2:
-        raise GeopeftError(
-            f"{tile.sources[0].raster.path} has a mean of {means.mean():.4g}, no reflectance: "
-            "it seems to have another scale than other files. Say its scale=, or take it out."
-        )
+        raise GeopeftError(f"{tile.name} has a mean of {means.mean():.4g}: say its scale=.")
     image = np.empty((*pixels.shape[:2], card.size, card.size), np.float32)
     image[:] = means[..., None, None]
     image[..., : there.shape[0], : there.shape[1]][..., there] = known

@@ -41,10 +41,8 @@ def split_own(
     Raises:
         ValueError: An unknown region, or too few places.
     """
-    frame = pd.DataFrame(grounds, columns=["left", "bottom", "right", "top"], dtype=float).assign(
-        crs=[chip.crs for chip in chips], place=[chip.place for chip in chips],
-        region=[chip.region for chip in chips],
-    )  # fmt: skip
+    frame = pd.DataFrame(grounds, columns=["left", "bottom", "right", "top"], dtype=float)
+    frame[["crs", "place", "region"]] = [(chip.crs, chip.place, chip.region) for chip in chips]
     pairs = touching(frame, card.size)
     frame["place"] = name_places(frame, pairs, block)
     regions = tuple(frame.region.unique())
@@ -69,11 +67,9 @@ def split_own(
             parts[SIDES[side]].append(replace(chip, place=place))
     held = {name: parts.pop(name) for name in away}
     data = GeoData.of(parts, held, card, card.bands, home, card.size, allow_empty=any(splits))
-    counted = ", ".join(
-        f"{name} {len(part)} in {len({chip.place for chip in part.chips})}"
-        for name, part in data.parts.items()
-    )
-    return data, [f"Chips, and the places that they lie in: {counted}.", *notes]
+    places = {side: {chip.place for chip in part.chips} for side, part in data.parts.items()}
+    counted = [f"{side} {len(data.parts[side])} in {len(some)}" for side, some in places.items()]
+    return data, [f"Chips, and the places that they lie in: {', '.join(counted)}.", *notes]
 
 
 def _keep(sides: np.ndarray, pairs: np.ndarray) -> list[str]:
@@ -84,10 +80,8 @@ def _keep(sides: np.ndarray, pairs: np.ndarray) -> list[str]:
     if (sides == TRAIN).any() and not (sides == VAL).any():
         notes.append("It has no validation: add one, or let {split} be one of three.")
     if shared := giving_way(sides, pairs).sum():
-        notes.append(
-            f"{shared} of its chips overlap or touch ground of a side that is judged later (val, "
-            "test or held out), so scores there are too good to be true of new ground."
-        )
+        what = f"{shared} of its chips overlap or touch ground of a side that is judged later"
+        notes.append(f"{what}, so scores there are too good to be true of new ground.")
     return notes
 
 

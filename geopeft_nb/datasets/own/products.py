@@ -37,6 +37,7 @@ class Product(NamedTuple):
 
 
 _LANDSAT, _DAY = r"_L2S[PR]_\d{6}_(?P<date>\d{8})_\d{8}_02_", r"(?P<date>\d{8})T\d{6}"
+_PLANET = r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS"
 _RULE = 1 / 2.75e-5, -0.2 / 2.75e-5  # of Landsat's Collection 2
 PRODUCTS = (
     Product(
@@ -44,7 +45,6 @@ PRODUCTS = (
         patterns=(
             rf"S2[A-D]_MSIL(?:1C|2A)_{_DAY}_N(?P<baseline>\d{{4}})_",
             rf"/(?:L2A_)?T\d\d[A-Z]{{3}}_{_DAY}_(?:B\d|AOT|WVP|SCL)",
-            r"PRODUCT_TYPE=S2MSI[\s\S]*?PROCESSING_BASELINE=(?P<baseline>[\d.]+)",
             r"PROCESSING_BASELINE=(?P<baseline>[\d.]+)[\s\S]*?PRODUCT_TYPE=S2MSI",
         ),
     ),
@@ -57,13 +57,12 @@ PRODUCTS = (
         refused="level 1 needs the sun's elevation: reflectance = (0.00002 x number - 0.1) / "
         "sin(elevation). Take level 2, or say scale=50_000 * sin(elevation), offset=-5_000",
     ),
-    Product("Planet SR", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS_SR(?:_clip|_harmonized)*\.",),
-            bands=RGBN),
-    Product("Planet SR, 8 bands", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS_SR_8b",),
-            bands=("COASTAL_AEROSOL", "BLUE", "GREEN_1", "GREEN", "YELLOW", "RED", "RED_EDGE_1",
-                   "NIR_NARROW")),
+    Product("Planet SR", (_PLANET + r"_SR(?:_clip|_harmonized)*\.",), bands=RGBN),
+    Product("Planet SR, 8 bands", (_PLANET + "_SR_8b",), bands=(
+        "COASTAL_AEROSOL", "BLUE", "GREEN_1", "GREEN", "YELLOW", "RED", "RED_EDGE_1", "NIR_NARROW",
+    )),
     Product(
-        "Planet radiance", (r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS(?:_clip)?\.",),
+        "Planet radiance", (_PLANET + r"(?:_clip)?\.",),
         refused="it has radiance, whose coefficients stand in its XML. Take AnalyticMS_SR",
     ),
 )  # fmt: skip
@@ -79,7 +78,7 @@ def find_product(path: Path, tags: Mapping[str, str]) -> tuple[Product | None, d
     Returns:
         The product, with the offset that holds for this file, or None; and its day, or None.
     """
-    tagged = (f"{key}={value:.200}" for key, value in tags.items())
+    tagged = sorted(f"{key}={value:.200}" for key, value in tags.items())
     text = "/".join(("", *path.parts[-6:], *tagged))[:50_000]  # patterns are slow on longer ones
     for product in PRODUCTS:
         found = [match.groupdict() for x in product.patterns if (match := re.search(x, text))]

@@ -55,9 +55,8 @@ class Grid:
     def fits(self, other: Grid) -> bool:
         """Say whether its pixels are those of another grid, to a tenth of one."""
         here, there = self.bounds() or (0,), other.bounds() or (0,)
-        if self.shape != other.shape or self.crs != other.crs:
-            return False
-        return bool(np.abs(np.subtract(here, there)).max() <= 0.1 * abs(self.transform.a))
+        near = np.abs(np.subtract(here, there)).max() <= 0.1 * abs(self.transform.a)
+        return bool((self.shape, self.crs) == (other.shape, other.crs) and near)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +119,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
         numbers = [n for n in range(1, file.count + 1) if n not in alpha]
         kinds = {file.dtypes[n - 1] for n in numbers}
         if len(kinds) != 1 or "complex" in (dtype := kinds.pop()):
-            raise GeopeftError(
-                f"{path} has complex numbers, or bands of different types. Write one real type."
-            )
+            raise refuse(path, "numbers are complex, or bands of several types", "Write one type")
         rules = [(file.scales[n - 1], file.offsets[n - 1]) for n in numbers]
         if not np.isfinite(rules).all() or any(scale == 0 for scale, _ in rules):
             raise refuse(path, f"its scales and offsets are {rules[:3]}", "State what holds")
@@ -143,9 +140,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
         return found
     with open_raster(beside) as file:
         if file.shape != found.grid.shape:
-            raise GeopeftError(
-                f"{beside} has {file.shape} pixels, its image {found.grid.shape}. Take it out."
-            )
+            raise refuse(beside, f"it has {file.shape} pixels, its image {found.grid.shape}")
     return replace(found, masks=(*found.masks, (beside, 1)))
 
 
@@ -155,10 +150,7 @@ def _grid(path: Path, file: Any) -> Grid:
     if not crs:
         return found
     if step.b or step.d or not (0 < step.a < np.inf and -np.inf < step.e < 0):
-        raise GeopeftError(
-            f"{path} has a grid that is turned or upside down. Warp it upright first, for example "
-            "with rio warp or gdalwarp."
-        )
+        raise GeopeftError(f"{path} has a grid that is turned or upside down: use gdalwarp.")
     try:
         latitude, longitude = centre(found.crs, found.bounds()) or (np.nan, np.nan)
         if not (abs(latitude) <= 90 and abs(longitude) <= 360):
@@ -167,9 +159,7 @@ def _grid(path: Path, file: Any) -> Grid:
         degree = DEGREE * cos(radians(latitude)) ** 0.5
         unit = degree if crs.is_geographic else crs.linear_units_factor[1]
     except Exception as error:  # PROJ's are of several kinds
-        raise refuse(
-            path, f"it lies nowhere on the ground ({error!s:.100})", "Write where it is"
-        ) from error
+        raise refuse(path, f"it lies nowhere on the ground ({error!s:.99})") from error
     return replace(found, metres=float(unit * (step.a * -step.e) ** 0.5))
 
 
@@ -239,10 +229,8 @@ def below(raster: Raster, grid: Grid, window: Any = None) -> Any:
 
     bounds = grid.bounds(window)
     if bounds is None or raster.grid.crs is None:
-        raise GeopeftError(
-            f"{raster.path} has {raster.grid.shape} pixels and belongs to {grid.shape}; without "
-            "coordinates in both they must be of one size. Add the coordinates."
-        )
+        sizes = f"{raster.path} has {raster.grid.shape} pixels and belongs to {grid.shape}"
+        raise GeopeftError(f"{sizes}, without coordinates in both: add them, or take one size.")
     bounds = transform_bounds(grid.crs, raster.grid.crs, *bounds)
     around = from_bounds(*bounds, raster.grid.transform)
     high, wide = raster.grid.shape
@@ -250,10 +238,7 @@ def below(raster: Raster, grid: Grid, window: Any = None) -> Any:
     left, right = np.clip([around.col_off - 2, around.col_off + around.width + 3], 0, wide)
     found = Window.from_slices((int(top), int(bottom)), (int(left), int(right)))
     if window and found.height * found.width * 8 > AT_ONCE:
-        raise GeopeftError(
-            f"{raster.path} has {found.height * found.width:,} pixels below one chip: far too fine "
-            "for it. Resample it first."
-        )
+        raise refuse(raster.path, "it is far too fine for one chip", "Resample it first")
     return found if found.height and found.width else None
 
 

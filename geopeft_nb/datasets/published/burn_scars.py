@@ -1,7 +1,5 @@
 """HLS Burn Scars: 804 chips of the contiguous United States, each with the scar of a fire."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping
 from dataclasses import replace

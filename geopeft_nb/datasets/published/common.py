@@ -3,15 +3,13 @@
 Chips are kept decoded on disk: decoding a compressed GeoTIFF takes longer than training should.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +18,7 @@ import numpy as np
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Bounds, Chip, Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
-from geopeft_nb.datasets.split import (
-    Cut,
-    choose_regions,
-    claimed,
-    cuts,
-    published_split,
-    split_regions,
-)
+from geopeft_nb.datasets.split import choose_regions, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, check_space, checksum_of, fetch, find_dataset
 from geopeft_nb.open_files import open_raster
@@ -80,6 +71,15 @@ def split_list(name: str, download: bool = True) -> list[str]:
     return fetch(list_entry(name), download).read_text(encoding="utf-8").split()
 
 
+class Cut(NamedTuple):
+    """A square chip of a larger file: what to append to its name, and where it lies, in pixels."""
+
+    suffix: str
+    top: int
+    left: int
+    side: int
+
+
 class Found(NamedTuple):
     """What there is of a data set.
 
@@ -122,7 +122,8 @@ def load_published(
     if size != card.size and (card.whole or card.size % size):
         allowed = f"{card.size}{'' if card.whole else ' or a divisor of it'}"
         raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
-    found = find(request)
+    found, corners = find(request), product(range(0, card.size, size), repeat=2)
+    squares = [Cut(f"-{top}-{left}" * (size < card.size), top, left, size) for top, left in corners]
     check_complete(card, found)
 
     def reading(name: str, cut: Cut) -> Reading:
@@ -133,22 +134,19 @@ def load_published(
             raw = decode()
         if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():
             raise GeopeftError(
-                f"The files of {name!r} are not the published ones: pixels of {raw.image.shape}, "
-                "or labels that are not whole numbers. Restore them."
+                f"The files of {name!r} are not the published ones: {raw.image.shape}, or labels "
+                "that are not whole numbers. Restore them."
             )
         image = raw.image.astype(np.float32) / np.float32(card.scale)
         return raw._replace(image=image, target=raw.target.astype(np.int64))
 
     def chips(name: str) -> list[Chip]:
         facts = describe(name, found)
-        return [
-            Chip(name + cut.suffix, read=partial(reading, name, cut), **facts)
-            for cut in cuts(card.size, size)
-        ]
+        return [Chip(name + x.suffix, read=partial(reading, name, x), **facts) for x in squares]
 
     sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
     if "all" in sides:
-        return claimed(split_regions(sides["all"], request, card, bands, size))
+        return split_regions(sides["all"], request, card, bands, size)
     return published_split(sides, request, card, bands, size)
 
 
@@ -189,8 +187,7 @@ def kept(file: Path, decode: Callable[[], Reading]) -> Reading:
     except OSError:
         warnings.warn(  # the same words for each chip, so that Python shows them once
             f"Decoded chips are not kept in {file.parent}: it cannot be written or the disk is "
-            "full, and every epoch decodes them again. Free some space, set GEOPEFT_CACHE to "
-            "another folder, or load_data(cache=False).",
+            "full. Free space, set GEOPEFT_CACHE to another folder, or load_data(cache=False).",
             stacklevel=2,
         )
     return reading
@@ -203,10 +200,7 @@ def check_complete(card: DataCard, found: Found) -> None:
     """
     names = list(chain(*found.sides.values()))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise GeopeftError(
-            f"{card.title} lists {len(twice)} chips twice, {twice[0]!r} among them. Restore the "
-            "published files, each once."
-        )
+        raise GeopeftError(f"{card.name} lists {len(twice)} chips twice, {twice[0]!r}: restore it.")
     files = {path for name in names for path in found.files(name)}
     folders = {path.parent for path in files}
     there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
@@ -245,10 +239,7 @@ def files_in(folder: Path, pattern: str, card: DataCard) -> list[Path]:
     """
     if found := sorted(folder.glob(pattern)):
         return found
-    raise FileNotFoundError(
-        f"{folder} is not {card.title}: it has no {pattern}. Extract what {card.homepage} has "
-        "there, or give another root=..."
-    )
+    raise FileNotFoundError(f"{folder} has no {pattern}, as {card.title} has: see {card.homepage}.")
 
 
 def read_raster(

@@ -6,8 +6,6 @@ and test chips, on average, in one cell with a training chip. A place is a cell 
 degree, a region a range of longitudes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from math import floor
@@ -19,7 +17,6 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Reading, centre
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
-from geopeft_nb.datasets.split import Cut
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry
 from geopeft_nb.open_files import open_raster
@@ -139,7 +136,7 @@ def place_of(latitude: float, longitude: float) -> str:
     return f"lat{floor(latitude * 4) / 4:.2f}-lon{floor(longitude * 4) / 4:.2f}"
 
 
-def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
+def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
     (path,) = found.files(name)
     image, crs, bounds = common.read_raster(path, indices, cut)
     return Reading(image, np.array(CARD.classes.index(path.parent.name)), crs, bounds)

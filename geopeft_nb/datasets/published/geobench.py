@@ -5,12 +5,10 @@ decoded chips are kept. Attributes of the files hold pickles, which can run code
 opened: they are never read.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -23,7 +21,6 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
-from geopeft_nb.datasets.split import Cut
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry
 from geopeft_nb.open_files import AT_ONCE, read_text, refuse, regular_file
@@ -122,36 +119,27 @@ FOLDERS = {
 _DAYS, _COLUMNS, _STEP, _LAST = 25, 8, 128, (1186 - 256, 1122 - 256)
 
 
-def load_cashew_plantation(request: DataRequest) -> GeoData:
-    """Load GEO-Bench m-cashew-plantation; see `load_data`.
+def loader_of(card: DataCard) -> Callable[[DataRequest], GeoData]:
+    """Make what loads one of the two data sets; see `load_data`.
 
     Args:
-        request: What was asked for. The root may be m-cashew-plant itself or a folder that has it.
+        card: `CASHEW`, in reflectance, whose places are squares of ground on up to 25 days; or
+            `SA_CROP`, in numbers of about 0-255, whose places are tiles.
 
     Returns:
-        Data of region benin, in reflectance; a place is a square of ground, on up to 25 days.
-
-    Raises:
-        ValueError: A partition file that is none; and see `load_published`.
-        ImportError: h5py is not installed.
+        A function of a request. The root may be GEO-Bench's folder itself or one that has it. It
+        raises a ValueError for a partition file that is none and as `load_published` does, and an
+        ImportError without h5py.
 
     Source: GEO-Bench, https://arxiv.org/abs/2306.03831
     """
-    return _load(CASHEW, request)
 
+    def load_geobench(request: DataRequest) -> GeoData:
+        import h5py  # noqa: F401 - refused here, and not when the first chip is read
 
-def load_sa_crop_type(request: DataRequest) -> GeoData:
-    """Load GEO-Bench m-SA-crop-type, in numbers of about 0-255; a place is a tile.
+        return common.load_published(request, card, partial(_find, card), _describe, _read)
 
-    Arguments, errors and source are those of `load_cashew_plantation`.
-    """
-    return _load(SA_CROP, request)
-
-
-def _load(card: DataCard, request: DataRequest) -> GeoData:
-    import h5py  # noqa: F401 - refused here, and not when the first chip is read
-
-    return common.load_published(request, card, partial(_find, card), _describe, _read)
+    return load_geobench
 
 
 def mirror_files(name: str) -> list[FileEntry]:
@@ -171,10 +159,7 @@ def _find(card: DataCard, request: DataRequest) -> common.Found:
         lambda text: {ours: [*map(str, json.loads(text)[side])] for side, ours in SIDES.items()},
     )
     if strange := [x for x in chain(*sides.values()) if not re.fullmatch(called, x)]:
-        raise GeopeftError(
-            f"{file} lists {strange[0]!r}, and chips of {card.name} are {called}. Is this the "
-            "folder of another data set?"
-        )
+        raise GeopeftError(f"{file} lists {strange[0]!r}. Is this the folder of another data set?")
     return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")])
 
 
@@ -191,7 +176,7 @@ def _corner(name: str) -> tuple[int, int]:
     return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
 
 
-def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
+def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
     import h5py
 
     window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]

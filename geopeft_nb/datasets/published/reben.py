@@ -5,8 +5,6 @@ The patches are those that arXiv 2504.17397 chose, about 1.3 % of BigEarthNet v2
 `Reference_Maps/<product>/<patch>/<patch>_reference_map.tif` and the table `metadata.parquet`.
 """
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +20,7 @@ from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
 from geopeft_nb.datasets.base import Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
-from geopeft_nb.datasets.split import SIDES, Cut
+from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import check_name, check_names
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 
@@ -220,12 +218,13 @@ def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Reading:
+def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
     """Read a patch, repeat the pixels of coarser bands, and pad it."""
     files, squares = found.files(name), []
     for index in indices:
         times = list(_BANDS.values())[index][2] // 10
-        pixels, crs, bounds = common.read_raster(files[index], [0], Cut("", 0, 0, SIDE // times))
+        square = common.Cut("", 0, 0, SIDE // times)
+        pixels, crs, bounds = common.read_raster(files[index], [0], square)
         pixels = pixels[0].repeat(times, axis=0).repeat(times, axis=1)
         squares.append(np.pad(pixels, (0, PAD), mode="reflect"))
     if bounds:
@@ -234,7 +233,7 @@ def _read(name: str, found: common.Found, indices: list[int], cut: Cut) -> Readi
     if len(files) == len(_BANDS):
         target = np.isin(list(CLASSES), found.facts[name][1])
     else:
-        codes, *_ = common.read_raster(files[-1], [0], Cut("", 0, 0, SIDE))
+        codes, *_ = common.read_raster(files[-1], [0], common.Cut("", 0, 0, SIDE))
         mask = _CLASS_OF[codes[0].astype(np.uint16)]
         target = np.pad(mask, (0, PAD), constant_values=-1)
     return Reading(np.stack(squares), target, crs, bounds)

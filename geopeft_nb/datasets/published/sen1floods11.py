@@ -4,8 +4,6 @@ The chips come one by one, each image with its label. Split as in arXiv 2504.173
 out. Source: Bonafilia et al., CVPR workshops 2020, https://github.com/cloudtostreet/Sen1Floods11.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import chain

@@ -10,8 +10,6 @@ Shares of the classes over the pixels of a region of 80 chips, in every climate 
 between the fields 4-12 %, each land cover 4-42 %.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache, partial
 
