@@ -84,8 +84,9 @@ class Ask:
             return
         likely = {option: self._answer(option, x) for option, x in self.likely.items()}
         options = {**self.given, **likely, **self.common}
-        texts = [(key, repr(x)) for key, x in options.items() if x is not None]
-        said = ", ".join(f"{key}={text if text != 'nan' else NAN}" for key, text in texts)
+        names = {key: key for key, x in options.items() if isinstance(x, pd.DataFrame)}
+        texts = {key: repr(x) for key, x in options.items() if x is not None} | names
+        said = ", ".join(f"{key}={text if text != 'nan' else NAN}" for key, text in texts.items())
         why = "\n".join(f"- {x}" + f" ({len(of)} files)" * bool(of) for x, of in self.why.items())
         raise GeopeftError(
             f"These files do not say all that is needed:\n{why}\nSeen:\n{self._table()}\n"

@@ -166,16 +166,7 @@ def _given(request: DataRequest, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `load_data` was given, as it is typed."""
     usual = vars(DataRequest()) | dict.fromkeys(options) | {"frames": 1, "block": 2}
     given = {key: x for key, x in {**vars(request), **options}.items() if x is not usual[key]}
-    if not isinstance(given.get("table", ""), str | os.PathLike):
-        given["table"] = _Name("table")
     return {key: str(x) if isinstance(x, os.PathLike) else x for key, x in given.items()}
-
-
-class _Name(str):
-    """What is typed as a name, and not as a text."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
 
 
 def _sources(item: Item, ask: Ask) -> list[Source]:
