@@ -23,9 +23,12 @@ from geopeft_nb.maps.data_card import data_card as data_card
 from geopeft_nb.maps.region import map_regions as map_regions
 from geopeft_nb.maps.scene import map_scene as map_scene
 from geopeft_nb.memory.frugal import list_recipes as list_recipes
-from geopeft_nb.memory.plan import measure_memory as measure_memory, memory_plan as memory_plan
+from geopeft_nb.memory.plan import (
+    measure_memory as measure_memory,
+    memory_plan as memory_plan,
+    memory_widget as memory_widget,
+)
 from geopeft_nb.memory.shortage import OutOfMemory as OutOfMemory
-from geopeft_nb.memory.sliders import memory_widget as memory_widget
 from geopeft_nb.models import build_model as build_model
 from geopeft_nb.pictures.show import show as show
 from geopeft_nb.sharing import (

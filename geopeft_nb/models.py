@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -346,6 +347,14 @@ def uneven(size: int, patch: int) -> GeopeftError:
         f"load_data(..., size={max(size // patch, 1) * patch}), or build_model(..., pad=True) to "
         "repeat the border."
     )
+
+
+def outline(model: SegmentationModel) -> SegmentationModel:
+    """Copy a model without its numbers, to try on it, in no memory, what might not fit."""
+    copies: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    for weight in model.parameters():
+        copies[id(weight)] = nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+    return copy.deepcopy(model, copies)
 
 
 def moving_state(model: SegmentationModel) -> dict[str, Tensor]:

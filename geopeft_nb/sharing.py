@@ -159,8 +159,9 @@ def check_export(model: SegmentationModel) -> None:
     """
     if model.metadata or (model.method in CARDS and CARDS[model.method].merges):
         raise GeopeftError(
-            f"An export has plain weights and takes an image alone, this model {model.method} and "
-            f"{list(model.metadata)}. Call gp.merge(model), and build_model(metadata=False)."
+            f"An export has plain weights and takes an image alone; this model carries "
+            f"{model.method}, and uses {', '.join(model.metadata) or 'no metadata'}. Call "
+            "gp.merge(model) first, after save_adapter, and train with build_model(metadata=False)."
         )
 
 

@@ -15,9 +15,9 @@ from masked_autoencoder import MaskedAutoencoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geopeft_nb.backbones.band_groups import GalileoViT
 from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
 from geopeft_nb.files import fetch
 

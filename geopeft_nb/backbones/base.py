@@ -335,6 +335,28 @@ class CardTransformer(Transformer):
         self.choose(self.request.layers)
 
 
+def block_names(backbone: Backbone) -> list[str]:
+    """Return the full names of the transformer blocks that a backbone runs, in order.
+
+    Blocks behind the last chosen layer are left out: nothing there would learn.
+
+    Args:
+        backbone: From `load_backbone`.
+
+    Raises:
+        ValueError: The backbone has no transformer blocks.
+    """
+    if not isinstance(backbone, Transformer):
+        raise GeopeftError(
+            f"{backbone.card.name} is a convolutional network: it has no transformer blocks, which "
+            "this method needs. Attach 'linear_probe', 'bitfit' or 'full', or load a transformer "
+            "such as 'geopeft_tiny' or 'prithvi_eo_v2_300'."
+        )
+    named = backbone.named_modules()
+    blocks = next(name for name, module in named if module is backbone.blocks)
+    return [f"{blocks}.{number}" for number in range(backbone.layers[-1] + 1)]
+
+
 def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Return the chosen blocks as ascending indices from 0.
 
@@ -347,10 +369,7 @@ def choose_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """
     chosen = {index % depth for index in layers if -depth <= index < depth}
     if not 0 < len(layers) == len(chosen):
-        raise GeopeftError(
-            f"layers must be a list of different indices between 0 and {depth - 1} (or -{depth} "
-            f"and -1), got {layers!r}."
-        )
+        raise GeopeftError(f"layers are different ones between 0 and {depth - 1}, got {layers!r}.")
     return tuple(sorted(chosen))
 
 
@@ -376,8 +395,7 @@ def check_metadata(card: BackboneCard, kind: str, value: Tensor, image: Tensor) 
     low, high = value.new_tensor(least), value.new_tensor(most)
     if value.shape != shape or not bool(((value >= low) & (value <= high)).all()):
         raise GeopeftError(
-            f"{kind} must be {words} from {least} to {most}, of shape {shape} for this image; got "
-            f"{(*value.shape,)}."
+            f"{kind} must be {words} from {least} to {most} of shape {shape}; got {[*value.shape]}."
         )
     return value.to(image.device, torch.float32)
 
@@ -422,29 +440,3 @@ def adapt_kernel(
     if fresh is None or len(places) == len(wanted) or fresh[:, places].shape != adapted.shape:
         return adapted
     return fresh.detach().index_copy(1, torch.tensor(places), adapted)
-
-
-def adapt_group(
-    state: dict[str, Tensor], layer: str, known: Sequence[str], wanted: Sequence[str]
-) -> None:
-    """Choose the input channels of a layer that reads one group of bands, in place.
-
-    What the images lack of the group acts as if it were at its mean everywhere, through the bias.
-
-    Args:
-        state: Key -> tensor; ``layer.weight`` is (D, C, p, p) and ``layer.bias`` (D,).
-        layer: Name of the layer.
-        known: The C bands of the group; their scaled mean is 0.5.
-        wanted: Band names of the images, of this group.
-
-    Raises:
-        ValueError: See `adapt_kernel`.
-    """
-    kernel, bias = state.get(f"{layer}.weight"), state.get(f"{layer}.bias")
-    if kernel is None or bias is None:
-        return  # for the loader to refuse
-    state[f"{layer}.weight"] = adapt_kernel(kernel, known, wanted)
-    used = {nearest_band(band, known) for band in wanted}
-    absent = [channel for channel, band in enumerate(known) if band not in used]
-    if absent and bias.shape == kernel.shape[:1]:
-        state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].float().flatten(1).sum(dim=1)

@@ -7,7 +7,7 @@ toolkit's images are reflectance 0-1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,6 @@ from geopeft_nb.files import FileEntry, hub_file
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-#: How images are scaled -> offset and divisor, made of mean and standard deviation.
-SCHEMES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "standard": lambda mean, std: (mean, std),
-    # mean - 2 std becomes 0, and mean + 2 std 1; what lies outside is not cut off here
-    "range": lambda mean, std: (mean - 2 * std, 4 * std),
-    "inside": lambda mean, std: (0 * mean, 0 * std + 1),  # by the network itself
-}
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class BackboneCard:
         bands: Band names in the order of the checkpoint's input channels.
         mean: Pretraining mean per band, reflectance 0-1.
         std: Pretraining standard deviation per band, reflectance 0-1.
-        scheme: How pretraining scaled images, see `SCHEMES`.
+        scheme: How pretraining scaled images, see `scale_by`.
         patch_size: Patch side in pixels (of a network with stages, pixels per cell of the last).
         img_size: Side in pixels of the images it was pretrained on.
         frames: Time steps it was pretrained on.
@@ -98,7 +89,10 @@ class BackboneCard:
 
     def scale_by(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Return offset and divisor of this card's scheme for other statistics, each (C,)."""
-        return SCHEMES[self.scheme](mean, std)
+        if self.scheme == "inside":  # the network scales images itself
+            return 0 * mean, 0 * std + 1
+        # Of a "range" mean - 2 std becomes 0, and mean + 2 std 1; what lies outside is not cut off.
+        return (mean - 2 * std, 4 * std) if self.scheme == "range" else (mean, std)
 
 
 def _reflectance(*numbers: float) -> tuple[float, ...]:

@@ -29,12 +29,12 @@ from geopeft_nb.pictures.listing import Listing
 FAMILIES = {
     "prithvi": "prithvi:PrithviViT",
     "clay": "clay:ClayViT",
-    "satmae": "satmae:SatMAEViT",
-    "galileo": "galileo:GalileoViT",
-    "resnet": "timm_models:TimmStages",
-    "vit": "timm_models:TimmViT",
-    "unet": "own:UNet",
-    "own": "own:OwnBackbone",
+    "satmae": "band_groups:SatMAEViT",
+    "galileo": "band_groups:GalileoViT",
+    "resnet": "networks:TimmStages",
+    "vit": "networks:TimmViT",
+    "unet": "networks:UNet",
+    "own": "networks:OwnBackbone",
 }
 #: Columns of the short list of backbones.
 SHOWN = ("title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence")
@@ -86,18 +86,15 @@ def load_backbone(
     request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
     if frames > card.max_frames:
+        most = f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}."
         able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
-        raise GeopeftError(
-            f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}. Several go "
-            f"into {able}."
-        )
+        raise GeopeftError(f"{most} Several go into {able}.")
     if side != card.img_size and (side % card.patch_size or not build.fixed):
         raise GeopeftError(
             f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
             f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
         )
-    if chosen != card.bands or waves:
-        check_bands(card, request, build)
+    check_bands(card, request, build)
     with seeded(seed):
         backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
@@ -117,7 +114,7 @@ def find_card(name: str) -> BackboneCard:
         ValueError: The name is unknown; the message suggests the nearest one.
     """
     if str(name).startswith(("torchgeo:", "timm:")):
-        from geopeft_nb.backbones.timm_models import make_card
+        from geopeft_nb.backbones.networks import make_card
 
         return make_card(name)
     check_name("backbone", name, [*CARDS, "torchgeo:<Weights>", "timm:<model>"])
@@ -208,8 +205,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         content = load_file(path) if plain else unpickled(path)
     except Exception as error:  # every reader has exceptions of its own for a damaged file
         raise GeopeftError(
-            f"{path} cannot be read as a checkpoint ({error!r:.150}). It may be truncated, or hold "
-            "code or other objects besides tensors. Fetch it again."
+            f"{path} cannot be read as a checkpoint ({error!r:.150}). Fetch it again."
         ) from error
     tensors = content if plain else named_tensors(content, path)
     dense = all(
@@ -304,10 +300,5 @@ def list_backbones(full: bool = False) -> pd.DataFrame:
         }
         for card in CARDS.values()
     ]  # fmt: skip
-    table = (
-        pd.DataFrame(rows)
-        .set_index("name")
-        .drop(columns=["weights", "extra"])
-        .astype({"size": "Int64"})
-    )
-    return Listing(table if full else table[list(SHOWN)])
+    table = pd.DataFrame(rows).set_index("name").drop(columns=["weights", "extra"])
+    return Listing(table.astype({"size": "Int64"}) if full else table[list(SHOWN)])

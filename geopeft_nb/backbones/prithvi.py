@@ -12,15 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from geopeft_nb.backbones import vit
 from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import (
-    PatchEmbed,
-    initialise,
-    position_codes,
-    position_table,
-    sincos_1d,
-)
 from geopeft_nb.errors import GeopeftError
 
 
@@ -39,7 +33,9 @@ class CoordinateCode(nn.Module):
     def forward(self, pairs: Tensor, repeats: int = 1) -> Tensor:
         """Encode (year, day of year) or (latitude, longitude): (B, M, 2) -> (B, M * repeats, D)."""
         # In float32 as in pretraining: for a year that differs visibly from float64.
-        codes = [sincos_1d(values, self.width // 2, torch.float32) for values in pairs.unbind(-1)]
+        codes = [
+            vit.sincos_1d(values, self.width // 2, torch.float32) for values in pairs.unbind(-1)
+        ]
         code = self.scale * torch.cat(codes, dim=-1).unflatten(0, pairs.shape[:2])
         return code.repeat_interleave(repeats, dim=1)
 
@@ -59,17 +55,17 @@ class PrithviViT(CardTransformer):
         super().__init__(card, request)
         width, patch = self.width, self.patch_size
         self.trained_grid = request.img_size // patch
-        self.patch_embed = PatchEmbed(len(self.bands), width, (1, patch, patch))
+        self.patch_embed = vit.PatchEmbed(len(self.bands), width, (1, patch, patch))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         if card.takes_time:
             self.temporal_embed_enc = CoordinateCode(width)
             self.location_embed_enc = CoordinateCode(width)
         self.make_blocks()
         # Published files store this buffer too.
-        self.register_buffer("pos_embed", position_table(width, self.frames, self.trained_grid))
+        self.register_buffer("pos_embed", vit.position_table(width, self.frames, self.trained_grid))
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
-        initialise(self.blocks)
+        vit.initialise(self.blocks)
 
     def choose(self, layers: Sequence[int] | None) -> None:
         """Choose which blocks' outputs are returned; see `Backbone.choose`."""
@@ -111,7 +107,7 @@ class PrithviViT(CardTransformer):
         rows, columns = self.grid(*image.shape[3:])
         grid = (image.shape[2], rows, columns)
         tokens = self.patch_embed(image)
-        tokens = tokens + position_codes(self.pos_embed, self.trained_grid, grid)
+        tokens = tokens + vit.position_codes(self.pos_embed, self.trained_grid, grid)
         if temporal is not None:
             tokens = tokens + self.temporal_embed_enc(temporal, repeats=rows * columns)
         if location is not None:

@@ -7,20 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def full_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Write out a weight that is held in fewer bytes.
-
-    Args:
-        weight: (out, in) in any type.
-        scale: Factor of each row (out, 1), if the weight is held as whole numbers.
-        dtype: Type to compute in.
-
-    Returns:
-        (out, in); the weight itself if it has that type already.
-    """
-    return weight.to(dtype) if scale is None else (weight * scale).to(dtype)
-
-
 def split_qkv(state: Mapping[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
     """Split fused projections of queries, keys and values, as most checkpoints hold them.
 
@@ -191,27 +177,6 @@ def join_axes(columns: Tensor, rows: Tensor) -> Tensor:
     return torch.cat([columns[None].expand(shape), rows[:, None].expand(shape)], dim=-1)
 
 
-def sincos_grid(width: int, frames: int, height: int, columns: int) -> Tensor:
-    """Make Prithvi's position codes of a (frames, height, columns) grid of patches.
-
-    The features are split 6/16 for the column, 6/16 for the row and 4/16 for the frame, each
-    encoded by `sincos_1d`, and concatenated in that order.
-
-    Args:
-        width: Features per token, D; a multiple of 16.
-        frames: Time steps T.
-        height: Rows of patches h.
-        columns: Columns of patches w.
-
-    Returns:
-        (T, h, w, D) float32.
-    """
-    across, down = (sincos_1d(torch.arange(n), width // 16 * 6) for n in (columns, height))
-    time = sincos_1d(torch.arange(frames), width // 16 * 4)[:, None, None]
-    space = join_axes(across, down).expand(frames, -1, -1, -1)
-    return torch.cat([space, time.expand(-1, height, columns, -1)], dim=-1)
-
-
 def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
     """Resize position codes to another grid of patches, as Prithvi does (bicubic, corners aligned).
 
@@ -229,9 +194,24 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
 
 
 def position_table(width: int, frames: int, side: int) -> Tensor:
-    """Make the position codes of a class token (zeros) and a square grid: (1, 1 + T * s * s, D)."""
-    codes = sincos_grid(width, frames, side, side).reshape(1, -1, width)
-    return torch.cat([torch.zeros(1, 1, width), codes], dim=1)
+    """Make Prithvi's position codes of a class token and a square grid of patches.
+
+    The class token's are zeros. Of a patch the features are split 6/16 for the column, 6/16 for the
+    row and 4/16 for the frame, each encoded by `sincos_1d`, and concatenated in that order.
+
+    Args:
+        width: Features per token, D; a multiple of 16.
+        frames: Time steps T.
+        side: Rows and columns s of patches.
+
+    Returns:
+        (1, 1 + T * s * s, D) float32.
+    """
+    axis = sincos_1d(torch.arange(side), width // 16 * 6)
+    space = join_axes(axis, axis).expand(frames, -1, -1, -1)
+    time = sincos_1d(torch.arange(frames), width // 16 * 4)[:, None, None]
+    codes = torch.cat([space, time.expand(-1, side, side, -1)], dim=-1)
+    return torch.cat([torch.zeros(1, width), codes.flatten(0, 2)])[None]
 
 
 def position_codes(table: Tensor, side: int, grid: tuple[int, int, int]) -> Tensor:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor, nn
 
-from geopeft_nb.decoders.fcn import FCNDecoder
-from geopeft_nb.decoders.linear import ClassificationHead, LinearDecoder
-from geopeft_nb.decoders.pyramid import LearnedPyramid
-from geopeft_nb.decoders.unet import UNetDecoder
-from geopeft_nb.decoders.upernet import UperNetDecoder
+from geopeft_nb.decoders.four_maps import LearnedPyramid, UNetDecoder, UperNetDecoder
+from geopeft_nb.decoders.one_map import ClassificationHead, FCNDecoder, LinearDecoder
 from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
 from geopeft_nb.pictures.listing import Listing
 from geopeft_nb.tasks import TASKS
@@ -36,11 +34,10 @@ class DecoderCard:
         title: Full name.
         maps: Feature maps that it uses: 1, the deepest; or 4, from fine to coarse.
         target: What it makes an output for: ``"mask"``, each pixel; ``"label"``, each image.
-        options: Options of `build_model` -> default, in words.
         citation: Paper.
         network: Its class, called with the channels of the maps, the number of outputs if `ends`,
             and the options by name.
-        usual: Says for a backbone what the options are by default.
+        usual: Says for a backbone what the options of `build_model` are by default.
         ends: Whether its network ends in the outputs, and not in a map for a 1×1 convolution.
     """
 
@@ -48,7 +45,6 @@ class DecoderCard:
     title: str
     maps: int
     target: str
-    options: dict[str, str]
     citation: str
     network: Callable[..., nn.Module]
     usual: Callable[[Backbone], dict[str, Any]] = lambda backbone: {}
@@ -59,38 +55,34 @@ CARDS = {
     card.name: card
     for card in [
         DecoderCard(
-            "linear", "One linear map per token", 1, "mask",
-            {"kernel": "the patch side in pixels"}, "arXiv 2504.17397", LinearDecoder,
+            "linear", "One linear map per token", 1, "mask", "arXiv 2504.17397", LinearDecoder,
             lambda backbone: {"kernel": backbone.patch_size}, ends=True,
         ),
         DecoderCard(
-            "fcn", "FCN", 1, "mask",
-            {"channels": "512 or the backbone's width", "convs": "log2 of the stride"},
-            "Long et al., arXiv 1411.4038", FCNDecoder,
+            "fcn", "FCN", 1, "mask", "Long et al., arXiv 1411.4038", FCNDecoder,
             lambda backbone: {
                 "channels": min(512, backbone.channels[-1]),
                 "convs": max(1, math.ceil(math.log2(backbone.strides[-1]))),
             },
         ),
         DecoderCard(
-            "unet", "UNet", 4, "mask",
-            {"channels": "(512, 256, 128, 64), none above the backbone's width"},
-            "Ronneberger et al., arXiv 1505.04597", UNetDecoder,
+            "unet", "UNet", 4, "mask", "Ronneberger et al., arXiv 1505.04597", UNetDecoder,
             lambda backbone: {
                 "channels": tuple(min(w, backbone.channels[-1]) for w in (512, 256, 128, 64))
             },
         ),
         DecoderCard(
-            "upernet", "UPerNet", 4, "mask", {"channels": "256 or the backbone's width"},
-            "Xiao et al., arXiv 1807.10221", UperNetDecoder,
+            "upernet", "UPerNet", 4, "mask", "Xiao et al., arXiv 1807.10221", UperNetDecoder,
             lambda backbone: {"channels": min(256, backbone.channels[-1])},
         ),
         DecoderCard(
-            "classify", "Average and linear layer", 1, "label", {}, "He et al., arXiv 2111.06377",
+            "classify", "Average and linear layer", 1, "label", "He et al., arXiv 2111.06377",
             ClassificationHead, ends=True,
         ),
     ]
 }  # fmt: skip
+#: Width, stride and patch of the paper's backbones, whose defaults `list_decoders` shows.
+PAPER: Any = SimpleNamespace(channels=(1024,), strides=(16,), patch_size=16)
 
 
 class MapDecoder(nn.Module):
@@ -107,16 +99,6 @@ class MapDecoder(nn.Module):
         self.pyramid, self.body, self.covers = pyramid, body, body.covers
         self.head = nn.Conv2d(body.out_channels, outputs, 1)
 
-    @classmethod
-    def of(
-        cls, card: DecoderCard, backbone: Backbone, outputs: int, options: dict[str, Any]
-    ) -> MapDecoder:
-        """Build one for a backbone, whose maps of one size get a pyramid where four are needed."""
-        equal = card.maps > 1 and len(set(backbone.strides)) == 1
-        pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
-        body = card.network(pyramid.channels if pyramid else backbone.channels, **options)
-        return cls(pyramid, body, outputs)
-
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map a list of (B, D_i, h_i, w_i), fine to coarse, to (B, K, h, w)."""
         return self.head(self.body(self.pyramid(features) if self.pyramid else features))
@@ -130,7 +112,7 @@ def check_decoder(name: str, options: dict[str, object], task: str) -> DecoderCa
     """
     able = [card.name for card in CARDS.values() if card.target == TASKS[task].target]
     check_name(f"decoder for {task}", name, able)
-    check_names(f"option of decoder {name!r}", options, [*CARDS[name].options, *BUILD])
+    check_names(f"option of decoder {name!r}", options, [*CARDS[name].usual(PAPER), *BUILD])
     return CARDS[name]
 
 
@@ -147,10 +129,8 @@ def choose_maps(card: DecoderCard, backbone: Backbone) -> None:
     quarters = [len(blocks) * (part + 1) // 4 - 1 for part in range(4)]
     if len(blocks) < 4 or backbone.request.layers is not None:
         use = f"load_backbone(..., layers={quarters})" if len(blocks) >= 4 else "decoder='fcn'"
-        raise GeopeftError(
-            f"decoder={card.name!r} needs four feature maps, and {backbone.card.name} gives "
-            f"{len(backbone.strides)}, of layers={list(backbone.layers)}. Use {use}."
-        )
+        got = f"{backbone.card.name} gives {len(backbone.strides)}, layers={[*backbone.layers]}"
+        raise GeopeftError(f"decoder={card.name!r} needs four feature maps, and {got}. Use {use}.")
     backbone.choose(quarters)
 
 
@@ -174,16 +154,23 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     chosen = usual | options
     if card.ends:
         return card.network(backbone.channels, outputs, **chosen)
-    return MapDecoder.of(card, backbone, outputs, chosen)
+    equal = card.maps > 1 and len(set(backbone.strides)) == 1
+    pyramid = LearnedPyramid(backbone.channels[-1]) if equal else None
+    body = card.network(pyramid.channels if pyramid else backbone.channels, **chosen)
+    return MapDecoder(pyramid, body, outputs)
 
 
 def list_decoders() -> pd.DataFrame:
-    """List the decoders that `build_model` knows, one row each."""
+    """List the decoders that `build_model` knows, one row each.
+
+    Options are shown as for a backbone of 1,024 features in patches of 16 px: no layer is wider
+    than the backbone's deepest map, and a linear decoder paints its patches.
+    """
     rows = [
         {
             "name": card.name, "title": card.title, "maps": card.maps,
             "tasks": ", ".join(n for n, task in TASKS.items() if task.target == card.target),
-            "options": "; ".join(" = ".join(pair) for pair in card.options.items()) or "none",
+            "options": ", ".join(f"{k}={v}" for k, v in card.usual(PAPER).items()) or "none",
             "citation": card.citation,
         }
         for card in CARDS.values()

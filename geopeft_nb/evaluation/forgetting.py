@@ -21,7 +21,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.regions import RunOrModel, evaluate
 from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.shallow import CHIPS, cka
+from geopeft_nb.tuning.lora import CHIPS, cka
 
 #: Whose adapter, if any, a backbone has: what a model knows of it.
 ATTACHED = ("backbone", "method", "adapter", "shelf")

@@ -22,17 +22,16 @@ from torch.utils.checkpoint import checkpoint
 
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.errors import GeopeftError, check_names
-from geopeft_nb.memory.eight_bit import hold, why_not_hold
-from geopeft_nb.memory.features import why_not_split
-from geopeft_nb.memory.parts import running_blocks
+from geopeft_nb.memory.features import first_trained, why_not_split
+from geopeft_nb.memory.lean import again, hold, saving_layers, why_not_hold
+from geopeft_nb.memory.step import running_blocks
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.listing import Listing
-from geopeft_nb.tuning import lean
-from geopeft_nb.tuning.vit_adapter import CrossAttention
+from geopeft_nb.tuning.beside import CrossAttention
 
 
 @contextmanager
-def train_late(model: SegmentationModel, park: str = "") -> Iterator[str]:
+def train_late(model: SegmentationModel) -> Iterator[str]:
     """Freeze what a method trains in and before the first three quarters of the blocks.
 
     A gradient travels from the loss down to the first weight that is trained, and everything on its
@@ -61,10 +60,7 @@ def why_not_late(model: SegmentationModel) -> str:
     if not isinstance(model.plain_backbone, Transformer):
         return "'late' trains the last quarter of a transformer's blocks, and here are none."
     if model.method in ("vpt", "vit_adapter"):
-        return (
-            f"What {model.method} adds before and in the early blocks starts at random values, not "
-            "at ones that change nothing, so no late part can stand alone. Take 'lora'."
-        )
+        return f"What {model.method} adds early starts at random values. Take 'lora'."
     if any(p.requires_grad for block in _late_blocks(model) for p in block.parameters()):
         return ""
     return f"{model.method} trains no blocks: 'late' would train the decoder alone. Take 'lora'."
@@ -77,7 +73,7 @@ def _late_blocks(model: SegmentationModel) -> list[nn.Module]:
 
 
 @contextmanager
-def checkpoint_blocks(model: SegmentationModel, park: str = "") -> Iterator[str]:
+def checkpoint_blocks(model: SegmentationModel) -> Iterator[str]:
     """Keep only the input of each block, and run the block again when the backward pass arrives.
 
     The memory of a whole network shrinks to that of one block and the inputs of the others. Dropout
@@ -85,7 +81,10 @@ def checkpoint_blocks(model: SegmentationModel, park: str = "") -> Iterator[str]
 
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
     """
-    parts = _checkpointed(model)
+    # The blocks that gradients reach, of ViT-Adapter also the exchanges between them.
+    parts: list[nn.Module] = [part for part in model.modules() if isinstance(part, CrossAttention)]
+    if (first := first_trained(model)) is not None:
+        parts += running_blocks(model)[first:]
     norms = {m: m.momentum for part in parts for m in part.modules() if isinstance(m, _BatchNorm)}
 
     def count(first: bool, *_: object) -> None:
@@ -102,17 +101,8 @@ def checkpoint_blocks(model: SegmentationModel, park: str = "") -> Iterator[str]
         yield f"keeps only the input of {len(parts)} blocks"
 
 
-def _checkpointed(model: SegmentationModel) -> list[nn.Module]:
-    """Return the blocks that gradients reach, of ViT-Adapter also the exchanges between them."""
-    blocks: list[nn.Module] = running_blocks(model)
-    if model.method == "vit_adapter":  # its first injector is before the first block
-        return [*blocks, *(part for part in model.modules() if isinstance(part, CrossAttention))]
-    trained = [any(p.requires_grad for p in block.parameters()) for block in blocks]
-    return blocks[trained.index(True) :] if True in trained else []
-
-
 @contextmanager
-def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
+def recompute_cheap(model: SegmentationModel) -> Iterator[str]:
     """Compute layer norms and GELUs again in backward, instead of keeping what they gave.
 
     They are cheap, and give two fifths of what a block keeps. Where the layer behind is frozen
@@ -122,9 +112,9 @@ def recompute_cheap(model: SegmentationModel, park: str = "") -> Iterator[str]:
     with ExitStack() as stack:
         for wrapped in running_blocks(model):
             block: Any = getattr(wrapped, "base_layer", wrapped)  # without prompts around it
-            if layers := lean.saving_layers(block):
+            if layers := saving_layers(block):
                 stack.callback(vars(block).pop, "forward", None)
-                block.forward = partial(lean.forward, block)
+                block.forward = partial(again, block)
                 count += len(layers)
         yield f"computes the norm or GELU before {count} layers again"
 
@@ -140,8 +130,7 @@ class Recipe:
         costs: What it costs.
         exact: Whether the gradients are those without it.
         in_all: Whether ``"all"`` takes it where it suits.
-        apply: Changes a model, yields a sentence that says what was done, and undoes it; the second
-            argument is where weights are parked, see `hold`.
+        apply: Changes a model, yields a sentence that says what was done, and undoes it.
         refuses: Says why it cannot be applied to a model; empty if it can.
     """
 
@@ -151,7 +140,7 @@ class Recipe:
     costs: str
     exact: bool
     in_all: bool
-    apply: Callable[[SegmentationModel, str], AbstractContextManager[str]]
+    apply: Callable[[SegmentationModel], AbstractContextManager[str]]
     refuses: Callable[[SegmentationModel], str] = lambda model: ""
 
 
@@ -166,12 +155,12 @@ RECIPES = {
         Recipe(
             "bf16", "Frozen weights in two bytes", "holds frozen linear layers of blocks as "
             "bfloat16", "rounds weights to eight significant bits", False, True,
-            lambda model, park: hold(model, "bf16", park), partial(why_not_hold, kind="bf16"),
+            partial(hold, kind="bf16"), partial(why_not_hold, kind="bf16"),
         ),
         Recipe(
             "8bit", "Frozen weights in one byte", "holds them as whole numbers and a factor per "
             "row", "rounds them to 1/254 of the row's range; takes time", False, False,
-            lambda model, park: hold(model, "8bit", park), partial(why_not_hold, kind="8bit"),
+            partial(hold, kind="8bit"), partial(why_not_hold, kind="8bit"),
         ),
         Recipe(
             "recompute", "Recompute what is cheap", "computes layer norms and GELUs again in the "
@@ -184,7 +173,7 @@ RECIPES = {
         Recipe(
             "cached", "Cached features", "computes what stands before the first trained weight "
             "once per chip and view", "disk for eight views of each chip", True, True,
-            lambda model, park: nullcontext("keeps features of the frozen part in a file"),
+            lambda model: nullcontext("keeps features of the frozen part in a file"),
             why_not_split,
         ),
     ]
@@ -229,7 +218,7 @@ def chosen_recipes(frugal: str | Sequence[str] | None, model: SegmentationModel)
 
 @contextmanager
 def applied(
-    model: SegmentationModel, frugal: str | Sequence[str] | None, park: str = "disk"
+    model: SegmentationModel, frugal: str | Sequence[str] | None
 ) -> Iterator[dict[str, str]]:
     """Let a model compute by recipes, and undo it at the end.
 
@@ -239,7 +228,6 @@ def applied(
     Args:
         model: With a method attached. Its trained weights are trained as ever and stay.
         frugal: See `chosen_recipes`.
-        park: Where the exact weights are while others are held, see `hold`.
 
     Yields:
         Name -> sentence that says what was done to this model.
@@ -249,4 +237,4 @@ def applied(
     """
     names = chosen_recipes(frugal, model)
     with ExitStack() as stack:
-        yield {name: stack.enter_context(RECIPES[name].apply(model, park)) for name in names}
+        yield {name: stack.enter_context(RECIPES[name].apply(model)) for name in names}

@@ -7,21 +7,24 @@ numbers: nothing is computed, and a network of any size is planned in about a se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from geopeft_nb.errors import GeopeftError, check_name
-from geopeft_nb.memory.step import AUTOCAST, Step, as_trained, fake_like
-from geopeft_nb.models import SegmentationModel
+from geopeft_nb.memory.frugal import RECIPES, applied
+from geopeft_nb.memory.measure import unmoved
+from geopeft_nb.memory.step import AUTOCAST, Step
+from geopeft_nb.models import SegmentationModel, outline
 from geopeft_nb.pictures.memory_bars import memory_figure
-from geopeft_nb.pictures.show import PALETTE, in_bytes, table_html
+from geopeft_nb.pictures.show import PALETTE, in_bytes, plain, table_html, visible
+from geopeft_nb.pictures.sliders import sliders
 from geopeft_nb.tuning.methods import CARDS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Where one may train -> bytes of memory, as the makers count them (1 GB = 10⁹ bytes).
 DEVICES = {"Binder": 2e9, "T4": 16e9, "A100": 40e9, "H200": 141e9}
@@ -128,13 +131,20 @@ def memory_plan(
 
     shape, gpu = _check(model, batch_size, size, precision, device)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with as_trained(model, frugal, park="memory") as recipes:
+    model = outline(model).train()
+    with applied(model, frugal) as recipes:
         step = Step(model, batch_size, shape, precision)
         own = [*step.named_parameters(), *step.named_buffers()]
         state = {name: fake_like(mode, tensor) for name, tensor in own}
         with mode, torch.autograd.set_multithreading_enabled(False):
             torch.func.functional_call(step, state, ())
-        return _plan(step, "planned", recipes, gpu)
+        return _plan(step, "planned", [*recipes], gpu)
+
+
+def fake_like(mode: Any, tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape on the CPU that has no numbers."""
+    with mode:
+        return torch.empty_like(tensor, device="cpu", requires_grad=tensor.requires_grad)
 
 
 def measure_memory(
@@ -169,17 +179,17 @@ def measure_memory(
     model.zero_grad(set_to_none=True)
     try:
         model.to("cuda" if gpu else "cpu")
-        with as_trained(model, frugal, park="disk") as recipes:
-            step = Step(model, batch_size, shape, precision)
+        with applied(model, frugal) as recipes, unmoved(model):
+            step = Step(model.train(), batch_size, shape, precision)
             step()
-            plan = _plan(step, "measured", recipes, gpu)
+            plan = _plan(step, "measured", [*recipes], gpu)
             plan.peak = _allocated(step) if gpu else plan.peak
             return plan
     finally:
         model.to(home).zero_grad(set_to_none=True)
 
 
-def _plan(step: Step, how: str, recipes: tuple[str, ...], gpu: bool) -> MemoryPlan:
+def _plan(step: Step, how: str, recipes: Sequence[str], gpu: bool) -> MemoryPlan:
     """Put the plan together; parts without bytes are left out."""
     rows = {}
     for part, tensors in step.weights.items():
@@ -240,3 +250,60 @@ def _check(
     height, width = size if isinstance(size, tuple | list) else (size, size)
     gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return (height, width), gpu
+
+
+def memory_widget(
+    models: SegmentationModel | Mapping[str, SegmentationModel],
+    batch_size: int = 8, size: int = 224, batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    sizes: Sequence[int] = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512),
+) -> None:  # fmt: skip
+    """Show what a training step would keep in memory, part by part, and move sliders to see why.
+
+    Nothing is trained: every picture is a `gp.memory_plan`, and each is computed once.
+
+    Args:
+        models: A model with a method attached, or a dictionary of such models by name.
+        batch_size: Chips per step at first.
+        size: Side of a chip in pixels at first.
+        batches: Batches to choose from, besides.
+        sizes: Sides to choose from, besides.
+
+    Example:
+        gp.memory_widget(gp.attach(gp.build_model(backbone, data), "lora"))
+    """
+    from ipywidgets import SelectionSlider
+
+    if isinstance(models, SegmentationModel):
+        models = {str(models.method): models}
+    models = {visible(name): model for name, model in models.items()}
+    planned, before = cache(memory_plan), [0]  # bytes of the plan that was shown last
+    slider = partial(SelectionSlider, continuous_update=False)
+
+    def draw(
+        method: str, batch_size: int, size: int, precision: str, recipe: str
+    ) -> tuple[Figure, str]:
+        frugal = None if recipe == "no recipe" else recipe
+        try:
+            plan = planned(models[method], batch_size, size, precision, frugal)
+        except GeopeftError as error:
+            settings = f"{method}, {batch_size} × {size} × {size} px, {precision}, {recipe}"
+            figure, why = Figure(figsize=(10, 1)), f"{settings} is not possible:\n{error}"
+            figure.text(0, 0.5, why, wrap=True)
+            return plain(figure), why
+        kept = f"{in_bytes(plan.total)} kept in one training step"
+        if before[0] not in (0, plan.total):
+            kept += (
+                f" (before: {in_bytes(before[0])}; now {plan.total / before[0]:.2g} times as much)"
+            )
+        before[0] = plan.total
+        title = f"{method}: {plan.title}\n{kept}"
+        return plan.plot(title), f"{title}: {plan.words()}"
+
+    sliders(
+        draw,
+        method=list(models),
+        batch_size=slider(options=sorted({batch_size, *batches}), value=batch_size),
+        size=slider(options=sorted({size, *sizes}), value=size),
+        precision=["fp32", "bf16", "fp16"],
+        recipe=["no recipe", *RECIPES, "all"],
+    )

@@ -1,20 +1,112 @@
-"""One training step, watched: real tensors of a measurement and fake ones of a plan alike."""
+"""One training step, watched: real tensors of a measurement and fake ones of a plan alike.
 
-from collections.abc import Iterator, Sequence
+`Parts` tells which part of a model a weight, or a tensor kept for the backward pass, belongs to.
+"""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from geopeft_nb.memory.frugal import applied
-from geopeft_nb.memory.measure import KeptTensors, LiveBytes, unmoved
-from geopeft_nb.memory.parts import Parts
+from geopeft_nb.backbones.base import Transformer
+from geopeft_nb.memory.measure import KeptTensors, LiveBytes
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 
 #: Precision -> what most of the computing is done in.
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: What runs in no module of its own: resizing the logits, and the loss.
+LOSS = "loss"
+#: What a method adds around the backbone, such as the branch of ViT-Adapter.
+ADAPTER = "adapter"
+
+
+class Parts:
+    """The parts of a model in the order in which they compute, found by its modules.
+
+    A transformer is cut into its blocks; a network with stages into these; a network of neither
+    kind into its children. What a method adds inside a block belongs to that block.
+
+    Args:
+        model: From `build_model`, with or without a method attached.
+
+    Attributes:
+        labels: Module -> the part whose work it is; a module inside another one wins.
+        order: All parts, `LOSS` included.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        plain: Any = model.plain_backbone
+        self.labels: dict[nn.Module, str] = {}
+        if isinstance(plain, Transformer):
+            self.labels[plain] = "patch embedding"
+            self.labels |= {block: f"block {i}" for i, block in enumerate(plain.blocks, 1)}
+            self.labels[plain.norm] = "final norm"
+        else:
+            self.labels = {plain: "stem"} | _stages(plain.network)
+        if plain is not model.backbone:
+            self.labels[model.backbone] = ADAPTER
+        if isinstance(pyramid := getattr(model.decoder, "pyramid", None), nn.Module):
+            self.labels[pyramid] = "neck"
+        self.labels[model.decoder] = "decoder"
+        self.order = list(dict.fromkeys([*self.labels.values(), LOSS]))
+        self._model, self._running = model, [LOSS]
+
+    @property
+    def running(self) -> str:
+        """The part that computes now, inside `following`."""
+        return self._running[-1]
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Keep `running` up to date while the model computes."""
+
+        def enter(module: nn.Module, _: object) -> None:
+            self._running.append(self.labels.get(module, self.running))
+
+        def leave(*_: object) -> None:
+            self._running.pop()
+
+        with (
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+        ):
+            yield
+
+    def weights(self) -> dict[str, list[Tensor]]:
+        """Sort parameters and buffers by part; what several modules share counts once."""
+        owner: dict[int, str] = {}
+        for module in self._model.modules():  # what lies inside another module comes later
+            if module in self.labels:
+                of_it = (*module.parameters(), *module.buffers())
+                owner |= {id(tensor): self.labels[module] for tensor in of_it}
+        by_part: dict[str, list[Tensor]] = {label: [] for label in self.order}
+        for tensor in (*self._model.parameters(), *self._model.buffers()):
+            by_part[owner.get(id(tensor), self.order[0])].append(tensor)
+        return by_part
+
+
+def running_blocks(model: SegmentationModel) -> list[nn.Module]:
+    """Return the blocks that run, in order, with what a method wrapped around them.
+
+    Transformer blocks up to the last chosen one; the residual blocks of a network with stages.
+    """
+    plain: Any = model.plain_backbone
+    if isinstance(plain, Transformer):
+        return list(plain.blocks[: None if model.method == "vit_adapter" else plain.layers[-1] + 1])
+    stages = [getattr(stage, "blocks", stage) for stage in _stages(plain.network)]
+    return [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
+
+
+def _stages(network: Any) -> dict[nn.Module, str]:
+    """Return the stages of a timm network, else the children of a network, with their names."""
+    if not hasattr(network, "feature_info"):
+        return {child: name for name, child in network.named_children()}
+    names = [entry["module"] for entry in network.feature_info if entry["reduction"] >= 4]
+    return {network.get_submodule(name): f"stage {i}" for i, name in enumerate(names, 1)}
 
 
 class Step(nn.Module):
@@ -76,19 +168,3 @@ class Step(nn.Module):
         if "location" in model.metadata:
             batch["location"] = torch.zeros(count, 2, device=device)
         return batch
-
-
-@contextmanager
-def as_trained(
-    model: SegmentationModel, frugal: str | Sequence[str] | None, park: str
-) -> Iterator[tuple[str, ...]]:
-    """Set training mode and apply recipes, and undo both; yields the recipes' names."""
-    with applied(model, frugal, park) as done, unmoved(model):
-        model.train()
-        yield tuple(done)
-
-
-def fake_like(mode: Any, tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape on the CPU that has no numbers."""
-    with mode:
-        return torch.empty_like(tensor, device="cpu", requires_grad=tensor.requires_grad)

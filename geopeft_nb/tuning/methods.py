@@ -20,7 +20,6 @@ from geopeft_nb.backbones.load import seeded
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_names, check_values
 from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.pictures.listing import Listing
-from geopeft_nb.tuning.target_modules import find_layers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -37,137 +36,118 @@ class MethodCard:
         lr: Learning rate that `fit` takes unless told otherwise, for backbone and decoder alike.
             Between a few values the best on validation chips of the shipped scenes; not searched
             for each model and data set, as in arXiv 2504.17397.
-        options: Options of `attach` with their defaults, in words.
         merges: Whether `merge` can fold it into the backbone's weights.
         citation: Paper.
-        make: The function that makes peft's config for a backbone, or where it stands,
-            ``"module:function"``; of a method that is not peft's it returns the new backbone.
+        make: The function that makes peft's config for a backbone, whose arguments are options of
+            `attach`, or where it stands, ``"module:function"``; of a method that is not peft's it
+            returns the new backbone.
         fixed: Arguments of that function that the method fixes.
         peft_class: Name of peft's config, all of whose fields are options.
-        settle: Does what is left to do to the attached model, and returns the options to remember.
+        remember: Returns what to remember of the options that the attached method was given.
     """
 
     name: str
     title: str
     trains: str
     lr: float
-    options: str
     merges: bool
     citation: str
     make: str | Callable[..., Any]
     fixed: dict[str, Any] = field(default_factory=dict)
     peft_class: str = ""
-    settle: Callable[[SegmentationModel, dict[str, Any], int], dict[str, Any]] = (
-        lambda model, options, seed: options
-    )
+    remember: Callable[[dict[str, Any], Backbone], dict[str, Any]] = lambda options, _: options
 
 
-def _new_decoder(model: SegmentationModel, options: dict[str, Any], seed: int) -> dict[str, Any]:
-    model.decoder = model.new_decoder(seed)  # for maps of other widths and strides
-    return options
-
-
-def _found_depth(model: SegmentationModel, options: dict[str, Any], _: int) -> dict[str, Any]:
-    found = {"depth": model.plain_backbone.layers[-1] + 1}  # what was found, not by what
-    return {k: v for k, v in options.items() if k not in ("chips", "similarity")} | found
+def _found_depth(options: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    kept = {k: v for k, v in options.items() if k not in ("chips", "similarity")}
+    return kept | {"depth": backbone.layers[-1] + 1}  # what was found, not by what
 
 
 def _kin(name: str, **fixed: Any) -> dict[str, Any]:
     return {"make": "lora:kin_config", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
 
-_LAST = "last=None (or how many of the last blocks)"
-_LAYERS = f"target_modules=(q, v, fc1, fc2), {_LAST}"
-_LORA = (
-    "r=16, lora_alpha=r, lora_dropout=0, preset='paper' (or 'q_v', 'fc1', 'all_linear', 'late'), "
-    f"target_modules=None (or names of layers in place of a preset), {_LAST}"
-)
 CARDS = {card.name: card for card in (
     MethodCard(
-        "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, "none", False, "-",
+        "linear_probe", "Linear probe", "nothing: the backbone is frozen", 5e-3, False, "-",
         lambda backbone: backbone.requires_grad_(False),
     ),
     MethodCard(
         "lora", "LoRA", "low-rank updates beside q, v, fc1 and fc2 of every block", 1e-3,
-        _LORA, True, "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
+        True, "Hu et al., arXiv 2106.09685", "lora:lora_config", peft_class="LoraConfig",
     ),
     MethodCard(
         "shallow", "Shallow backbone with LoRA",
         "as lora, in the first blocks; those behind, which change the features little, are dropped",
-        5e-3, "depth=half of the blocks (or chips=data.train, similarity=0.9 to find it), r=16, "
-        "lora_alpha=r, lora_dropout=0, preset='paper'", True,
-        "after Barreiro et al., arXiv 2603.19873", "shallow:shallow_config", settle=_found_depth,
+        5e-3, True, "after Barreiro et al., arXiv 2603.19873", "lora:shallow_config",
+        remember=_found_depth,
     ),
     MethodCard(
-        "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, _LORA, True,
+        "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, True,
         "Liu et al., arXiv 2402.09353", "lora:lora_config", {"use_dora": True}, "LoraConfig",
     ),
     MethodCard(
-        "vpt", "Visual prompt tuning", "prompt tokens before every block", 5e-3,
-        "prompts=100, deep=True (False: only before the first block), dropout=0.1", False,
-        "Jia et al., arXiv 2203.12119", "prompts:vpt_config",
+        "vpt", "Visual prompt tuning", "prompt tokens before every block", 5e-3, False,
+        "Jia et al., arXiv 2203.12119", "own_methods:vpt_config",
     ),
     MethodCard(
         "adapter", "Bottleneck adapter",
         "two small layers beside the MLP (parallel), or after attention and MLP (serial)", 3e-3,
-        "kind='parallel' (or 'serial'), width=64, scale=0.1 or 1, dropout=0", False,
-        "Chen et al., arXiv 2205.13535; Houlsby et al., arXiv 1902.00751",
-        "adapters:adapter_config",
+        False, "Chen et al., arXiv 2205.13535; Houlsby et al., arXiv 1902.00751",
+        "own_methods:adapter_config",
     ),
     MethodCard(
         "vit_adapter", "ViT-Adapter",
         "a convolutional branch that exchanges features with the blocks four times", 1e-3,
-        "stem=64 (channels of the first convolutions)", False, "Chen et al., arXiv 2205.08534",
-        "vit_adapter:VitAdapter", settle=_new_decoder,
+        False, "Chen et al., arXiv 2205.08534", "beside:VitAdapter",
     ),
     MethodCard(
         "side", "Ladder side-tuning",
         "a small network beside the blocks, through which alone gradients flow", 5e-3,
-        "r=16, layers=6 (blocks that it reads)", False, "Sung et al., arXiv 2206.06522",
-        "side:Side",
+        False, "Sung et al., arXiv 2206.06522", "beside:Side",
     ),
     MethodCard(
-        "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, _LAST,
-        True, "Zhao et al., arXiv 2312.11420",
+        "ln_tuning", "Layer-norm tuning", "scale and shift of every layer norm", 5e-3, True,
+        "Zhao et al., arXiv 2312.11420",
         **_kin("LNTuningConfig", target_modules=("norm1", "norm2")),
     ),
     MethodCard(
         "bitfit", "BitFit",
-        "biases of the blocks and the final norm (all, of a convolutional network)", 5e-3, "none",
-        True, "Ben Zaken et al., arXiv 2106.10199", "biases:bitfit_config",
+        "biases of the blocks and the final norm (all, of a convolutional network)", 5e-3, True,
+        "Ben Zaken et al., arXiv 2106.10199", "own_methods:bitfit_config",
     ),
     MethodCard(
-        "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, _LAST,
-        True, "Liu et al., arXiv 2205.05638", "lora:ia3_config",
+        "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, True,
+        "Liu et al., arXiv 2205.05638", "lora:ia3_config", peft_class="IA3Config",
     ),
     MethodCard(
         "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
-        f"r=256, vera_dropout=0, {_LAYERS}", True, "Kopiczko et al., arXiv 2310.11454",
+        True, "Kopiczko et al., arXiv 2310.11454",
         **_kin("VeraConfig", save_projection=False),
     ),
     MethodCard(
-        "loha", "LoHa", "products of two low-rank updates", 3e-3, f"r=8, alpha=8, {_LAYERS}", True,
+        "loha", "LoHa", "products of two low-rank updates", 3e-3, True,
         "Hyeon-Woo et al., arXiv 2108.06098", **_kin("LoHaConfig"),
     ),
     MethodCard(
-        "lokr", "LoKr", "Kronecker products of small matrices", 3e-3, f"r=8, alpha=8, {_LAYERS}",
-        True, "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig"),
+        "lokr", "LoKr", "Kronecker products of small matrices", 3e-3, True,
+        "Yeh et al., arXiv 2309.14859", **_kin("LoKrConfig"),
     ),
     MethodCard(
         "oft", "Orthogonal fine-tuning", "block-diagonal rotations of the layers' inputs", 1e-3,
-        f"oft_block_size=32, {_LAYERS}", True, "Qiu et al., arXiv 2306.07280", **_kin("OFTConfig"),
+        True, "Qiu et al., arXiv 2306.07280", **_kin("OFTConfig"),
     ),
     MethodCard(
-        "full", "Full fine-tuning", "every weight of the backbone", 2e-4, "none", False, "-",
+        "full", "Full fine-tuning", "every weight of the backbone", 2e-4, False, "-",
         lambda backbone: backbone.requires_grad_(True),
     ),
     MethodCard(
-        "peft", "A method of peft", "what its config says", 1e-3,
-        "a config of peft in place of the name: attach(model, peft.BOFTConfig(...))", True, "peft",
-        "lora:kin_config",
+        "peft", "A method of peft", "what its config says", 1e-3, True, "peft", "lora:kin_config",
     ),
 )}  # fmt: skip
 
+#: Arguments of a card's `make` that `attach` and the card give.
+_GIVEN = ("backbone", "vit", "options")
 #: Options that peft annotates as dictionaries only, or as whole numbers though it takes any.
 LOOSE = {
     "rank_pattern": "Mapping[str, int] | None", "alpha_pattern": "Mapping[str, float] | None",
@@ -206,17 +186,14 @@ def attach(
         ValueError: Unknown method, option or layer, a backbone that the method cannot take, or
             another method is attached already.
     """
-    card, backbone = _card(method), model.plain_backbone
+    card, backbone = card_of(method), model.plain_backbone
     if name != "default" and (not name.isidentifier() or hasattr(nn.ParameterDict(), name)):
-        raise GeopeftError(
-            "The name of an adapter is one word of letters and digits which torch does not keep "
-            f"for itself, such as 'north'; got {name!r}."
-        )
+        raise GeopeftError(f"name is one word which torch does not keep for itself, got {name!r}.")
     if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
         raise GeopeftError(
             f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
-            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...) "
-            "or load another adapter under another name=, or switch by model.use_adapter(name)."
+            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...), "
+            "or load under another name=."
         )
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
@@ -226,12 +203,13 @@ def attach(
             made, options = method, _told(backbone, method, options)
         if getattr(made, "layers_to_transform", None) is not None and hasattr(backbone, "blocks"):
             raise GeopeftError(  # peft looks for what holds the blocks within something else
-                f"layers_to_transform finds no block in {backbone.card.name}, got "
-                f"{made.layers_to_transform!r}. Say last=2, or name layers of each block: "
-                "target_modules=['4.attn.q', '5.attn.q']."
+                f"layers_to_transform={made.layers_to_transform!r} finds no block. Say last=2, "
+                "or name layers of each block: target_modules=['4.attn.q', '5.attn.q']."
             )
         if isinstance(made, nn.Module):  # not peft's: the new backbone itself
             model.backbone = made
+            if made.channels != backbone.channels or made.strides != backbone.strides:
+                model.decoder = model.new_decoder(seed)
         elif model.adapters:
             model.backbone.add_adapter(name, made)
             fresh = {"decoder": model.new_decoder(seed), "trained": None}
@@ -242,19 +220,15 @@ def attach(
 
             model.backbone, model.adapter = get_peft_model(model.backbone, made, name), name
     model.method = backbone.attached = card.name
-    model.method_options = card.settle(model, options, seed)
+    model.method_options = card.remember(options, backbone)
     return model.train(model.training)  # also what is new
 
 
-def _card(method: Any) -> MethodCard:
-    if not isinstance(method, str):
-        return card_of_config(method)
-    check_name("method", method, names())
-    return CARDS[method]
-
-
-def card_of_config(config: Any) -> MethodCard:
-    """Return the card of the method that a config of peft describes."""
+def card_of(config: Any) -> MethodCard:
+    """Return the card of a method by its name, or of what a config of peft describes."""
+    if isinstance(config, str):
+        check_name("method", config, names())
+        return CARDS[config]
     if config.is_prompt_learning:
         raise GeopeftError(
             f"{type(config).__name__} needs a language model. For images take attach(model, 'vpt')."
@@ -273,21 +247,28 @@ def maker(card: MethodCard) -> Callable[..., Any]:
 
 def option_kinds(card: MethodCard) -> dict[str, Any]:
     """Return the annotations of what a method's function and config take: option -> annotation."""
-    kinds: dict[str, Any] = {}
+    own = inspect.signature(maker(card)).parameters
+    kinds = {name: parameter.annotation for name, parameter in own.items()}
     if card.peft_class:
         config = getattr(import_module("peft"), card.peft_class)
-        kinds = {entry.name: entry.type for entry in fields(config)}
-    own = inspect.signature(maker(card)).parameters
-    return kinds | {name: parameter.annotation for name, parameter in own.items()}
+        kinds = {entry.name: entry.type for entry in fields(config)} | kinds
+    return kinds
 
 
 def check_options(card: MethodCard, options: dict[str, Any]) -> None:
     """Refuse options that the method does not take, and what peft and torch would let through."""
     kinds = option_kinds(card)
-    usual = card.options + f"; and any field of peft's {card.peft_class}" * bool(card.peft_class)
-    given = {"backbone", "options", *card.fixed}  # by attach and the card
-    check_names(f"option of {card.name}", options, kinds.keys() - given | {"name", "seed"}, usual)
+    known = kinds.keys() - {*_GIVEN, *card.fixed} | {"name", "seed"}
+    check_names(f"option of {card.name}", options, known, options_in_words(card))
     check_values(options, kinds | LOOSE)
+
+
+def options_in_words(card: MethodCard) -> str:
+    """List the options of a method with their defaults."""
+    own = inspect.signature(maker(card)).parameters.values()
+    told = [str(one.replace(annotation=one.empty)) for one in own if one.name not in _GIVEN]
+    more = [f"any field of peft's {card.peft_class}"] if card.peft_class else []
+    return ", ".join([*(t for t in told if t.partition("=")[0] not in card.fixed), *more]) or "none"
 
 
 @contextmanager
@@ -305,6 +286,8 @@ def _told(backbone: Backbone, config: PeftConfig, options: dict[str, Any]) -> di
         raise GeopeftError(f"A config says all options itself; got {', '.join(options)} besides.")
     wanted = getattr(config, "target_modules", None)
     if isinstance(wanted, set | list):  # a string is a regular expression
+        from geopeft_nb.tuning.lora import find_layers  # with peft
+
         find_layers(backbone, sorted(wanted))
     check_patterns(config.to_dict().values())
     usual = type(config)().to_dict()
@@ -329,7 +312,7 @@ def check_patterns(values: Iterable[Any]) -> None:
 
 def list_methods() -> pd.DataFrame:
     """List the methods that `attach` knows, one row each."""
-    rows = [vars(card) for card in CARDS.values() if card.name != "peft"]
+    rows = [vars(CARDS[name]) | {"options": options_in_words(CARDS[name])} for name in names()]
     shown = ["title", "trains", "lr", "options", "merges", "citation"]
     return Listing(pd.DataFrame(rows).set_index("name")[shown])
 

@@ -6,11 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geopeft_nb.decoders.fcn import FCNDecoder
-from geopeft_nb.decoders.linear import LinearDecoder
-from geopeft_nb.decoders.pyramid import LearnedPyramid
-from geopeft_nb.decoders.unet import UNetDecoder
-from geopeft_nb.decoders.upernet import UperNetDecoder
+from geopeft_nb.decoders.four_maps import LearnedPyramid, UNetDecoder, UperNetDecoder
+from geopeft_nb.decoders.one_map import FCNDecoder, LinearDecoder
 
 #: Golden file -> decoder, made from the arguments that the published one was made from.
 DECODERS: dict[str, Callable[[dict], nn.Module]] = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import geopeft_nb as gp
+from geopeft_nb.backbones.band_groups import GalileoViT
 from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.backbones.galileo import GalileoViT
 from geopeft_nb.backbones.load import load_exactly, read_checkpoint
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.files import fetch

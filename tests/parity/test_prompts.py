@@ -20,7 +20,7 @@ from geopeft_nb.backbones.clay import ClayViT
 from geopeft_nb.backbones.load import load_exactly
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import run_blocks
-from geopeft_nb.tuning.prompts import vpt_config
+from geopeft_nb.tuning.own_methods import vpt_config
 
 #: Wavelengths of the golden call: blue, green, red, nir, swir16, swir22.
 WAVES = torch.tensor([0.493, 0.56, 0.665, 0.842, 1.61, 2.19])

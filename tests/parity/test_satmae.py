@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import geopeft_nb as gp
+from geopeft_nb.backbones.band_groups import SatMAEViT
 from geopeft_nb.backbones.base import BackboneRequest
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.load import load_exactly
-from geopeft_nb.backbones.satmae import SatMAEViT, group_bands
 from geopeft_nb.backbones.vit import run_blocks, split_qkv
 
 CARD = replace(
@@ -76,10 +76,10 @@ def test_base_has_the_published_layout(published_layout: Callable) -> None:
 
 
 def test_bands_join_the_group_of_the_band_nearest_in_wavelength() -> None:
-    assert group_bands(CARD, CARD.bands) == [[0, 1, 2, 6], [3, 4, 5, 7], [8, 9]]
     # Coastal aerosol is nearest to blue, water vapour to the narrow near infrared.
-    assert group_bands(CARD, ["SWIR_2", "WATER_VAPOR", "COASTAL_AEROSOL"]) == [[2], [1], [0]]
-    assert group_bands(CARD, ["NIR_NARROW", "RED", "BLUE"]) == [[1, 2], [0], []]
+    far = small(["SWIR_2", "WATER_VAPOR", "COASTAL_AEROSOL"])
+    assert far.groups == [["COASTAL_AEROSOL"], ["WATER_VAPOR"], ["SWIR_2"]]
+    assert small(["NIR_NARROW", "RED", "BLUE"]).groups == [["RED", "BLUE"], ["NIR_NARROW"], []]
 
 
 def test_absent_bands_count_as_bands_at_their_mean() -> None:

@@ -9,7 +9,7 @@ import torch
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.vit import split_qkv
-from geopeft_nb.tuning.vit_adapter import VitAdapter
+from geopeft_nb.tuning.beside import VitAdapter
 
 #: Parts of the transformer that the published network with adapter lacks.
 UNUSED = {"vit.cls_token", "vit.norm.weight", "vit.norm.bias"}

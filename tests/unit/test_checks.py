@@ -25,7 +25,7 @@ import geopeft_nb as gp
 from geopeft_nb.backbones.vit import PreNormBlock
 from geopeft_nb.classroom.check import check, lesson_folders, load_checks
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
-from geopeft_nb.memory.eight_bit import quantise
+from geopeft_nb.memory.lean import quantise
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import MemoryPlan
 from geopeft_nb.models import SegmentationModel

@@ -15,8 +15,8 @@ from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.scenes import CARD
+from geopeft_nb.decoders.four_maps import resize
 from geopeft_nb.decoders.load import CARDS, build_decoder
-from geopeft_nb.decoders.upernet import resize
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.run import Run

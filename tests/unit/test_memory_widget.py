@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import geopeft_nb as gp
-from geopeft_nb.memory import sliders as module
+from geopeft_nb.memory import plan as module
 from geopeft_nb.memory.plan import DEVICES, MemoryPlan
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.memory_bars import folded, memory_figure

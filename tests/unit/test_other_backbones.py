@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.timm_models import WHITE, SplitAttention, make_card
+from geopeft_nb.backbones.networks import WHITE, SplitAttention, make_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.bands import SENTINEL2_BANDS
-from geopeft_nb.decoders.linear import LinearDecoder
+from geopeft_nb.decoders.one_map import LinearDecoder
 
 IMAGE = (97, 131)  # pixels: no multiple of any patch
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.tuning.adapters import adapter_config
-from geopeft_nb.tuning.biases import bitfit_config
-from geopeft_nb.tuning.prompts import vpt_config
+from geopeft_nb.tuning.own_methods import adapter_config, bitfit_config, vpt_config
 
 pytestmark = pytest.mark.filterwarnings("error")
 

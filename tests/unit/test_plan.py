@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import geopeft_nb as gp
 from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.datasets.geodata import GeoData
-from geopeft_nb.decoders.linear import ClassificationHead
+from geopeft_nb.decoders.one_map import ClassificationHead
 from geopeft_nb.memory import plan as planning
 from geopeft_nb.memory.measure import training_bytes
-from geopeft_nb.memory.parts import Parts
 from geopeft_nb.memory.plan import COLUMNS, MemoryPlan
+from geopeft_nb.memory.step import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.tasks import TASKS

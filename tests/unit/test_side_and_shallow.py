@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import geopeft_nb as gp
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tuning.shallow import cka
+from geopeft_nb.tuning.lora import cka
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*never saw", "ignore:.* was told pixels")
 

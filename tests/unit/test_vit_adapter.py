@@ -11,7 +11,7 @@ from torch import Tensor
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Transformer
 from geopeft_nb.backbones.catalog import CARDS
-from geopeft_nb.tuning.vit_adapter import STRIDES, VitAdapter
+from geopeft_nb.tuning.beside import STRIDES, VitAdapter
 
 #: Patches of 16, 14 (which does not divide 32) and 8 px; one token per patch, or several.
 FAMILIES = [

@@ -1,9 +1,8 @@
-"""Galileo (Tseng et al., arXiv 2502.09356), its optical path: several tokens for each patch.
+"""SatMAE and Galileo: bands in groups, each with patch tokens of its own.
 
-Written from the paper, the layout of the published tensors and reference outputs. Sentinel-2 bands
-come in groups, and each patch, time step and group has a token of its own. The published network
-also takes radar, weather and maps; those tensors are left out here, because they never act on an
-image of Sentinel-2 bands alone.
+Written from the papers and the layout of the published tensors, Galileo also from reference
+outputs. A patch has one token for each group of bands, and in Galileo for each time step; a cell of
+a map is the mean of its tokens.
 """
 
 import math
@@ -14,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geopeft_nb.backbones import vit
 from geopeft_nb.backbones.base import (
     BackboneRequest,
     Begun,
     CardTransformer,
     More,
-    adapt_group,
+    adapt_kernel,
     calendar_day,
 )
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import initialise, join_axes, sincos
 from geopeft_nb.bands import nearest_band
 
-#: Groups of bands, without NDVI, which is a group of its own.
+#: Galileo's groups of bands, without NDVI, which is a group of its own.
 GROUPS: dict[str, tuple[str, ...]] = {
     "S2_RGB": ("BLUE", "GREEN", "RED"),
     "S2_Red_Edge": ("RED_EDGE_1", "RED_EDGE_2", "RED_EDGE_3"),
@@ -56,9 +55,121 @@ KERNEL = 8
 JUNE = 5  # month index that stands in for an unknown date, as in the published code
 
 
-class GalileoViT(CardTransformer):
-    """Galileo's encoder for reflectance 0-1; as a `Backbone` it averages the tokens of a patch.
+def group_bands(groups: Sequence[Sequence[str]], bands: Sequence[str]) -> list[list[str]]:
+    """Put the bands of images into groups, each into that of its nearest known band."""
+    known = [band for own in groups for band in own]
+    return [[band for band in bands if nearest_band(band, known) in own] for own in groups]
 
+
+def adapt_group(
+    state: dict[str, Tensor], layer: str, known: Sequence[str], wanted: Sequence[str]
+) -> None:
+    """Choose the input channels of a layer that reads one group of bands, in place.
+
+    What the images lack of the group acts as if it were at its mean everywhere, through the bias.
+
+    Args:
+        state: Key -> tensor; ``layer.weight`` is (D, C, p, p) and ``layer.bias`` (D,).
+        layer: Name of the layer.
+        known: The C bands of the group; their scaled mean is 0.5.
+        wanted: Band names of the images, of this group.
+
+    Raises:
+        ValueError: See `adapt_kernel`.
+    """
+    kernel, bias = state.get(f"{layer}.weight"), state.get(f"{layer}.bias")
+    if kernel is None or bias is None:
+        return  # for the loader to refuse
+    state[f"{layer}.weight"] = adapt_kernel(kernel, known, wanted)
+    used = {nearest_band(band, known) for band in wanted}
+    absent = [channel for channel, band in enumerate(known) if band not in used]
+    if absent and bias.shape == kernel.shape[:1]:
+        state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].float().flatten(1).sum(dim=1)
+
+
+class SatMAEViT(CardTransformer):
+    """SatMAE group-channel encoder (Cong et al., arXiv 2207.08051), with layer norms of 1e-6.
+
+    Groups without bands make no tokens. Of a
+    token's code ``card.extra["group_code"]`` features say its group, the others its position, for
+    the image size of pretraining; other sizes use resized codes.
+    """
+
+    trained_grid: int
+    eps = 1e-6
+
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+        super().__init__(card, request)
+        width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
+        self.known = [[card.bands[index] for index in group] for group in card.extra["groups"]]
+        self.groups = group_bands(self.known, self.bands)
+        self.trained_grid = side = card.img_size // patch
+        groups, kernel = enumerate(self.groups), (patch, patch)
+        layers = {str(i): vit.PatchEmbed(len(group), width, kernel) for i, group in groups if group}
+        self.patch_embed = nn.ModuleDict(layers)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side**2, width - group_code))
+        self.channel_embed = nn.Parameter(torch.zeros(1, len(self.groups), group_code))
+        self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, group_code))
+        self.make_blocks()
+        nn.init.normal_(self.cls_token, std=0.02)
+        axis = vit.sincos_1d(torch.arange(side), self.pos_embed.shape[2] // 2)
+        with torch.no_grad():  # codes start at fixed ones: rows, then columns; group numbers
+            self.pos_embed[0, 1:] = vit.join_axes(axis, axis).transpose(0, 1).flatten(0, 1)
+            self.channel_embed[0] = vit.sincos_1d(torch.arange(len(self.groups)), group_code)
+        vit.initialise(self)
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the encoder's tensors and choose bands; see `Backbone.translate`.
+
+        Dropped are the decoder and the mask token of pretraining, and head and pooling norm of
+        fine-tuned files. Bands of a group that the images lack are taken to be at their mean
+        everywhere, which adds a constant to the bias; embeddings of groups that the images lack
+        altogether are dropped.
+        """
+        absent = [f"patch_embed.{i}." for i, group in enumerate(self.groups) if not group]
+        dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
+        kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
+        for number, (known, wanted) in enumerate(zip(self.known, self.groups, strict=True)):
+            adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
+        return kept
+
+    def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Turn images into tokens with their codes.
+
+        Args:
+            image: (B, C, H, W), normalised; H and W are multiples of the patch.
+
+        Returns:
+            Tokens (B, 1 + G * h * w, D) of the class and of the G groups that have bands, one
+            group after the other, and the grid (h, w).
+        """
+        grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
+        codes = self.pos_embed[:, 1:].unflatten(1, (self.trained_grid, self.trained_grid))
+        if grid != codes.shape[1:3]:
+            codes = vit.resize_grid(codes, *grid)
+        position = codes.flatten(1, 2)
+        cls = self.cls_token + torch.cat([self.pos_embed[:, :1], self.channel_cls_embed], dim=2)
+        tokens = [cls.expand(image.shape[0], -1, -1)]
+        for number, embed in self.patch_embed.items():
+            group = self.channel_embed[:, int(number), None].expand(-1, position.shape[1], -1)
+            code = torch.cat([position, group], dim=2)
+            places = [self.bands.index(band) for band in self.groups[int(number)]]
+            tokens.append(embed(image[:, places]) + code)
+        return torch.cat(tokens, dim=1), grid
+
+    def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
+        """Make class token and patch tokens; see `Transformer.begin`. The grid is (G, h, w)."""
+        image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
+        tokens, grid = self.embed(image[:, :, 0])
+        return tokens, (len(self.patch_embed), *grid)
+
+
+class GalileoViT(CardTransformer):
+    """Galileo's encoder (Tseng et al., arXiv 2502.09356) for reflectance 0-1, its optical path.
+
+    The published network also takes radar, weather and maps; those tensors are left out here,
+    because they never act on an image of Sentinel-2 bands alone.
     A group without any band has no tokens; a channel of a group that is missing counts as its
     pretraining mean; NDVI takes the narrow near-infrared band where the broad one is missing, and
     has no tokens without red or near infrared. Patches have 1 to 8 px.
@@ -73,7 +184,12 @@ class GalileoViT(CardTransformer):
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
         width = self.width
-        self.members = group_members(self.bands)
+        grouped = group_bands([*GROUPS.values()], self.bands)
+        infrared = [band for band in ("NIR_BROAD", "NIR_NARROW") if band in self.bands]
+        ndvi = ["RED", infrared[0]] if "RED" in self.bands and infrared else []
+        members = zip(GROUP_CODE, [*grouped, ndvi], strict=True)
+        #: Group -> its bands, without groups that have none; of NDVI red and near infrared.
+        self.members = {group: found for group, found in members if found}
         sizes = {group: 1 if group == "NDVI" else len(of) for group, of in self.members.items()}
         layers = {group: nn.Conv2d(n, width, KERNEL, KERNEL) for group, n in sizes.items()}
         self.patch_embed = nn.ModuleDict(layers)
@@ -84,7 +200,7 @@ class GalileoViT(CardTransformer):
         self.register_buffer("pos_embed", 0.02 * torch.randn(card.max_frames, width // 4))
         self.register_buffer("month_embed", 0.02 * torch.randn(12, width // 4))
         self.register_buffer("resize", resizing_matrix(self.patch_size), persistent=False)
-        initialise(self.blocks)
+        vit.initialise(self.blocks)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep what Sentinel-2 bands need and choose bands; see `Backbone.translate`."""
@@ -172,10 +288,10 @@ class GalileoViT(CardTransformer):
         omega = 10_000.0 ** (-j / (2 * per_axis))
 
         across, down = (
-            sincos(torch.arange(count, device=omega.device) * step, omega).to(self.pos_embed)
+            vit.sincos(torch.arange(count, device=omega.device) * step, omega).to(self.pos_embed)
             for count in (columns, rows)
         )
-        return join_axes(across, down)
+        return vit.join_axes(across, down)
 
     def _locate(self, location: Tensor) -> Tensor:
         latitude, longitude = location.deg2rad().unbind(1)
@@ -201,23 +317,6 @@ class GalileoViT(CardTransformer):
         """Turn tokens into a map (B, D, h, w), the mean over groups and time steps."""
         patches = tokens[:, : math.prod(grid)].unflatten(1, grid)
         return patches.mean(dim=(3, 4)).permute(0, 3, 1, 2)
-
-
-def group_members(bands: Sequence[str]) -> dict[str, list[str]]:
-    """Sort image bands into groups, each to that of its nearest known band.
-
-    Returns:
-        Group -> its bands, without groups that have none; of NDVI, if it can be had, the red and a
-        near-infrared band.
-    """
-    known = [band for own in GROUPS.values() for band in own]
-    members = {
-        group: [band for band in bands if nearest_band(band, known) in own]
-        for group, own in GROUPS.items()
-    }
-    infrared = [band for band in ("NIR_BROAD", "NIR_NARROW") if band in bands]
-    members["NDVI"] = ["RED", infrared[0]] if "RED" in bands and infrared else []
-    return {group: found for group, found in members.items() if found}
 
 
 def month_indices(temporal: Tensor | None, image: Tensor) -> Tensor:

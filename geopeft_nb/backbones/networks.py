@@ -1,4 +1,4 @@
-"""Backbones of timm and torchgeo: plain vision transformers, and ResNets and their kin.
+"""Networks that others wrote: of timm and torchgeo, a UNet that nobody pretrained, and your own.
 
 torchgeo's ResNets and ViTs are timm's networks with weights of their own, so timm builds both. Of
 them are taken those for all bands of Sentinel-2, whose pixels are reflectance times 10,000.
@@ -54,15 +54,16 @@ class TimmBackbone(Backbone):
         self.network = _network(card.extra["timm"], len(self.bands), **options)
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the classifier (`fc.*` of a ResNet, `head.*` of a ViT) and choose bands.
+        """Drop classifier (`fc.*` of a ResNet, `head.*` of a ViT) and pooling, and choose bands.
 
         timm itself would repeat the RGB weights over further channels (`in_chans`), as the paper
         does; here each band takes the weights of its own or the nearest wavelength, and one without
         a wavelength keeps its fresh ones.
         """
         classifier = self.network.pretrained_cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        kept = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
+        heads = (classifier,) if isinstance(classifier, str) else classifier
+        dropped = tuple(f"{head}." for head in (*heads, "fc_norm", "attn_pool"))
+        kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
         first = f"{self.network.pretrained_cfg['first_conv']}.weight"
         if first in kept:
             own = self.network.get_parameter(first)
@@ -130,17 +131,75 @@ class TimmViT(TimmBackbone, Transformer):
         """The final layer norm."""
         return self.network.norm
 
-    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Also drop the pooling `fc_norm.*` and `attn_pool.*`."""
-        pooling = ("fc_norm.", "attn_pool.")
-        return super().translate({k: v for k, v in state.items() if not k.startswith(pooling)})
-
     def begin(self, image: Tensor, temporal: More = None, location: More = None) -> Begun:
         """Make prefix and patch tokens; see `Transformer.begin`. The grid is (h, w)."""
         image, _, _ = self.prepare(image, temporal, location)  # it takes neither time nor location
         patches = self.network.patch_embed(image[:, :, 0])  # (B, h, w, D)
         tokens = self.network.patch_drop(self.network._pos_embed(patches))
         return self.network.norm_pre(tokens), tuple(patches.shape[1:3])
+
+
+class OwnBackbone(Stages):
+    """What a card of the family ``"own"`` describes; it is built by ``card.extra["build"]``.
+
+    Args:
+        card: Its ``build`` takes the number of bands and makes the network, which takes
+            (B, C, H, W) and returns a list of maps (B, D, h, w), fine to coarse.
+        request: See `Backbone`.
+    """
+
+    any_name = True
+
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+        super().__init__(card, request)
+        self.network: Any = card.extra["build"](len(self.bands)).eval()
+        size = card.img_size
+        with torch.no_grad():  # one image is tried, to learn the sizes of its maps
+            maps = self.network(torch.zeros(1, len(self.bands), size, size))
+        self.stages = [(one.shape[1], size // one.shape[-1]) for one in maps]
+        self.reach = self.stages[-1][1]
+        self.choose(request.layers)
+        self.train()
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the network's own `state_dict`."""
+        return {f"network.{key}": value for key, value in state.items()}
+
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute the chosen maps; see `Stages.maps`."""
+        maps = self.network(image)
+        return [maps[layer] for layer in self.layers]
+
+
+class UNet(Stages):
+    """segmentation-models-pytorch's UNet without its last layer, as one map at full resolution.
+
+    Of the image it makes (B, 16, H, W), so that a linear decoder on it is a 1×1 convolution to the
+    classes (the library's own last layer is 3×3). All weights are random.
+    """
+
+    any_name = True
+    stages = ((16, 1),)
+    reach = 32  # pixels per cell of the encoder's deepest map
+
+    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+        super().__init__(card, request)
+        # Here, because it takes seconds to import and only this network needs it.
+        import segmentation_models_pytorch as smp
+
+        self.network = smp.Unet("resnet50", encoder_weights=None, in_channels=len(self.bands))
+        self.network.segmentation_head = nn.Identity()
+        # The library makes its first layer on the CPU, also under `torch.device("meta")`.
+        self.network.to(torch.empty(0).device)
+        self.choose(request.layers)
+
+    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors as they are: nothing is published, so files are this class's own."""
+        return state
+
+    def maps(self, image: Tensor) -> Sequence[Tensor]:
+        """Compute one (B, 16, H, W) map; see `Stages.maps`."""
+        return [self.network(image)]
 
 
 def make_card(name: str) -> BackboneCard:
