@@ -1188,9 +1188,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: ends(drawn(m, p, many=True)), "as there are places"),
         (lambda m, p: ends(drawn(m, p, by_chip=True)), "names that stand once"),
         (lambda m, p: tuple(np.percentile(drawn(m, p), [0.025, 0.975])), "0 to 100"),
-        (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "between which percentiles"),
+        (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "too far inside"),
         (lambda m, p: ends(of_averages(m, p)), "Add up their counts"),
-        (lambda m, p: ends(drawn_once(m, p)), "as often as it comes"),
+        (lambda m, p: ends(drawn_once(m, p)), "counts twice"),
         (lambda m, p: (drawn(m, p).min(), drawn(m, p).max()), "the lowest and the highest"),
         (lambda m, p: (drawn(m, p).mean() - 2e-3, drawn(m, p).mean() + 2e-3), "how well the mean"),
         (lambda m, p: ends(np.stack([
@@ -1201,7 +1201,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: tuple(100 * value for value in ends(drawn(m, p))), "0 to 1"),
         (lambda m, p: (float("nan"), 0.9), "both classes"),
         (lambda m, p: 0.8, "Two numbers"),
-        (lambda m, p: m.reshape(-1, 4, 2, 2), "one to four"),
+        (lambda m, p: m.reshape(-1, 4, 2, 2), "Two numbers"),
     ],
     "10/paired": [
         (both_drawn, RIGHT),
@@ -1214,7 +1214,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b, p: both_drawn(a, b, [str(i) for i in range(len(p))]), "single chips"),
         (lambda a, b, p: tuple(x - y for x, y in
             zip(ends(drawn(a, p)), ends(drawn(b, p)), strict=True)), "ends minus ends"),
-        (lambda a, b, p: tuple(np.quantile(drawn(a, p) - drawn(b, p), [0.05, 0.95])), "90 %"),
+        (lambda a, b, p: tuple(np.quantile(drawn(a, p) - drawn(b, p), [0.05, 0.95])), "too far inside"),
         (lambda a, b, p: ends(drawn(a, p)), "one method"),
         (lambda a, b, p: both_drawn(a, b, p)[::-1], "lower end comes first"),
         (lambda a, b, p: (0.1, 0.1), "anew each time"),

@@ -51,12 +51,17 @@ def paint(answer: Callable) -> Finding:
         shape = (2, classes * side * side, rows, columns)
         scores = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
         words = f"For scores {shape} and patches of {side} x {side},"
-        found = ask(words, answer, scores.clone(), side)
+        found = ask(words, answer, scores.clone().requires_grad_(), side)
         right = functional.pixel_shuffle(scores, side)
         if not isinstance(found, Tensor):
             return f"{words} it returned {type(found).__name__}, and a tensor is wanted."
         if found.shape != right.shape:
             return f"{words} the shape is {(*found.shape,)}, and should be {(*right.shape,)}."
+        if not found.requires_grad:
+            return f"{words} no gradient comes back through it, and what is before cannot learn."
+        found = found.detach()
+        if sorted(found.flatten().tolist()) != scores.flatten().tolist():
+            return f"{words} the numbers are no longer those of the scores. Only move them."
         parts = scores.reshape(2, classes, side, side, rows, columns)
         turned = scores.reshape(2, side, side, classes, rows, columns).movedim(3, 1)
         slips = {
@@ -92,6 +97,7 @@ def join(answer: Callable) -> Finding:
             found = answer(coarse.clone(), fine.clone())
         except Exception as error:  # whatever the learner's function raises is the finding
             hint = "Stack them; do not add." if "non-singleton" in str(error) else hint
+            hint = "" if isinstance(error, NameError) else hint
             return f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}. {hint}"
         if off := _not_joined(found, coarse, fine):
             return f"{words} {off}"
@@ -157,16 +163,19 @@ def thin(answer: Callable) -> Finding:
     mask[3:12, 3:12] = 1  # a lake of 9 pixels
     mask[16:19, 2:22] = 1  # a creek of 3 pixels
     mask[3:12, 15:17] = 1  # a half of a lake of 9 pixels, whose rest has no label
-    mask[3:12, 17:22] = -1
+    mask[3:12, 17:24] = -1
     mask[14, 12] = -1
+    mask[12:16, 6:9] = 1  # the creek comes from the lake
     creek = torch.zeros(24, 24, dtype=torch.bool)
-    creek[16:19, 2:22] = True
+    creek[16:19, 2:22] = creek[12:16, 6:9] = True
     cases = [("at width 5", 5, creek), ("at width 3", 3, torch.zeros_like(creek))]
     for words, n, right in cases:
         found = ask(words, answer, mask.clone(), 1, n)
-        kind, shape = getattr(found, "dtype", type(found).__name__), getattr(found, "shape", ())
+        if not isinstance(found, Tensor):
+            return f"{words} it returned {type(found).__name__}, and a tensor is wanted."
+        kind, shape = found.dtype, (*found.shape,)
         if kind != torch.bool or shape != mask.shape:
-            return f"{words} it returned {kind} {(*shape,)}; torch.bool {(*mask.shape,)} is wanted."
+            return f"{words} it returned {kind} {shape}; torch.bool {(*mask.shape,)} is wanted."
         if off := _not_thin(found, right, mask):
             return f"{words} {off}"
     swapped = torch.where(mask < 0, mask, 1 - mask)
@@ -193,6 +202,8 @@ def _not_thin(found: Tensor, right: Tensor, mask: Tensor) -> Finding:
         return "a lake of 9 x 9 pixels is called thin."
     if found[3:12, 15:17].any():
         return "water beside a gap without labels is called thin. The gap may be water."
+    if right[12].any() and found[16, 21] and not found[12, 7]:
+        return "a creek is wide where it leaves the lake. Grow as far as it shrank, no further."
     if (right & ~found).any():
         return "a creek of 3 pixels is not called thin."
     return "a creek of 3 pixels holds squares of 3 x 3, so it is not thin."

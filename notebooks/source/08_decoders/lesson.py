@@ -172,21 +172,23 @@ def paint_patches(scores: torch.Tensor, p: int) -> torch.Tensor:
 paint = paint_patches
 
 # %%
-gp.check("08/paint", paint)
+my_paint = gp.check("08/paint", paint)
+my_paint
 
 # %% [markdown]
 # The label above, cut into tokens and laid out again by your function:
 
 # %% tags=["hide-input"]
-label = crooked["mask"].clamp(min=0)[None, None].float()
-laid_out = paint(functional.pixel_unshuffle(label, side), side)[0, 0]
-figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.4), layout="constrained")
-for axes, mask, title in zip(panels, (label[0, 0], laid_out), ("before", "after"), strict=True):
-    axes.imshow(mask, cmap=colours, vmin=0, vmax=len(chips.classes) - 1)
-    axes.set(title=title, xticks=[], yticks=[])
-right = (laid_out == label[0, 0]).float().mean()
-figure.suptitle(f"{right:.0%} of the pixels are where they were")
-gp.show(figure, alt=f"A label before and after; {right:.0%} of its pixels are where they were.")
+if my_paint.passed:
+    label = crooked["mask"].clamp(min=0)[None, None].float()
+    laid_out = paint(functional.pixel_unshuffle(label, side), side)[0, 0]
+    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.4), layout="constrained")
+    for axes, mask, title in zip(panels, (label[0, 0], laid_out), ("before", "after"), strict=True):
+        axes.imshow(mask, cmap=colours, vmin=0, vmax=len(chips.classes) - 1)
+        axes.set(title=title, xticks=[], yticks=[])
+    right = (laid_out == label[0, 0]).float().mean()
+    figure.suptitle(f"{right:.0%} of the pixels are where they were")
+    gp.show(figure, alt=f"A label before and after; {right:.0%} of its pixels are where they were.")
 
 # %% [markdown]
 # What it showed: a shape that fits proves nothing about where the pixels went.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from geopeft_nb.classroom.check import Finding, ask, exercise, slip_of
+from geopeft_nb.classroom.check import Finding, Slip, ask, exercise, slip_of
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval
 from geopeft_nb.tasks import mean_iou
 
@@ -39,7 +40,9 @@ def neighbours(answer: float) -> Finding:
 @exercise("10/gap", "an array (60, 60) of 1, 0 and -1")
 def gap(answer: object) -> Finding:
     """Measure both sides, and how near any square of one comes to any of the other."""
-    dealt = np.asarray(answer)
+    dealt = ask("Made an array,", np.asarray, answer)
+    if dealt.dtype.kind not in "biuf":
+        return f"It wants an array of numbers; this is of type {type(answer).__name__}."
     if dealt.shape != (60, 60):
         return f"The shape is {dealt.shape}, and should be (60, 60)."
     if dealt.dtype == bool:
@@ -80,7 +83,7 @@ def leak(answer: Callable) -> Finding:
 
 def _not_these(found: object, train: list[str], test: list[str]) -> Finding:
     """Say what is off with the places that were found on both sides."""
-    if isinstance(found, str) or not isinstance(found, Iterable):
+    if isinstance(found, str) or not isinstance(found, Collection):
         return f"it returned {found!r}, which is no collection of names."
     names, right = [str(name) for name in found], set(train) & set(test)
     if set(names) == right:
@@ -101,23 +104,36 @@ def _not_these(found: object, train: list[str], test: list[str]) -> Finding:
 
 @exercise("10/interval", "a function of matrices and places that returns (low, high)", Callable)
 def interval(answer: Callable) -> Finding:
-    """Compare with the bootstrap over places, and with what the usual slips would give."""
-    matrices, places = _uneven_places()
-    words = (
-        f"With {len(matrices)} matrices (N, 2, 2) of {len(set(places))} places, one to four each,"
-    )
-    pair = ask(words, answer, matrices.copy(), list(places))
+    """Compare with bootstraps over places, and with what the usual slips would give."""
+    # of the draws of four places 1 in 20 has the good one three times, or more
+    good, bad = np.array([[[90, 10], [10, 90]], [[40, 60], [60, 40]]])
+    _, high = _two_ends(answer, np.stack([good, bad, bad, bad]), list("abcd"))
+    if math.isclose(high, mean_iou(good + bad), rel_tol=1e-3):
+        return "A place drawn twice counts twice, and as many are drawn as there are places."
+    for count in (16, 13, 10):
+        matrices, places = _uneven_places(count)
+        low, high = _two_ends(answer, matrices, places)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return f"It returned ({low}, {high}). Every draw here has pixels of both classes."
+        if low > high:
+            return "The lower end comes first."
+        if low > 1 or high > 1:
+            return "An mIoU of these lessons runs from 0 to 1."
+        if off := _which_interval(low, high, matrices, places):
+            return off
+    return ""
+
+
+def _two_ends(answer: Callable, *given: Any) -> tuple[float, float]:
+    """Ask for an interval of matrices, and say if it is none."""
+    *matrices, places = given
+    words = f"With {len(places)} matrices (N, 2, 2) of {len(set(places))} places,"
+    pair = ask(words, answer, *(each.copy() for each in matrices), list(places))
     try:
         low, high = (float(value) for value in pair)
-    except (TypeError, ValueError):
-        return f"It returned {pair!r}. Two numbers are wanted, (low, high)."
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return f"It returned ({low}, {high}). Every draw here has pixels of both classes."
-    if low > high:
-        return "The lower end comes first."
-    if low > 1 or high > 1:
-        return "An mIoU of these lessons runs from 0 to 1."
-    return _which_interval(low, high, matrices, places)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Slip(f"It returned {pair!r:.80}. Two numbers are wanted, (low, high).") from error
+    return low, high
 
 
 def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[str]) -> Finding:
@@ -128,7 +144,6 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
     names, random = sorted(set(places)), np.random.default_rng(1)
     pooled = np.stack([matrices[np.asarray(places) == name].sum(axis=0) for name in names])
     drawn = random.integers(len(names), size=(5000, len(names)))
-    once = np.stack([pooled[np.unique(row)].sum(axis=0) for row in drawn])
     sizes = np.array([places.count(name) for name in names])
     scores = mean_iou(matrices)
     sums = np.array([scores[np.asarray(places) == name].sum() for name in names])
@@ -143,8 +158,11 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
         "A place of more chips is drawn more often there. Draw from names that stand once.": (
             mean_iou(pooled[by_chip].sum(axis=1))
         ),
-        "There a place counts once even if drawn twice. Add its chips as often as it comes.": (
-            mean_iou(once)
+        "That takes the mean of a place's chips, or one of them. Add all of them up.": (
+            mean_iou((pooled / sizes[:, None, None])[drawn].sum(axis=1))
+        ),
+        "Those are shares of right pixels. mean_iou scores a matrix.": (
+            np.trace(pooled[drawn].sum(axis=1), axis1=1, axis2=2) / pooled[drawn].sum((1, 2, 3))
         ),
         "That averages the scores of the places that were drawn. Add up their counts, and score "
         "the sum once.": mean_iou(pooled)[drawn].mean(axis=1),
@@ -154,8 +172,8 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
     }
     ends = {words: percentile_interval(scores) for words, scores in slips.items()}
     ends[""] = percentile_interval(draws)
-    ends["The draws look right, but their ends are not: between which percentiles do 95 % of a "
-         "thousand draws lie?"] = tuple(np.percentile(draws, [5, 95]))  # fmt: skip
+    ends["The ends lie too far inside: between which percentiles do 95 % of a thousand draws lie?"
+         ] = tuple(np.percentile(draws, [5, 95]))  # fmt: skip
     ends["np.percentile counts from 0 to 100."] = tuple(np.percentile(draws, [0.025, 0.975]))
     mean, error = draws.mean(), 1.96 * spread / 1000**0.5
     ends["That is how well the mean of the draws is known. Where do 95 % of the draws lie?"] = (
@@ -167,7 +185,7 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
         f"{wide:.3f}. Draw as many places as there are, with all their chips, a thousand times."
     )
     if high - low > 1.3 * wide:
-        otherwise = "That is too wide: are those the lowest and the highest draw? 95 % lie between."
+        otherwise = "That is too wide: are those the lowest and the highest of all, or draws of fewer places?"
     return _nearest((low, high), ends, spread, otherwise)
 
 
@@ -185,11 +203,11 @@ def _nearest(
     return nearest if off(nearest) < 0.35 else otherwise
 
 
-def _uneven_places() -> tuple[np.ndarray, list[str]]:
+def _uneven_places(number: int = 16) -> tuple[np.ndarray, list[str]]:
     """Make confusion counts (N, 2, 2) of places that differ in difficulty and in chips."""
     random = np.random.default_rng(7)
     matrices, places = [], []
-    for place, count in enumerate((3, 1, 2, 4, 1, 3, 1, 4, 2, 3, 1, 4, 2, 1, 3, 2)):
+    for place, count in enumerate((3, 1, 2, 4, 1, 3, 1, 4, 2, 3, 1, 4, 2, 1, 3, 2)[:number]):
         # Chips of a place are hard or easy together, and here large places are the hard ones.
         wrong = (0.02 + 0.07 * count) * random.uniform(0.6, 1.4)
         for _ in range(count):
@@ -214,11 +232,7 @@ def paired(answer: Callable) -> Finding:
         for right, wrong in ((0, 1), (1, 0)):
             moved = int(matrix[right, wrong] * (more[place] - 1))
             matrix[right] += np.array([moved, -moved]) * (1 if right else -1)
-    pair = ask("With two arrays (N, 2, 2),", answer, mine.copy(), theirs.copy(), list(places))
-    try:
-        low, high = (float(value) for value in pair)
-    except (TypeError, ValueError):
-        return f"It returned {pair!r}. Two numbers are wanted, (low, high)."
+    low, high = _two_ends(answer, mine, theirs, places)
     off = _which_difference((min(low, high), max(low, high)), mine, theirs, places)
     return off or ("The lower end comes first." if low > high else "")
 
@@ -238,6 +252,12 @@ def _which_difference(
         return "All draws gave the same difference. Draw places anew each time."
     other, apart = draws(places, (0, 1))
     chips = draws([str(number) for number in range(len(mine))], (0, 0))
+    names = np.array(places)
+    of_place = np.array([
+        np.subtract(*(mean_iou(each[names == name].sum(0)) for each in (mine, theirs)))
+        for name in sorted({*places})
+    ])  # fmt: skip
+    drawn = np.random.default_rng(0).integers(len(of_place), size=(5000, len(of_place)))
     ends_of_one, ends_of_two = percentile_interval(one), percentile_interval(two)
     ends = {
         "": percentile_interval(one - two),
@@ -248,10 +268,15 @@ def _which_difference(
         "Those are draws of single chips. Draw whole places.": (
             percentile_interval(chips[0] - chips[1])
         ),
+        "Those are means of the places' scores. Add up their counts, and score the sum.": (
+            percentile_interval(of_place[drawn].mean(axis=1))
+        ),
         "Those are ends minus ends. Subtract the scores of each draw, then take the ends.": tuple(
             sorted(a - b for a, b in zip(ends_of_one, ends_of_two, strict=True))
         ),
-        "Those are the ends of 90 % of the draws.": tuple(np.percentile(one - two, [5, 95])),
+        "They lie too far inside: ends of 90 %, of few draws, or places that count once?": tuple(
+            np.percentile(one - two, [5, 95])
+        ),
         "That is the interval of one method. Where is the other?": ends_of_one,
     }
     otherwise = "The ends are not those of 1,000 draws of places, each scored by both methods."
@@ -264,6 +289,7 @@ def verdict(answer: Callable) -> Finding:
     nan = float("nan")
     cases = [
         (0.01, 0.05, "better", "all draws of places agree"),
+        (0.0004, 0.02, "better", "all draws of places agree"),
         (-0.08, -0.02, "worse", "all draws of places agree"),
         (-0.01, 0.06, "cannot tell", "some draws say one thing, some the other"),
         (-0.09, 0.002, "cannot tell", "some draws say one thing, some the other"),

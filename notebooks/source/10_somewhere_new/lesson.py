@@ -62,6 +62,7 @@ from matplotlib.patches import Patch
 from torch.nn import functional
 
 import geopeft_nb as gp
+from geopeft_nb.evaluation.intervals import bootstrap_scores
 from geopeft_nb.pictures.sliders import sliders
 from geopeft_nb.tasks import confusion, mean_iou
 from geopeft_nb.training.run import Run
@@ -443,10 +444,11 @@ interval = over_places
 
 # %%
 my_interval = gp.check("10/interval", interval)
+single = [str(number) for number in range(len(places))]
 found = {"evaluate": tuple(report.table.loc[away, ["low", "high"]].astype(float))}
 if my_interval.passed:
-    found["yours, drawing places"] = interval(matrices, places)
-    found["drawing single chips"] = interval(matrices, [str(n) for n in range(len(matrices))])
+    for words, groups in (("yours, drawing places", places), ("drawing single chips", single)):
+        found[words] = [float(end) for end in interval(matrices, groups)]
 ends = pd.DataFrame(found, index=["low", "high"]).T
 ends["width"] = ends["high"] - ends["low"]
 if my_interval.passed:
@@ -495,7 +497,7 @@ spread = (apart.max(axis=1) - apart.min(axis=1)).groupby(first["role"]).mean()
 print("seeds differ by", ", ".join(f"{value:.3f} {role}" for role, value in spread.items()))
 
 # %% [markdown]
-# Scores outside the bars show what the interval does not cover. A report needs both: *several seeds*, and *an interval over places*.
+# Where there is no bar, a climate has too few places for one. Scores outside the bars show what the interval does not cover. A report needs both: *several seeds*, and *an interval over places*.
 #
 # ## 4 · Leave one region out
 # One held-out region is one sample of "elsewhere". Better: each in turn is held out, and all others are home. Here with two methods, on the planet at shift 1.
@@ -576,7 +578,8 @@ if my_paired.passed:
     print("{}, by `compare`: {:+.3f} to {:+.3f}".format(looked_at, *by_compare))
     low, high = paired(pair[0][0], pair[1][0], same_places)
     print(f"yours: {low:+.3f} to {high:+.3f}, {high - low:.3f} wide")
-    begin, end = drawn_apart(pair[0][0], pair[1][0], same_places)
+    apart = [bootstrap_scores(pair[n][0], same_places, seed=n) for n in (0, 1)]
+    begin, end = np.percentile(apart[0] - apart[1], [2.5, 97.5])
     print(f"drawn apart, it would be {end - begin:.3f} wide")
 my_paired
 
