@@ -39,6 +39,8 @@ GEOTIFF = (".tif", ".tiff")
 EACH = ("run_or_model", "source", "out", "executor")
 #: Beside the class map.
 LAYERS = ("probability", "applicability")
+#: The band in a file's name.
+BAND = r"(?<=[_.])B\d[\dA]?(?=[_.]|$)"
 #: Bytes of GDAL's cache at least and at most.
 CACHE = (2**25, 2**28)
 
@@ -162,6 +164,8 @@ def predict_scene(
     trained_on = model.built_for.get("resolution")
     if trained_on and first.metres and not 0.9 < first.metres / trained_on < 1.1:
         notes += (f"Pixels of {first.metres:.4g} m, and {trained_on:.4g} m in training.",)
+    if not first.crs:
+        notes += ("The source has no coordinates, and so has the map.",)
     grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
     colours = _colours(model) if "class" in counted else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
@@ -267,9 +271,15 @@ def _files(source: Any) -> list[Path]:
         return paths
     found = [p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (*GEOTIFF, ".jp2")]
     bands: dict[str, Path] = {}
+    products = set()
     for file in found:  # R10m comes before R20m
-        if token := re.search(r"(?<=[_.])B\d[\dA]?(?=[_.]|$)", file.stem, re.IGNORECASE):
+        token = re.search(BAND, file.stem, re.IGNORECASE)
+        if token and not file.name.startswith("MSK_"):
             bands.setdefault(token[0].upper(), file)
+            products.add(re.sub(rf"(?:S[RT]_)?{BAND}|_\d\dm", "", file.stem, flags=re.IGNORECASE))
+    if len(products) > 1:
+        some = ", ".join(sorted(products)[:3])
+        raise GeopeftError(f"{paths[0]} holds {len(products)} products: {some}. Name one's files.")
     if not (found := [*bands.values()] or found):
         raise GeopeftError(f"{paths[0]} has no GeoTIFF or JPEG 2000. Name the file itself.")
     return found
