@@ -96,9 +96,8 @@ def block(answer: Callable) -> Finding:
     for tokens, width, batch in ((17, 96, 2), (50, 64, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
-        times, table = found / _block_bytes(tokens, width, batch), tokens / (16 * width)
-        off = _block_slip(times, batch, tokens)
-        if off and any(abs(times - 1 - n * table) < TOLERANCE / 2 for n in (1, 2, 6)):
+        off = _block_slip(found / _block_bytes(tokens, width, batch), batch, tokens)
+        if (found / FLOAT / batch / tokens - 16 * width) / tokens in (1, 2, 6):
             off = "no table of tokens x tokens is kept. Attention goes over it piece by piece."
         if off:
             return f"{words} it gives {found:,.0f} bytes: {off}"
