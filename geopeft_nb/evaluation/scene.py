@@ -39,6 +39,8 @@ GEOTIFF = (".tif", ".tiff")
 EACH = ("run_or_model", "source", "out", "executor")
 #: Beside the class map.
 LAYERS = ("probability", "applicability")
+#: What their names add to that of the class map.
+ENDS = {layer: f"_{layer}" for layer in LAYERS}
 #: The band in a file's name.
 BAND = r"(?<=[_.])B\d[\dA]?(?=[_.]|$)"
 #: Bytes of GDAL's cache at least and at most.
@@ -150,7 +152,7 @@ def predict_scene(
     files = _frames(source, model.plain_backbone.frames)
     drawn = path.with_suffix(".gpkg") if polygons and model.task == "segmentation" else None
     counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
-    layered: dict[str, Any] = {layer: path.with_stem(f"{path.stem}_{layer}") for layer in wanted}
+    layered: dict[str, Any] = {layer: path.with_stem(path.stem + ENDS[layer]) for layer in wanted}
     _check_written([path, *layered.values(), *([drawn] if drawn else [])], files)
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
@@ -199,6 +201,10 @@ def _map_all(
     """Map several scenes one after the other, or on an executor."""
     if not isinstance(sources, list | tuple) or len(sources) != len(outs):
         raise GeopeftError(f"{len(outs)} files to write need a list of as many sources.")
+    paths = [Path(out).expanduser().resolve() for out in outs]
+    files = [path.with_stem(path.stem + end) for path in paths for end in ("", *ENDS.values())]
+    if len({*files}) < len(files):
+        raise GeopeftError("Two scenes would write one file. Give each out a name of its own.")
     pairs = zip(sources, outs, strict=True)
     if executor is None:
         return [predict_scene(model, one, out, **options) for one, out in pairs]

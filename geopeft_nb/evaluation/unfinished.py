@@ -11,7 +11,7 @@ import numpy as np
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.open_files import first_bytes, layer_of, open_raster
-from geopeft_nb.writing import sync, written_beside
+from geopeft_nb.writing import refusals, sync, written_beside
 
 #: Rows that are written at once, at least: each time costs some milliseconds.
 TOGETHER = 256
@@ -82,10 +82,14 @@ class Unfinished:
             raise GeopeftError(f"{self.folder} is a link to somewhere else. Remove it.")
         self.height, self.width = grid["height"], grid["width"]
         self.rows, self.waiting = 0, list[Mapping[str, np.ndarray]]()
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(Exception):  # there is none, or a damaged one, which has many errors
             journal = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
+            for name in layers:  # a full disk leaves some that cannot be opened
+                self._open(name, "r+").close()
             self.rows = journal["rows"] if journal["key"] == key else 0
-        if not self.rows:
+        if self.rows:
+            return
+        with refusals(out):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
             for name, count in layers.items():
@@ -111,15 +115,16 @@ class Unfinished:
         count = sum(one[next(iter(self.layers))].shape[1] for one in self.waiting)
         if count < min(TOGETHER, self.height - self.rows):
             return
-        for name in self.layers:
-            rows = np.concatenate([one[name] for one in self.waiting], axis=1)
-            with self._open(name, "r+") as raster:
-                raster.write(rows, window=Window(0, self.rows, self.width, count))
-            sync(self.folder / f"{name}.tif")
-        self.waiting.clear()
-        self.rows += count
-        with written_beside(self.folder / "journal.json") as file:
-            file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
+        with refusals(self.out):
+            for name in self.layers:
+                rows = np.concatenate([one[name] for one in self.waiting], axis=1)
+                with self._open(name, "r+") as raster:
+                    raster.write(rows, window=Window(0, self.rows, self.width, count))
+                sync(self.folder / f"{name}.tif")
+            self.waiting.clear()
+            self.rows += count
+            with written_beside(self.folder / "journal.json") as file:
+                file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
 
     def finish(
         self, files: Mapping[str, Path], classes: Sequence[str], colours: Sequence[str]
@@ -133,16 +138,17 @@ class Unfinished:
         """
         from rasterio.shutil import copy
 
-        for name, count in self.layers.items():
-            layer = LAYERS[name]
-            with self._open(name, "r+") as raster:
-                raster.update_tags(layer=name, says=layer.says, software=SOFTWARE)
-                raster.descriptions = [*classes] if name == "values" else [layer.says] * count
-                raster.scales = [layer.scale] * count
-                if name == "class":
-                    raster.update_tags(1, **{f"CLASS_{i}": x for i, x in enumerate(classes)})
-                    table = {i: tuple(bytes.fromhex(x[1:])) for i, x in enumerate(colours)}
-                    raster.write_colormap(1, table)
+        with refusals(self.out):
+            for name, count in self.layers.items():
+                layer = LAYERS[name]
+                with self._open(name, "r+") as raster:
+                    raster.update_tags(layer=name, says=layer.says, software=SOFTWARE)
+                    raster.descriptions = [*classes] if name == "values" else [layer.says] * count
+                    raster.scales = [layer.scale] * count
+                    if name == "class":
+                        raster.update_tags(1, **{f"CLASS_{i}": x for i, x in enumerate(classes)})
+                        table = {i: tuple(bytes.fromhex(x[1:])) for i, x in enumerate(colours)}
+                        raster.write_colormap(1, table)
         with written_beside(self.out) as new:
             for name, path in files.items():
                 copy(
