@@ -137,6 +137,8 @@ class Exercise:
             )
         except Slip as slip:
             off = str(slip)
+        except Exception as error:  # parts of an answer may be of any kind
+            off = f"Not to be read ({type(error).__name__}: {error!s:.99}). It wants {self.wants}."
         return Result(self.name, *(("not yet", off) if off else ("passed", "that's right.")))
 
 

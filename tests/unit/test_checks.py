@@ -912,7 +912,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (begun(Lora, lambda s: setattr(s, "A", nn.Parameter(s.A.T.detach()))), "to be (4, 12)"),
         (begun(Lora, lambda s: nn.init.ones_(s.B)), "How does B begin"),
         (begun(Lora, lambda s: nn.init.ones_(s.A)), "rows of A are alike"),
-        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "or nothing"),
+        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "let A begin random"),
         (begun(Lora, lambda s: s.base.requires_grad_(True)), "More than A and B"),
         (begun(Lora, lambda s: s.__dict__.update(base=s._modules.pop("base"))), "part of the mod"),
         (forward(Lora, lambda s, x: x @ s.base.weight.T), "bias of the base layer"),

@@ -31,6 +31,8 @@ def beside_fc1(answer: float) -> Finding:
         "The layer itself stays frozen. Count the detour alone.": 192 * 768 + 16 * 960,
         "That is beside fc1 of all six blocks.": 6 * 16 * 960,
         "Each of these goes to, or comes from, 16 numbers.": 192 + 768,
+        "A and B have no bias.": 16 * 960 + 768,
+        "That is beside all layers of all blocks.": 258_048,
     }
     return slip_of(answer, slips, "How many rows and columns has A, and how many has B?")
 
@@ -41,7 +43,8 @@ def spared(answer: Callable) -> Finding:
     draw = random.Random(0)
     for _ in range(3):
         weights = draw.randint(100, 200)
-        lora = {"weights": weights, "gradients": draw.randint(1, 9)}
+        # the weights of the detours are there, too
+        lora = {"weights": weights + draw.randint(20, 40), "gradients": draw.randint(1, 9)}
         lora |= {"optimiser": 2 * lora["gradients"], "activations": draw.randint(200, 300)}
         full = {"weights": weights, "gradients": weights, "optimiser": 2 * weights}
         full["activations"] = lora["activations"] + draw.randint(30, 200)
@@ -64,6 +67,9 @@ def spared(answer: Callable) -> Finding:
             "those are bytes. Which share of all spared ones?": less["activations"],
             "that looks at one of the two steps alone.": lora["activations"] / lora["total"],
             "`total` is the sum of the others already.": right / 2,
+            "LoRA's weights are more than full's. Take the difference as it is.": (
+                less["activations"] / sum(max(less[part], 0) for part in less if part != "total")
+            ),
         }
         otherwise = "it is another. What is spared is full minus LoRA, of the two that are given."
         if off := slip_of(found, slips, otherwise, near=0.003):  # three decimals will do
@@ -80,7 +86,8 @@ def mndwi(answer: Callable) -> Finding:
     given = [torch.tensor(band) for band in (green, swir)]
     found = np.asarray(ask("For random reflectance", answer, *given))
     if found.shape != green.shape:
-        return f"From bands of shape {green.shape} comes {found.shape}. Each pixel has an index."
+        kind = found.shape or f"one {type(found.item()).__name__}"
+        return f"From bands of shape {green.shape} comes {kind}. Each pixel has an index."
     minus, plus = green - swir, green + swir
     slips = {
         "": minus / plus,
@@ -110,10 +117,13 @@ def trainable_share(answer: float, model: SegmentationModel) -> Finding:
             trainable / max(total - trainable, 1)
         ),
         "You left out the decoder. It is trained too.": (trainable - decoder) / total,
+        "You left out the decoder, above and below. It is trained too.": (
+            (trainable - decoder) / (total - decoder)
+        ),
         "That counts weight matrices. Count their numbers: parameter.numel().": tensors,
     }
     otherwise = "Sum parameter.numel() where requires_grad is set, and divide by the sum over all."
-    if math.isclose(answer, share, rel_tol=0.1):
+    if math.isclose(answer, share, rel_tol=0.05):
         otherwise = "Close. Give three decimals, or compute it from the parameters."
     return slip_of(answer, slips, otherwise, near=0.006)  # three digits, as read off a table
 

@@ -81,7 +81,7 @@ def same_scale(answer: Callable) -> Finding:
             return f"For rank {r} it should return a dictionary of r and lora_alpha."
         if options["r"] != r:
             return f"For rank {r} it asks for rank {options['r']}. The rank stays; what follows it?"
-        alpha = options["lora_alpha"]
+        alpha = ask_number(f"For rank {r}, lora_alpha:", options.get, "lora_alpha")
         slips = {
             r: "the scale is 1.",
             2: "that is the scale itself. Alpha is what is divided by r.",
@@ -142,7 +142,7 @@ def _start(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
             return "The bias of the base layer got lost."
         return "Before training, with B at zero, the output has to be that of the base layer."
     if torch.equal(layer.A, layer.A[:1].expand(RANK, IN)):
-        return "All rows of A are alike: then they learn the same, or nothing. Let A begin random."
+        return "All rows of A are alike. As in the paper, let A begin random, and B at zero."
     return ""
 
 
@@ -153,7 +153,7 @@ def _trained(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
         return "More than A and B would be trained. What should the base layer be?"
     if len(trained) < 2:
         return "A and B have to be trained both, and one of them is frozen."
-    if sum(part.numel() for part in layer.parameters()) < weight.numel():
+    if sum(part.numel() for part in layer.state_dict().values()) < weight.numel():
         return "Keep the base layer as a part of the module, self.base = …, to have it saved too."
     return ""
 

@@ -185,7 +185,9 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
         f"{wide:.3f}. Draw as many places as there are, with all their chips, a thousand times."
     )
     if high - low > 1.3 * wide:
-        otherwise = "That is too wide: are those the lowest and the highest of all, or draws of fewer places?"
+        otherwise = (
+            "That is too wide: are those the lowest and the highest of all, or draws of too few?"
+        )
     return _nearest((low, high), ends, spread, otherwise)
 
 

@@ -38,7 +38,9 @@ def reflectance(answer: Callable) -> Finding:
     numbers = np.array([[900, 1_500], [3_000, 11_234]], np.float32)
     for offset in (0, -1_000):
         words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
-        found = ask(words, answer, numbers.copy(), offset)
+        found = np.asarray(ask(words, answer, numbers.copy(), offset))
+        if found.dtype.kind != "f":
+            return f"{words} it returned {found.dtype}. Reflectance has decimals."
         right = (numbers + offset) / 10_000
         if np.shape(found) != right.shape:
             return f"{words} it returned the shape {np.shape(found)}, and not {right.shape}."
@@ -50,6 +52,7 @@ def reflectance(answer: Callable) -> Finding:
             "it cuts off what lies below 0 or above 1. Shadow and ice do; keep them.": right.clip(
                 0, 1
             ),
+            "it cuts off what lies below 0. Shadow does; keep it.": right.clip(0),
         }
         otherwise = f"it returned values from {ends[0]}, and should from {ends[1]}."
         if off := slip_of(found, slips, otherwise):
@@ -63,6 +66,7 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
     names = {path.parent.parent.name for path in _images(folder)}
     if {*answer} != names:
         return f"It wants an offset for each of {', '.join(sorted(names))}."
+    answer = {name: ask_number(f"For {name}", answer.get, name) for name in names}
     if any(0 < abs(value) < 1 for value in answer.values()):
         return "That is in reflectance. The offset is added to the numbers as they are stored."
     if {*map(abs, answer.values())} - {0, 1_000}:
@@ -87,14 +91,17 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
 @exercise("12/outside", "a function of distances and a limit that returns a share", Callable)
 def outside(answer: Callable) -> Finding:
     """Try a layer with pixels at the limit, and one without data."""
-    layer = np.array([[10, 90, 110, 20, 100], [255, 250, 100, 30, 40]], np.uint8)
-    words = "For distances of which 2 of 9 lie beyond 100"
-    found = ask_number(words, answer, layer, 100)
+    layer = np.array([[0, 90, 110, 20, 100], [255, 250, 100, 30, 40]], np.uint8)
+    words, given = "For distances of which 2 of 9 lie beyond 100", layer.copy()
+    found = ask_number(words, answer, given, 100)
+    if not np.array_equal(given, layer):
+        return f"{words} it changes the layer itself, which others read after it. Copy it first."
     slips = {
         "": 2 / 9,
         "it counts ground that nobody saw as outside: 255 is no distance.": 3 / 10,
         "it counts ground that nobody saw above the line: 255 is no distance.": 3 / 9,
         "it divides by all pixels, also by those without data.": 2 / 10,
+        "it takes a distance of 0 for no data. It is the ground of training.": 2 / 8,
         "it counts the other side.": 7 / 9,
         "it counts what lies just at the limit. Beyond means more.": 4 / 9,
         "it returned a number of pixels. A share is wanted.": 2.0,
@@ -115,7 +122,10 @@ def choose(answer: Callable) -> Finding:
         layer[18:34, :24] = 99  # nearly beyond
         layer[25, 5:9] = 250  # far, and tiny
         words = f"For a layer of 40 x 64, {count} squares of {size}"
-        corners = _squares(words, ask(words, answer, layer.copy(), 100, size, count), size, count)
+        given = layer.copy()
+        corners = _squares(words, ask(words, answer, given, 100, size, count), size, count)
+        if not np.array_equal(given, layer):
+            return f"{words} it changes the layer itself. Copy it first."
         beyond = (layer > 100) & (layer != 255)
         tiles = [
             beyond[r : r + size, c : c + size].sum()
@@ -140,9 +150,12 @@ def choose(answer: Callable) -> Finding:
 def _squares(words: str, corners: Any, size: int, count: int) -> list[tuple[int, int]]:
     """Return corners of squares, or say what is off with them, whatever they cover."""
     try:
-        pairs = [(int(row), int(column)) for row, column in corners]
+        found = [(float(row), float(column)) for row, column in corners]
     except (TypeError, ValueError) as error:
-        raise Slip(f"{words} it returned {corners!r}, no pairs (row, column).") from error
+        raise Slip(f"{words} it returned {corners!r:.80}, no pairs (row, column).") from error
+    pairs = [(int(row), int(column)) for row, column in found]
+    if pairs != found:
+        raise Slip(f"{words} a corner lies within a pixel: rows and columns are whole numbers.")
     if len(pairs) != count:
         raise Slip(f"{words} the number of corners is {len(pairs)}, and should be {count}.")
     for row, column in pairs:
@@ -168,10 +181,12 @@ def other_scale(answer: Callable) -> Finding:
         ("four bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 12], True),
         ("three bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 1], False),
         ("two bands of three 12 times as large", trained[:3] * [12, 12, 1], True),
+        ("two bands of six larger and two smaller", trained * [12, 12, 1, 1, 1 / 12, 1 / 12], True),
     ]
     for words, found, right in cases:
         said = ask(f"For {words}", answer, trained[: len(found)].copy(), found)
-        if not isinstance(said, bool | np.bool_):
+        said = said.item() if getattr(said, "ndim", None) == 0 else said
+        if not isinstance(said, bool):
             return f"For {words} it returned {said!r}, neither True nor False."
         if bool(said) != right:
             return f"For {words} it says {bool(said)}."

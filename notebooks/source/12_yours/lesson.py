@@ -269,7 +269,7 @@ result = gp.predict_scene(
 result
 
 # %% [markdown]
-# **Guess before you look.** Training saw fields, marsh and ocean in summer. Where will this map be wrong?
+# **Guess before you look.** Training saw fields, marsh and ocean of one coast. Where will this map be wrong?
 
 # %%
 my_guess = {"wrong where": "?"}
@@ -374,7 +374,7 @@ my_choice
 # %%
 if my_choice.passed:
     beyond = (distance > limit) & (distance != 255)
-    corners = choose(distance, limit, 64, 3)
+    corners = [(int(r), int(c)) for r, c in choose(distance, limit, 64, 3)]
     covered = sum(beyond[r : r + 64, c : c + 64].sum() for r, c in corners)
     share, ground = covered / max(1, beyond.sum()), 3 * 64 * 64 / (distance != 255).sum()
     print(f"{ground:.1%} of the ground, and {share:.1%} of what lies beyond: label {corners}")
