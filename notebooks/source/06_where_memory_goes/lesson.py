@@ -524,7 +524,7 @@ gp.memory_widget(
 # The ruler looks at the **peak**, the most that is alive at once: more than what is kept, because things come and go.
 #
 # ### Exercise 6 · open challenge
-# `largest_batch(plan, limit)`: the largest batch whose step fits into `limit` bytes, 0 if none does. `plan(batch)`, of 1 to 16,384 chips, returns a plan with `.total`, `.peak` and `.fits(bytes)`. Ask for **at most 25** plans, though the answer may be in the hundreds.
+# `largest_batch(plan, limit)`: the largest batch whose step fits into `limit` bytes, 0 if none does. `plan(batch)` (1 to 16,384) returns a plan with `.total`, `.peak` and `.fits(bytes)`. Ask for **at most 25** plans; it may be hundreds.
 
 # %%
 largest_batch = None
