@@ -76,8 +76,11 @@ def regular_file(path: Path, root: Path | None = None) -> Path:
 
 def first_bytes(path: Path) -> bytes:
     """Return at most 100 bytes of a regular file."""
-    with regular_file(path).open("rb") as file:
-        return file.read(100)
+    try:
+        with regular_file(path).open("rb") as file:
+            return file.read(100)
+    except PermissionError as error:
+        raise refuse(path, error, "Allow yourself to read it") from error
 
 
 @contextmanager

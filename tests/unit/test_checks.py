@@ -1214,7 +1214,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b, p: both_drawn(a, b, [str(i) for i in range(len(p))]), "single chips"),
         (lambda a, b, p: tuple(x - y for x, y in
             zip(ends(drawn(a, p)), ends(drawn(b, p)), strict=True)), "ends minus ends"),
-        (lambda a, b, p: tuple(np.quantile(drawn(a, p) - drawn(b, p), [0.05, 0.95])), "too far inside"),
+        (lambda a, b, p: tuple(np.quantile(drawn(a, p) - drawn(b, p), [0.05, 0.95])), "far inside"),
         (lambda a, b, p: ends(drawn(a, p)), "one method"),
         (lambda a, b, p: both_drawn(a, b, p)[::-1], "lower end comes first"),
         (lambda a, b, p: (0.1, 0.1), "anew each time"),

@@ -153,7 +153,11 @@ def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) 
     if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
         eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
         known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count)
-        likely = list(known or [f"OTHER_{n}" for n in range(1, count + 1)])
+        names = [own_name(name or "0") for name in raw] if len(raw) == count else [""] * count
+        usable = [
+            x if x in WAVELENGTHS and names.index(x) == n else "" for n, x in enumerate(names)
+        ]
+        likely = list(known or [x or f"OTHER_{n}" for n, x in enumerate(usable, 1)])
         why = f"bands {shown}: {count} different names are needed, for example"
     ask.about([raster.path for raster in rasters], f"{why} {', '.join(likely)}", band_names=likely)
     return likely
@@ -217,6 +221,8 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
         scale, offset = ask.of("scale", raster.path), ask.of("offset", raster.path)
         rule = own = stated[name]
         words = STATED
+        # tools that write a scale forget the offset
+        certain &= not (own and not own[1] and product and product.offset)
         if own is None and product and not raster.is_float:
             if product.refused and scale is None:
                 raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from glob import escape
 from os.path import commonpath
 from pathlib import Path
@@ -53,8 +52,7 @@ class Ask:
                 )
 
     def _fits(self, path: Path, key: str) -> bool:
-        names = self.files[path], path.name
-        return names[0] == key or fnmatch(names[1], key) or fnmatch(path.as_posix(), f"*/{key}")
+        return self.files[path] == key or path.match(key)
 
     def of(self, what: str, path: Path) -> Any:
         """Return what was said for a file, or None; of patterns the first that fits counts."""

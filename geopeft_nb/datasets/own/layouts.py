@@ -222,7 +222,8 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
     """Take files from the rows of a table; a mask is for all dates of an id."""
     if isinstance(table, str | os.PathLike):
         texts = dict.fromkeys({*COLUMNS} - {"label"}, str)
-        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), dtype=texts))
+        options: Any = {"dtype": texts, "keep_default_na": False, "na_values": [""]}  # NA is a name
+        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), **options))
     check_name("column of the table", "image", [*table.columns])
     if not table.columns.is_unique:
         raise GeopeftError(f"The table has a column twice: {', '.join(table)}. Keep one of them.")

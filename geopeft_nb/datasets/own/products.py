@@ -37,6 +37,7 @@ class Product(NamedTuple):
 
 
 _LANDSAT, _DAY = r"_L2S[PR]_\d{6}_(?P<date>\d{8})_\d{8}_02_", r"(?P<date>\d{8})T\d{6}"
+_LANDSAT_1 = r"_L1\w\w_\d{6}_(?P<date>\d{8})(?!\w*_sr_)"
 _PLANET = r"/(?P<date>\d{8})_\d{6}_\w*AnalyticMS"
 _RULE = 1 / 2.75e-5, -0.2 / 2.75e-5  # of Landsat's Collection 2
 PRODUCTS = (
@@ -53,7 +54,11 @@ PRODUCTS = (
     Product("Landsat 8/9 Collection 2 level 2", ("L[CO]0[89]" + _LANDSAT,), "L8:", *_RULE),
     Product("Landsat 4-7 Collection 2 level 2", ("L[ET]0[457]" + _LANDSAT,), "L5:", *_RULE),
     Product(
-        "Landsat level 1", (r"L[COTE]0[4-9]_L1\w\w_\d{6}_(?P<date>\d{8})(?!\w*_sr_)",), "L8:",
+        "Landsat 4-7 level 1", ("L[ET]0[4-7]" + _LANDSAT_1,), "L5:",
+        refused="the coefficients of level 1 stand in its MTL file. Take level 2",
+    ),
+    Product(
+        "Landsat 8/9 level 1", ("L[CO]0[89]" + _LANDSAT_1,), "L8:",
         refused="level 1 needs the sun's elevation: reflectance = (0.00002 x number - 0.1) / "
         "sin(elevation). Take level 2, or say scale=50_000 * sin(elevation), offset=-5_000",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class Raster:
         product: What known product it is of.
         day: When it was taken.
         tiles: Its block shape.
+        stamp: Its size in bytes, and when it was written.
     """
 
     path: Path
@@ -90,6 +92,7 @@ class Raster:
     product: Product | None
     day: date | None
     tiles: tuple[int, int]
+    stamp: tuple[int, int]
 
     @property
     def is_float(self) -> bool:
@@ -134,7 +137,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
             tuple(file.descriptions[n - 1] for n in numbers),
             tuple((1 / scale, offset / scale) if stated else None for scale, offset in rules),
             tuple({x for x in file.nodatavals if x is not None and x == x}), tuple(masks), product,
-            day, file.block_shapes[0],
+            day, file.block_shapes[0], stamp(path),
         )  # fmt: skip
     if not lexists(beside := path.with_name(f"{path.name}.msk")):
         return found
@@ -158,9 +161,17 @@ def _grid(path: Path, file: Any) -> Grid:
         # a degree of longitude shrinks with latitude: the mean side is that of a square pixel
         degree = DEGREE * cos(radians(latitude)) ** 0.5
         unit = degree if crs.is_geographic else crs.linear_units_factor[1]
+        if '"Mercator' in crs.to_wkt():  # whose metres are those of the equator
+            unit *= cos(radians(latitude))
     except Exception as error:  # PROJ's are of several kinds
         raise refuse(path, f"it lies nowhere on the ground ({error!s:.99})") from error
     return replace(found, metres=float(unit * (step.a * -step.e) ** 0.5))
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return the size of a file, and when it was written."""
+    known = path.stat()
+    return known.st_size, known.st_mtime_ns
 
 
 def read_numbers(
@@ -191,6 +202,8 @@ def read_numbers(
     if source is None:
         return np.full((len(numbers), *out), np.nan, kind)
     size = out if same else (int(source.height), int(source.width))
+    if stamp(raster.path) != raster.stamp:
+        raise refuse(raster.path, "it has changed since it was looked at", "Load the data again")
     with open_raster(raster.path) as file:
         pixels = file.read([*numbers], window=source, out_shape=(len(numbers), *size))
     there = np.ones(size, bool)
@@ -240,6 +253,10 @@ def below(raster: Raster, grid: Grid, window: Any = None) -> Any:
     if window and found.height * found.width * 8 > AT_ONCE:
         raise refuse(raster.path, "it is far too fine for one chip", "Resample it first")
     return found if found.height and found.width else None
+
+
+#: Bands whose numbers are codes or bits, of which no mean means anything.
+CODES = re.compile(r"SCL|FMASK|CLD|(?:S[RT]_)?QA\w*|BQA", re.IGNORECASE)
 
 
 class Band(NamedTuple):
@@ -312,10 +329,13 @@ class Source:
             # it takes all optical bands to tell a fill of 0 from dark pixels
             read = [x for x in same if x in chosen or (0 in raster.fills and x.name in WAVELENGTHS)]
             numbers = [band.number for band in read]
-            pixels = read_numbers(raster, numbers, self.grid, window, shape)
+            codes = all(CODES.fullmatch(band.name) for band in read)
+            pixels = read_numbers(raster, numbers, self.grid, window, shape, nearest=codes)
             parts |= {band.name: part for band, part in zip(read, pixels, strict=True)}
         scales, offsets = np.array([band[3:] for band in chosen], np.float32).T[..., None, None]
-        found = np.stack([parts[name] for name in bands])
+        found: np.ndarray = np.stack(
+            [parts[name] for name in bands], dtype=np.float32, casting="same_kind"
+        )
         found += offsets  # in place, as scenes are wide
         found /= scales
         return found, np.isfinite(found).all(0)
