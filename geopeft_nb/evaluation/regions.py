@@ -213,7 +213,7 @@ def plot_rows(
         axes.errorbar(table[score], rows, xerr=ends, ls="", capsize=3, label=name)
     names = [f"{short(name)} ({role})" for name, role in first["role"].items()]
     axes.set_yticks(np.arange(len(first)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(first) - 0.5, -0.5)  # the first on top, off the frame
     label = f"{score} ({limits}), bars: 95 % interval over {over}"
     axes.set(xlabel=label, title="Scores region by region")
     axes.grid(axis="x", alpha=0.3)
