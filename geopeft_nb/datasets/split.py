@@ -120,7 +120,8 @@ def claimed(data: GeoData) -> GeoData:
     for side, found in data.parts.items():
         both = trained & {chip.place for chip in found.chips}
         if both and side.partition(":")[0] in data.card.claims:  # training is not among them
-            raise GeopeftError(f"{len(both)} places ({min(both)!r}) are in training and in {side}.")
+            shared = f"{len(both)} places of {data.card.name} are in training and in {side}"
+            raise GeopeftError(f"{shared}, {min(both)!r} among them. Give each to one side only.")
     return data
 
 

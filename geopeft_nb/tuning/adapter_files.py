@@ -20,7 +20,16 @@ from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpo
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import BESIDE, SegmentationModel, outline
 from geopeft_nb.open_files import first_bytes
-from geopeft_nb.tuning import identity
+from geopeft_nb.tuning.identity import (
+    check_identity,
+    damaged,
+    describe,
+    identity,
+    read_config,
+    read_description,
+    read_trained,
+    write_trained,
+)
 from geopeft_nb.tuning.methods import CARDS, attach, quiet_peft
 from geopeft_nb.writing import placed, written_together
 
@@ -85,10 +94,10 @@ def save(
             with quiet_peft():
                 replace(config, inference_mode=True).save_pretrained(str(part))
         if model.trained is not None:
-            identity.write_trained(model.trained, part, model.backbone.channels[-1])
-        about = identity.describe(model, best or {}, part)
+            write_trained(model.trained, part, model.backbone.channels[-1])
+        about = describe(model, best or {}, part)
         (part / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        identity.read_description(part)  # what could not be read again is not saved
+        read_description(part)  # what could not be read again is not saved
         if history is not None:
             history.to_csv(part / "history.csv", index=False)
     return target
@@ -111,8 +120,10 @@ def check_folder(folder: str | os.PathLike[str], names: Sequence[str] = OWN) -> 
     folders = [name for name in names if (target / name).is_dir()]
     ours = placed(target, names[0])
     if folders or (there and not (ours.is_file() and first_bytes(ours).startswith(BEGIN))):
-        held = f"{target} holds {folders or 'other files'}, and nothing that was saved here before."
-        raise GeopeftError(f"{held} Name a new folder, for example {target / 'adapter'}.")
+        raise GeopeftError(
+            f"{target} holds {folders or 'other files'}, and nothing that was saved here before "
+            f"looks like that. Name a new folder, for example {target / 'adapter'}."
+        )
     return target
 
 
@@ -153,18 +164,19 @@ def load_model(
         ValueError: Other weights than those that it was trained on, or a damaged file.
     """
     source = local_folder(folder, revision)
-    about = identity.read_description(source)
-    with identity.damaged(source, GeopeftError):
-        drawn = re.fullmatch(r"random initialisation, seed (\d+)", about["weights"])
-        asked = {k: about[k] for k in ("bands", "img_size", "frames", "layers", "wavelengths")}
-        asked |= {"gsd": about["gsd"] or 10.0, "seed": int(drawn[1]) if drawn else 0}
-        backbone = load_backbone(about["backbone"], None if drawn else weights, **asked)
-        mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
-        with torch.device("meta"):  # the decoder gets memory once its file fits
-            model = SegmentationModel(
-                backbone, about["decoder"], about["decoder_options"], mean, std,
-                tuple(about["classes"]), about["task"], about["pad"], tuple(about["metadata"]),
-            )  # fmt: skip
+    about = read_description(source)
+    drawn = re.fullmatch(r"random initialisation, seed (\d+)", about["weights"])
+    backbone = load_backbone(
+        about["backbone"], None if drawn else weights, about["bands"], about["img_size"],
+        about["frames"], about["layers"], about["gsd"] or 10.0, int(drawn[1]) if drawn else 0,
+        about["wavelengths"],
+    )  # fmt: skip
+    mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
+    with damaged(source), torch.device("meta"):  # the decoder gets memory once its file fits
+        model = SegmentationModel(
+            backbone, about["decoder"], about["decoder_options"], mean, std,
+            tuple(about["classes"]), about["task"], about["pad"], tuple(about["metadata"]),
+        )  # fmt: skip
     model.built_for = about["built_for"]
     return load_adapter(model, source).eval()
 
@@ -195,21 +207,17 @@ def load_adapter(
             message says what differs and what would work. The model is left as it was.
     """
     source = local_folder(folder, revision)
-    about = identity.read_description(source)
-    identity.check_identity(source, about, identity.identity(model))
+    about = read_description(source)
+    check_identity(source, about, identity(model))
     joins = name or about["adapter"] or "default"
     trial = outline(model)
-    with identity.damaged(source, GeopeftError), torch.device("meta"):
+    with damaged(source, GeopeftError), torch.device("meta"):
         _attach_saved(trial, source, about, joins)
-    trained = identity.read_trained(source, len(model.bands), trial.backbone.channels[-1])
+    trained = read_trained(source, len(model.bands), trial.backbone.channels[-1])
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
     model.method_options, model.trained = about["options"], trained
-    before = torch.stack([model.mean, model.std])
-    for key in ("mean", "std"):
-        setattr(model, key, torch.tensor(about[key])[:, None, None].to(model.mean))
-    if not torch.allclose(torch.stack([model.mean, model.std]), before):
-        warnings.warn("Pixels are now scaled by the mean and std of the adapter.", stacklevel=3)
+    _take_scaling(model, about)
     if next(model.decoder.parameters()).is_meta:
         model.decoder.to_empty(device=model.mean.device)
     model.decoder.load_state_dict(files["decoder.safetensors"])
@@ -283,7 +291,18 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
     if about["adapter"] is None or about["method"] == "shallow":  # its options cut the backbone
         attach(model, about["method"], name=name, **about["options"])
     else:
-        attach(model, identity.read_config(source, about["method"]), name=name)
+        attach(model, read_config(source, about["method"]), name=name)
+
+
+def _take_scaling(model: SegmentationModel, about: dict[str, Any]) -> None:
+    """Scale pixels as when the adapter was trained, and say so if that is a change."""
+    mean, std = (torch.tensor(about[key])[:, None, None].to(model.mean) for key in ("mean", "std"))
+    if not (torch.allclose(mean, model.mean) and torch.allclose(std, model.std)):
+        warnings.warn(
+            "Pixels are now scaled by the mean and std of the adapter, which differ from those of "
+            "the model.", stacklevel=4,
+        )  # fmt: skip
+    model.mean, model.std = mean, std
 
 
 def _read_tensors(
@@ -298,8 +317,8 @@ def _read_tensors(
     if there != needed:
         lacks, has = (sorted(x)[:2] for x in (needed - there, there - needed))
         raise GeopeftError(
-            f"{source} does not fit the model: it lacks {lacks} and has {has} instead. Take the "
-            "decoder and options that its adapter.json names."
+            f"{source} does not fit the model: of names and shapes it lacks {lacks} and has {has} "
+            "instead. Build the model with the decoder and options that its adapter.json names."
         )
     for name, tensors in found.items():
         check_numbers(tensors, wanted[name], source / name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import date
@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from geopeft_nb.backbones.load import read_checkpoint
+from geopeft_nb.bands import band_names
 from geopeft_nb.datasets.base import Ground
 from geopeft_nb.decoders.load import check_decoder
 from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
@@ -29,18 +30,28 @@ from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.open_files import first_bytes, read_text
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.tuning import methods
-from geopeft_nb.tuning.methods import CARDS
+from geopeft_nb.tuning.methods import (
+    CARDS,
+    card_of,
+    maker,
+    option_kinds,
+    parameter_table,
+    quiet_peft,
+)
 from geopeft_nb.writing import placed
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-#: Field of adapter.json -> what it is, as annotations say it; of those that nobody asks later.
+#: Field of adapter.json -> what it is, as annotations say it.
 FIELDS = {
-    "metadata": "Sequence[str]", "classes": "Sequence[str]", "mean": "Sequence[float]",
-    "std": "Sequence[float]", "pad": "bool", "adapter": "str | None",
-    "options": "Mapping[str, Any]", "decoder_options": "Mapping[str, Any]",
+    "backbone": "str", "weights": "str", "layers": "Sequence[int]", "frames": "int",
+    "gsd": "float | None", "metadata": "Sequence[str]", "decoder": "str",
+    "task": "str", "bands": "Sequence[str]", "classes": "Sequence[str]", "mean": "Sequence[float]",
+    "std": "Sequence[float]", "pad": "bool", "decoder_options": "Mapping[str, Any]",
+    "img_size": "int | None", "method": "str", "options": "Mapping[str, Any]",
+    "adapter": "str | None", "built_for": "Mapping[str, Any]", "files": "Mapping[str, Any]",
+    "wavelengths": "Mapping[str, float]",
 }  # fmt: skip
 BUILT_FOR = {
     "size": "int", "regions": "Sequence[str]", "holdout": "Sequence[str]", "normalise": "str",
@@ -48,6 +59,17 @@ BUILT_FOR = {
     "reflectance": "bool", "colours": "Sequence[str] | None", "loss": "str | None",
     "class_weights": "Sequence[float] | None", "resolution": "float | None",
 }  # fmt: skip
+#: What else must be true of it, given all fields.
+CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "weights": lambda value, _: re.search("seed .{19}", value) is None,  # torch takes 63 bits
+    "metadata": lambda value, _: set(value) <= set(METADATA),
+    "bands": lambda value, _: band_names(value) == tuple(value),
+    "classes": lambda value, _: 0 < len(set(value)) == len(value),
+    "mean": lambda value, about: len(value) == len(about["bands"]),
+    # less would make pixels infinite
+    "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 1e-12,
+    "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
+}
 
 FACTS, FEATURES = "trained.json", "reference.safetensors"
 #: Bytes of the largest trained.json that is read: of some hundred thousand chips; rows of features.
@@ -58,7 +80,7 @@ KINDS = {
     "pixels": "tuple[Sequence[float], Sequence[float]]", "products": "Sequence[str]",
     "temperature": "float | None", "threshold": "float | None",
 }  # fmt: skip
-GROUND = {"name": "str", "crs": "str | None", "bounds": "tuple[float, float, float, float] | None"}
+GROUND = {"crs": "str | None", "bounds": "tuple[float, float, float, float] | None"}
 #: A code or WKT: rasterio might take anything else for the name of a file.
 CRS = re.compile(r"[A-Za-z]+:\w+$|[A-Z_]+\[")
 
@@ -99,7 +121,7 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
         "method": model.method, "options": model.method_options, "adapter": model.adapter,
         "built_for": model.built_for,
         "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
-        "trained": methods.parameter_table(model)["trainable"].to_dict(),
+        "trained": parameter_table(model)["trainable"].to_dict(),
         "best": dict(best),
         "files": {file.name: {"size": file.stat().st_size, "sha256": checksum_of(file)}
                   for file in sorted(folder.iterdir())},
@@ -117,7 +139,7 @@ def damaged(source: Path, *kept: type[Exception]) -> Iterator[None]:
     Raises:
         GeopeftError: Anything else was raised.
     """
-    plain: tuple[type[Exception], ...] = (FileNotFoundError, ImportError, MemoryError, *kept)
+    plain: tuple[type[Exception], ...] = (FileNotFoundError, ImportError, *kept)
     try:
         yield
     except plain:
@@ -139,19 +161,17 @@ def read_description(source: Path) -> dict[str, Any]:
     file = placed(source, "adapter.json")
     with damaged(file):
         about: dict[str, Any] = {"wavelengths": {}} | read_json(file)
+        if lacking := FIELDS.keys() - about.keys():
+            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values({field: about[field] for field in FIELDS}, FIELDS)
-        check_names("metadata", about["metadata"], METADATA)
-        if not 0 < len(set(about["classes"])) == len(about["classes"]):
-            raise ValueError("its classes are none, or one is there twice")
-        per_band = {len(about["bands"]), len(about["mean"]), len(about["std"])}
-        if len(per_band) > 1 or min(about["std"]) < 1e-12:  # which would make pixels infinite
-            raise ValueError("mean and std cannot be of its bands")
+        for field, is_true in CHECKS.items():
+            if not is_true(about[field], about):
+                raise ValueError(f"{field} cannot be {about[field]!r:.100}")
         check_name("task", about["task"], TASKS)
         check_decoder(about["decoder"], about["decoder_options"], about["task"])
         check_name("method", about["method"], CARDS)
-        known = methods.option_kinds(CARDS[about["method"]])
+        known = option_kinds(CARDS[about["method"]])
         check_names("option", about["options"] if about["method"] != "peft" else (), known)
-        about["files"] = {name: facts["sha256"] for name, facts in about["files"].items()}
         about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
     return about
@@ -183,12 +203,12 @@ def read_config(source: Path, method: str) -> PeftConfig:
     """
     from peft import PeftConfig
 
-    methods.maker(CARDS[method])  # whose module makes our own configs known to peft
+    maker(CARDS[method])  # whose module makes our own configs known to peft
     file = placed(source, "adapter_config.json")
-    with damaged(file), methods.quiet_peft():
+    with damaged(file), quiet_peft():
         found = read_json(file) | {"inference_mode": False}
         config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**found))
-        if methods.card_of(config).name != method:
+        if card_of(config).name != method:
             raise ValueError(f"it is not of {method}")
     return config
 
@@ -206,21 +226,24 @@ def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> 
     """
     check_files(source, about)
     # Its own scaling comes with an adapter; see `load_adapter`.
-    other = next((k for k in own if k not in ("mean", "std") and about.get(k) != own[k]), None)
+    other = next((k for k in own if k not in ("mean", "std") and about[k] != own[k]), None)
     if other is not None:
-        lists = (about.get(other), own[other])
-        was, has = (", ".join(map(str, x)) or "none" if isinstance(x, list) else x for x in lists)
         raise GeopeftError(
-            f"{source} was saved for {other} {was}, and the model has {has}. "
-            f"gp.load_model({str(source)!r}) builds one that fits, on your checkpoint by weights=."
+            f"{source} does not fit the model: it was saved for {other} {_words(about[other])}, "
+            f"and the model has {_words(own[other])}. gp.load_model({str(source)!r}) builds the "
+            "model that it fits, also on a checkpoint of your own, by weights=."
         )
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def check_files(source: Path, about: dict[str, Any]) -> None:
     """Refuse files that are not those which were saved together."""
-    for name, checksum in about["files"].items():
+    for name, facts in about["files"].items():
         file = placed(source, Path(name).name)  # never outside
-        if not (file.is_file() and checksum == checksum_of(file)):
+        if not (file.is_file() and facts["sha256"] == checksum_of(file)):
             raise GeopeftError(
                 f"The adapter in {source} is damaged: {name} is missing, or not the file that was "
                 "saved with adapter.json. Save it again, or fetch it again from where it came."
@@ -269,7 +292,7 @@ def read_trained(folder: Path, bands: int, width: int) -> Trained | None:
 
 
 def _ground(name: Any, crs: Any, bounds: Any, day: Any) -> Ground:
-    check_values({"name": name, "crs": crs, "bounds": bounds}, GROUND)
-    if crs and not CRS.match(crs):
+    check_values({"crs": crs, "bounds": bounds}, GROUND)
+    if not isinstance(name, str) or (crs and not CRS.match(crs)):
         raise ValueError(f"a chip cannot be {name!r:.100} in {crs!r:.100}")
     return Ground(name, crs, bounds and tuple(bounds), day and date.fromisoformat(day))

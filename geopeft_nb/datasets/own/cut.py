@@ -105,7 +105,9 @@ def _laid(mask: Raster, source: Source) -> Raster:
     if grid.shape == image.shape and None in (grid.crs, image.crs):
         return replace(mask, grid=image)
     if not grid.fits(image) and below(mask, image) is None:
-        raise GeopeftError(f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path}.")
+        raise GeopeftError(
+            f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path}: give its own."
+        )
     return mask
 
 
