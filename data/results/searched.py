@@ -1,9 +1,9 @@
 """Search each method's rate by validation loss, then train three seeds at it: `searched.csv`.
 
-    python data/results/searched.py [scenes crops_0.25 crops_0.5 crops_1 eurosat]
+    python data/results/searched.py [scenes crops_0.25 crops_0.5 crops_1 eurosat hls_water]
 
 Rows are written as they are known, and a second start goes on. EuroSAT needs its chips in a folder
-`eurosat_ms` where this is started; all else ships.
+`eurosat_ms` where this is started, HLS water its scenes (`geopeft_nb mirror`); all else ships.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DATA = {
         for shift in (0.25, 0.5, 1)
     },
     "eurosat": ("eurosat", {"root": "eurosat_ms"}),
+    "hls_water": ("hls_water", {}),
 }
 
 
