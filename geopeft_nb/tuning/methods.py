@@ -188,7 +188,8 @@ def attach(
     """
     card, backbone = card_of(method), model.plain_backbone
     if name != "default" and (not name.isidentifier() or hasattr(nn.ParameterDict(), name)):
-        raise GeopeftError(f"The name of an adapter is one word that torch lacks, got {name!r}.")
+        unfit = f"one word which torch does not keep for itself, got {name!r}"
+        raise GeopeftError(f"The name of an adapter is {unfit}.")
     if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
         raise GeopeftError(
             f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
