@@ -388,7 +388,7 @@ words = [f"{m['home']:.2f} at home, {m['away']:.2f} away" for _, m in means.iter
 gp.show(figure, alt=f"mIoU of six synthetic climates at shifts from 0 to 1: {'; '.join(words)}.")
 
 # %% [markdown]
-# At shift 0 the places are new and the climate is not: is anything lost away? Which climate would a mean have hidden?
+# At shift 0 places are new and climate is not: is anything lost away? Which climate would a mean hide?
 #
 # ## 3 · How sure is a score?
 # Back to Earth: real chips, trained at home, tested away.
@@ -497,7 +497,7 @@ spread = (apart.max(axis=1) - apart.min(axis=1)).groupby(first["role"]).mean()
 print("seeds differ by", ", ".join(f"{value:.3f} {role}" for role, value in spread.items()))
 
 # %% [markdown]
-# Where there is no bar, a climate has too few places for one. Scores outside the bars show what the interval does not cover. A report needs both: *several seeds*, and *an interval over places*.
+# No bar: too few places. Scores outside the bars show what the interval misses. A report needs both: *seeds*, and *an interval over places*.
 #
 # ## 4 · Leave one region out
 # One held-out region is one sample of "elsewhere". Better: each in turn is held out, and all others are home. Here with two methods, on the planet at shift 1.
@@ -584,7 +584,7 @@ if my_paired.passed:
 my_paired
 
 # %% [markdown]
-# What it showed: how wide the interval of a difference is depends on whether hard places may cancel.
+# What it showed: the interval of a difference narrows where hard places cancel.
 #
 # ### Exercise 6 · write
 # `verdict(low, high)`: given the interval of *first minus second*, it says `"better"`, `"worse"` or `"cannot tell"`. An interval that only touches zero still holds it. With a single place the ends are NaN.
