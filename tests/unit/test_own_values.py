@@ -17,6 +17,7 @@ from rasterio.transform import from_origin
 
 import geopeft_nb as gp
 from geopeft_nb.datasets.own.acquisitions import open_source
+from geopeft_nb.datasets.own.ask import Ask
 
 NAMES = ("BLUE", "GREEN", "RED", "NIR_NARROW")
 SIDE, COUNT = 32, 6
@@ -144,7 +145,16 @@ def two_fills(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
 
 
 S2 = "images/S2A_MSIL2A_20220601T100559_{}_R022_T33UUU_20220601T1{{:05d}}.tif"
+L1 = "images/{}_L1TP_014032_2021060{{{{}}}}.tif"
 HLS = "images/HLS.{}.T18SUH.20211{{:02d}}T100000.v2.0.tif"
+
+
+def named(name: str, kind: str, infrared: str, **options: Any) -> Callable[[Path], None]:
+    """Say how a product is stored that is known by its name."""
+    image, mask = name.format(kind), "masks" + name[6:].format(kind)
+    return stored(image=image, mask=mask, names=("B02", "B03", "B04", infrared), **options)
+
+
 S2_TAGS = {"PRODUCT_TYPE": "S2MSI2A", "PROCESSING_BASELINE": "05.09"}
 #: Kind -> how it is stored; what the error asks for, or nothing where it is right without a word;
 #: and whether the first five rows have no data.
@@ -186,20 +196,15 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "a mask beside": (then(stored(fill=7, **TAGGED), each("images/*", with_msk)), "", True),
     "alpha": (then(stored(fill=7), each("images/*", with_alpha)), "", True),
     # products
-    "Sentinel-2 N0400": (stored(offset=-1_000, image=S2.format("N0400"),
-                                mask="masks" + S2[6:].format("N0400"),
-                                names=("B02", "B03", "B04", "B8A")), "", False),
-    "Sentinel-2 N0301": (stored(image=S2.format("N0301"),
-                                mask="masks" + S2[6:].format("N0301"),
-                                names=("B02", "B03", "B04", "B8A")), "", False),
+    "Sentinel-2 N0400": (named(S2, "N0400", "B8A", offset=-1_000), "", False),
+    "Sentinel-2 N0400, its scale alone": (
+        named(S2, "N0400", "B8A", offset=-1_000, **TAGGED), "offset=-1000", False,
+    ),
+    "Sentinel-2 N0301": (named(S2, "N0301", "B8A"), "", False),
     "Sentinel-2 tags": (stored(offset=-1_000, tags=S2_TAGS, names=("B2", "B3", "B4", "B8A")),
                         "", False),
-    "HLS L30": (stored("int16", fill=-9999, image=HLS.format("L30"),
-                       mask="masks" + HLS[6:].format("L30"),
-                       names=("B02", "B03", "B04", "B05")), "", True),
-    "HLS S30": (stored("int16", fill=-9999, image=HLS.format("S30"),
-                       mask="masks" + HLS[6:].format("S30"),
-                       names=("B02", "B03", "B04", "B8A")), "", True),
+    "HLS L30": (named(HLS, "L30", "B05", dtype="int16", fill=-9999), "", True),
+    "HLS S30": (named(HLS, "S30", "B8A", dtype="int16", fill=-9999), "", True),
     "Sentinel-2 granules": (stored(offset=-1_000, image="T3{}UUU_20220601T101559_{}_10m.tif",
                                    mask="T3{}UUU_20220601T101559_label.tif",
                                    band_files=("B02", "B03", "B04", "B8A")), "", False),
@@ -277,12 +282,9 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         each("floats/images/*", lambda path, pixels, where: write(
             path, (pixels / 10_000).astype("float32"), 0, **where))), {}, "so dark"),
     "a region that there is not": (stored(), {"scale": {"north": 10_000}}, "no region"),
-    "harmonised, named as not": (
-        stored(image=S2.format("N0400"), names=("B02", "B03", "B04", "B8A"),
-               mask="masks/S2A_MSIL2A_20220601T100559_N0400_R022_T33UUU_20220601T1{:05d}.tif"),
-        {}, "no surface"),
-    "Landsat level 1": (stored(image="images/LC08_L1TP_014032_2021060{}.tif",
-                               mask="masks/LC08_L1TP_014032_2021060{}.tif"), {}, "level 2"),
+    "harmonised, named as not": (named(S2, "N0400", "B8A"), {}, "no surface"),
+    "Landsat 8 level 1": (named(L1.format("LC08"), "", "B5"), {}, "the sun's elevation"),
+    "Landsat 5 level 1": (named(L1.format("LT05"), "", "B5"), {}, "MTL file. Take level 2"),
     "radiance": (stored(image="images/20210601_10000{}_1047_3B_AnalyticMS.tif", names=(),
                         mask="masks/20210601_10000{}_1047_3B_AnalyticMS.tif"),
                  {"band_names": list(NAMES)}, "AnalyticMS_SR"),
@@ -443,7 +445,7 @@ def test_masks_become_the_task_that_they_are_for(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize(("task", "labels", "classes"), [
-    ("classification", ["crop", "water", "crop", "water", "crop", "water"], ("crop", "water")),
+    ("classification", ["None", "NA", "None", "NA", "None", "NA"], ("NA", "None")),
     ("multilabel", ["crop;water", "water", "crop", "water", "crop", "water"], ("crop", "water")),
 ])  # fmt: skip
 def test_a_table_of_labels_becomes_one_or_several_for_an_image(
@@ -483,6 +485,10 @@ def test_a_coarser_band_is_interpolated_onto_the_finest_but_not_over_gaps(tmp_pa
     inside = np.s_[7:-1, 1:-1]  # at the rim there is nothing to interpolate with
     assert np.abs(image[1] * 10_000 - 2 * slope - 300)[inside].max() < 0.01
     assert np.abs(image[0] * 10_000 - slope).max() < 0.01
+    said["band_names"]["*_B11.tif"] = ["SCL"]  # codes, between which there is nothing
+    source = open_source([*sorted(tmp_path.glob("*.tif"))], **said, offset=0)
+    codes, there = source.read(rasterio.windows.Window(0, 0, SIDE, SIDE), ["SCL"])
+    assert {*codes[0][there]} <= {*coarse.astype("f4").flat}
 
 
 def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
@@ -499,6 +505,15 @@ def test_a_source_is_read_in_windows_by_its_own_rule(tmp_path: Path) -> None:
     with rasterio.open(path) as file:
         whole = source.read(rasterio.windows.Window(0, 0, SIDE, SIDE), NAMES)[1]
         assert np.array_equal(whole, file.dataset_mask() > 0)
+    write(path, truth(0)[0].astype(np.float32), 0, NAMES[::-1])
+    with pytest.raises(gp.GeopeftError, match=r"c0\.tif .*has changed since"):
+        source.read(window, ["RED"])
+
+
+def test_patterns_fit_names_and_not_folders_above(tmp_path: Path) -> None:
+    for key in ("new*.tif", ""):
+        with pytest.raises(gp.GeopeftError, match="fits no file"):
+            Ask("", {"scale": {key: 1}}, {tmp_path / "new_data/old.tif": "all"})
 
 
 def dealt(

@@ -399,9 +399,13 @@ def test_the_call_to_type_is_whole(tmp_path: Path, point: SegmentationModel) -> 
              for n, b in enumerate(("B02", "B03", "B04", "B8A", "B11", "B12"))]  # fmt: skip
     with pytest.raises(gp.GeopeftError) as error:
         gp.predict_scene(point, files, tmp_path / "map.tif", progress=False)
-    call = str(error.value).splitlines()[-1]
-    scene = eval(call, {"model": point, "gp": gp})
+    scene = eval(str(error.value).splitlines()[-1], {"model": point, "gp": gp})
     assert np.array_equal(read(scene.path)[0], expected(point, pixels))
+    with pytest.raises(gp.GeopeftError, match="would write one file"):
+        gp.predict_scene(point, [files, files], [deep / "m.tif", deep / "m_probability.tif"])
+    write(deep / "y_B02.tif", pixels[:1])
+    with pytest.raises(gp.GeopeftError, match=r"holds 2 products: x_, y_\. Name one's files"):
+        gp.predict_scene(point, deep, tmp_path / "map.tif")
 
 
 def test_a_file_that_somebody_writes_is_left_to_them(

@@ -52,7 +52,7 @@ class Ask:
                 )
 
     def _fits(self, path: Path, key: str) -> bool:
-        return self.files[path] == key or path.match(key)
+        return self.files[path] == key or bool(key and path.match(key))
 
     def of(self, what: str, path: Path) -> Any:
         """Return what was said for a file, or None; of patterns the first that fits counts."""
