@@ -143,16 +143,13 @@ def find_file(entry: FileEntry) -> Path | None:
     """
     places = (folder / entry.path for folder in _places())
     found = next((place for place in places if place.is_file()), None)
-    return found or (_in_cache_of_hub(entry) if entry.hub else None)
+    if entry.hub and not found:
+        from huggingface_hub import try_to_load_from_cache
 
-
-def _in_cache_of_hub(entry: FileEntry) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(**entry.hub)
-    if isinstance(cached, str) and entry.size in (None, Path(cached).stat().st_size):
-        return Path(cached)
-    return None  # not there, or an older version, of another size
+        cached = try_to_load_from_cache(**entry.hub)
+        if isinstance(cached, str) and entry.size in (None, Path(cached).stat().st_size):
+            return Path(cached)  # else it is not there, or an older version, of another size
+    return found
 
 
 def fetch(entry: FileEntry, download: bool = True) -> Path:
@@ -176,18 +173,13 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
         NotWrittenError: The disk has too little room.
         GeopeftError: The file that was found or downloaded has the wrong size or checksum.
     """
-    place = find_file(entry)
-    return check_file(place, entry) if place else _download(entry, download)
-
-
-def _download(entry: FileEntry, download: bool) -> Path:
-    """Return the checked copy that a download leaves; see `fetch`."""
+    if place := find_file(entry):
+        return check_file(place, entry)
     if not (entry.url and download):
-        why = "download=False" if entry.url else "it has no address to download it from"
-        raise FileNotFoundError(_missing(entry, why))
+        raise _missing(entry, "download=False" if entry.url else "it has no address to download")
     if "-NC" in entry.licence.upper():
         message = f"{entry.path} is not for commercial use: {entry.licence}."
-        warnings.warn(message, stacklevel=7)  # the line that calls gp.load_backbone
+        warnings.warn(message, stacklevel=6)  # the line that calls gp.load_backbone
     from requests import RequestException
 
     try:
@@ -197,8 +189,7 @@ def _download(entry: FileEntry, download: bool) -> Path:
         if isinstance(error, GeopeftError) and not isinstance(cause, RequestException):
             raise
         said = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
-        why = f"{entry.url} did not give it: {said}"
-        raise FileNotFoundError(_missing(entry, why)) from error
+        raise _missing(entry, f"{entry.url} did not give it: {said}") from error
 
 
 def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -> list[Path]:
@@ -226,19 +217,13 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
     return thread_map(get, entries, max_workers=4, desc=what, disable=silent)
 
 
-def size_on_hub(entry: FileEntry) -> int | None:
-    """Ask the hub for the size of a file, once: `hf_hub_download` asks for 20 s if offline."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    return get_hf_file_metadata(hf_hub_url(**entry.hub), timeout=3).size if entry.hub else None
-
-
 def _from_hub(entry: FileEntry) -> Path:
     """Download from the hub into its cache."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    needed = size_on_hub(entry) or entry.size or 0
-    check_space(Path(constants.HF_HUB_CACHE), needed, entry.path)
+    # This asks once: `hf_hub_download` asks for 20 s if offline.
+    size = get_hf_file_metadata(hf_hub_url(**entry.hub), timeout=3).size or entry.size or 0
+    check_space(Path(constants.HF_HUB_CACHE), size, entry.path)
     path = Path(hf_hub_download(**entry.hub))
     try:
         return check_file(path, entry)
@@ -250,12 +235,14 @@ def _from_hub(entry: FileEntry) -> Path:
 
 def _from_url(entry: FileEntry) -> Path:
     """Download into the toolkit's cache, unless another process has done so meanwhile."""
-    _check_https(entry.url)
     import pooch
 
-    target = cache_folder() / entry.path
-    bar, hooks = (entry.size or 0) > 10_000_000, {"response": refuse_plain}
-    get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks=hooks)
+    def follow(answer: Any, **_: object) -> None:
+        _check_https(urljoin(answer.url, answer.headers.get("location", "")))
+
+    _check_https(entry.url)
+    target, bar = cache_folder() / entry.path, (entry.size or 0) > 10_000_000
+    get = pooch.HTTPDownloader(bar, timeout=(15, 60), hooks={"response": follow})
     with held(target, timeout=-1):
         if not target.is_file():
             check_space(target.parent, entry.size or 0, entry.path)
@@ -263,16 +250,6 @@ def _from_url(entry: FileEntry) -> Path:
                 get(entry.url, str(partial), None)
                 check_file(partial, entry)
     return check_file(target, entry)
-
-
-def refuse_plain(response: Any, *_: object, **__: object) -> None:
-    """Refuse an answer of requests that leads to a connection without encryption.
-
-    Raises:
-        InvalidSchema: The address, or the one that comes next, is not https.
-    """
-    _check_https(response.url)
-    _check_https(urljoin(response.url, response.headers.get("location", "")))
 
 
 def _check_https(url: str) -> None:
@@ -303,11 +280,11 @@ def check_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def _missing(entry: FileEntry, reason: str) -> str:
-    """Write the message for a file that cannot be had."""
+def _missing(entry: FileEntry, reason: str) -> FileNotFoundError:
+    """Make the error for a file that cannot be had."""
     facts = [f"{entry.size:,} bytes" if entry.size else "", entry.licence]
     about = f" ({', '.join(filter(None, facts))})" if any(facts) else ""
-    return (
+    return FileNotFoundError(
         f"{entry.path!r}{about} is not on this machine, and {reason}. Looked in "
         f"{', '.join(map(str, _places()))}. Set GEOPEFT_MIRROR to a folder that has it. For weights"
         " you can also give weights=PATH, or weights=None for random ones; for data root=..."
@@ -320,19 +297,16 @@ def check_file(path: Path, entry: FileEntry) -> Path:
     Raises:
         GeopeftError: Size or checksum differ; the message states both values.
     """
-    size = path.stat().st_size
-    if entry.size not in (None, size):
-        raise _damaged(path, "size in bytes", size, entry.size)
-    for kind, expected in (("sha256", entry.sha256), ("md5", entry.md5)):
-        if expected and not (found := checksum_of(path, kind)).startswith(expected):
-            raise _damaged(path, kind, found, expected)
+    facts: list[tuple[str, object, object]] = [("size in bytes", path.stat().st_size, entry.size)]
+    for kind, digits in (("sha256", entry.sha256), ("md5", entry.md5)):
+        facts.append((kind, digits and checksum_of(path, kind)[: len(digits)], digits))
+    for what, found, expected in facts:
+        if expected not in (None, found):
+            raise GeopeftError(
+                f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. "
+                "Delete it."
+            )
     return path
-
-
-def _damaged(path: Path, what: str, found: object, expected: object) -> GeopeftError:
-    return GeopeftError(
-        f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. Delete it."
-    )
 
 
 def checksum_of(path: Path, kind: str = "sha256") -> str:

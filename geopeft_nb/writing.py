@@ -37,9 +37,8 @@ def written_beside(path: Path) -> Iterator[Path]:
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(path) as folder:
-            yield Path(folder) / path.name
-            written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-            for file in written:
+            yield folder / path.name
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
                 sync(file)
                 os.replace(file, path.with_name(file.name))
         sync(path.parent)
@@ -68,8 +67,7 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         for name in (".ready", *names):
             _remove_left(folder / name)
         with new_folder(folder / ".ready") as part:
-            new = Path(part) / "files"
-            new.mkdir()
+            (new := part / "files").mkdir()
             yield new
             for file in new.iterdir():
                 sync(file)
@@ -82,9 +80,12 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         _settle(folder, names)
 
 
-def new_folder(path: Path) -> TemporaryDirectory[str]:
-    """Make a hidden folder for what will be moved to a path, whose name says that it is ours."""
-    return TemporaryDirectory(prefix=".new-geopeft_nb-", suffix=f"-{path.name}~", dir=path.parent)
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder for what will be moved to a path, whose name says that it is ours."""
+    ends = f"-{path.name}~"
+    with TemporaryDirectory(ends, ".new-geopeft_nb-", dir=path.parent) as folder:
+        yield Path(folder)
 
 
 def _remove_left(path: Path) -> None:

@@ -13,7 +13,9 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePath
 
 from geopeft_nb.backbones.catalog import CARDS
@@ -29,40 +31,33 @@ from geopeft_nb.files import (
     fetch_many,
     find_file,
     mirror_folders,
-    size_on_hub,
 )
 from geopeft_nb.writing import held, new_folder, written_beside
 
 #: Data sets without files of their own: one is computed, the other is the user's.
 NO_FILES = ("sandbox", "folder")
-_ROW = "{:<20}  {:<12}  {:>5}  {:>9}  {}"
 
 
-def choose(lessons: str = "all", also: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-    """Say what is wanted.
+def choose(lessons: str = "all", also: Sequence[str] = ()) -> list[str]:
+    """Name the backbones and data sets that lessons need.
 
     Args:
         lessons: ``"all"``, ``"none"``, or numbers with commas, such as ``"01,04"``.
         also: More backbones or data sets.
-
-    Returns:
-        Name of a backbone or data set -> numbers of the lessons that need it.
 
     Raises:
         GeopeftError: No such lesson, backbone or data set; the message lists all.
 
     Example:
         >>> choose("01")
-        {'geopeft_tiny': ('01',), 'scenes': ('01',)}
+        ['geopeft_tiny', 'scenes']
     """
-    chosen = numbers(lessons)
     if also:
         from geopeft_nb.datasets.load import LOADERS  # here, because it takes seconds
 
         check_names("backbone or data set", also, {**CARDS, **LOADERS})
-    needs = {number: load_questions(lesson_folders()[number], "needs") for number in chosen}
-    names = [*(name for some in needs.values() for name in some), *also]
-    return {name: tuple(n for n in chosen if name in needs[n]) for name in names}
+    needs = [load_questions(lesson_folders()[number], "needs") for number in numbers(lessons)]
+    return [*dict.fromkeys(chain(*needs, also))]
 
 
 def numbers(lessons: str) -> list[str]:
@@ -73,35 +68,30 @@ def numbers(lessons: str) -> list[str]:
     return chosen
 
 
-def hand_out(dest: Path, lessons: str = "all") -> dict[str, str]:
-    """Copy notebooks, figures and the glossary that are not there yet.
+def hand_out(dest: Path, lessons: str = "all") -> None:
+    """Copy notebooks, figures and the glossary that are not there yet, and say what became of each.
+
+    A file that differs is its owner's, and is kept.
 
     Args:
         dest: Folder to copy to; it is made if need be.
         lessons: See `numbers`.
 
-    Returns:
-        Name -> what became of it: a file that differs is its owner's, and is kept.
-
     Raises:
         GeopeftError: No such lesson, or a file could not be written.
     """
     dest, source = dest.expanduser().resolve(), data_folder("notebooks")
-    chosen = numbers(lessons)
-    files = [path for path in source.glob("[0-9][0-9]_*.ipynb") if path.name[:2] in chosen]
-    states = {}
-    for path in [*sorted(files), *sorted(source.glob("figures/*.png")), source / "GLOSSARY.md"]:
-        name, content = path.relative_to(source), path.read_bytes()
+    notebooks = [path for number in numbers(lessons) for path in source.glob(f"{number}_*.ipynb")]
+    for path in [*notebooks, *sorted(source.glob("figures/*.png")), source / "GLOSSARY.md"]:
+        name, content, state = path.relative_to(source), path.read_bytes(), "there already"
         copy = dest / name
-        if copy.is_file() and copy.read_bytes() == content:
-            states[name.as_posix()] = "there already"
-        elif copy.exists() or copy.is_symlink():
-            states[name.as_posix()] = "kept, for it differs; rename it to get a fresh one"
-        else:
+        if not os.path.lexists(copy):
             with written_beside(copy) as new:
                 new.write_bytes(content)
-            states[name.as_posix()] = "copied"
-    return states
+            state = "copied"
+        elif not (copy.is_file() and copy.read_bytes() == content):
+            state = "kept, for it differs; rename it to get a fresh one"
+        print(f"{name.as_posix():<32} {state}")
 
 
 def published_files(name: str) -> Sequence[FileEntry]:
@@ -116,50 +106,46 @@ def published_files(name: str) -> Sequence[FileEntry]:
     return files(name) if files else []
 
 
-def fill(
-    dest: Path, wanted: dict[str, tuple[str, ...]], *, only_list: bool = False
-) -> dict[str, str]:
+def fill(dest: Path, wanted: Sequence[str], *, only_list: bool = False) -> list[str]:
     """Copy what is wanted and not there yet, each file checked, and print a table of it.
 
     Args:
         dest: Folder to copy to; it is made if need be.
-        wanted: See `choose`.
+        wanted: Names of backbones and data sets.
         only_list: Copy and download nothing.
 
     Returns:
-        Name -> why it cannot be had. All else has been copied.
+        What is missing, and why. All else has been copied.
 
     Raises:
-        GeopeftError: Another process fills that folder, or a mirror's data set has a link in it.
+        GeopeftError: Another process fills that folder.
         OSError: `dest` is no folder, cannot be written to, or has too little room for all; then
             nothing was copied.
     """
-    dest = dest.expanduser().resolve()
-    files = {name: _files_of(name, dest) for name in wanted}
-    todo = {
-        name: [entry for entry in entries if not _is_whole(dest / entry.path, entry)]
-        for name, entries in files.items()
-    }
-    needed, known = _bytes([entry for entries in todo.values() for entry in entries])
-    if not only_list:
-        check_space(dest, needed, "The mirror")
-    print(f"{'' if known else 'at least '}{needed / 1e6:,.0f} MB to copy to {dest}\n")
-    print(_ROW.format("name", "lessons", "files", "MB", "state"))
-    missing = {}
-    for name, lessons in wanted.items():
-        here = "there already" if files[name] else "ships, or has no files"
-        state = "to copy" if todo[name] else here
-        if todo[name] and not only_list:
-            try:
-                with held(dest / "mirror"):
+    dest, missing = dest.expanduser().resolve(), []
+    with nullcontext() if only_list else held(dest / "mirror"):
+        files = {name: _files_of(name, dest) for name in wanted}
+        todo = {
+            name: [entry for entry in entries if not _is_whole(dest / entry.path, entry)]
+            for name, entries in files.items()
+        }
+        every = [*chain(*todo.values())]
+        if not only_list:
+            check_space(dest, sum(entry.size or 0 for entry in every), "The mirror")
+        print(f"{_megabytes(every)} to copy to {dest}\n")
+        for name, entries in files.items():
+            state = "there already" if entries else "ships, or has no files"
+            if todo[name] and only_list:
+                state = "to copy"
+            elif todo[name]:
+                try:
                     _bring(name, todo[name], dest)
-                state = "copied"
-            except (OSError, GeopeftError) as error:
-                state, missing[name] = "missing", " ".join(str(error).split())
-        size, known = _bytes(files[name])
-        megabytes = f"{size / 1e6:,.1f}" if known else "unknown"
-        count = len(files[name])
-        print(_ROW.format(name, " ".join(lessons) or "–", count, megabytes, state), flush=True)
+                    state = "copied"
+                except (OSError, GeopeftError) as error:
+                    state = "missing"
+                    missing.append(f"{name} is missing: {' '.join(str(error).split())}")
+            size = f"{len(entries)} files, {_megabytes(entries)}"
+            print(f"{name:<20}  {size:<32}  {state}", flush=True)
     if not (missing or only_list):
         print(f"\nSet the environment variable GEOPEFT_MIRROR to {dest} on each machine.")
     return missing
@@ -167,38 +153,30 @@ def fill(
 
 def _files_of(name: str, dest: Path) -> list[FileEntry]:
     """Return the files of a backbone or data set; none of what ships or has none."""
-    card = CARDS.get(name)
-    entry = card.weights if card else None
-    ships = (data_folder() / (entry.path if entry else name)).exists()
-    if ships or name in NO_FILES or (card and not entry):
+    entry = CARDS[name].weights if name in CARDS else FileEntry(name)
+    if not entry or name in NO_FILES or (data_folder() / entry.path).exists():
         return []
-    if files := [entry] if entry else published_files(name):
-        return [replace(entry, size=entry.size or _size(entry)) for entry in files]
+    if files := [entry] if name in CARDS else published_files(name):
+        return [replace(file, size=file.size or _size_here(file)) for file in files]
     # A folder as it is on this machine; as it is in the mirror comes last, to see what is damaged.
     folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda folder: folder == dest)
     folder = next((f for f in folders if (f / name).is_dir()), dest)
-    for path in [folder / name, *(folder / name).rglob("*")]:
-        _refuse_links(folder, str(path.relative_to(folder)))
     return [
-        FileEntry(path.relative_to(folder).as_posix(), size=path.stat().st_size)
+        FileEntry(path.relative_to(folder).as_posix(), size=path.lstat().st_size)
         for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    ] or [FileEntry(name)]
+        if path.is_symlink() or (path.is_file() and path.suffix != ".lock")
+    ] or [entry]
 
 
-def _size(entry: FileEntry) -> int | None:
-    """Return the size of a file here or on the hub; None if neither is in reach."""
-    if found := find_file(entry):
-        return found.stat().st_size
-    try:
-        return size_on_hub(entry)
-    except Exception:  # offline, no such file, no access: downloading it will say so
-        return None
+def _size_here(entry: FileEntry) -> int | None:
+    found = find_file(entry)
+    return found.stat().st_size if found else None
 
 
-def _bytes(files: Sequence[FileEntry]) -> tuple[int, bool]:
-    """Return the known bytes of files, and whether that is all."""
-    return sum(entry.size or 0 for entry in files), None not in [entry.size for entry in files]
+def _megabytes(files: Sequence[FileEntry]) -> str:
+    """Say how large files are, as far as that is known."""
+    lacks = any(entry.size is None for entry in files)
+    return f"{'at least ' * lacks}{sum(entry.size or 0 for entry in files) / 1e6:,.1f} MB"
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:
@@ -208,35 +186,24 @@ def _is_whole(path: Path, entry: FileEntry) -> bool:
         return False
 
 
-def _refuse_links(folder: Path, path: str) -> None:
-    """Refuse a file if it, or a folder below the first on the way to it, is a link."""
-    for place in (PurePath(path), *PurePath(path).parents):
-        if place.name and (folder / place).is_symlink():
-            raise GeopeftError(
-                f"{folder / place} is a link, which may lead to any file. Put what it points to in "
-                "its place, or delete it."
-            )
-
-
 def _bring(name: str, files: Sequence[FileEntry], dest: Path) -> None:
     """Copy files, and move them to their places when all of them have come.
 
-    A folder that is there is taken for whole: a new one comes in one move.
+    A folder that is there is taken for whole: a new one comes in one move. No link is followed: it
+    may lead to any file.
     """
-    # Another process may have brought some since they were listed.
-    files = [entry for entry in files if not _is_whole(dest / entry.path, entry)]
-    for entry in files:
-        for folder in (*mirror_folders(), cache_folder(), dest):
-            _refuse_links(folder, entry.path)
+    paths = [PurePath(entry.path) for entry in files]
+    places = {place for path in paths for place in (path, *path.parents[:-1])}
+    for folder in (*mirror_folders(), cache_folder(), dest):
+        if links := [folder / place for place in places if (folder / place).is_symlink()]:
+            raise GeopeftError(f"{links[0]} is a link. Put there what it points to.")
     sources = fetch_many(files, name)
     with new_folder(dest / "mirror") as made:
-        for entry, source in zip(files, sources, strict=True):
-            copy = Path(made, entry.path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            check_file(copy, replace(entry, size=source.stat().st_size))
-        for entry in files:
-            for whole in (PurePath(entry.path).parts[0], entry.path):
-                if (Path(made) / whole).exists() and not (dest / whole).is_dir():
+        for path, source in zip(paths, sources, strict=True):
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, made / path)
+        for path in paths:
+            for whole in (path.parts[0], path):
+                if (made / whole).exists() and not (dest / whole).is_dir():
                     (dest / whole).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(Path(made) / whole, dest / whole)
+                    os.replace(made / whole, dest / whole)

@@ -9,19 +9,19 @@ has such a file can edit it.
 import json
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import named_path
+from geopeft_nb.open_files import read_text, regular_file
 from geopeft_nb.pictures.show import filled, visible
 from geopeft_nb.writing import written_beside
 
 #: Begins a page of ours, which alone may be replaced.
 _MARK = "<!doctype html><!-- geopeft_nb class -->"
-#: Student -> column, such as "04/directions" or "04/quiz" -> what stands there.
-Table = dict[str, dict[str, str]]
 
 
 def note(**entry: object) -> None:
@@ -55,76 +55,65 @@ def _announce(words: str) -> None:
     print(visible(words), file=sys.stderr)
 
 
-def read_results(folder: Path, columns: list[str]) -> tuple[Table, list[str]]:
-    """Read the files of a class, those in folders within it as well.
+def draw_class(folder: Path, columns: list[str], out: Path) -> list[str]:
+    """Draw the files of a class, those in folders within it as well, as a page without network.
 
     Args:
         folder: Where they were collected. The name of a file is that of the student.
         columns: Exercises and quizzes that there are.
+        out: The page.
 
     Returns:
-        What each student has, and a sentence for each file that is damaged.
+        A sentence for each file that is damaged.
 
     Raises:
-        GeopeftError: There is none.
+        GeopeftError: There is none; or `out` is somebody else's file, or cannot be written.
     """
-    table: Table = {}
-    damaged = []
-    for path in sorted(folder.expanduser().rglob("*.jsonl")):
-        student = path.relative_to(folder.expanduser()).with_suffix("").as_posix()
+    if out.exists() and not out.read_bytes().startswith(_MARK.encode()):
+        raise GeopeftError(f"{out} is there and is no table of a class. Name another with --out.")
+    folder, damaged = folder.expanduser(), []
+    table: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.rglob("*.jsonl")):
+        student = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > 2_000_000:
-                raise ValueError("it is a link, no file, or larger than 2 MB")
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            entries = [entry for entry in map(_entry, lines) if entry and entry[0] in columns]
-            if not entries:
-                raise ValueError("there is no result in it")
-        except (OSError, ValueError) as error:
-            damaged.append(f"{student} was left out: {error}.")
-        else:
-            table[student] = {}
-            for column, said in entries:
-                table[student][column] = _later(table[student].get(column, ""), said)
-            if bad := len(lines) - len(entries):
-                damaged.append(f"{student}: {bad} of {len(lines)} lines are damaged, and left out.")
+            lines = read_text(regular_file(path, folder), str.splitlines, 2_000_000)
+            told = [_entry(line) for line in lines if line.strip()]
+            said = {name: [words for column, words in told if column == name] for name in columns}
+            if not (good := sum(map(len, said.values()))):
+                raise GeopeftError("there is no result in it.")
+        except (OSError, GeopeftError) as error:
+            damaged.append(f"{student} was left out: {error}")
+            continue
+        table[student] = {name: _summed(words) for name, words in said.items() if words}
+        if bad := len(told) - good:
+            damaged.append(f"{student}: {bad} of {len(told)} lines are damaged, and left out.")
     if not table and not damaged:
         raise GeopeftError(
             f"There is no .jsonl file in {folder}. Collect the files there that GEOPEFT_RESULTS "
             "named on the students' machines."
         )
-    return table, damaged
-
-
-def _entry(line: str) -> tuple[str, str] | None:
-    """Return the column of a line and what it says there; None if the line is damaged."""
-    try:
-        match json.loads(line):
-            case {"exercise": str(name), "passed": bool(passed)}:
-                return name, "✓" if passed else "✗ 1"
-            case {"quiz": str(number), "right": int(right), "of": int(of)} if 0 <= right <= of < 99:
-                return f"{number}/quiz", f"{right} of {of}"
-    except (ValueError, RecursionError):
-        pass
-    return None
-
-
-def _later(before: str, said: str) -> str:
-    """Say what stands after another line: passed stays passed, the first quiz counts."""
-    if before.startswith("✗") and said.startswith("✗"):
-        return f"✗ {int(before[2:]) + 1}"
-    return said if not before or before.startswith("✗") else before
-
-
-def draw_class(table: Table, columns: list[str], out: Path) -> None:
-    """Write the table of a class as a page that opens without network.
-
-    Raises:
-        GeopeftError: `out` is somebody else's file, or cannot be written.
-    """
-    if out.exists() and not out.read_bytes().startswith(_MARK.encode()):
-        raise GeopeftError(f"{out} is there and is no table of a class. Name another with --out.")
     tried = {column[:2] for row in table.values() for column in row}
     shown = [column.split("/") for column in columns if column[:2] in tried]
     page = filled(Path(__file__).with_name("class.jinja"), columns=shown, table=table)
     with written_beside(out) as new:
         new.write_text(_MARK + page, encoding="utf-8")
+    print(f"Who passed what, and how often it was tried: {out}")
+    return damaged
+
+
+def _entry(line: str) -> tuple[str, str]:
+    """Return the column of a line and what it says there; of none if the line is damaged."""
+    with suppress(ValueError, RecursionError):
+        match json.loads(line):
+            case {"exercise": str(name), "passed": bool(passed)}:
+                return name, "✓" if passed else "✗"
+            case {"quiz": str(number), "right": int(right), "of": int(of)} if 0 <= right <= of < 99:
+                return f"{number}/quiz", f"{right} of {of}"
+    return "", ""
+
+
+def _summed(words: list[str]) -> str:
+    """Say what a column's lines come to: passed stays passed, the first quiz counts."""
+    if "✓" in words:
+        return "✓"
+    return f"✗ {len(words)}" if words[0] == "✗" else words[0]

@@ -90,7 +90,7 @@ def mirrored(here: Path) -> str:
 
 
 def mirror(here: Path) -> None:
-    if missing := fill(here / "dest", {"toy": (), "chips": ()}):
+    if missing := fill(here / "dest", ["toy", "chips"]):
         raise GeopeftError(str(missing))
 
 
