@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from geopeft_nb.datasets.own.acquisitions import open_source
-from geopeft_nb.datasets.own.rasters import Source
+from geopeft_nb.datasets.own.rasters import Source, stamp
 from geopeft_nb.errors import GeopeftError, check_name, check_names, whole
 from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.strips import Network, Strips
@@ -39,8 +39,6 @@ GEOTIFF = (".tif", ".tiff")
 EACH = ("run_or_model", "source", "out", "executor")
 #: Beside the class map.
 LAYERS = ("probability", "applicability")
-#: What their names add to that of the class map.
-ENDS = {layer: f"_{layer}" for layer in LAYERS}
 #: The band in a file's name.
 BAND = r"(?<=[_.])B\d[\dA]?(?=[_.]|$)"
 #: Bytes of GDAL's cache at least and at most.
@@ -150,10 +148,13 @@ def predict_scene(
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     wanted, notes = _check(model, path, layers, device)
     files = _frames(source, model.plain_backbone.frames)
+    layered: dict[str, Any] = {layer: path.with_stem(f"{path.stem}_{layer}") for layer in wanted}
     drawn = path.with_suffix(".gpkg") if polygons and model.task == "segmentation" else None
-    counted = {"values": len(model.classes)} if model.task == "regression" else {"class": 1}
-    layered: dict[str, Any] = {layer: path.with_stem(path.stem + ENDS[layer]) for layer in wanted}
-    _check_written([path, *layered.values(), *([drawn] if drawn else [])], files)
+    for file in (path, *layered.values(), *([drawn] if drawn else [])):
+        if file.resolve() in {x.resolve() for frame in files for x in frame}:
+            raise GeopeftError(f"{file} is the source itself. Name another file to write.")
+        if file.exists() and not is_ours(file):
+            raise GeopeftError(f"{file} is not a map of ours. Move it, or name another out.")
     shown = [str(one) for one in source] if isinstance(source, list | tuple) else str(source)
     said = {"band_names": band_names, "scale": scale, "offset": offset, "nodata": nodata}
     who = "model" if given is model else repr(str(given))
@@ -169,7 +170,8 @@ def predict_scene(
     if not first.crs:
         notes += ("The source has no coordinates, and so has the map.",)
     grid = {"crs": first.crs, "transform": first.transform, "height": height, "width": width}
-    colours = _colours(model) if "class" in counted else ()
+    main = "class" if model.task == "segmentation" else "values"
+    colours = _colours(model) if main == "class" else ()
     home, cuda = model.mean.device, device != "cpu" and torch.cuda.is_available()
     cached = rasterio.Env(GDAL_CACHEMAX=int(np.clip(_one_row(frames) * 1.2, *CACHE)))
     try:
@@ -178,13 +180,13 @@ def predict_scene(
         cut = Axis(height, crop, overlap), Axis(width, crop, overlap)
         strips = Strips(network, frames, days, *cut, batch_size)
         with held(path), cached, kept_open():
-            key = _key(model, files, (said, crop, overlap, batch_size, tta, wanted, dates, cuda))
-            todo = Unfinished(path, grid, key, counted | dict.fromkeys(wanted, 1))
+            key = _key(model, frames, (said, crop, overlap, batch_size, tta, wanted, days, cuda))
+            todo = Unfinished({main: path} | layered, grid, key, model.classes, colours)
             with tqdm(desc=path.name, total=height, initial=todo.rows, disable=not progress) as bar:
-                for rows in strips.rows(todo.rows):
-                    todo.write(strips.numbers(rows))
-                    bar.update(rows.shape[1])
-            todo.finish(dict.fromkeys(counted, path) | layered, model.classes, colours)
+                for stored in strips.layers(todo.rows):
+                    todo.write(stored)
+                    bar.update(todo.rows - bar.n)
+            todo.finish()
             if drawn:
                 write_outlines(path, drawn, model.classes)
     finally:
@@ -202,7 +204,7 @@ def _map_all(
     if not isinstance(sources, list | tuple) or len(sources) != len(outs):
         raise GeopeftError(f"{len(outs)} files to write need a list of as many sources.")
     paths = [Path(out).expanduser().resolve() for out in outs]
-    files = [path.with_stem(path.stem + end) for path in paths for end in ("", *ENDS.values())]
+    files = [x.with_stem(f"{x.stem}_{layer}") for x in paths for layer in LAYERS] + paths
     if len({*files}) < len(files):
         raise GeopeftError("Two scenes would write one file. Give each out a name of its own.")
     pairs = zip(sources, outs, strict=True)
@@ -211,16 +213,6 @@ def _map_all(
     model = getattr(model, "model", model)  # a run has more than workers need
     jobs = [executor.submit(predict_scene, model, one, out, **options) for one, out in pairs]
     return [job.result() for job in jobs]
-
-
-def _check_written(written: Sequence[Path], files: Sequence[Sequence[Path]]) -> None:
-    """Refuse to write over the source, or over what is no map of ours."""
-    read = {file.resolve() for frame in files for file in frame}
-    for file in written:
-        if file.resolve() in read:
-            raise GeopeftError(f"{file} is the source itself. Name another file to write.")
-        if file.exists() and not is_ours(file):
-            raise GeopeftError(f"{file} is not a map of ours. Move it, or name another out.")
 
 
 def _colours(model: SegmentationModel) -> tuple[str, ...]:
@@ -338,14 +330,12 @@ def _one_row(frames: Sequence[Source]) -> int:
     )
 
 
-def _key(model: SegmentationModel, files: Sequence[Sequence[Path]], settings: object) -> str:
+def _key(model: SegmentationModel, frames: Sequence[Source], settings: object) -> str:
     """Return a key of all that a map depends on: model, files, and settings."""
-    known = hashlib.sha256(repr(settings).encode())
-    for path in (file for frame in files for file in frame):
-        known.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    stamps = [(str(path), stamp(path)) for frame in frames for path in frame.paths]
+    trained = model.trained and (model.trained.temperature, model.trained.threshold)
+    known = hashlib.sha256(repr((settings, stamps, trained)).encode())
     for name, value in model.state_dict().items():
         known.update(name.encode())
-        known.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    if trained := model.trained:
-        known.update(repr((trained.temperature, trained.threshold)).encode())
+        known.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return known.hexdigest()

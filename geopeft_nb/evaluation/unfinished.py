@@ -13,8 +13,6 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.open_files import first_bytes, layer_of, open_raster
 from geopeft_nb.writing import refusals, sync, written_beside
 
-#: Rows that are written at once, at least: each time costs some milliseconds.
-TOGETHER = 256
 #: By which tag of a raster, and which layer of a GeoPackage, they are known again as ours.
 SOFTWARE, OUTLINES = "geopeft_nb", "geopeft_nb_outlines"
 
@@ -58,107 +56,86 @@ LAYERS = {
 
 
 class Unfinished:
-    """Layers of a scene that are not finished, in a hidden folder beside the file-to-be.
+    """Layers of a scene that are not finished, in hidden files beside the map-to-be.
 
     Plain GeoTIFFs whose rows have their places from the start, so that a killed process leaves
     those whole that the journal counts.
 
     Args:
-        out: Where the first layer will be.
+        files: Layer -> where it will be, that of the map first.
         grid: Height, width, crs and transform, as rasterio's profiles name them.
         key: Of all that the result depends on: with another one it begins anew.
-        layers: Name -> number of bands.
+        classes: Names, by index.
+        colours: #rrggbb, by index.
 
     Attributes:
         rows: How many are written.
     """
 
     def __init__(
-        self, out: Path, grid: Mapping[str, Any], key: str, layers: Mapping[str, int]
-    ) -> None:
-        self.out, self.key, self.layers = out, key, layers
-        self.folder = out.with_name(f".part-{out.name}")
-        if self.folder.is_symlink():
-            raise GeopeftError(f"{self.folder} is a link to somewhere else. Remove it.")
-        self.height, self.width = grid["height"], grid["width"]
-        self.rows, self.waiting = 0, list[Mapping[str, np.ndarray]]()
+        self, files: Mapping[str, Path], grid: Mapping[str, Any], key: str,
+        classes: Sequence[str], colours: Sequence[str],
+    ) -> None:  # fmt: skip
+        import rasterio
+
+        self.files, self.key, self.rows = files, key, 0
+        self.out = out = next(iter(files.values()))
+        self.journal = out.with_name(f".part-{out.name}.json")
+        self.parts = {layer: out.with_name(f".part-{layer}-{out.name}") for layer in LAYERS}
         with suppress(Exception):  # there is none, or a damaged one, which has many errors
-            journal = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
-            for name in layers:  # a full disk leaves some that cannot be opened
-                self._open(name, "r+").close()
+            journal = json.loads(self.journal.read_text(encoding="utf-8"))
+            for name in files:  # a full disk leaves some that cannot be opened
+                rasterio.open(self.parts[name], "r+", driver="GTiff").close()
             self.rows = journal["rows"] if journal["key"] == key else 0
         if self.rows:
             return
         with refusals(out):
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
-            for name, count in layers.items():
-                self._open(name, "w", count=count, dtype=LAYERS[name].dtype, blockysize=1,
-                           nodata=LAYERS[name].nodata, bigtiff="IF_SAFER", interleave="band",
-                           **grid).close()  # fmt: skip
-
-    def _clear(self) -> None:
-        """Remove what is ours from the folder, and nothing else."""
-        for name in ("journal.json", *(f"{layer}.tif" for layer in LAYERS)):
-            (self.folder / name).unlink(missing_ok=True)
-
-    def _open(self, name: str, mode: str, **profile: Any) -> Any:
-        import rasterio
-
-        return rasterio.open(self.folder / f"{name}.tif", mode, driver="GTiff", **profile)
-
-    def write(self, blocks: Mapping[str, np.ndarray]) -> None:
-        """Take the next rows of all layers, (K, h, W) each, and write many at once."""
-        from rasterio.windows import Window
-
-        self.waiting.append(blocks)
-        count = sum(one[next(iter(self.layers))].shape[1] for one in self.waiting)
-        if count < min(TOGETHER, self.height - self.rows):
-            return
-        with refusals(self.out):
-            for name in self.layers:
-                rows = np.concatenate([one[name] for one in self.waiting], axis=1)
-                with self._open(name, "r+") as raster:
-                    raster.write(rows, window=Window(0, self.rows, self.width, count))
-                sync(self.folder / f"{name}.tif")
-            self.waiting.clear()
-            self.rows += count
-            with written_beside(self.folder / "journal.json") as file:
-                file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
-
-    def finish(
-        self, files: Mapping[str, Path], classes: Sequence[str], colours: Sequence[str]
-    ) -> None:
-        """Copy all layers to where they belong, as cloud-optimised GeoTIFFs, and leave no rest.
-
-        Args:
-            files: Layer -> its file, beside `out`.
-            classes: Names, by index.
-            colours: #rrggbb, by index; or none.
-        """
-        from rasterio.shutil import copy
-
-        with refusals(self.out):
-            for name, count in self.layers.items():
-                layer = LAYERS[name]
-                with self._open(name, "r+") as raster:
+            for name in files:
+                layer, names = LAYERS[name], classes if name == "values" else [LAYERS[name].says]
+                with rasterio.open(
+                    self.parts[name], "w", "GTiff", count=len(names), dtype=layer.dtype, **grid,
+                    nodata=layer.nodata, blockysize=1, bigtiff="IF_SAFER", interleave="band",
+                ) as raster:  # fmt: skip
                     raster.update_tags(layer=name, says=layer.says, software=SOFTWARE)
-                    raster.descriptions = [*classes] if name == "values" else [layer.says] * count
-                    raster.scales = [layer.scale] * count
+                    raster.descriptions = names
+                    raster.scales = [layer.scale] * len(names)
                     if name == "class":
                         raster.update_tags(1, **{f"CLASS_{i}": x for i, x in enumerate(classes)})
                         table = {i: tuple(bytes.fromhex(x[1:])) for i, x in enumerate(colours)}
                         raster.write_colormap(1, table)
+
+    def _clear(self) -> None:
+        for file in (self.journal, *self.parts.values()):
+            file.unlink(missing_ok=True)
+
+    def write(self, blocks: Mapping[str, np.ndarray]) -> None:
+        """Take the next rows of all layers, (K, h, W) each."""
+        import rasterio
+        from rasterio.windows import Window
+
+        with refusals(self.out):
+            for name in self.files:
+                rows, width = blocks[name].shape[1:]
+                with rasterio.open(self.parts[name], "r+", driver="GTiff") as raster:
+                    raster.write(blocks[name], window=Window(0, self.rows, width, rows))
+                sync(self.parts[name])
+            self.rows += rows
+            with written_beside(self.journal) as file:
+                file.write_text(json.dumps({"key": self.key, "rows": self.rows}), encoding="utf-8")
+
+    def finish(self) -> None:
+        """Copy all layers to where they belong, as cloud-optimised GeoTIFFs, and leave no rest."""
+        from rasterio.shutil import copy
+
         with written_beside(self.out) as new:
-            for name, path in files.items():
+            for name, path in self.files.items():
                 copy(
-                    str(self.folder / f"{name}.tif"), str(new.with_name(path.name)), driver="COG",
+                    str(self.parts[name]), str(new.with_name(path.name)), driver="COG",
                     COMPRESS="DEFLATE", BLOCKSIZE=512, BIGTIFF="IF_SAFER",
                     OVERVIEW_RESAMPLING=LAYERS[name].overview,
                 )  # fmt: skip
         self._clear()
-        with suppress(OSError):  # somebody else's files keep it
-            self.folder.rmdir()
 
 
 def is_ours(path: Path) -> bool:

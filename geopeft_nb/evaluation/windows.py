@@ -5,9 +5,6 @@ from functools import cached_property
 
 import numpy as np
 
-#: Weights are multiples of one part of so many, so that products and sums of them are exact.
-PARTS = 1024
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -20,12 +17,12 @@ class Axis:
     Args:
         length: Pixels of the scene's side.
         crop: Pixels of a crop's side; the scene may be shorter.
-        overlap: Pixels that neighbours share; the last two may share more.
+        overlap: Pixels that neighbours share, at most half a crop; the last two may share more.
 
     Example:
         >>> axis = Axis(100, crop=40, overlap=16)
-        >>> axis.starts, axis.part(1)
-        ((-1, 23, 47, 61), slice(24, 62, None))
+        >>> axis.starts, axis.weights[:4].tolist()
+        ((-1, 23, 47, 61), [0, 1, 2, 3])
     """
 
     length: int
@@ -46,50 +43,21 @@ class Axis:
         return (*range(-self.trim, last, self.crop - self.overlap), last)
 
     @cached_property
-    def edges(self) -> tuple[float, ...]:
-        """Where each crop begins to count for more than the one before, and the scene's end."""
-        pairs = zip(self.starts, self.starts[1:], strict=False)
-        return (0, *((one + self.crop + other) / 2 for one, other in pairs), self.length)
+    def weights(self) -> np.ndarray:
+        """How much a crop counts at each of its pixels: whole numbers, whose sums are exact."""
+        inward = np.arange(self.crop)
+        inward = np.minimum(inward, inward[::-1]) - self.trim
+        return np.clip(inward + 1, 0, self.overlap - 2 * self.trim + 1)
 
-    @property
-    def fade(self) -> int:
-        """Pixels in which one crop fades into the next."""
-        return self.overlap - 2 * self.trim
+    @cached_property
+    def total(self) -> np.ndarray:
+        """How much all crops together count at each pixel of the scene."""
+        total, first = np.zeros(self.starts[-1] - self.starts[0] + self.crop), self.starts[0]
+        for start in self.starts:
+            total[start - first :][: self.crop] += self.weights
+        return total[-first:][: self.length]
 
-    def part(self, index: int) -> slice:
-        """Return the pixels of the scene for which a crop counts."""
-        low, high = self.edges[index : index + 2]
-        first = int(low - self.fade / 2) if index else 0
-        last = -int(-(high + self.fade / 2) // 1) if index + 1 < len(self.starts) else self.length
-        return slice(max(first, 0), min(last, self.length))
-
-    def weights(self, index: int) -> np.ndarray:
-        """Return how much a crop counts at each pixel of its part; all crops sum to exactly one."""
-        part = self.part(index)
-        middles = np.arange(part.start, part.stop) + 0.5
-        return self._risen(index, middles) - self._risen(index + 1, middles)
-
-    def _risen(self, edge: int, middles: np.ndarray) -> np.ndarray:
-        """Return how much the crops from an edge on count together."""
-        if edge in (0, len(self.starts)):
-            return np.full(middles.shape, float(edge == 0))
-        ramp = (middles - self.edges[edge]) / max(self.fade, 1e-9) + 0.5
-        return np.round(np.clip(ramp, 0, 1) * PARTS) / PARTS
-
-    def pixels(self, first: int, last: int | None = None) -> np.ndarray:
-        """Return for each pixel of a crop the one of the scene, mirrored beyond the ends.
-
-        Args:
-            first: The crop.
-            last: Another one further on: the pixels are those from the start of the first to its
-                end.
-        """
-        period = max(2 * (self.length - 1), 1)
-        end = self.starts[first if last is None else last] + self.crop
-        found = np.arange(self.starts[first], end) % period
-        return np.minimum(found, period - found)
-
-
-def span(pixels: np.ndarray) -> slice:
-    """Return the slice from the smallest to the largest."""
-    return slice(int(pixels.min()), int(pixels.max()) + 1)
+    def inside(self, first: int, end: int) -> tuple[slice, tuple[int, int]]:
+        """Cut pixels at the ends of the scene; return how many are to be mirrored at each, too."""
+        low, high = max(first, 0), min(end, self.length)
+        return slice(low, high), (low - first, end - high)

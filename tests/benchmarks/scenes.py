@@ -174,7 +174,8 @@ def seams(folder: Path, crop: int, overlap: int) -> None:
     whole, shifted = maps[0][half:, half:][crop:-crop, crop:-crop], maps[1][crop:-crop, crop:-crop]
     near = np.zeros(maps[0].shape, bool)
     for axis, side in enumerate(maps[0].shape):
-        for edge in Axis(side, crop, overlap).edges[1:-1]:
+        starts = Axis(side, crop, overlap).starts
+        for edge in np.add(starts[:-1], starts[1:]) / 2 + crop / 2:
             place = [slice(None), slice(None)]
             place[axis] = slice(max(0, int(edge) - 8), int(edge) + 8)
             near[tuple(place)] = True

@@ -103,11 +103,13 @@ def test_a_pointwise_model_says_the_same_for_200_sizes_and_crops(data: GeoData) 
         down, across = Axis(height, crop, overlap), Axis(width, crop, overlap)
 
         def crops(
-            row: int, d: Axis = down, a: Axis = across, s: torch.Tensor = scene
+            top: int, d: Axis = down, a: Axis = across, s: torch.Tensor = scene
         ) -> Iterator[tuple]:
-            for index in range(len(a.starts)):
-                place = np.ix_(range(6), d.pixels(row), a.pixels(index))
-                yield index, network(s[place][None])[0]
+            rows, above = d.inside(top, top + d.crop)
+            for start in a.starts:
+                columns, beside = a.inside(start, start + a.crop)
+                pixels = np.pad(s[:, rows, columns], [(0, 0), above, beside], mode="reflect")
+                yield start, network(torch.from_numpy(pixels)[None])[0]
 
         whole = network(scene[None])[0]
         rows = [rows.copy() for rows in blended(down, across, len(whole), 0, crops)]
@@ -188,7 +190,6 @@ class Killed(BaseException):
 def test_an_interrupted_scene_goes_on_and_becomes_the_same_file(
     tmp_path: Path, trained: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "TOGETHER", 32)
     source = write(tmp_path / "scene.tif", draw(150, 90))
     options: dict[str, Any] = {"progress": False, "crop": 32, "overlap": 8, **STATED}
     whole = gp.predict_scene(trained, source, tmp_path / "whole.tif", **options)
@@ -221,7 +222,6 @@ def test_an_interrupted_scene_goes_on_and_becomes_the_same_file(
 def test_what_was_begun_with_another_model_or_scene_begins_anew(
     tmp_path: Path, point: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "TOGETHER", 16)
     pixels, other = draw(60, 40), draw(60, 40, seed=5)
     source = write(tmp_path / "scene.tif", pixels)
     written = unfinished.Unfinished.write
