@@ -149,7 +149,7 @@ class Strips:
                 np.pad(frame.read(window, model.bands)[0], margins, mode="reflect")
                 for frame in self.frames
             ]
-            there: np.ndarray = np.isfinite(read).all((0, 1))
+            there = np.logical_and.reduce(np.isfinite(read), axis=(0, 1))
             # what is missing is at the mean, which is 0 to the network
             images = [x if there.all() else np.where(np.isfinite(x), x, fill) for x in read]
             image = images[0] if len(images) == 1 else np.stack(images, axis=1)
