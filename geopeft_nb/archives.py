@@ -1,11 +1,13 @@
 """Archives: extracted beside their place, by rules that keep them inside, and moved when whole."""
 
+import gzip
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from posixpath import normpath
 from typing import Any, Self
@@ -26,7 +28,7 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
     """Extract an archive into a new folder, all of it or nothing.
 
     Args:
-        parts: A tar (also compressed) or zip file; or several, in order, that one was cut into.
+        parts: A zip or tar.gz file; or several, in order, that a tar.gz was cut into.
         folder: Where its content shall lie. If it exists it is complete, and nothing is done.
         wanted: Says by its name, with forward slashes, whether a member is extracted.
 
@@ -42,13 +44,12 @@ def extract(parts: Sequence[Path], folder: Path, wanted: Callable[[str], bool] =
         if folder.is_dir():
             return folder
         with new_folder(folder) as made:
-            partial = Path(made) / "files"
-            partial.mkdir()
+            (files := made / "files").mkdir()
             try:
                 most = SWELLS * sum(part.stat().st_size for part in parts) + BESIDES
                 unpack = _untar if len(parts) > 1 or not zipfile.is_zipfile(parts[0]) else _unzip
-                unpack(parts, partial, _chooser(wanted), most)
-                return partial.rename(folder)
+                unpack(parts, files, _chooser(wanted), most)
+                return files.rename(folder)
             except GeopeftError:
                 raise
             except Exception as error:  # what is not an archive can make any of them
@@ -91,11 +92,6 @@ def _unzip(parts: Sequence[Path], folder: Path, choose: Chooser, most: int) -> N
 
 def _untar(parts: Sequence[Path], folder: Path, choose: Chooser, most: int) -> None:
     """Extract what is wanted in one pass: a compressed archive takes long to read."""
-    import bz2
-    import gzip
-    import lzma
-
-    kinds: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ": lzma}
 
     def check(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         if not (member.isfile() or member.isdir()) or member.issparse():
@@ -107,35 +103,24 @@ def _untar(parts: Sequence[Path], folder: Path, choose: Chooser, most: int) -> N
 
     with ExitStack() as opened:
         files = [opened.enter_context(part.open("rb")) for part in parts]
-        start = files[0].peek(6)
         # tarfile itself would not see where what it is compressed in is cut off.
-        found = [kind for mark, kind in kinds.items() if start.startswith(mark)]
-        content: Any = _Content(files, most)
-        content = _Content([found[0].open(content)], most) if found else content
+        content: Any = _Content([gzip.open(_Content(files, most))], most)  # type: ignore[call-overload]
         with tarfile.open(fileobj=content, mode="r|", tarinfo=_Header) as packed:
             packed.extractall(folder, filter=check)
             # Behind what tarfile takes for the end, if only for a damaged header, there have to be
             # zeros, a block at least; and what it is compressed in ends with a checksum.
-            end: Any = packed.fileobj
-            whole = len(rest := end.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE
-            while rest:
-                whole = whole and not any(rest)
-                rest = end.read(HEADER)
-            if not whole:
+            rest = iter(partial(packed.fileobj.read, HEADER), b"")
+            zeros = [0 if any(part) else len(part) for part in rest]
+            if sum(zeros) < tarfile.BLOCKSIZE or 0 in zeros:
                 raise tarfile.ReadError("its end is missing")
 
 
 class _Header(tarfile.TarInfo):
-    """A header that takes little memory and, where it is damaged, is not taken for the end."""
+    """A header that takes little memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error}, where a header should be") from error
+        header = super().frombuf(buf, encoding, errors)
         if header.size > HEADER and not header.isfile():
             raise tarfile.ReadError(f"a header has {header.size:,} bytes")
         return header

@@ -1,17 +1,14 @@
 """How files arrive: checked, extracted safely; killed at any moment, right in the end."""
 
-import bz2
 import gzip
 import hashlib
 import io
 import json
-import lzma
 import pwd
 import shutil
 import subprocess
 import sys
 import tarfile
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,46 +178,18 @@ def test_thirty_readers_of_a_mirror_and_two_who_fill_one_get_all_of_it(
     assert len(rounds) == 10 and all(found in ([0, 3, "all"], [0, 0, "all"]) for found in rounds)
 
 
-def pack(path: Path, name: str, kind: bytes = tarfile.REGTYPE) -> Path:
-    with tarfile.open(path, "w") as packed:
-        member = tarfile.TarInfo(name)
-        member.type, member.size = kind, 0 if kind != tarfile.REGTYPE else 5
-        member.linkname = "/etc/passwd"
-        packed.addfile(member, io.BytesIO(b"right"))
-    return path
-
-
-@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside"])
-def test_members_outside_of_the_folder_are_refused_by_name(tmp_path: Path, name: str) -> None:
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
-        packed.writestr(name, b"right")
-    pack(tmp_path / "bad.tar", name)
-    for archive in ("bad.tar", "bad.zip"):
-        with pytest.raises(ValueError, match=r"cannot be extracted .*outside"):
-            extract([tmp_path / archive], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"bad.tar", "bad.zip", ".out.gp.lock"}
-
-
-def test_an_absolute_name_lands_inside(tmp_path: Path) -> None:
-    extract([pack(tmp_path / "odd.tar", "/tmp/chip.txt")], tmp_path / "out")
-    assert (tmp_path / "out/tmp/chip.txt").read_bytes() == b"right"
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with pytest.raises(ValueError, match="SpecialFileError"):
-        extract([pack(tmp_path / "bad.tar", "link", kind)], tmp_path / "out")
-    link = zipfile.ZipInfo("link")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
-        packed.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match="is a link"):
-        extract([tmp_path / "bad.zip"], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as packed:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(content)
+            packed.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def test_a_refused_archive_is_closed(tmp_path: Path) -> None:
-    archive = pack(tmp_path / "bad.tar", "link", tarfile.SYMTYPE)
+    archive = tmp_path / "bad.tar.gz"
+    archive.write_bytes(gzip.compress(tar(("link", b""), kind=tarfile.SYMTYPE)))
     with pytest.raises(ValueError, match="SpecialFileError") as caught:
         extract([archive], tmp_path / "out")
     # The frames that the error holds would keep a forgotten file open until it is collected.
@@ -239,105 +208,37 @@ def test_an_archive_that_swells_beyond_the_disk_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-PACK = {"tar": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
-
-
-def tar(*members: tuple[str, bytes], **fields: object) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as packed:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            for key, value in fields.items():
-                setattr(member, key, value)
-            packed.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def unpacked(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("kind", [*PACK, "zip", "parts"])
+@pytest.mark.parametrize("kind", ["tar", "gz", "zip", "parts"])
 def test_an_archive_that_is_cut_off_anywhere_is_refused_and_leaves_nothing(
     tmp_path: Path, kind: str
 ) -> None:
     members = {f"folder/file{n}": CONTENT[n : n + 1500 * n] for n in range(3)}
-    whole = tar(*members.items())[: 14 * 512]  # to the end of its two blocks of zeros
+    content = tar(*members.items())[: 14 * 512]  # to the end of its two blocks of zeros
+    pack = gzip.compress if kind == "tar" else bytes
     if kind == "zip":
         with zipfile.ZipFile(buffer := io.BytesIO(), "w") as packed:
-            for name, content in members.items():
-                packed.writestr(name, content)
+            for name, inside in members.items():
+                packed.writestr(name, inside)
         content = buffer.getvalue()
-    else:
-        content = PACK.get(kind, gzip.compress)(whole)
-    number = len(content) // 7 if kind == "parts" else len(content)
-    for end in [*range(0, len(content), 97), *range(512, len(content), 512), len(content) - 1]:
+    elif kind != "tar":
+        content = gzip.compress(content)
+    size = len(content)
+    number = size // 7 if kind == "parts" else size
+    for end in [*range(0, size, 97), *range(512, size, 512), size - 1, size]:
         parts = [tmp_path / f"{kind}{at}" for at in range(0, max(end, 1), number)]
         for at, part in enumerate(parts):
-            part.write_bytes(content[at * number : min(end, (at + 1) * number)])
+            part.write_bytes(pack(content[at * number : min(end, (at + 1) * number)]))
+        if end == size:
+            assert unpacked(extract(parts, tmp_path / "out")) == members
+            break
         with pytest.raises(GeopeftError, match="cannot be extracted"):
             extract(parts, tmp_path / "out")
         assert not [path for path in tmp_path.iterdir() if path.is_dir()], end
-    (tmp_path / "whole").write_bytes(content)
-    assert unpacked(extract([tmp_path / "whole"], tmp_path / "out")) == members
-
-
-def zipped(*names: str, flags: int = 0, method: int = 0, size: int = 4) -> bytes:
-    buffer = io.BytesIO()
-    kind = zipfile.ZIP_STORED if size == 4 else zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(buffer, "w", kind) as packed, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two of a name
-        for name in names:
-            packed.writestr(name, bytes(size))
-    content = bytearray(buffer.getvalue())
-    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        place = content.find(mark)
-        content[place + at] |= flags
-        content[place + at + 2] |= method
-    return bytes(content)
-
-
-HOSTILE = {
-    "twice.tar": tar(("a", b"1"), ("./A", b"2")), "twice.zip": zipped("a", "A"),
-    "file_then_folder.tar": tar(("a", b"1"), ("a/b", b"2")),
-    "file_then_folder.zip": zipped("a", "a/b"),
-    "long.tar": tar(("n" * 5000, b"")), "long.zip": zipped("n" * 5000),
-    "deep.tar": tar(("d/" * 900 + "a", b"")), "deep.zip": zipped("d/" * 900 + "a"),
-    "nul.tar": tar(("a", b""), pax_headers={"path": "a\0b"}),
-    "sparse.tar": tar(("a", b""), pax_headers={
-        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1000000000000"}),
-    "sparse_of_gnu.tar": tar(("a", b""), type=tarfile.GNUTYPE_SPARSE),
-    "enormous.tar": tar(("a", b""), pax_headers={"size": "1000000000000"}),
-    "bad_header.tar": tar(("a", b"1")) [:1024] + b"x" * 512 + tar(("b", b"2")),
-    # behind it only zeros, so that nothing but the header tells that a file is lost
-    "bad_header_of_zeros.tar": tar(("a", b"1"))[:1024] + b"x" * 512 + bytes(10_240),
-    "long_header.gz": gzip.compress(tar(("n" * 2_000_000, b""))),
-    "zeros_behind.gz": gzip.compress(tar(("a", b""))) + gzip.compress(bytes(10**8)),
-    "bomb.bz2": bz2.compress(tar(("a", bytes(10**8)))), "bomb.zip": zipped("a", size=10**8),
-    "locked.zip": zipped("a", flags=1), "patched.zip": zipped("a", flags=0x20),
-    "method_99.zip": zipped("a", method=99),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_is_refused_in_words_and_leaves_nothing(
-    tmp_path: Path, name: str
-) -> None:
-    (tmp_path / name).write_bytes(HOSTILE[name])
-    with pytest.raises(GeopeftError, match=r"cannot be extracted|takes 1,000,000 MB"):
-        extract([tmp_path / name], tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {name, ".out.gp.lock"}
-
-
-def test_parts_of_an_archive_are_read_as_one(tmp_path: Path) -> None:
-    pack(tmp_path / "whole.tar", "chip.txt")
-    content = (tmp_path / "whole.tar").read_bytes()
-    parts = [tmp_path / "set.tar.aa", tmp_path / "set.tar.ab"]
-    for part, cut in zip(parts, (content[:700], content[700:]), strict=True):
-        part.write_bytes(cut)
-    assert (extract(parts, tmp_path / "out") / "chip.txt").read_bytes() == b"right"
 
 
 def test_decoded_chips_come_back_from_disk_until_their_source_changes(
