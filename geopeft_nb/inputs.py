@@ -97,8 +97,9 @@ def convert_metadata(
     Raises:
         ValueError: One that is used is None.
     """
-    time = None if temporal is None else backbone.own_time(temporal)
-    given = {"time": time, "location": location}
+    if temporal is not None:
+        temporal = temporal - temporal.new_tensor([0.0, 1.0 - backbone.card.first_day])
+    given = {"time": temporal, "location": location}
     if missing := [kind for kind in used if given[kind] is None]:
         raise GeopeftError(
             f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal, "

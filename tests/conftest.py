@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture
+def shrink(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A callable that gives published backbones, by name, little of everything for one test."""
+    from geopeft_nb.backbones.catalog import CARDS
+
+    def small(*names: str, **sizes: object) -> None:
+        for name in names:
+            extra = CARDS[name].extra
+            extra = extra | {"group_code": 16} if "group_code" in extra else extra
+            card = replace(CARDS[name], **{"width": 64, "heads": 4, "extra": extra} | sizes)
+            monkeypatch.setitem(CARDS, name, card)
+
+    return small
 
 
 @pytest.fixture(scope="session")

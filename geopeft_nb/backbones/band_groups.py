@@ -6,7 +6,6 @@ a map is the mean of its tokens.
 """
 
 import math
-import re
 from collections.abc import Sequence
 
 import torch
@@ -36,9 +35,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 #: Row of each group in the published table of group codes; 0 is radar.
 GROUP_CODE = {name: index for index, name in enumerate([*GROUPS, "NDVI"], start=1)}
 
-#: Published modules for inputs that are not Sentinel-2 bands.
+#: Published modules for inputs that are not Sentinel-2 bands, by our names.
 UNUSED = (
-    "space_time_embed.S1.", "space_embed.SRTM.", "space_embed.DW.", "space_embed.WC.",
+    "patch_embed.S1.", "space_embed.SRTM.", "space_embed.DW.", "space_embed.WC.",
     "time_embed.ERA5.", "time_embed.TC.", "time_embed.VIIRS.", "static_embed.LS.",
     "static_embed.DW_static.", "static_embed.WC_static.", "sp_channel_embed", "t_channel_embed",
 )  # fmt: skip
@@ -129,7 +128,7 @@ class SatMAEViT(CardTransformer):
         """
         absent = [f"patch_embed.{i}." for i, group in enumerate(self.groups) if not group]
         dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
-        kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
+        kept = vit.renamed(state, {}, dropped)
         for number, (known, wanted) in enumerate(zip(self.known, self.groups, strict=True)):
             adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
         return kept
@@ -144,11 +143,9 @@ class SatMAEViT(CardTransformer):
             Tokens (B, 1 + G * h * w, D) of the class and of the G groups that have bands, one
             group after the other, and the grid (h, w).
         """
-        grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
+        grid = self.grid(*image.shape[2:])
         codes = self.pos_embed[:, 1:].unflatten(1, (self.trained_grid, self.trained_grid))
-        if grid != codes.shape[1:3]:
-            codes = vit.resize_grid(codes, *grid)
-        position = codes.flatten(1, 2)
+        position = vit.resize_grid(codes, *grid).flatten(1, 2)
         cls = self.cls_token + torch.cat([self.pos_embed[:, :1], self.channel_cls_embed], dim=2)
         tokens = [cls.expand(image.shape[0], -1, -1)]
         for number, embed in self.patch_embed.items():
@@ -204,13 +201,8 @@ class GalileoViT(CardTransformer):
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keep what Sentinel-2 bands need and choose bands; see `Backbone.translate`."""
-        absent = (f"space_time_embed.{group}." for group in GROUP_CODE.keys() - self.members.keys())
-        unused, kept = (*UNUSED, *absent), {}
-        for key, value in state.items():
-            if not key.startswith(unused):
-                for theirs, ours in RENAMED.items():
-                    key = re.sub(theirs, ours, key)
-                kept[key] = value
+        absent = (f"patch_embed.{group}." for group in GROUP_CODE.keys() - self.members.keys())
+        kept = vit.renamed(state, RENAMED, (*UNUSED, *absent))
         for group in GROUPS.keys() & self.members.keys():
             adapt_group(kept, f"patch_embed.{group}", GROUPS[group], self.members[group])
         return kept
@@ -255,9 +247,9 @@ class GalileoViT(CardTransformer):
         for group, image in groups.items():
             kernel, bias = self.patch_embed[group].parameters()
             frames = image.transpose(1, 2)  # (B, T, c, H, W)
-            cells = functional.conv2d(
-                frames.flatten(0, 1), self._kernel(kernel), bias, stride=self.patch_size
-            )
+            if (side := self.patch_size) != KERNEL:  # as FlexiViT does (arXiv 2212.08013)
+                kernel = (kernel.flatten(2) @ self.resize.T).unflatten(2, (side, side))
+            cells = functional.conv2d(frames.flatten(0, 1), kernel, bias, stride=side)
             parts.append(cells.unflatten(0, frames.shape[:2]).permute(0, 3, 4, 1, 2))
         cells = torch.stack(parts, dim=4)
         rows, columns, steps = cells.shape[1:4]
@@ -271,13 +263,6 @@ class GalileoViT(CardTransformer):
         if location is not None:
             tokens = torch.cat([tokens, self._locate(location)], dim=1)
         return tokens, tuple(cells.shape[1:5])
-
-    def _kernel(self, kernel: Tensor) -> Tensor:
-        """Resize stored kernels (D, c, 8, 8) to the patch, as FlexiViT does (arXiv 2212.08013)."""
-        if self.patch_size == KERNEL:
-            return kernel
-        resized = kernel.flatten(2) @ self.resize.T
-        return resized.unflatten(2, (self.patch_size, self.patch_size))
 
     def _space(self, rows: int, columns: int) -> Tensor:
         """Encode each patch's place in steps of 10 m: (rows, columns, D / 4)."""

@@ -84,7 +84,6 @@ class Backbone(Facts, nn.Module):
     any_band: bool = False
     any_name: bool = False
     trained_grid: int | None = None
-    gsd: float | None
     notes: tuple[str, ...] = ()
 
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
@@ -95,7 +94,6 @@ class Backbone(Facts, nn.Module):
         self.wavelengths = WAVELENGTHS | dict(request.wavelengths)
         self.others = tuple(band for band in self.bands if band not in self.wavelengths)
 
-    @abstractmethod
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turn the tensors of a published checkpoint into this network's, bands chosen.
 
@@ -109,6 +107,7 @@ class Backbone(Facts, nn.Module):
         Raises:
             ValueError: The first layer has other channels than the card's bands.
         """
+        return state
 
     @abstractmethod
     def choose(self, layers: Sequence[int] | None) -> None:
@@ -194,24 +193,14 @@ class Backbone(Facts, nn.Module):
             location = check_metadata(self.card, "location", location, image)
         return pad_to_patches(image, self.reach or self.patch_size), temporal, location
 
-    def own_time(self, temporal: Tensor) -> Tensor:
-        """Turn times as samples have them, days from 1, into those that `forward` takes.
-
-        Args:
-            temporal: (B, T, 2) year and day of year from 1.
-
-        Returns:
-            The same with days from `card.first_day`.
-        """
-        return temporal - temporal.new_tensor([0.0, 1.0 - self.card.first_day])
-
     @abstractmethod
     def forward(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
         """Compute feature maps.
 
         Args:
             image: (B, C, H, W) or (B, C, T, H, W), normalised (see `normalise`).
-            temporal: (B, T, 2) year and day of year, for models that take time; see `own_time`.
+            temporal: (B, T, 2) year and day of year, from `card.first_day`, for models that take
+                time.
             location: (B, 2) latitude and longitude in degrees, for models that take location.
 
         Returns:

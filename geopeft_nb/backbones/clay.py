@@ -7,7 +7,6 @@ sampling distance enter as fixed codes; the blocks' attention has no biases.
 """
 
 import math
-import re
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, calendar_day
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import initialise, join_axes, sincos
+from geopeft_nb.backbones.vit import initialise, join_axes, renamed, sincos
 from geopeft_nb.bands import WAVELENGTHS
 
 #: Features of a wavelength's code, and tokens that the generator of kernels keeps for itself.
@@ -28,16 +27,13 @@ TIME_FEATURES, PLACE_FEATURES = 4, 4
 #: Clay states 0.842 micrometres for the broad near-infrared band; the other values are the same.
 CLAY_WAVELENGTHS = {**WAVELENGTHS, "NIR_BROAD": 0.842}
 
-#: Parts of a published block -> our names, which are timm's.
-_BLOCK_PARTS = {
-    "0.norm": "norm1", "0.to_qkv": "attn.qkv", "0.to_out": "attn.proj",
-    "1.net.0": "norm2", "1.net.1": "mlp.fc1", "1.net.3": "mlp.fc2",
+#: Published names, as patterns -> our names, which are timm's. TerraTorch writes `clay_encoder`.
+RENAMED = {
+    r"^(model\.encoder|clay_encoder)\.": "", r"^transformer\.layers": "blocks",
+    r"^transformer\.norm": "norm", r"\.0\.norm\.": ".norm1.", r"\.0\.to_qkv": ".attn.qkv",
+    r"\.0\.to_out": ".attn.proj", r"\.1\.net\.0": ".norm2", r"\.1\.net\.1": ".mlp.fc1",
+    r"\.1\.net\.3": ".mlp.fc2",
 }  # fmt: skip
-
-
-def wave_code(waves: Tensor) -> Tensor:
-    """Encode wavelengths (C,) in micrometres as (C, 128), at frequencies from 1 to 1/10,000."""
-    return sincos(waves, torch.logspace(0, -4, WAVE_FEATURES // 2, dtype=torch.float64))
 
 
 def position_code(height: int, columns: int, width: int, gsd: float) -> Tensor:
@@ -131,12 +127,12 @@ class DynamicEmbedding(nn.Module):
         Returns:
             The map of patches (B, D, H/p, W/p) and the codes of the wavelengths (C, 128).
         """
-        codes = self.fclayer(wave_code(waves).to(self.fclayer.l1.weight))
+        frequencies = torch.logspace(0, -4, WAVE_FEATURES // 2, dtype=torch.float64)
+        codes = self.fclayer(sincos(waves, frequencies).to(self.fclayer.l1.weight))
         kernel, bias = self.weight_generator(codes)
         p = self.patch_size
         kernel = kernel.reshape(-1, self.width, p, p).transpose(0, 1)  # (D, C, p, p)
-        patches = functional.conv2d(image, kernel * KERNEL_SCALE, bias, stride=p)
-        return patches, codes
+        return functional.conv2d(image, kernel * KERNEL_SCALE, bias, stride=p), codes
 
 
 class ClayViT(CardTransformer):
@@ -161,20 +157,11 @@ class ClayViT(CardTransformer):
         """Keep the encoder's tensors under our names; see `Backbone.translate`.
 
         The published training checkpoint names them ``model.encoder.…`` and holds a decoder and
-        more besides: if that prefix occurs, whatever does not have it is dropped. TerraTorch
-        writes ``clay_encoder.…`` instead. Bands need no choosing.
+        more besides: if that prefix occurs, whatever does not have it is dropped. Bands need no
+        choosing.
         """
-        prefix = "model.encoder."
-        if any(key.startswith(prefix) for key in state):
-            state = {key: value for key, value in state.items() if key.startswith(prefix)}
-        kept = {}
-        for key, value in state.items():
-            key = key.removeprefix(prefix).removeprefix("clay_encoder.")
-            block = re.fullmatch(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
-            if block and block[2] in _BLOCK_PARTS:
-                key = f"blocks.{block[1]}.{_BLOCK_PARTS[block[2]]}.{block[3]}"
-            kept[key.replace("transformer.norm.", "norm.")] = value
-        return kept
+        own = {key: value for key, value in state.items() if key.startswith("model.encoder.")}
+        return renamed(own or state, RENAMED)
 
     def embed(
         self, image: Tensor, waves: Tensor, gsd: float, time: Tensor | None, place: Tensor | None

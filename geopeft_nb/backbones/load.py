@@ -200,14 +200,19 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: The file is corrupt, holds no tensors, or names more numbers than it holds.
     """
-    plain = path.suffix == ".safetensors"
     try:
-        content = load_file(path) if plain else unpickled(path)
+        content = load_file(path) if path.suffix == ".safetensors" else unpickled(path)
     except Exception as error:  # every reader has exceptions of its own for a damaged file
         raise GeopeftError(
             f"{path} cannot be read as a checkpoint ({error!r:.150}). Fetch it again."
         ) from error
-    tensors = content if plain else named_tensors(content, path)
+    for inner in ("state_dict", "model"):  # of a training checkpoint
+        if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
+            content = content[inner]
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:
+        raise GeopeftError(f"{path} holds no tensors by name.")
     dense = all(
         t.layout is torch.strided and t.is_cpu and not t.is_quantized for t in tensors.values()
     )
@@ -230,18 +235,6 @@ def unpickled(path: Path) -> Any:
     # Masked autoencoders store their command line in a Namespace, which holds no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-
-
-def named_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    """Find the tensors of a PyTorch file, in a training checkpoint's `state_dict` or `model`."""
-    for inner in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
-            content = content[inner]
-    items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise GeopeftError(f"{path} holds no tensors by name.")
-    return tensors
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

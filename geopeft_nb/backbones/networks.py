@@ -26,7 +26,7 @@ from geopeft_nb.backbones.base import (
     adapt_kernel,
 )
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.backbones.vit import SelfAttention, split_qkv
+from geopeft_nb.backbones.vit import SelfAttention, renamed, split_qkv
 from geopeft_nb.bands import band_name
 from geopeft_nb.errors import GeopeftError, check_name
 from geopeft_nb.files import FileEntry, hub_file
@@ -34,7 +34,7 @@ from geopeft_nb.files import FileEntry, hub_file
 #: Reflectance that stands for 255 in the photographs that timm's weights were trained on. This
 #: toolkit's choice, a usual stretch of true-colour images.
 WHITE = 0.3
-#: What a card says about its network before the network was looked at, see `_described`.
+#: What a card says about its network before the network was looked at, see `make_card`.
 UNKNOWN: dict[str, Any] = dict(family="", patch_size=1, width=0, depth=0, heads=0, parameters=0)
 
 
@@ -62,13 +62,13 @@ class TimmBackbone(Backbone):
         """
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else classifier
-        dropped = tuple(f"{head}." for head in (*heads, "fc_norm", "attn_pool"))
-        kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
-        first = f"{self.network.pretrained_cfg['first_conv']}.weight"
+        dropped = [f"network.{head}." for head in (*heads, "fc_norm", "attn_pool")]
+        kept = renamed(state, {"^": "network."}, dropped)
+        first = f"network.{self.network.pretrained_cfg['first_conv']}.weight"
         if first in kept:
-            own = self.network.get_parameter(first)
+            own = self.get_parameter(first)
             kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands, own)
-        return {f"network.{key}": value for key, value in kept.items()}
+        return kept
 
 
 class TimmStages(TimmBackbone, Stages):
@@ -76,21 +76,19 @@ class TimmStages(TimmBackbone, Stages):
 
     def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
         super().__init__(card, request)
-        reductions = [info["reduction"] for info in self.network.feature_info]
+        sizes = [(info["num_chs"], info["reduction"]) for info in self.network.feature_info]
         #: Index of each stage among timm's feature maps.
-        self.indices = [index for index, stride in enumerate(reductions) if stride >= 4]
-        infos = [self.network.feature_info[index] for index in self.indices]
-        self.stages = [(info["num_chs"], info["reduction"]) for info in infos]
-        self.reach = reductions[-1]
+        self.indices = [index for index, (_, stride) in enumerate(sizes) if stride >= 4]
+        self.stages = [sizes[index] for index in self.indices]
+        self.reach = sizes[-1][1]
         self.choose(request.layers)
 
     def maps(self, image: Tensor) -> Sequence[Tensor]:
         """Compute one map per chosen stage; see `Stages.maps`."""
         taken = [self.indices[layer] for layer in self.layers]
-        maps: list[Tensor] = self.network.forward_intermediates(
+        return self.network.forward_intermediates(
             image, taken, stop_early=True, intermediates_only=True
         )
-        return maps
 
 
 class SplitAttention(SelfAttention):
@@ -163,7 +161,7 @@ class OwnBackbone(Stages):
 
     def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the network's own `state_dict`."""
-        return {f"network.{key}": value for key, value in state.items()}
+        return renamed(state, {"^": "network."})
 
     def maps(self, image: Tensor) -> Sequence[Tensor]:
         """Compute the chosen maps; see `Stages.maps`."""
@@ -193,10 +191,6 @@ class UNet(Stages):
         self.network.to(torch.empty(0).device)
         self.choose(request.layers)
 
-    def translate(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors as they are: nothing is published, so files are this class's own."""
-        return state
-
     def maps(self, image: Tensor) -> Sequence[Tensor]:
         """Compute one (B, 16, H, W) map; see `Stages.maps`."""
         return [self.network(image)]
@@ -218,7 +212,30 @@ def make_card(name: str) -> BackboneCard:
         ImportError: torchgeo is not installed.
     """
     library, _, model = name.partition(":")
-    return _described({"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model))
+    card = {"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model)
+    request = BackboneRequest(card.bands, card.img_size)
+    try:
+        with torch.device("meta"):
+            network = _network(card.extra["timm"], len(card.bands))
+            vit = type(getattr(network, "patch_embed", None)) is PatchEmbed
+            if not isinstance(network, VisionTransformer if vit else ResNet):
+                raise TypeError(f"a {type(network).__name__}")
+            backbone: Any = (TimmViT if vit else TimmStages)(card, request)
+    except Exception as error:  # whatever timm and torch raise for attention of another kind
+        raise GeopeftError(
+            f"{card.name} cannot be used. Of timm, this toolkit takes plain vision transformers "
+            "(vit_…, deit…, but no hybrids, no DINOv3 and no attention with norms or gates of its "
+            "own), and ResNets and their kin (resnet50, resnext50_32x4d, seresnet50, …)."
+        ) from error
+    return replace(
+        card,
+        family="vit" if vit else "resnet",
+        patch_size=backbone.patch_size,
+        width=backbone.channels[-1],
+        depth=len(backbone.blocks if vit else backbone.stages),
+        heads=backbone.blocks[0].attn.num_heads if vit else 0,
+        parameters=sum(weight.numel() for weight in backbone.parameters()),
+    )
 
 
 def _timm_card(name: str, model: str) -> BackboneCard:
@@ -281,30 +298,3 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
 def _network(name: str, channels: int, **options: Any) -> Any:
     """Build an untrained timm model without classifier."""
     return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
-
-
-def _described(card: BackboneCard) -> BackboneCard:
-    """Build a network without memory, and read off what a card says about it."""
-    bands, request = card.bands, BackboneRequest(card.bands, card.img_size)
-    try:
-        with torch.device("meta"):
-            network = _network(card.extra["timm"], len(bands))
-            vit = type(getattr(network, "patch_embed", None)) is PatchEmbed
-            if not isinstance(network, VisionTransformer if vit else ResNet):
-                raise TypeError(f"a {type(network).__name__}")
-            backbone: Any = (TimmViT if vit else TimmStages)(card, request)
-    except Exception as error:  # whatever timm and torch raise for attention of another kind
-        raise GeopeftError(
-            f"{card.name} cannot be used. Of timm, this toolkit takes plain vision transformers "
-            "(vit_…, deit…, but no hybrids, no DINOv3 and no attention with norms or gates of its "
-            "own), and ResNets and their kin (resnet50, resnext50_32x4d, seresnet50, …)."
-        ) from error
-    return replace(
-        card,
-        family="vit" if vit else "resnet",
-        patch_size=backbone.patch_size,
-        width=backbone.channels[-1],
-        depth=len(backbone.blocks if vit else backbone.stages),
-        heads=backbone.blocks[0].attn.num_heads if vit else 0,
-        parameters=sum(weight.numel() for weight in backbone.parameters()),
-    )

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from geopeft_nb.backbones import vit
 from geopeft_nb.backbones.base import BackboneRequest, Begun, CardTransformer, More, adapt_kernel
 from geopeft_nb.backbones.catalog import BackboneCard
-from geopeft_nb.errors import GeopeftError
 
 
 class CoordinateCode(nn.Module):
@@ -80,11 +79,8 @@ class PrithviViT(CardTransformer):
         """
         scales = self.card.extra.get("drops", ())
         dropped = ("decoder", "mask_token", "pos_embed", *scales)
-        plain = {k.removeprefix("_timm_module.").removeprefix("encoder."): k for k in state}
-        if len(plain) < len(state):
-            raise GeopeftError("The checkpoint holds a tensor twice, with and without prefix.")
-        kept = {k: state[key] for k, key in plain.items() if not k.startswith(dropped)}
-        if any(key.startswith(scales) for key in plain):
+        kept = vit.renamed(state, {r"^(_timm_module\.)?(encoder\.)?": ""}, dropped)
+        if scales and any("_embed_enc." in key for key in state):
             self.notes += ("its codes of time and location are left out",)
         first = "patch_embed.proj.weight"
         if first in kept and self.bands != self.card.bands:

@@ -1,10 +1,36 @@
 """Parts that vision transformers share: fixed position codes, blocks and the patch grid."""
 
+import re
 from collections.abc import Container, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from geopeft_nb.errors import GeopeftError
+
+
+def renamed(
+    state: Mapping[str, Tensor], names: Mapping[str, str], dropped: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Name the tensors of a checkpoint anew.
+
+    Args:
+        state: Key -> tensor.
+        names: Pattern of published names -> ours, applied one after the other.
+        dropped: How the new names of tensors begin that are left out.
+
+    Raises:
+        ValueError: Two tensors would have one name.
+    """
+    pairs = []
+    for key, value in state.items():
+        for theirs, ours in names.items():
+            key = re.sub(theirs, ours, key)
+        pairs.append((key, value))
+    if len(kept := dict(pairs)) < len(pairs):
+        raise GeopeftError("The checkpoint holds a tensor twice, with and without prefix.")
+    return {key: value for key, value in kept.items() if not key.startswith(tuple(dropped))}
 
 
 def split_qkv(state: Mapping[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
@@ -178,7 +204,7 @@ def join_axes(columns: Tensor, rows: Tensor) -> Tensor:
 
 
 def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
-    """Resize position codes to another grid of patches, as Prithvi does (bicubic, corners aligned).
+    """Resize position codes to a grid of patches, as Prithvi does (bicubic, corners aligned).
 
     Args:
         codes: (T, h, w, D).
@@ -186,9 +212,11 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
         columns: New columns.
 
     Returns:
-        (T, height, columns, D).
+        (T, height, columns, D); the same codes if that is their grid.
     """
     size, image = (height, columns), codes.movedim(3, 1)  # (T, D, h, w)
+    if size == image.shape[2:]:
+        return codes
     resized = functional.interpolate(image, size, mode="bicubic", align_corners=True)
     return resized.movedim(1, 3)
 
@@ -227,9 +255,7 @@ def position_codes(table: Tensor, side: int, grid: tuple[int, int, int]) -> Tens
     """
     if table.shape[1] != 1 + grid[0] * side**2:
         table = position_table(table.shape[-1], grid[0], side).to(table)
-    codes = table[0, 1:].unflatten(0, (grid[0], side, side))
-    if grid[1:] != (side, side):
-        codes = resize_grid(codes, *grid[1:])
+    codes = resize_grid(table[0, 1:].unflatten(0, (grid[0], side, side)), *grid[1:])
     return codes.reshape(1, -1, table.shape[-1])
 
 

@@ -111,10 +111,10 @@ def why_not_split(model: SegmentationModel) -> str:
     if first is None:
         return ""  # a backbone that is frozen as a whole is in evaluation mode
     if first == 0:
-        before = (
-            f"{model.method} trains from the first block, and 'cached' keeps what comes before."
+        return (
+            f"{model.method} trains from the first block, and 'cached' keeps what comes before. "
+            "Take frugal=['late', 'cached'], or attach 'linear_probe'."
         )
-        return f"{before} Take frugal=['late', 'cached'], or attach 'linear_probe'."
     plain: Any = model.plain_backbone
     rates = [0.0]  # frozen dropout still draws at random in training
     for part in plain.blocks[:first].modules():

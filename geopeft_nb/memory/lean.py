@@ -54,12 +54,11 @@ def again(block: PreNormBlock, x: Tensor) -> Tensor:
 
 def saving_layers(block: nn.Module) -> list[nn.Module]:
     """Return the layers of a block before which `again` computes something again."""
-    found: list[nn.Module] = []
-    if isinstance(block, PreNormBlock):
-        if isinstance(block.attn, SelfAttention):
-            found += [block.attn.q, block.attn.k, block.attn.v]
-        if isinstance(block.mlp, FeedForward):
-            found += [block.mlp.fc1, block.mlp.fc2]
+    if not isinstance(block, PreNormBlock):
+        return []
+    attn, mlp = block.attn, block.mlp
+    found = [attn.q, attn.k, attn.v] if isinstance(attn, SelfAttention) else []
+    found += [mlp.fc1, mlp.fc2] if isinstance(mlp, FeedForward) else []
     return [layer for layer in found if _keeps_input(layer)]
 
 

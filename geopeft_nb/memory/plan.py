@@ -228,9 +228,8 @@ def _allocated(step: Step) -> int:
         loss = step.loss(turned)
         optimiser.zero_grad()  # in Lightning's order: the old gradients live through the forward
         loss.backward()
-        for weight in trained:
-            if weight.grad is not None:
-                weight.grad.zero_()  # nothing changes, and an overflow cannot spoil a weight
+        # In place: nothing changes, and an overflow cannot spoil a weight.
+        optimiser.zero_grad(set_to_none=False)
         optimiser.step()
         del batch, turned, loss
     return torch.cuda.max_memory_allocated() - others

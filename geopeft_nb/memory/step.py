@@ -1,6 +1,6 @@
 """One training step, watched: real tensors of a measurement and fake ones of a plan alike.
 
-`Parts` tells which part of a model a weight, or a tensor kept for the backward pass, belongs to.
+`parts` tells which part of a model a weight, or a tensor kept for the backward pass, belongs to.
 """
 
 from collections.abc import Iterator
@@ -24,69 +24,37 @@ LOSS = "loss"
 ADAPTER = "adapter"
 
 
-class Parts:
-    """The parts of a model in the order in which they compute, found by its modules.
+def parts(model: SegmentationModel) -> dict[nn.Module, str]:
+    """Return the modules that are parts of a model, in the order in which they compute."""
+    plain: Any = model.plain_backbone
+    if isinstance(plain, Transformer):
+        blocks = {block: f"block {i}" for i, block in enumerate(plain.blocks, 1)}
+        labels = {plain: "patch embedding", **blocks, plain.norm: "final norm"}
+    else:
+        labels = {plain: "stem", **_stages(plain.network)}
+    if plain is not model.backbone:
+        labels[model.backbone] = ADAPTER
+    if isinstance(pyramid := getattr(model.decoder, "pyramid", None), nn.Module):
+        labels[pyramid] = "neck"
+    return {**labels, model.decoder: "decoder"}
 
-    A transformer is cut into its blocks; a network with stages into these; a network of neither
-    kind into its children. What a method adds inside a block belongs to that block.
 
-    Args:
-        model: From `build_model`, with or without a method attached.
+@contextmanager
+def running(labels: dict[nn.Module, str]) -> Iterator[list[str]]:
+    """Yield a list whose last entry is always the part that computes."""
+    stack = [LOSS]
 
-    Attributes:
-        labels: Module -> the part whose work it is; a module inside another one wins.
-        order: All parts, `LOSS` included.
-    """
+    def enter(module: nn.Module, _: object) -> None:
+        stack.append(labels.get(module, stack[-1]))
 
-    def __init__(self, model: SegmentationModel) -> None:
-        plain: Any = model.plain_backbone
-        self.labels: dict[nn.Module, str] = {}
-        if isinstance(plain, Transformer):
-            self.labels[plain] = "patch embedding"
-            self.labels |= {block: f"block {i}" for i, block in enumerate(plain.blocks, 1)}
-            self.labels[plain.norm] = "final norm"
-        else:
-            self.labels = {plain: "stem"} | _stages(plain.network)
-        if plain is not model.backbone:
-            self.labels[model.backbone] = ADAPTER
-        if isinstance(pyramid := getattr(model.decoder, "pyramid", None), nn.Module):
-            self.labels[pyramid] = "neck"
-        self.labels[model.decoder] = "decoder"
-        self.order = list(dict.fromkeys([*self.labels.values(), LOSS]))
-        self._model, self._running = model, [LOSS]
+    def leave(*_: object) -> None:
+        stack.pop()
 
-    @property
-    def running(self) -> str:
-        """The part that computes now, inside `following`."""
-        return self._running[-1]
-
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Keep `running` up to date while the model computes."""
-
-        def enter(module: nn.Module, _: object) -> None:
-            self._running.append(self.labels.get(module, self.running))
-
-        def leave(*_: object) -> None:
-            self._running.pop()
-
-        with (
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, always_call=True),
-        ):
-            yield
-
-    def weights(self) -> dict[str, list[Tensor]]:
-        """Sort parameters and buffers by part; what several modules share counts once."""
-        owner: dict[int, str] = {}
-        for module in self._model.modules():  # what lies inside another module comes later
-            if module in self.labels:
-                of_it = (*module.parameters(), *module.buffers())
-                owner |= {id(tensor): self.labels[module] for tensor in of_it}
-        by_part: dict[str, list[Tensor]] = {label: [] for label in self.order}
-        for tensor in (*self._model.parameters(), *self._model.buffers()):
-            by_part[owner.get(id(tensor), self.order[0])].append(tensor)
-        return by_part
+    with (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+    ):
+        yield stack
 
 
 def running_blocks(model: SegmentationModel) -> list[nn.Module]:
@@ -112,8 +80,19 @@ def _stages(network: Any) -> dict[nn.Module, str]:
 class Step(nn.Module):
     """Forward and backward pass of one batch, watched.
 
+    A transformer is cut into its blocks; a network with stages into these; a network of neither
+    kind into its children. What a method adds inside a block belongs to that block.
+
+    Args:
+        model: From `build_model`, with or without a method attached.
+        batch_size: Chips of the batch.
+        size: Their height and width in pixels.
+        precision: One of `AUTOCAST`.
+
     Attributes:
-        weights: Parameters and buffers by part of the model.
+        labels: Module -> the part whose work it is; a module inside another one wins.
+        weights: Parameters and buffers by part, in the order in which the parts compute; what
+            several modules share counts once.
         kept: Bytes kept for the backward pass, by part.
         forward_most: The most bytes alive in the forward pass, batch included, weights not.
         backward_most: The same in the backward pass, with the gradients that it makes.
@@ -124,19 +103,26 @@ class Step(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.batch_size, self.size, self.precision = model, batch_size, size, precision
-        self.parts = Parts(model)
-        self.weights = self.parts.weights()
+        self.labels = parts(model)
         self.kept: dict[str, int] = {}
         self.forward_most = self.backward_most = 0
+        owner: dict[int, str] = {}
+        for module in model.modules():  # what lies inside another module comes later
+            if module in self.labels:
+                of_it = (*module.parameters(), *module.buffers())
+                owner |= {id(tensor): self.labels[module] for tensor in of_it}
+        self.weights: dict[str, list[Tensor]] = {part: [] for part in [*self.labels.values(), LOSS]}
+        for tensor in (*model.parameters(), *model.buffers()):
+            self.weights[owner.get(id(tensor), next(iter(self.weights)))].append(tensor)
 
     def forward(self) -> None:
         """Run the step; `fit` holds the batch as it was loaded and as it was turned."""
         own = [*self.model.parameters(), *self.model.buffers()]  # fake ones in a plan
-        tensors = KeptTensors(own, lambda: self.parts.running)
-        with LiveBytes(own) as live:
+        with LiveBytes(own) as live, running(self.labels) as stack:
+            tensors = KeptTensors(own, lambda: stack[-1])
             batch = self.batch(own[0].device)
             loaded = {name: tensor.clone() for name, tensor in batch.items()}
-            with tensors.watching(), self.parts.following():
+            with tensors.watching():
                 loss = self.loss(batch)
             self.forward_most = live.most
             self.kept = tensors.count()

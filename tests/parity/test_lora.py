@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 
 import geopeft_nb as gp
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.vit import run_blocks
 from geopeft_nb.tuning.lora import lora_config
 
@@ -35,7 +33,7 @@ def blocks_of(backbone: Transformer, image: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("mode", ["eval", "train", "merged"])
 def test_lora_equals_the_published_one(
     mode: str, golden: Callable, golden_path: Callable, close: Callable,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    shrink: Callable, tmp_path: Path,
 ) -> None:  # fmt: skip
     state, inputs, outputs, meta = golden("prithvi_lora")
     size, peft = meta["cfg"]["kwargs"], meta["cfg"]["peft"]["peft_config_kwargs"]
@@ -46,11 +44,7 @@ def test_lora_equals_the_published_one(
             if key.startswith("base_sd/")
         }
     name = meta["cfg"]["variant"]
-    card = replace(
-        CARDS[name], img_size=size["img_size"], width=size["embed_dim"], depth=size["depth"],
-        heads=size["num_heads"], frames=1,
-    )  # fmt: skip
-    monkeypatch.setitem(CARDS, name, card)
+    shrink(name, width=size["embed_dim"], depth=size["depth"], heads=size["num_heads"])
     torch.save(base, tmp_path / "checkpoint.pt")
     backbone = gp.load_backbone(
         name, tmp_path / "checkpoint.pt", img_size=size["img_size"], layers=range(size["depth"])

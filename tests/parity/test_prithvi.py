@@ -1,7 +1,6 @@
 """Prithvi-EO equals the published implementation, tensor by tensor."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +10,28 @@ from masked_autoencoder import MaskedAutoencoder, load_autoencoder
 from torch import Tensor
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS, BackboneCard
+from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.prithvi import PrithviViT
 from geopeft_nb.backbones.vit import run_blocks
 
 
-def small_card(name: str, size: dict[str, int]) -> BackboneCard:
-    """The card of a published model with the sizes of a golden file."""
-    return replace(
-        CARDS[name], img_size=size["img_size"], width=size["embed_dim"], depth=size["depth"],
-        heads=size["num_heads"], frames=size["num_frames"],
-        decoder=(size.get("decoder_embed_dim", 32), size.get("decoder_depth", 1), 2),
-    )  # fmt: skip
+def sizes_of(size: dict[str, int]) -> dict[str, object]:
+    """What a card says of the sizes of a golden file."""
+    return {
+        "img_size": size["img_size"], "width": size["embed_dim"], "depth": size["depth"],
+        "heads": size["num_heads"], "frames": size["num_frames"],
+        "decoder": (size.get("decoder_embed_dim", 32), size.get("decoder_depth", 1), 2),
+    }  # fmt: skip
 
 
 @pytest.fixture
-def load_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., PrithviViT]:
+def load_small(shrink: Callable, tmp_path: Path) -> Callable[..., PrithviViT]:
     """A callable: load weights by the real loader into a small network of a published name."""
 
     def load(
         name: str, size: dict[str, int], state: dict[str, Tensor], **options: object
     ) -> PrithviViT:
-        monkeypatch.setitem(CARDS, name, small_card(name, size))
+        shrink(name, **sizes_of(size))
         torch.save(state, tmp_path / "checkpoint.pt")
         model = gp.load_backbone(
             name, tmp_path / "checkpoint.pt", img_size=size["img_size"],
@@ -115,10 +114,10 @@ def test_checkpoints_load_like_upstream_into_other_sizes_bands_and_models(
     ("version", "name"), [("v1", "prithvi_eo_v1_100"), ("v2", "prithvi_eo_v2_300_tl")]
 )
 def test_the_same_files_load_as_autoencoders_and_rebuild_any_image(
-    version: str, name: str, golden: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    version: str, name: str, golden: Callable, shrink: Callable, tmp_path: Path
 ) -> None:
     state, _, _, meta = golden(f"prithvi_{version}_checkpoint")
-    monkeypatch.setitem(CARDS, name, small_card(name, meta["mae_kwargs"]))
+    shrink(name, **sizes_of(meta["mae_kwargs"]))
     torch.save(state, tmp_path / "checkpoint.pt")
     model = load_autoencoder(name, tmp_path / "checkpoint.pt")
     bias = state["decoder_pred.bias" if version == "v1" else "decoder.decoder_pred.bias"]

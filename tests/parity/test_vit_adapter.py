@@ -1,13 +1,11 @@
 """ViT-Adapter equals the published implementation, tensor by tensor."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.tuning.beside import VitAdapter
 
@@ -21,15 +19,12 @@ def published_names(model: VitAdapter) -> dict[str, str]:
 
 
 def test_every_map_equals_the_golden_tensors(
-    golden: Callable, close: Callable, monkeypatch: pytest.MonkeyPatch
+    golden: Callable, close: Callable, shrink: Callable
 ) -> None:
     state, inputs, outputs, meta = golden("prithvi_vit_adapter")
     size, name = meta["cfg"]["kwargs"], meta["cfg"]["variant"]
-    card = replace(
-        CARDS[name], img_size=size["img_size"], width=size["embed_dim"], depth=size["depth"],
-        heads=size["deform_num_heads"],
-    )  # fmt: skip
-    monkeypatch.setitem(CARDS, name, card)
+    sizes = {"width": size["embed_dim"], "heads": size["deform_num_heads"]}
+    shrink(name, img_size=size["img_size"], depth=size["depth"], **sizes)
     model = VitAdapter(gp.load_backbone(name, weights=None), stem=size["conv_inplane"]).eval()
     names, state = published_names(model), split_qkv(state, ())
     assert set(names.values()) == set(state)

@@ -82,11 +82,7 @@ def test_metadata_is_refused_by_a_model_that_takes_none() -> None:
         ({"name": "geopeft_tiny", "bands": ["RED", "B4"]}, "each band once"),
         ({"name": "clay_v1_base", "frames": 2}, r"takes 1 date\(s\) at most, got frames=2"),
         ({"name": "galileo_nano", "frames": 25}, r"takes 24 date\(s\) at most"),
-        ({"name": "clay_v1_base", "gsd": 0.0}, "gsd takes numbers from 0.001 to 1,000,000, got 0"),
-        ({"name": "geopeft_tiny", "img_size": (64, 64)}, "img_size takes whole numbers"),
-        ({"name": "geopeft_tiny", "layers": 3}, "layers takes lists of whole numbers"),
         ({"name": "geopeft_tiny", "layers": [9]}, "between 0 and 5"),
-        ({"name": "geopeft_tiny", "frames": 0}, "frames takes whole numbers from 1"),
         ({"name": "geopeft_tiny", "img_size": 60}, "multiple of the patch of 8"),
     ],
 )
@@ -126,11 +122,8 @@ def test_patches_are_rows_columns_then_bands() -> None:
     assert torch.equal(patch.reshape(8, 8, 6), image[0, :, 0, :8, 8:].permute(1, 2, 0))
 
 
-def test_the_list_has_what_helps_to_choose_and_in_full_the_rest() -> None:
-    short, full = gp.list_backbones(), gp.list_backbones(full=True)
-    assert list(short) == [
-        "title", "sensor", "bands", "patch (px)", "width", "depth", "parameters", "licence"
-    ]  # fmt: skip
-    assert {*short} < {*full} and full.loc["geopeft_tiny", "size"] == 6_482_064
+def test_the_full_list_has_facts_of_files_and_bands() -> None:
+    full = gp.list_backbones(full=True)
+    assert full.loc["geopeft_tiny", "size"] == 6_482_064
     assert full.loc["unet", "path"] == "none: untrained"
     assert full.loc["galileo_nano", "wavelengths (µm)"][0] == 0.493

@@ -1,7 +1,6 @@
 """Every card at its full size, counted without memory; and each family of transformers, small."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -23,13 +22,10 @@ def test_published_parameter_count_without_memory(name: str) -> None:
 
 
 @pytest.fixture(params=["geopeft_tiny", "clay_v1_base", "satmae_base", "galileo_nano"])
-def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(request: pytest.FixtureRequest, shrink: Callable) -> Load:
     """A callable that loads a family in a small size, untrained, for some bands."""
-    card = CARDS[request.param]
-    extra = card.extra | {"group_code": 16} if "group_code" in card.extra else card.extra
-    small = replace(card, width=64, depth=2, heads=4, extra=extra)
-    monkeypatch.setitem(CARDS, card.name, small)
-    return lambda bands=None: gp.load_backbone(card.name, weights=None, bands=bands).eval()
+    shrink(request.param, depth=2)
+    return lambda bands=None: gp.load_backbone(request.param, weights=None, bands=bands).eval()
 
 
 def test_odd_size_runs_forward_and_backward_with_three_bands(load: Load) -> None:

@@ -1,7 +1,6 @@
 """Every method on every family of transformers: what it trains, leaves alone, saves and merges."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS as BACKBONES, BackboneCard
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.memory.frugal import applied
-from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import BESIDE, SegmentationModel, part_of
 from geopeft_nb.tuning.methods import CARDS
 
@@ -67,16 +64,9 @@ CHANGES_AT_ONCE = {"vpt", "vit_adapter", "shallow"}  # new or missing parts coun
 
 
 @pytest.fixture(autouse=True)
-def small_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_cards(shrink: Callable) -> None:
     for name, sizes in FAMILIES.items():
-        monkeypatch.setitem(BACKBONES, name, small(name, sizes))
-    yield
-
-
-def small(name: str, sizes: dict[str, object]) -> BackboneCard:
-    card = BACKBONES[name]
-    extra = card.extra | {"group_code": 16} if "group_code" in card.extra else card.extra
-    return replace(card, extra=extra, **sizes)
+        shrink(name, **sizes)
 
 
 @pytest.fixture(scope="module")
@@ -291,14 +281,10 @@ def test_attaching_twice_says_how_to_go_on(data: GeoData) -> None:
         gp.attach(model, "vpt")
 
 
-def lora_run(model: SegmentationModel, image: Tensor) -> tuple[Tensor, dict[str, Tensor], int]:
-    """Return output, gradients of what is trained, and the bytes kept for the backward pass."""
+def gradients_of(model: SegmentationModel, image: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    output = model(image)
-    output.float().square().mean().backward()
-    kept = training_bytes(model, lambda: model(image).float().square().mean())["activations"]
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return output.detach(), gradients, kept
+    model(image).float().square().mean().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.fixture
@@ -312,29 +298,16 @@ def lora(data: GeoData) -> SegmentationModel:
     return model
 
 
-def test_recomputing_lora_agrees_with_pefts_and_keeps_less(
-    lora: SegmentationModel, image: Tensor
-) -> None:
-    plain, plain_gradients, plain_kept = lora_run(lora, image)
-    with applied(lora, "recompute"):
-        lean, lean_gradients, lean_kept = lora_run(lora, image)
-    assert torch.allclose(lean, plain, rtol=1e-5, atol=1e-6)
-    assert lean_gradients.keys() == plain_gradients.keys()
-    for name, gradient in plain_gradients.items():  # float32 rounding through four blocks
-        assert (lean_gradients[name] - gradient).norm() <= 1e-4 * gradient.norm()
-    assert lean_kept <= 0.7 * plain_kept
-
-
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_recomputing_lora_in_bfloat16_is_as_near_to_float32_as_pefts(
     device: str, lora: SegmentationModel, image: Tensor
 ) -> None:
     lora, image = lora.to(device), image.to(device)
-    _, exact, _ = lora_run(lora, image)
+    exact = gradients_of(lora, image)
 
     def error() -> float:
         with torch.autocast(device, dtype=torch.bfloat16):
-            _, gradients, _ = lora_run(lora, image)
+            gradients = gradients_of(lora, image)
         assert all(g.dtype == torch.float32 for g in gradients.values())
         return max(float((gradients[n] - g).norm() / g.norm()) for n, g in exact.items())
 
@@ -349,9 +322,9 @@ def test_recomputing_steps_aside_for_norms_that_are_trained_too(
 ) -> None:
     norm = lora.plain_backbone.blocks[1].norm1
     norm.requires_grad_(True)
-    _, plain, _ = lora_run(lora, image)
+    plain = gradients_of(lora, image)
     with applied(lora, "recompute"):
-        _, gradients, _ = lora_run(lora, image)
+        gradients = gradients_of(lora, image)
     assert norm.weight.grad.abs().max() > 0
     for name, gradient in plain.items():
         assert (gradients[name] - gradient).norm() <= 1e-4 * gradient.norm()

@@ -193,17 +193,6 @@ def test_all_takes_what_suits_the_method(data: GeoData) -> None:
     assert chosen_recipes(["all", "8bit"], build(data, "vpt")) == ("8bit", "checkpoint")
 
 
-def test_all_recipes_together_keep_less_than_each_alone(data: GeoData, batch: tuple) -> None:
-    model = build(data, "lora")
-
-    def total(frugal: str | None) -> int:
-        with applied(model, frugal):
-            return kept(model, batch)["total"]
-
-    alone = [total(name) for name in ("late", "bf16", "checkpoint")]
-    assert total("all") < min(alone) < max(alone) < total(None)
-
-
 def test_names_are_checked(data: GeoData) -> None:
     model = build(data, "lora")
     assert chosen_recipes(None, model) == () and chosen_recipes("late", model) == ("late",)

@@ -4,7 +4,7 @@ import datetime
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS
 from geopeft_nb.backbones.clay import circle_code, time_code
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
@@ -29,11 +28,8 @@ Place = tuple[float, float] | None
 
 
 @pytest.fixture(autouse=True)
-def small_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in (TL, CLAY, GALILEO):
-        small = replace(CARDS[name], width=64, depth=4, heads=4, img_size=32)
-        monkeypatch.setitem(CARDS, name, small)
-    yield
+def small_cards(shrink: Callable) -> None:
+    shrink(TL, CLAY, GALILEO, depth=4, img_size=32)
 
 
 def chips(

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.networks import WHITE, SplitAttention, make_card
+from geopeft_nb.backbones.networks import WHITE, make_card
 from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.bands import SENTINEL2_BANDS
 from geopeft_nb.decoders.one_map import LinearDecoder
@@ -119,11 +119,6 @@ def test_models_without_computed_codes_take_no_image_size(name: str) -> None:
         gp.load_backbone(name, None, img_size=96 + 32)
 
 
-def test_a_vit_of_timm_resizes_its_codes_to_each_image() -> None:
-    backbone = gp.load_backbone("timm:vit_tiny_patch16_224", None)
-    assert backbone(torch.rand(1, 3, 96, 64))[0].shape == (1, 192, 6, 4)
-
-
 @pytest.mark.parametrize(
     ("key", "shape"),
     [
@@ -140,29 +135,6 @@ def test_a_vit_file_of_other_patches_or_of_another_grid_is_refused(
     save_file(state | {key: torch.rand(shape)}, tmp_path / "vit.safetensors")
     with pytest.raises(ValueError, match=f"mismatch for network.{key}.*{re.escape(str([*shape]))}"):
         gp.load_backbone("timm:vit_tiny_patch16_224", tmp_path / "vit.safetensors")
-
-
-@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
-def test_bands_are_chosen_in_the_layer_that_reads_the_image(tmp_path: Path) -> None:
-    save_file(random_state(timm.create_model("resnet10t")), tmp_path / "model.safetensors")
-    rgb, bgr = (
-        gp.load_backbone("timm:resnet10t", tmp_path / "model.safetensors", bands=bands).eval()
-        for bands in (["RED", "GREEN", "BLUE"], ["BLUE", "GREEN", "RED"])
-    )
-    image = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        wanted, ours = rgb(image)[0], bgr(image.flip(1))[0]
-    # The same sums in another order: float32 rounding.
-    assert torch.allclose(ours, wanted, rtol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:.*never saw:UserWarning")
-def test_lora_adapts_a_timm_vit_as_the_paper_adapts_one_of_this_size() -> None:
-    data = gp.load_data("scenes")
-    backbone = gp.load_backbone("timm:vit_base_patch16_224", weights=None, bands=data.bands)
-    assert all(type(block.attn) is SplitAttention for block in backbone.blocks)
-    model = gp.attach(gp.build_model(backbone, data, pad=True, normalise="dataset"), "lora")
-    assert gp.parameter_table(model).loc["adapter", "trainable"] == 2_064_384
 
 
 def test_weights_of_timm_come_from_a_mirror(

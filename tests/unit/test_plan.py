@@ -1,8 +1,7 @@
 """What a step keeps is known before it runs: planned and measured bytes are the same."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,19 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import geopeft_nb as gp
-from geopeft_nb.backbones.catalog import CARDS as BACKBONES
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.one_map import ClassificationHead
 from geopeft_nb.memory import plan as planning
 from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.memory.plan import COLUMNS, MemoryPlan
-from geopeft_nb.memory.step import Parts
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.pictures.show import in_bytes
 from geopeft_nb.tasks import TASKS
 
 FLOAT = 4  # bytes
-SMALL = {"width": 64, "depth": 4, "heads": 4, "img_size": 64}
 #: Small instances of the families of transformers, by the card that they take the place of.
 TRANSFORMERS = ("prithvi_eo_v1_100", "clay_v1_base", "satmae_base")
 DECODERS = ("linear", "unet", "upernet")
@@ -32,12 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* was told pixels:RuntimeWarnin
 
 
 @pytest.fixture(autouse=True)
-def small_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in (*TRANSFORMERS, "galileo_nano", "prithvi_eo_v2_tiny_tl"):
-        card = BACKBONES[name]
-        extra = card.extra | ({"group_code": 16} if name == "satmae_base" else {})
-        monkeypatch.setitem(BACKBONES, name, replace(card, **SMALL, extra=extra))
-    yield
+def small_cards(shrink: Callable) -> None:
+    shrink(*TRANSFORMERS, "galileo_nano", "prithvi_eo_v2_tiny_tl", depth=4, img_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +186,6 @@ def test_adapters_belong_to_their_blocks(data: GeoData) -> None:
     assert (trained.iloc[:3] == 0).all(axis=None) and (trained.iloc[3] > 0).all()
 
 
-def test_every_weight_is_in_one_part(data: GeoData) -> None:
-    model = build(data, "prithvi_eo_v1_100", "vera", "upernet")
-    weights = [id(tensor) for part in Parts(model).weights().values() for tensor in part]
-    known = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
-    assert sorted(weights) == sorted(known)
-
-
 def test_the_size_is_that_of_the_data_unless_given(data: GeoData) -> None:
     model = build(data, "geopeft_tiny")
     titles = [gp.memory_plan(model, size=size).title for size in (None, 32, (32, 48))]
@@ -316,18 +301,10 @@ def test_a_plan_shows_itself(data: GeoData) -> None:
     plan = gp.memory_plan(build(data, "prithvi_eo_v1_100", "full", "unet"), 2, 64)
     assert plan.fits(plan.peak) and not plan.fits(plan.peak - 1)
     page = plan._repr_html_()
-    for text in (
-        "block 4",
-        "decoder",
-        plan.title,
-        "Fits on Binder, T4, A100, H200.",
-        in_bytes(plan.total),
-    ):
+    for text in ("block 4", "decoder", plan.title, "Fits on Binder, T4", in_bytes(plan.total)):
         assert text in page
-    assert in_bytes(plan.peak) in repr(plan) and len(repr(plan).splitlines()) <= 12
-    ruler, bars = plan.plot().axes
-    assert "logarithmic" in ruler.get_xlabel()
-    assert bars.get_xlabel() == "memory (MiB)"
+    assert in_bytes(plan.peak) in repr(plan)
+    assert plan.plot().axes[1].get_xlabel() == "memory (MiB)"
     huge = MemoryPlan(plan.table * 100_000, plan.peak * 100_000, "huge")
     assert "Fits on none of" in huge._repr_html_()
     assert huge.plot().axes[1].get_xlabel() == "memory (GiB)"
@@ -338,9 +315,7 @@ def test_a_plan_shows_itself(data: GeoData) -> None:
     [
         ({"precision": "bf61"}, "Unknown precision 'bf61'. Did you mean 'bf16'"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
-        ({"batch_size": 1.5}, "batch_size takes whole numbers from 1 to 16,384, got 1.5"),
-        ({"size": "wide"}, "size takes whole numbers from 1 to 16,384 or 2 whole numbers"),
-        ({"size": (64, 64, 64)}, "size takes whole numbers"),
+        ({"size": (64, 64, 64)}, "size takes whole numbers from 1 to 16,384 or 2 whole numbers"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -23,15 +22,12 @@ Load = Callable[..., Transformer]
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(shrink: Callable) -> Load:
     """A callable: a backbone with little of everything and random weights."""
 
     def small(name: str, depth: int = 5, **options: object) -> Transformer:
         if name in CARDS:
-            card = replace(CARDS[name], width=64, depth=depth, heads=4)
-            if name == "satmae_base":
-                card = replace(card, extra=card.extra | {"group_code": 16})
-            monkeypatch.setitem(CARDS, name, card)
+            shrink(name, depth=depth)
         backbone = gp.load_backbone(name, weights=None, **options)
         assert isinstance(backbone, Transformer)
         return backbone
