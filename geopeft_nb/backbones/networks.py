@@ -60,10 +60,8 @@ class TimmBackbone(Backbone):
         does; here each band takes the weights of its own or the nearest wavelength, and one without
         a wavelength keeps its fresh ones.
         """
-        classifier = self.network.pretrained_cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else classifier
-        dropped = [f"network.{head}." for head in (*heads, "fc_norm", "attn_pool")]
-        kept = renamed(state, {"^": "network."}, dropped)
+        heads = ("fc", "head", "head_dist", "fc_norm", "attn_pool")
+        kept = renamed(state, {"^": "network."}, [f"network.{head}." for head in heads])
         first = f"network.{self.network.pretrained_cfg['first_conv']}.weight"
         if first in kept:
             own = self.get_parameter(first)

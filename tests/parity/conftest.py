@@ -39,9 +39,12 @@ def golden_path() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def golden(golden_path: Callable[[str], Path]) -> Callable[[str], Golden]:
-    """A callable that opens a golden file by its name without ending, or skips."""
+    """A callable that opens a golden file by its name without ending, or skips.
 
-    def read(name: str) -> Golden:
+    Weights are those whose keys begin with `weights`.
+    """
+
+    def read(name: str, weights: str = "sd/") -> Golden:
         with np.load(golden_path(f"{name}.npz")) as file:
             arrays = {key: file[key] for key in file.files}
 
@@ -50,7 +53,7 @@ def golden(golden_path: Callable[[str], Path]) -> Callable[[str], Golden]:
 
         state, inputs = (
             {key: torch.from_numpy(value) for key, value in part(prefix).items()}
-            for prefix in ("sd/", "in/")
+            for prefix in (weights, "in/")
         )
         return state, inputs, part("out/"), json.loads(str(arrays["meta"]))
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
@@ -32,17 +31,11 @@ def blocks_of(backbone: Transformer, image: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("mode", ["eval", "train", "merged"])
 def test_lora_equals_the_published_one(
-    mode: str, golden: Callable, golden_path: Callable, close: Callable,
-    shrink: Callable, tmp_path: Path,
-) -> None:  # fmt: skip
+    mode: str, golden: Callable, close: Callable, shrink: Callable, tmp_path: Path
+) -> None:
     state, inputs, outputs, meta = golden("prithvi_lora")
     size, peft = meta["cfg"]["kwargs"], meta["cfg"]["peft"]["peft_config_kwargs"]
-    with np.load(golden_path("prithvi_lora.npz")) as file:
-        base = {
-            key.removeprefix("base_sd/"): torch.from_numpy(file[key])
-            for key in file.files
-            if key.startswith("base_sd/")
-        }
+    base = golden("prithvi_lora", weights="base_sd/")[0]
     name = meta["cfg"]["variant"]
     shrink(name, width=size["embed_dim"], depth=size["depth"], heads=size["num_heads"])
     torch.save(base, tmp_path / "checkpoint.pt")

@@ -105,12 +105,7 @@ def test_options_of_a_method_and_other_networks_are_planned_too(
 def test_day_and_place_are_part_of_the_plan(data: GeoData, name: str) -> None:
     model = build(data, name, "full")
     without = gp.memory_plan(model, 2)
-    card = model.backbone.card
-    model.metadata = tuple(
-        kind
-        for kind, takes in {"time": card.takes_time, "location": card.takes_location}.items()
-        if takes
-    )
+    model.metadata = ("time", "location")
     planned, measured = gp.memory_plan(model, 2), gp.measure_memory(model, 2, device="cpu")
     assert planned.table.equals(measured.table)
     # Clay's codes are computed and need nothing; the others learn a scale or have a token more.

@@ -150,16 +150,6 @@ def test_a_published_file_in_a_mirror_folder_gives_back_the_network(
         assert torch.equal(again, value), key
 
 
-class Harmful:
-    """Would write a file if a loader ran the code that a pickle may carry."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 #: One weight of each family, by its published name and by ours.
 KEYS = {
     "prithvi": ("encoder.blocks.0.norm2.weight", "blocks.0.norm2.weight"),
@@ -168,7 +158,6 @@ KEYS = {
     "galileo": ("blocks.0.norm2.weight", "blocks.0.norm2.weight"),
     "resnet": ("layer2.0.bn1.weight", "network.layer2.0.bn1.weight"),
 }
-CANNOT = "cannot be read as a checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -177,27 +166,20 @@ CANNOT = "cannot be read as a checkpoint"
         ("renamed", 'Missing key.*"{ours}".*Unexpected key.*weights"'),
         ("shape", r"size mismatch for {ours}: .*\[7\].*\[\d+\]"),
         ("not finite", "{ours} with values that are no finite"),
-        ("truncated", CANNOT),
-        ("code", CANNOT),
     ],
 )
 @pytest.mark.parametrize("name", {CARDS[name].family: name for name in NAMES}.values())
 def test_a_damaged_file_is_refused_and_says_what_is_wrong(
-    name: str, change: str, message: str, published: Callable, tmp_path: Path
+    name: str, change: str, message: str, published: Callable
 ) -> None:
     _, content, path = published(name)
     state, (key, ours) = tensors(content), KEYS[CARDS[name].family]
     value = state.pop(key)
-    if change == "code":
-        content["run"] = Harmful(tmp_path / "trace")
     changed = {"shape": torch.ones(7), "not finite": torch.full_like(value, torch.nan)}
     state[f"{key}s" if change == "renamed" else key] = changed.get(change, value)
     write(content, path)
-    if change == "truncated":
-        path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match=message.replace("{ours}", ours)):
         load(name, path)
-    assert not (tmp_path / "trace").exists()
 
 
 def test_a_file_of_other_bands_is_refused_and_not_reordered(published: Callable) -> None:
