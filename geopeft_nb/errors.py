@@ -113,15 +113,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def _bounds(name: str, whole: bool) -> tuple[float, float]:
-    usual = (1, 1_000_000) if whole else (-1e30, 1e30)
+def _bounds(name: str, kind: str) -> tuple[float, float]:
+    usual = (1, 1_000_000) if "int" in kind else (-1e30, 1e30)
     return BOUNDS.get(name) or BOUNDS.get(name.rpartition("_")[2], usual)
-
-
-def _is_number(name: str, value: Any, whole: bool = False) -> bool:
-    low, high = _bounds(name, whole)
-    number = type(value) is int or (isinstance(value, Real) and not whole and value is not True)
-    return number and (low <= value <= high or high == math.inf)  # the latter has NaN, too
 
 
 def _is_path(value: Any) -> bool:
@@ -132,10 +126,10 @@ def _is_path(value: Any) -> bool:
     return True
 
 
-#: Word of an annotation -> what messages call it.
+#: Word or sign of an annotation -> what messages call it.
 WORDS = {
-    "bool": "True or False", "int": "whole numbers", "float": "numbers", "str": "texts",
-    "path": "paths", "Sequence": "lists", "list": "lists", "Mapping": "dictionaries",
+    "bool": "True or False", "str": "texts", "path": "paths", "Sequence": "lists", "list": "lists",
+    "Mapping": "dictionaries", "[": " of ", ", ": " and ", " | ": " or ", "]": "",
 }  # fmt: skip
 #: Class in an annotation -> an attribute by which its objects are known.
 CLASSES = {
@@ -169,32 +163,34 @@ def _fits(name: str, value: Any, kind: str) -> bool:
     """Tell whether a value is what an annotation such as "Mapping[str, Run]" says."""
     outer, _, inner = kind.removesuffix("]").partition("[")
     kinds = inner.split(", ")
-    if outer in CLASSES:
-        return hasattr(value, CLASSES[outer])
-    if outer in ("int", "float"):
-        return _is_number(name, value, outer == "int")
-    if outer in ("Sequence", "list", "tuple"):
-        if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping | Set):
-            return False
-        right = outer != "tuple" or len(value) == len(kinds)
-        return right and all(_fits(name, one, kinds[0]) for one in value)
-    if outer == "Mapping":
-        return isinstance(value, Mapping) and all(
-            _fits(name, key, kinds[0]) and _fits(name, one, kinds[1]) for key, one in value.items()
-        )
-    if outer == "str":
-        return isinstance(value, str) and len(value) <= 4_096 and "\0" not in value
-    plain = {"None": value is None, "bool": isinstance(value, bool)}
-    return _is_path(value) if outer == "path" else plain.get(outer, True)
+    match outer:
+        case "int" | "float":
+            low, high = _bounds(name, outer)
+            number = isinstance(value, int if outer == "int" else Real) and type(value) is not bool
+            return number and (low <= value <= high or high == math.inf)  # the latter has NaN, too
+        case "Sequence" | "list" | "tuple":
+            no_list = (str, bytes, Mapping, Set)
+            listed = isinstance(value, Collection) and not isinstance(value, no_list)
+            right = listed and (outer != "tuple" or len(value) == len(kinds))
+            return right and all(_fits(name, one, kinds[0]) for one in value)
+        case "Mapping":
+            return isinstance(value, Mapping) and all(
+                _fits(name, key, kinds[0]) and _fits(name, one, kinds[1])
+                for key, one in value.items()
+            )
+        case "str":
+            return isinstance(value, str) and len(value) <= 4_096 and "\0" not in value
+        case "path":
+            return _is_path(value)
+    simple = {"None": type(None), "bool": bool}.get(outer, object)
+    return isinstance(value, simple) and hasattr(value, CLASSES.get(outer, "__class__"))
 
 
 def _unfit(name: str, value: object, kind: str) -> GeopeftError:
-    low, high = _bounds(name, "int" in kind)
+    numbers = "numbers from {:,} to {:,}".format(*_bounds(name, kind))
+    words = WORDS | {"int": f"whole {numbers}", "float": numbers}
     kind = re.sub(r"tuple\[(\w+).*\]", lambda pair: f"{pair[0].count(',') + 1} {pair[1]}", kind)
-    called = re.sub(r"\w+", lambda word: WORDS.get(word[0], word[0]), kind)
-    span = ("numbers", f"numbers from {low:,} to {high:,}")
-    for sign, word in (("[", " of "), (", ", " and "), (" | ", " or "), ("]", ""), span):
-        called = called.replace(sign, word)
+    called = re.sub(r"\w+|, | \| |[][]", lambda word: words.get(word[0], word[0]), kind)
     return GeopeftError(f"{name} takes {called}, got {_shown(value)}.")
 
 

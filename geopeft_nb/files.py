@@ -25,7 +25,7 @@ from geopeft_nb.writing import NotWrittenError, held, written_beside
 SPARE = 64_000_000
 HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
-    r"https://(?:huggingface\.co|hf\.co)/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
+    rf"{HUB}/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
     r"/resolve/(?P<revision>[^/]+)/(?P<filename>.+)"
 )
 
@@ -205,14 +205,12 @@ def fetch_many(entries: Sequence[FileEntry], what: str, download: bool = True) -
 
     Raises:
         FileNotFoundError: Some are nowhere and may not or cannot be downloaded.
-        NotWrittenError: The disk has too little room for all of them.
+        NotWrittenError: The disk has too little room.
         GeopeftError: One has the wrong size or checksum.
     """
     from tqdm.contrib.concurrent import thread_map
 
     missing = [entry for entry in entries if find_file(entry) is None]
-    if missing and download:
-        check_space(cache_folder(), sum(entry.size or 0 for entry in missing), what)
     get, silent = partial(fetch, download=download), len(missing) <= 8
     return thread_map(get, entries, max_workers=4, desc=what, disable=silent)
 

@@ -126,8 +126,6 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     with pytest.raises(OSError, match=r"takes 3 MB in .* where 1 MB are free.*GEOPEFT_CACHE"):
         fetch(entry(server))
     assert server.asked == 0
-    with pytest.raises(OSError, match="chips of a set takes 3 MB"):
-        fetch_many([entry(server)], "chips of a set")
 
 
 def test_nothing_is_downloaded_if_that_is_not_wanted(server: Trickle, cache: Path) -> None:
@@ -239,30 +237,6 @@ def test_an_archive_that_is_cut_off_anywhere_is_refused_and_leaves_nothing(
         with pytest.raises(GeopeftError, match="cannot be extracted"):
             extract(parts, tmp_path / "out")
         assert not [path for path in tmp_path.iterdir() if path.is_dir()], end
-
-
-def test_decoded_chips_come_back_from_disk_until_their_source_changes(
-    cache: Path, tmp_path: Path
-) -> None:
-    source = tmp_path / "chip.tif"
-    source.write_bytes(b"")
-    decoded = 0
-
-    def decode() -> Reading:
-        nonlocal decoded
-        decoded += 1
-        return chip(7)
-
-    for _ in range(3):
-        image, target, *_ = common.kept(common.entry("toy", "chip", [source]), decode)
-        assert (image == chip(7)[0]).all() and (target == 7).all()
-    assert decoded == 1
-    (file,) = (cache / "chips/toy").glob("*.npz")
-    file.write_bytes(file.read_bytes()[:500])
-    assert (common.kept(file, decode)[0] == chip(7)[0]).all() and decoded == 2
-    source.write_bytes(b"other")
-    common.kept(common.entry("toy", "chip", [source]), decode)
-    assert decoded == 3
 
 
 def test_a_full_disk_keeps_no_chips_and_says_what_to_do(

@@ -199,25 +199,13 @@ def test_without_a_network_a_missing_file_is_told_after_one_question(
     assert asked.count("huggingface.co") <= 2 and len(asked) <= 3 and not caplog.records
 
 
-@pytest.mark.filterwarnings("ignore:.*not for commercial use:UserWarning")
-def test_what_is_downloaded_from_an_address_is_returned(
-    mirror: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def get(url: str, to: str, *_: object) -> None:
-        assert url == URL.url
-        Path(to).write_bytes(b"right")
-
-    monkeypatch.setattr(pooch, "HTTPDownloader", lambda *_, **__: get)
-    assert fetch(URL).read_bytes() == b"right"
-
-
 def test_downloading_weights_that_are_not_for_commercial_use_warns_the_line_that_asked(
     mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def retrieve(*_: object, **__: object) -> Path:
+    def offline(*_: object, **__: object) -> None:
         raise OSError("offline")
 
-    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    monkeypatch.setattr(pooch, "HTTPDownloader", offline)
     monkeypatch.setitem(CARDS, "geopeft_tiny", replace(CARDS["geopeft_tiny"], weights=URL))
     message = r"not for commercial use: CC-BY-NC-4\.0"
     with pytest.warns(UserWarning, match=message) as warned, pytest.raises(FileNotFoundError):
