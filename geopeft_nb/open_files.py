@@ -47,7 +47,7 @@ _QUERIES = """
 
 def refuse(path: Path, why: object, remedy: str = "Restore it, or take it out") -> GeopeftError:
     """Make the error for a file that is not opened."""
-    return GeopeftError(f"{path} cannot be read: {why}. {remedy}.")
+    return GeopeftError(f"{path} cannot be read: {str(why).rstrip('.')}. {remedy}.")
 
 
 def regular_file(path: Path, root: Path | None = None) -> Path:
@@ -98,9 +98,16 @@ def open_raster(path: Path, whole: bool = False) -> Iterator[Any]:
             file can hold.
         RasterioIOError: Pixels cannot be read; it is an `OSError`.
     """
+    from rasterio.errors import RasterioIOError
+
     kept = _KEPT.get()
     with nullcontext(kept(path, whole)) if kept else _opened(path, whole) as raster:
-        yield raster
+        try:
+            yield raster
+        except RasterioIOError as error:
+            if "previous exception" not in str(error):  # of another file, or said already
+                raise
+            raise RasterioIOError(str(refuse(path, error.__cause__))) from error
 
 
 @contextmanager
@@ -202,8 +209,7 @@ def read_polygons(path: Path) -> Any:
 
     head = first_bytes(path)
     if head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11"):
-        options = {"layer": layer_of(path), "IMMUTABLE": "YES", "LIST_ALL_TABLES": "NO"}
-        return _from_gdal(path, **options)
+        return _from_gdal(path, layer=layer_of(path), IMMUTABLE="YES", LIST_ALL_TABLES="NO")
     # a length of less than 16 MB ends the text in which GDAL looks for other formats' words
     if head.startswith(b"fgb\x03fgb") and head[11:12] == b"\0":
         return _from_gdal(path)

@@ -202,8 +202,10 @@ class GeoData(Facts):
             ValueError: One has no chips.
         """
         if empty := [name for name, part in parts.items() if not part.chips]:
-            few = f"{empty[0]!r} has no chips of {self.size} px"
-            raise GeopeftError(f"{few}. Take other regions, files, size= or (of own files) block=.")
+            few = f"{empty[0]!r} has no chips of {self.size} px. Home: {', '.join(self.regions)}"
+            there = ", ".join(f"{name} {len(part)}" for name, part in self.parts.items())
+            ways = "Take other regions, files, split, size= or (of own files) block="
+            raise GeopeftError(f"{few}. Chips: {there}. {ways}.")
         return parts
 
     @property

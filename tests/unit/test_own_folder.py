@@ -488,6 +488,8 @@ def without(pattern: str) -> Callable[[Path], object]:
         (spoil("none"), {"band_names": ["RED"]}, "4 different names are needed"),
         (spoil("none"), {"bands": ["SWIR_1"]}, "band of these data 'SWIR_1'.* Known: BLUE"),
         (spoil("none"), {"scale": 0}, "scale takes numbers"),
+        (lambda root: (root / "north").mkdir(), {"holdout_regions": ["north"]},
+         "Region 'north' has no image with a label"),
         (spoil("none"), {"background": "land"}, "are for polygons, and these have none"),
         (spoil("none"), {"colour": "red"}, "Unknown option of folder 'colour'.*label_field"),
     ],
@@ -513,7 +515,7 @@ def test_a_damaged_chip_is_named(tmp_path: Path) -> None:
     path = root / "images" / "chip3.tif"
     whole = path.read_bytes()
     path.write_bytes(whole[:-3000])  # the header is whole, the last rows are gone
-    with pytest.raises(ValueError, match=r"Chip 'chip3' cannot be read"):
+    with pytest.raises(ValueError, match=r"'chip3' cannot .*images/chip3\.tif.* IReadBlock"):
         chips_of(load(root, band_names=RGB_NIR))
     path.write_bytes(whole)
     path = root / "masks" / "chip6.tif"
@@ -540,3 +542,5 @@ def test_folder_is_listed_and_says_what_it_wants() -> None:
         gp.load_data("folder")
     with pytest.raises(FileNotFoundError, match="not there"):
         load(Path("nowhere"))
+    with pytest.raises(ValueError, match="root cannot be '~nobody_at_all/x'"):
+        load(Path("~nobody_at_all/x"))

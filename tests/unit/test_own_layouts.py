@@ -82,6 +82,7 @@ def test_usual_layouts_need_no_pattern(
     [
         (("s0_20210601_{}.tif",), ("B02", "B03", "B8A", "B11"), date(2021, 6, 1)),
         (("s0/{}.tif",), ("B2", "B3", "B10"), None),
+        (("chip_20240199_{}.tif",), ("B02", "B03"), None),
         (("s0_2021-06-01_{}.tif",), ("BLUE", "GREEN", "NIR"), date(2021, 6, 1)),
         (("HLS.L30.T18SUH.2021152T153911.v2.0.{}.tif",), ("B02", "B05", "FMASK"),
          date(2021, 6, 1)),
@@ -240,12 +241,12 @@ def test_a_table_says_it_all(tmp_path: Path, kind: str) -> None:
     assert (one.split, one.region, one.label, one.mask) == (
         "train",
         "here",
-        3,
+        "3" if kind == "file" else 3,
         tmp_path / "y/a.tif",
     )
     assert one.images == ((tmp_path / "x/2.tif",), (tmp_path / "x/1.tif",))
     assert one.dates == (date(2021, 6, 1), date(2021, 7, 1))
-    assert (two.split, two.label, two.dates) == ("val", 0, (None,))
+    assert (two.split, two.label, two.dates) == ("val", type(one.label)(0), (None,))
 
 
 # What is refused.
@@ -307,6 +308,9 @@ def test_a_table_leads_nowhere_else(tmp_path: Path, cell: str) -> None:
     (["image", "image"], [["a.tif", "a.tif"]], "has a column twice"),
     (["image", "label"], [["a.tif", "x"], ["a.tif", "x"]], r"a\.tif and .*a\.tif have the same"),
     (["image", "label"], [["", "x"]], "is no regular file"),
+    (["image", "id", "label"], [["a.tif", "s1", "x"], ["a.tif", "S1", "x"]], "differs in case"),
+    (["image", "id", "label"], [["a.tif", "\xe9", "x"], ["a.tif", "e\u0301", "x"]], "of accents"),
+    (["image", "date"], [["a.tif", "2023366"]], "date '2023366'"),
 ])  # fmt: skip
 def test_a_table_with_what_cannot_be_is_refused(
     tmp_path: Path, columns: list[str], rows: list[list[str]], said: str

@@ -195,6 +195,10 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "a mask inside": (stored(fill=7, valid=~GONE, **TAGGED), "", True),
     "a mask beside": (then(stored(fill=7, **TAGGED), each("images/*", with_msk)), "", True),
     "alpha": (then(stored(fill=7), each("images/*", with_alpha)), "", True),
+    "0 in the file of one band": (
+        stored(image="c{}_{}.tif", mask="c{}_mask.tif", band_files=("B02", "B03", "B04", "B8A"),
+               rules=[(1e-4, 0.0)], fill=0, fill_bands=[2]), "nodata=0", True,
+    ),
     # products
     "Sentinel-2 N0400": (named(S2, "N0400", "B8A", offset=-1_000), "", False),
     "Sentinel-2 N0400, its scale alone": (
@@ -339,6 +343,13 @@ def test_files_of_one_name_in_two_folders_have_each_their_own_scale(tmp_path: Pa
             assert np.abs(sample["image"].numpy() - image).max() < 6e-3  # per cent, rounded
 
 
+def test_no_data_of_one_region_is_asked_for_by_a_call_that_works(tmp_path: Path) -> None:
+    stored("int16", fill=-9999, regions=("a", "b"), **TAGGED)(tmp_path)
+    data, asked = load(tmp_path, nodata={"a": -1})
+    assert "nodata={'a': [-9999.0, -1], 'b': [-9999.0]}" in asked
+    assert all((sample["mask"][:5] == -1).all() for sample in data.train)
+
+
 def test_numbers_that_are_data_are_kept_if_somebody_says_so(tmp_path: Path) -> None:
     stored(fill=0, **TAGGED)(tmp_path)
     data = gp.load_data("folder", root=tmp_path, nodata=float("nan"))
@@ -446,6 +457,7 @@ def test_masks_become_the_task_that_they_are_for(tmp_path: Path, kind: str) -> N
 
 @pytest.mark.parametrize(("task", "labels", "classes"), [
     ("classification", ["None", "NA", "None", "NA", "None", "NA"], ("NA", "None")),
+    ("classification", ["01", "1", "01", "1", "01", "1"], ("01", "1")),
     ("multilabel", ["crop;water", "water", "crop", "water", "crop", "water"], ("crop", "water")),
 ])  # fmt: skip
 def test_a_table_of_labels_becomes_one_or_several_for_an_image(
@@ -548,6 +560,8 @@ def above_sea(reflectance: Pixels, number: int) -> Pixels:
     (floats, lambda x, n: metres(x, n).astype("float32"), {}, {}, "classes, or heights"),
     (floats, lambda x, n: x + 1 - GONE, {"nodata": 0}, {}, r"do \[0\.0\] mean unlabelled"),
     (above_sea, lambda x, n: x, {}, {"bands": [*NAMES, "DEM"]}, "pixels have one number"),
+    (lambda x, n: np.stack([x[0], -10 - x[1]]).astype("f4"), lambda x, n: x, {},
+     {"band_names": ["VV", "VH"]}, "radar in decibels"),
 ])  # fmt: skip
 def test_numbers_that_may_be_fill_heights_or_a_class_are_asked_about(
     tmp_path: Path, image: Any, mask: Any, header: dict[str, Any], said: Any, asks: str

@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, own_name
-from geopeft_nb.datasets.own.ask import Ask, spread
+from geopeft_nb.datasets.own.ask import Ask, listed, spread
 from geopeft_nb.datasets.own.layouts import BAND
 from geopeft_nb.datasets.own.products import RGBN
-from geopeft_nb.datasets.own.rasters import BARE, Band, Raster, Source, read_header
+from geopeft_nb.datasets.own.rasters import BARE, EIGHT, STATED, Band, Raster, Source, read_header
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.open_files import open_raster
 
 _BAND = re.compile(rf"(?<![^_.-])(?:{BAND})(?![^_.-])", re.IGNORECASE)
 #: Names that are likely for so many bands without any.
@@ -40,10 +39,11 @@ MEDIANS, DARK = (-0.05, 1.2), 0.005
 #: What the brightest band of files with one kind of scale has at least, the darkest at most.
 DIM, PALE = 0.03, 0.6
 LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
-EIGHT = "uint8", "int8"
+#: Bands of backscatter, as a power or in decibels.
+RADAR = "VV", "VH", "HH", "HV"
 #: Numbers that are no data where they fill a part of a single band.
 FILLS = (0, -9999, -32768, 65535, 255)
-STATED, PLAIN, ASKED = "as the file states", "taken as reflectance 0-1", "as asked"
+PLAIN, ASKED = "taken as reflectance 0-1", "as asked"
 
 
 def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:
@@ -62,8 +62,8 @@ def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:
     """
     files = [Path(file) for file in files]
     ask = Ask(call, said, dict.fromkeys(files, "all"))
-    source, *_ = name_bands(files, ask)
-    if ask.common:
+    source, *more = name_bands(files, ask)
+    if more:
         raise GeopeftError(f"{files[0]} seems to have several dates: write one file a date.")
     (found,) = settle([source], source.bands, ask)
     ask.settle()
@@ -83,9 +83,8 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
     """
     given = [ask.of("band_names", file) for file in files]
     rasters = [_header(*pair, ask) for pair in zip(files, given, strict=True)]
-    layers = [Band("", raster, n) for raster in rasters for n in raster.numbers]
+    layers = [Band(raster, n) for raster in rasters for n in raster.numbers]
     first, frames, order = rasters[0], ask.given.get("frames") or 1, ask.given.get("order")
-    grid = min((raster.grid for raster in rasters), key=lambda grid: grid.metres or 0)
     if len(odd := {raster.grid.crs for raster in rasters}) > 1:
         raise GeopeftError(f"The files of {first.path} have several coordinate systems: {odd}.")
     raw = [name or "" for raster in rasters for name in raster.names]
@@ -102,72 +101,59 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
     if frames == 1 and not any(raw) and len(layers) > 13 and len(layers) % 6 == 0:
         frames, raw = len(layers) // 6, list(HLS_BANDS)
         why = f"{len(layers)} bands without names: how many dates, in which order, of which bands?"
-        ask.about_all(why, frames=frames, band_names=raw)
-    if frames > 1 and order is None:
-        order = _likely_order(layers, frames)
-        ask.about_all(why, order=order)
+        ask.about((), why, frames=frames, band_names=raw)
     count = len(layers) // frames
     if count * frames != len(layers):
         raise GeopeftError(f"{first.path} has {len(layers)} bands, not of {frames} dates alike.")
+    if frames > 1 and order is None:
+        order = _likely_order(layers, frames)
+        ask.about((), why, order=order)
     if frames > 1 and len({*raw}) == count:  # named alike for each date
         raw = list(dict.fromkeys(raw))
-    names = _known(raw, rasters)
+    sensors = {raster.product.sensor for raster in rasters if raster.product} - {""}
+    if not sensors and any(name.upper() == "B8A" for name in raw):
+        sensors = {"S2:"}  # which alone has a band of this name
+    names = [own_name(name or "0", *sensors) if len(sensors) < 2 else None for name in raw]
     if None in names or len({*names}) < count or len(names) != count:
         if None not in names and any(len(raster.numbers) > 1 for raster in rasters[1:]):
             raise GeopeftError(f"{rasters[1].path} has bands of the same names: map one by one.")
-        names = [*map(str, _ask_names(ask, rasters, raw, count))]
-    index = np.arange(len(layers))
-    dates = index.reshape(count, -1).T if order == "band-time" else index.reshape(-1, count)
-    named = (zip(map(str, names), date, strict=True) for date in dates)
-    found = ({x: layers[n]._replace(name=x) for x, n in pairs} for pairs in named)
-    return [Source(bands, grid, first.day) for bands in found]
+        names = _ask_names(ask, rasters, raw, count)
+    by_band = order == "band-time"
+    dates = [layers[n::frames] if by_band else layers[n * count :][:count] for n in range(frames)]
+    grid = min((raster.grid for raster in rasters), key=lambda grid: grid.metres or 0)
+    return [Source(dict(zip(map(str, names), x, strict=True)), grid, first.day) for x in dates]
 
 
 def _header(file: Path, names: Sequence[str] | None, ask: Ask) -> Raster:
     """Read what a raster says of itself, with the no-data numbers of its product, and as asked."""
-    raster, said = read_header(file, len(names or ())), ask.of("nodata", file)
-    if alpha := [band for path, band in raster.masks if band and path == file and names is None]:
-        with open_raster(file) as opened:
-            seen = opened.read(alpha[0], out_shape=(256, 256))
-        if np.isin(seen, (0, seen.max())).mean() < 1 - CONSTANT:  # no alpha: see `read_header`
-            raster = read_header(file, len(raster.numbers) + 1)
-    fills = {*raster.fills, *np.ravel([] if said is None else said).tolist()}
+    raster = read_header(file, len(names or ()))
+    fills = {*raster.fills, *listed(ask.of("nodata", file))}
     if raster.product and not raster.is_float:
         fills.add(raster.product.fill)
     return replace(raster, fills=tuple(fill for fill in fills if fill == fill))
 
 
-def _known(raw: Sequence[str], rasters: Sequence[Raster]) -> list[str | None]:
-    """Return the toolkit's names of bands, None for numbers whose sensor is not known."""
-    sensors = {raster.product.sensor for raster in rasters if raster.product} - {""}
-    if not sensors and any(name.upper() == "B8A" for name in raw):
-        sensors = {"S2:"}  # which alone has a band of this name
-    return [own_name(name or "0", *sensors) if len(sensors) < 2 else None for name in raw]
-
-
-def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) -> list[str]:
+def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) -> list[str | None]:
     """Ask for the names of bands; numbers are likely Landsat's where they could be Sentinel-2's."""
-    shown = ", ".join(name or "no name" for name in raw)
-    likely = [own_name(name or "0", "L8:") or "" for name in raw]
-    why = f"bands {shown}: numbers say nothing without their sensor; those of Landsat 8 would be"
+    likely = [own_name(name or "0", "L8:") for name in raw]
+    why = "numbers say nothing without their sensor; those of Landsat 8 would be"
     if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
         eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
-        known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count)
-        names = [own_name(name or "0") for name in raw] if len(raw) == count else [""] * count
-        usable = [
-            x if x in WAVELENGTHS and names.index(x) == n else "" for n, x in enumerate(names)
-        ]
-        likely = list(known or [x or f"OTHER_{n}" for n, x in enumerate(usable, 1)])
-        why = f"bands {shown}: {count} different names are needed, for example"
-    ask.about([raster.path for raster in rasters], f"{why} {', '.join(likely)}", band_names=likely)
+        known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count, ())
+        names = [own_name(name or "0") for name in (*raw, *[""] * count)][:count]
+        new = [x in WAVELENGTHS and x not in names[:n] for n, x in enumerate(names)]
+        likely = [*known] or [x if new[n] else f"OTHER_{n + 1}" for n, x in enumerate(names)]
+        why = f"{count} different names are needed, for example"
+    shown = ", ".join(name or "no name" for name in raw)
+    why = f"bands {shown}: {why} {', '.join(map(str, likely))}"
+    ask.about([raster.path for raster in rasters], why, band_names=likely)
     return likely
 
 
 def _likely_order(layers: Sequence[Band], frames: int) -> str:
     """Tell how dates are stacked: bands of one wavelength are alike."""
-    named = {str(n): band._replace(name=str(n)) for n, band in enumerate(layers)}
-    numbers = Source(named, layers[0].raster.grid).sample([*named], 256)
-    means = numbers[: len(numbers) // frames * frames].mean(1)
+    named = {str(n): band for n, band in enumerate(layers)}
+    means = Source(named, layers[0].raster.grid).sample([*named], 256).mean(1)
     by_time, by_band = means.reshape(frames, -1).std(0), means.reshape(-1, frames).std(1)
     return "time-band" if by_time.sum() <= by_band.sum() else "band-time"
 
@@ -187,40 +173,46 @@ def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[So
     chosen = {*spread(sources, AT_MOST)}
     side = min(512, max(64, isqrt(PIXELS // len(chosen))))
     optical = [band for band in bands if band in WAVELENGTHS]
-    found, looked = [], []
+    radar = [band.upper() in RADAR for band in bands]
+    found, looked, units = [], [], dict[bool, list[Path]]()
     for source in sources:
         stated = _stated(source, optical, ask)
         if source in chosen or not (stated.rule or source.raster.is_float):
             with suppress(OSError):  # it is refused, and named, when it is asked for
-                numbers = _with_data(source, bands, side, ask)
-                if numbers.size and optical:
-                    numbers = numbers[[band in optical for band in bands]]
-                    percentiles = np.percentile(numbers, (1, 50, 99), axis=1)
+                percentiles = _with_data(source, bands, side, ask)
+                if percentiles.size and optical:
+                    percentiles = percentiles[:, [band in WAVELENGTHS for band in bands]]
                     likely = _likely_rule(source, percentiles)
-                    stated, ends = _check(stated, percentiles, likely, optical, ask)
-                    looked.append((ends, stated, likely))
+                    stated, *ends = _check(stated, percentiles, likely, optical, ask)
+                    looked.append((stated.rule, *ends, source, likely))
+                elif percentiles.size and stated.rule != ASKED:
+                    for below in percentiles[1, radar] < 0:
+                        units.setdefault(bool(below), []).extend(source.paths)
         found.append(stated if stated.rule else replace(stated, rule=PLAIN))
     # One file may be all water or snow, and not all of those that got their scale in one way.
-    for rule in {source.rule for _, source, _ in looked}:
-        alike = [one for one in looked if one[1].rule == rule]
-        lows, highs = zip(*(ends for ends, *_ in alike), strict=True)
-        if max(highs) < DIM or PALE < min(lows) < np.inf:
-            for _, source, likely in alike:
+    table = pd.DataFrame(looked, columns=["rule", "low", "high", "source", "likely"])
+    for rule, some in table.groupby("rule"):
+        if some.high.max() < DIM or some.low.min() > PALE:
+            for source, likely in zip(some.source, some.likely, strict=True):
                 why = f"numbers {rule}: no ground is so dark, or bright"
                 ask.about(source.paths, why, **likely)
-    return [x if optical else replace(x, reflectance=False) for x in found]
+    if len(units) > 1:
+        why = "radar in decibels (below 0) and as power: write one; scale=1 says that it is one"
+        ask.about(units[True] + units[False], why, scale=1)
+    return found
 
 
 def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
     """Apply what was said, else what each file states, else what its product implies."""
-    stated = {x: y.raster.rules[y.raster.numbers.index(y.number)] for x, y in source.layers.items()}
-    layers = {x: Band(*band[:3], *(stated[x] or ())) for x, band in source.layers.items()}
-    source, words, certain = replace(source, layers=dict(layers)), "", True
-    for name in optical or source.bands:
-        raster, product = layers[name].raster, layers[name].raster.product
+    layers, words, certain, known = dict(source.layers), "", True, True
+    for name, band in source.layers.items():
+        raster, product = band.raster, band.raster.product
         scale, offset = ask.of("scale", raster.path), ask.of("offset", raster.path)
-        rule = own = stated[name]
-        words = STATED
+        rule = own = raster.rules.get(band.number)
+        layers[name] = Band(raster, band.number, *(own or ()))
+        if name not in (optical or source.bands):
+            continue
+        words = STATED if own else BARE
         # tools that write a scale forget the offset
         certain &= not (own and not own[1] and product and product.offset)
         if own is None and product and not raster.is_float:
@@ -228,25 +220,26 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
                 raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")
             rule, words = (product.scale, product.offset), f"as {product.title} implies"
             certain &= bool(product.offset) or not product.since
+        if not optical:
+            rule, words = own or (1.0, 0.0), STATED if own else BARE
         if scale is not None:
             rule, words = (scale, 0.0), ASKED
-        elif not optical:
-            rule, words = own or (1.0, 0.0), STATED if own else BARE
         if rule is None:
-            return source
+            known = False
+            continue
         if offset is not None:
             rule, words = (rule[0], offset), ASKED
         if words == ASKED and own and not np.allclose(rule, own):
             words = f"{ASKED}, against what the file states"
         certain = offset is not None or (certain and scale is None)
-        layers[name] = layers[name]._replace(scale=rule[0], offset=rule[1])
-    return replace(source, layers=layers, rule=words, certain=certain)
+        layers[name] = Band(raster, band.number, *rule)
+    return replace(source, layers=layers, rule=words * known, certain=certain and known)
 
 
 def _check(
     source: Source, percentiles: np.ndarray, likely: dict[str, Any], optical: Sequence[str],
     ask: Ask,
-) -> tuple[Source, tuple[float, float]]:  # fmt: skip
+) -> tuple[Source, float, float]:  # fmt: skip
     """Ask about numbers without a rule, and about what no surface has.
 
     Args:
@@ -257,7 +250,8 @@ def _check(
         ask: Takes down questions.
 
     Returns:
-        The acquisition with a rule, and the reflectance of its darkest band and its brightest.
+        The acquisition with a rule, and the reflectance of its darkest band and its brightest, NaN
+        where it is none.
     """
     if not source.rule:
         plain = source.raster.is_float and likely == {"scale": 1, "offset": 0}
@@ -266,9 +260,9 @@ def _check(
             ask.about(source.paths, what, **likely)
         new = {name: source.layers[name]._replace(**likely) for name in optical}
         source = replace(source, layers=source.layers | new, rule=PLAIN, certain=not plain)
-    scales, offsets = np.array([source.layers[name][3:] for name in optical]).T
-    if 255 in scales or (source.raster.dtype in EIGHT and source.rule != STATED):
-        return replace(source, reflectance=False), (np.inf, np.inf)
+    if not source.reflectance:
+        return source, np.nan, np.nan
+    scales, offsets = np.array([source.layers[name][2:] for name in optical]).T
     low, middle, high = (percentiles + offsets) / scales
     least, most = MEDIANS
     if high.max() < DARK or min(low.min(), middle.min()) < least or middle.max() > most:
@@ -278,30 +272,28 @@ def _check(
         why = "no reflectance is below 0.095, as of Sentinel-2 from baseline 04.00 on: an offset?"
         missing = {"scale": float(scales[0]), "offset": -0.1 * float(scales[0])}
         ask.about(source.paths, f"{why} offset=0 says that there is none", **missing)
-    return source, (float(low.min()), float(high.max()))
+    return source, float(low.min()), float(high.max())
 
 
 def _with_data(source: Source, bands: Sequence[str], side: int, ask: Ask) -> np.ndarray:
-    """Return (C, N) numbers of pixels with data, ask about what may be none, and show all."""
+    """Return percentiles (3, C) of pixels with data, if any; ask about what may be none."""
     numbers = source.sample(bands, side)
-    said = ask.of("nodata", source.raster.path)
     # NaN says that all other numbers are data
-    sure = said is not None and np.isnan(np.ravel(said).astype(float)).any()
+    sure = any(x != x for x in listed(ask.of("nodata", source.raster.path)))
     odd = [] if sure else _unlikely(source, numbers, [band in WAVELENGTHS for band in bands])
     gone = np.isin(numbers, odd).any(0)
     if odd:
         ask.about(source.paths, "many of its pixels have one number: no data?", nodata=odd)
-    constant = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
-    numbers = numbers[:, ~gone]
-    if numbers.size:
-        columns = zip(("1 %", "50 %", "99 %"), np.percentile(numbers, (1, 50, 99), 1), strict=True)
-        shown = {name: [f"{number:.5g}" for number in some] for name, some in columns}
-        table = pd.DataFrame({"type": source.raster.dtype, "band": bands, **shown})
-        table["constant"] = constant
-        for raster in source.rasters:
-            mine = [source.layers[name].raster is raster for name in bands]
-            ask.tables[raster.path] = table[mine]
-    return numbers
+    if gone.all():
+        return np.empty(0)
+    percentiles = np.percentile(numbers[:, ~gone], (1, 50, 99), axis=1)
+    texts = [[f"{number:.5g}" for number in some] for some in percentiles]
+    shown = dict(zip(("1 %", "50 %", "99 %"), texts, strict=True))
+    table = pd.DataFrame({"type": source.raster.dtype, "band": bands, **shown})
+    table["constant"] = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
+    for raster in source.rasters:
+        ask.tables[raster.path] = table[[source.layers[x].raster is raster for x in bands]]
+    return percentiles
 
 
 def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[float]:
@@ -313,12 +305,14 @@ def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[
         often &= np.isin(values, FILLS)
     never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
     found = [*values[often].tolist(), *never[:99].tolist()]
-    for band in numbers if numbers.size else ():
-        low = float(band.min())
-        others = band[band > low]  # far above it, if that is no data in this band alone
-        far = others.size and low <= (-1 if source.raster.is_float else -2)
-        if far and others.min() > low / 2 and others.size < (1 - CONSTANT) * band.size:
-            found.append(low)
+    of_one = len(source.rasters) == len(source.layers) > 1  # where 0 means no data in this band
+    for band, is_optical in zip(numbers, optical, strict=True):
+        low = float(band.min(initial=np.inf))
+        others = band[band > low]
+        # far above it, if that is no data in this band alone
+        far = low <= (-1 if source.raster.is_float else -2) and others.min(initial=0) > low / 2
+        if far or (low == 0 and of_one and is_optical):
+            found += [low] * (0 < others.size < (1 - CONSTANT) * band.size)
     return [x for x, _ in Counter(found).most_common(3)]
 
 
@@ -331,5 +325,4 @@ def _likely_rule(source: Source, percentiles: np.ndarray) -> dict[str, Any]:
         return LANDSAT
     tops = ((2, 1), (130, 100), (256, 255), (np.inf, 10_000))
     scale = next(scale for top, scale in tops if high <= top)
-    high_by_a_tenth = low >= FLOOR * scale and scale > 255
-    return {"scale": scale, "offset": -0.1 * scale if high_by_a_tenth else 0}
+    return {"scale": scale, "offset": -0.1 * scale if low >= FLOOR * scale > FLOOR * 255 else 0}

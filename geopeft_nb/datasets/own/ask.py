@@ -1,5 +1,6 @@
 """What is not stated is asked for: what was seen, and the whole call to type."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from glob import escape
@@ -13,7 +14,9 @@ import pandas as pd
 from geopeft_nb.errors import GeopeftError
 
 #: Files that the table of an error shows, with a row for each of their bands.
-FILES, NAN = 6, 'float("nan")'
+FILES = 6
+#: Options that may be other for each region or file.
+OF_FILES = ("band_names", "scale", "offset", "nodata")
 T = TypeVar("T")
 
 
@@ -21,6 +24,12 @@ def spread(things: Sequence[T], at_most: int) -> list[T]:
     """Return at most so many things, evenly spread."""
     chosen = np.linspace(0, len(things) - 1, min(at_most, len(things))).round().astype(int)
     return [things[index] for index in chosen]
+
+
+def listed(said: Any) -> list[float]:
+    """Return what is one number, several or None as a list."""
+    found: list[float] = np.ravel([] if said is None else said).tolist()
+    return found
 
 
 class Ask:
@@ -38,11 +47,12 @@ class Ask:
 
     def __init__(self, call: str, given: Mapping[str, Any], files: Mapping[Path, str]) -> None:
         self.call, self.given, self.files = call, given, files
+        root = commonpath([path.parent for path in files])
+        self.names = {path: path.relative_to(root).as_posix() for path in files}
         self.why: dict[str, set[Path]] = {}
         self.tables: dict[Path, pd.DataFrame] = {}
         self.likely: dict[str, dict[Path, Any]] = {}
-        self.common: dict[str, object] = {}
-        for what in ("band_names", "scale", "offset", "nodata"):
+        for what in OF_FILES:
             said = given[what] if isinstance(given.get(what), Mapping) else ()
             if odd := [key for key in said if not any(self._fits(x, key) for x in files)]:
                 regions, example = ", ".join({*files.values()}), next(iter(files)).name
@@ -62,15 +72,10 @@ class Ask:
         return next((one for key, one in said.items() if self._fits(path, key)), None)
 
     def about(self, paths: Sequence[Path], why: str, **likely: object) -> None:
-        """Take down a question about files, and the likely answers for them."""
+        """Take down a question about files, or about all, and the likely answers for them."""
         self.why.setdefault(why, set()).update(paths)
         for option, value in likely.items():
-            self.likely.setdefault(option, {}).update(dict.fromkeys(paths, value))
-
-    def about_all(self, why: str, **likely: object) -> None:
-        """Take down a question whose answer is one for all files."""
-        self.why.setdefault(why, set())
-        self.common |= likely
+            self.likely.setdefault(option, {}).update(dict.fromkeys(paths or self.files, value))
 
     def settle(self) -> None:
         """Ask, if there is a question.
@@ -81,23 +86,19 @@ class Ask:
         if not self.why:
             return
         likely = {option: self._answer(option, x) for option, x in self.likely.items()}
-        options = {**self.given, **likely, **self.common}
-        names = {key: key for key, x in options.items() if isinstance(x, pd.DataFrame)}
-        texts = {key: repr(x) for key, x in options.items() if x is not None} | names
-        said = ", ".join(f"{key}={text if text != 'nan' else NAN}" for key, text in texts.items())
+        given = {key: x for key, x in {**self.given, **likely}.items() if x is not None}
+        texts = {key: key if isinstance(x, pd.DataFrame) else repr(x) for key, x in given.items()}
+        said = ", ".join(f"{key}={text}" for key, text in texts.items())
+        said = re.sub(r"(?<=[=\[ ])nan(?=[],}]|$)", 'float("nan")', said)
         why = "\n".join(f"- {x}" + f" ({len(of)} files)" * bool(of) for x, of in self.why.items())
         raise GeopeftError(
             f"These files do not say all that is needed:\n{why}\nSeen:\n{self._table()}\n"
             f"If that is right, type this; else change it:\n{self.call}{said})"
         )
 
-    def _names(self) -> dict[Path, str]:
-        root = commonpath([path.parent for path in self.files])
-        return {path: path.relative_to(root).as_posix() for path in self.files}
-
     def _table(self) -> str:
         """Show what was seen in some of the files that are asked about."""
-        odd, names = set[Path]().union(*self.why.values()), self._names()
+        odd, names = set[Path]().union(*self.why.values()), self.names
         asked = sorted((x for x in self.tables if x in odd or not odd), key=names.__getitem__)
         if not asked:
             return "only headers"
@@ -109,12 +110,15 @@ class Ask:
 
     def _answer(self, option: str, answers: Mapping[Path, Any]) -> Any:
         """Say one value for all files, or one a region, or one a file, and "*" for all others."""
-        said = self.given.get(option)
-        if option == "nodata" and not isinstance(said, Mapping):  # harms no file that lacks it
-            known = {*np.ravel([] if said is None else said).tolist()}
-            fills = sorted(known.union(*(np.ravel(x).tolist() for x in answers.values())))
-            return fills if fills[1:] else fills[0]
+        if option not in OF_FILES:
+            return [*answers.values()][-1]
         answer = {path: answers.get(path, self.of(option, path)) for path in self.files}
+        if option == "nodata":  # beside what was said; one for all harms no file that lacks it
+            for path, new in answer.items():
+                answer[path] = sorted({*listed(new), *listed(self.of(option, path))})
+            if not isinstance(self.given.get(option), Mapping):
+                fills = sorted(set[float]().union(*answer.values()))
+                return fills if fills[1:] else fills[0]
         ((usual, _), *more) = Counter(map(repr, answer.values())).most_common()
         if not more:
             return next(iter(answer.values()))
@@ -124,7 +128,6 @@ class Ask:
         rest = [] if None in answer.values() else [x for x in answer.values() if repr(x) == usual]
         odd = {path.name for path, value in answer.items() if value not in (None, *rest)}
         # the first that fits counts, and a name fits in other folders, too
-        listed = sorted((x for x in answer if x.name in odd), key=lambda path: -len(path.parts))
-        names = self._names()
-        keys = {escape(names[x]): answer[x] for x in listed if answer[x] is not None}
+        deep = sorted((x for x in answer if x.name in odd), key=lambda path: -len(path.parts))
+        keys = {escape(self.names[x]): answer[x] for x in deep if answer[x] is not None}
         return keys | ({"*": rest[0]} if rest else {})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from geopeft_nb.datasets.base import Bounds
 from geopeft_nb.datasets.own.layouts import Item
 from geopeft_nb.datasets.own.rasters import Grid, Raster, Source, below, read_header
 from geopeft_nb.errors import GeopeftError, check_name
@@ -46,6 +47,12 @@ class Tile:
         return np.stack([part for part, _ in parts], axis=1), there
 
     @property
+    def ground(self) -> Bounds:
+        """(left, bottom, right, top) in its crs, or in pixels of its file, counted upwards."""
+        x, y, wide, high = self.window.flatten()
+        return self.sources[0].grid.bounds(self.window) or (x, -y - high, x + wide, -y)
+
+    @property
     def has_gaps(self) -> bool:
         """Whether its files say which pixels have no data."""
         files = [raster for source in self.sources for raster in source.rasters]
@@ -55,11 +62,10 @@ class Tile:
 def choose_size(items: Sequence[Item], shapes: Sequence[tuple[int, int]]) -> int:
     """Choose the chip side: 64 px, less for small images, whole images if many are alike."""
     sides = {side for shape in shapes for side in shape}
-    largest = max(sides)
-    whole = len(shapes) >= MANY and len(sides) == 1 and largest % 16 == 0
-    if largest <= WHOLE and (whole or any(item.label is not None for item in items)):
-        return -(-largest // 16) * 16
-    return min(64, -(-largest // 16) * 16)
+    largest = -(-max(sides) // 16) * 16
+    whole = len(shapes) >= MANY and sides == {largest}
+    fits = largest <= WHOLE and (whole or any(item.label is not None for item in items))
+    return largest if fits else min(64, largest)
 
 
 def cut(
@@ -105,9 +111,8 @@ def _laid(mask: Raster, source: Source) -> Raster:
     if grid.shape == image.shape and None in (grid.crs, image.crs):
         return replace(mask, grid=image)
     if not grid.fits(image) and below(mask, image) is None:
-        raise GeopeftError(
-            f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path}: give its own."
-        )
+        what = f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path}"
+        raise GeopeftError(f"{what}: give its own.")
     return mask
 
 
@@ -139,7 +144,7 @@ class Polygons:
         if frame.crs is None:
             raise refuse(path, "it has no coordinate reference system", "Set it, or add its .prj")
         field = _class_field(path, frame, field)
-        frame = frame.assign(name=frame[field].map(_text))
+        frame = frame.assign(name=frame[field].map(named))
         unnamed, crossed = int(frame.name.isna().sum()), int((~frame.geometry.is_valid).sum())
         frame = frame[frame.name.notna()].explode(ignore_index=True)
         frame = frame[(frame.geometry.geom_type == "Polygon") & ~frame.geometry.is_empty]
@@ -150,9 +155,8 @@ class Polygons:
         if background is not None and background not in known:
             known = [background, *known]
         if strange := [name for name in found if name not in known]:
-            raise GeopeftError(
-                f"{path} has {field} {', '.join(strange)}, which the class list lacks. Add to it."
-            )
+            what = f"{path} has {field} {', '.join(strange)}, which the class list lacks"
+            raise GeopeftError(f"{what}. Add to it.")
         self.path, self.classes = path, tuple(known)
         self.outside = np.nan if background is None else known.index(background)
         self._frame = frame.assign(code=frame.name.map(known.index)).sort_values("code")
@@ -197,11 +201,11 @@ def _class_field(path: Path, frame: Any, field: str | None) -> str:
     usual = [by_name[name] for name in CLASS_FIELDS if name in by_name]
     if usual or len(columns) == 1:
         return (usual or columns)[0]
-    shown = ", ".join(f"{name} ({frame[name].map(_text).nunique()} values)" for name in columns)
+    shown = ", ".join(f"{name} ({frame[name].map(named).nunique()} values)" for name in columns)
     raise GeopeftError(f"Choose the class of {path} with label_field=, from {shown or 'none'}.")
 
 
-def _text(value: object) -> str | None:
+def named(value: object) -> str | None:
     """Name a class; 3.0, as a column with gaps has it, is 3; nothing is None."""
     if value is None or value != value or value == "":
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.datasets.own.ask import Ask, spread
-from geopeft_nb.datasets.own.cut import Polygons, Tile
+from geopeft_nb.datasets.own.cut import Polygons, Tile, named
 from geopeft_nb.datasets.own.rasters import read_numbers
 from geopeft_nb.errors import GeopeftError
 
@@ -50,7 +50,7 @@ class Labels:
         """Return what labels a tile: (H, W) float64, NaN without a label; or (N,) texts."""
         grid, mask, label = tile.sources[0].grid, tile.mask, tile.item.label
         if self.task in OF_IMAGES:
-            text = f"{label:.15g}" if isinstance(label, float) else str(label)
+            text = named(label) or ""
             parts = text.split(BETWEEN) if self.task == "multilabel" else [text]
             return np.array([part.strip() for part in parts if part.strip()])
         if self.polygons is not None:
@@ -58,7 +58,7 @@ class Labels:
         assert mask is not None
         mask = replace(mask, fills=()) if self.unlabelled == () else mask
         (found,) = read_numbers(mask, mask.numbers, grid, tile.window, nearest=True)
-        if self.task == "regression" and (rule := mask.rules[0]):
+        if self.task == "regression" and (rule := mask.rules.get(mask.numbers[0])):
             found = (found + rule[1]) / rule[0]
         odd = np.isin(found, self.unlabelled or ())
         if self.unlabelled is None and self.task == "segmentation":
@@ -87,11 +87,11 @@ class Labels:
         padded[: there.shape[0], : there.shape[1]] = np.where(there, found, np.nan)
         if self.task == "regression":
             return padded[None].astype(np.float32)
-        values, where = np.unique(padded, return_inverse=True)
-        if unknown := [x for x in values.tolist() if x == x and x not in self.codes]:
+        values = pd.Series(padded.ravel())
+        classes = values.map(self.codes)
+        if unknown := sorted({*values[classes.isna()].dropna()}):
             raise _no_class(tile, unknown, self.codes)
-        classes = np.array([self.codes.get(value, -1) for value in values.tolist()], np.int64)
-        return classes[where].reshape(size, size)
+        return classes.fillna(-1).to_numpy(np.int64, copy=True).reshape(size, size)
 
 
 def _no_class(tile: Tile, unknown: Sequence[Any], codes: Mapping[Any, int]) -> GeopeftError:
@@ -186,9 +186,9 @@ def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Seque
     tiles = [tile for tile in tiles if tile.item.label is not None]
     given = [tile.item.label for tile in tiles]
     several = any(BETWEEN in str(label) for label in given)
-    odd = [x for x in given if BETWEEN in str(x) or (isinstance(x, float) and x % 1)]
+    odd = [x for x in given if BETWEEN in str(x) or pd.to_numeric(str(x), errors="coerce") % 1 > 0]
     if odd and not task:
-        ask.about_all(f"labels such as {odd[0]!r}: one class, or several?", task=OF_IMAGES[several])
+        ask.about((), f"labels such as {odd[0]!r}: one class, or several?", task=OF_IMAGES[several])
     return tiles, replace(labels, task=task or OF_IMAGES[several])
 
 
@@ -201,7 +201,7 @@ def _of_masks(
     many = 2 if tiles[0].mask and tiles[0].mask.is_float else MANY
     if not labels.task and classes is None and (not whole or len(values) > many):
         why = f"the masks have {len(values)} different numbers ({ends}): classes, or heights?"
-        ask.about_all(why, task="regression")
+        ask.about((), why, task="regression")
         labels = replace(labels, task="regression")
     elif labels.task != "regression" and not whole:
         raise GeopeftError(f"The masks have values that are no class numbers: {ends}.")
@@ -218,11 +218,11 @@ def _of_masks(
     elif classes is not None:
         if lost := [x for x in _names(values, labels, classes) if x in fills or x < 0]:
             why = f"negative numbers or the masks' no-data, {lost}, are in classes="
-            ask.about_all(f"{why}; unlabelled={lost} ignores them all the same", unlabelled=[])
+            ask.about((), f"{why}; unlabelled={lost} ignores them all the same", unlabelled=[])
         return labels
     if odd := [*dict.fromkeys([*odd, *fills.intersection(values)])]:  # no data in other masks
         why = f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no"
-        ask.about_all(why, unlabelled=odd if odd[1:] else odd[0])
+        ask.about((), why, unlabelled=odd if odd[1:] else odd[0])
     return labels
 
 

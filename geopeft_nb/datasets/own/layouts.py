@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from io import StringIO
-from itertools import permutations
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -18,7 +18,10 @@ from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import GeopeftError, check_name, check_names
 from geopeft_nb.open_files import read_text, regular_file
 
-DATE = r"(?:19|20)\d\d(?:[-_]?[01]\d[-_]?[0-3]\d|[0-3]\d\d)(?:T\d{6}Z?)?"
+DATE = (
+    r"(?:19|20)\d\d(?:[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01])|(?!000)[0-3]\d\d)"
+    r"(?:T\d{6}Z?)?"
+)
 #: What is known of a file.
 COLUMNS = ("image", "mask", "id", "split", "region", "date", "band", "label", "metres")
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
@@ -27,9 +30,8 @@ BAND = (
     r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?B?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
     r"|COASTAL|BLUE|GREEN|RED|NIR|SWIR_?[12]|RED_?EDGE_?[123]|NDVI|DEM"
 )
-SPLITS = {"training": "train", "testing": "test"}
+SPLITS = {"training": "train", "testing": "test"} | {side: side for side in SIDES}
 SPLITS |= dict.fromkeys(("valid", "validate", "validation", "dev"), "val")
-SPLITS |= {side: side for side in SIDES}
 #: What a pattern may name -> the text that it stands for; case does not matter.
 FIELDS = {
     **dict.fromkeys(("id", "region", "band", "label"), "[^/]{1,255}?"),
@@ -133,8 +135,8 @@ def find_items(
     one = None if labels is None else regular_file(base / labels)
     found = [root] if root.is_file() else [x for x in _below(root, RASTERS) if x != one]
     names = pd.Series([path.relative_to(base).as_posix() for path in found], found, dtype=object)
-    vectors = _below(root, VECTORS) if root.is_dir() and one is None else []
-    if one is not None and one.suffix.lower() in (*VECTORS, ".json"):
+    vectors = [] if root.is_file() or one else _below(root, VECTORS)
+    if one and one.suffix.lower() in (*VECTORS, ".json"):
         vectors, one = [one], None
     if table is not None:
         files = _from_table(table, base)
@@ -143,6 +145,9 @@ def find_items(
         files = files if masks is None else _paired(files, _fitting(names, masks))
     else:
         files = _usual(names, labels is not None, bool(vectors))
+    if odd := [text for text in files["date"] if text and day(text) is None]:
+        ways = "Write days as 2021-06-01, or let it be a part of {id}, by images=."
+        raise GeopeftError(f"The files have the date {odd[0]!r}. {ways}")
     items = [replace(item, mask=one or item.mask) for item in make_items(files)]
     labelled = any(item.mask or item.label is not None for item in items)
     if not items or not (labelled or vectors):
@@ -220,18 +225,15 @@ def _usual(names: pd.Series, covered: bool, polygons: bool) -> pd.DataFrame:
 
 def _from_table(table: Any, base: Path) -> pd.DataFrame:
     """Take files from the rows of a table; a mask is for all dates of an id."""
-    if isinstance(table, str | os.PathLike):
-        texts = dict.fromkeys({*COLUMNS} - {"label"}, str)
-        options: Any = {"dtype": texts, "keep_default_na": False, "na_values": [""]}  # NA is a name
-        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), **options))
+    if isinstance(table, str | os.PathLike):  # of texts as they are written: 01, 1 and NA are names
+        read = partial(pd.read_csv, dtype=str, keep_default_na=False, na_values=[""])
+        table = read_text(base / table, lambda text: read(StringIO(text)))
     check_name("column of the table", "image", [*table.columns])
     if not table.columns.is_unique:
         raise GeopeftError(f"The table has a column twice: {', '.join(table)}. Keep one of them.")
     files = _tidy(pd.DataFrame(table)).astype({"image": str, "mask": str})
     bare = files["image"].str.replace(r"\.\w+$", "", regex=True)
     files["id"] = files["id"].where(files["id"] != "", bare)
-    if odd := [text for text in files["date"] if text and day(text) is None]:
-        raise GeopeftError(f"The table has the date {odd[0]!r}. Write days as 2021-06-01.")
     files["image"] = [regular_file(base / name, base) for name in files["image"]]
     files["mask"] = [name and regular_file(base / name, base) for name in files["mask"]]
     return files
@@ -250,16 +252,16 @@ def _unlabelled(root: Path, names: pd.Series, *given: str | None) -> GeopeftErro
     others = {x.suffix for x in root.rglob("*.*") if x.suffix.lower() not in RASTERS + VECTORS}
     seen += f"; not read: {', '.join(sorted(others))}" if others else ""
     named = {*counts.index[counts.index.str.contains(rf"(?:^|[/._ -]){MASKS}[/._ -]", case=False)]}
-    size = {kind: kinds.index[kinds == kind][0].stat().st_size for kind in counts.index}
-    pairs = [
-        (image, mask) for image, mask in permutations(size, 2)
-        if image not in named and (mask in named or 2 * size[mask] < size[image])
-        and len(_paired(_fitting(names, image), _fitting(names, mask)))
-    ]  # fmt: skip
-    image, mask = min(pairs, key=lambda x: x[1] not in named, default=("…", "…"))
+    first = kinds[kinds.isin(counts.index)].drop_duplicates().items()
+    order = sorted((kind in named, -path.stat().st_size, kind) for path, kind in first)
+    ends = [order[0], order[-1]] if order else [(False, 0, "…")] * 2
+    (_, large, image), (is_named, small, mask) = ends  # sizes are negative
+    likely = is_named or 2 * small > large
+    if not (likely and len(_paired(_fitting(names, image), _fitting(names, mask)))):
+        image = mask = "…"
     call = f"images={image!r}, masks={mask!r}"
     folders = f"{{label}}/{{id}}{names.index[0].suffix}" if len(names) else "{label}"
-    if not pairs and _fitting(names, folders, USUAL_FIELDS)["label"].nunique() > 1:
+    if image == "…" and _fitting(names, folders, USUAL_FIELDS)["label"].nunique() > 1:
         call = f"images={folders!r}"
     by = "" if given[0] is None else f" by images={given[0]!r}, masks={given[1]!r}"
     return GeopeftError(
@@ -279,16 +281,19 @@ def make_items(files: pd.DataFrame) -> list[Item]:
     Raises:
         ValueError: Two files say the same, or a date lacks a band.
     """
-    key, order = ["split", "region", "id"], ["split", "region", "id", "date", "band"]
+    key = ["split", "region", "id"]
+    order = [*key, "date", "band", "metres"]
     files = files.sort_values(
-        [*order, "metres"],  # B2 before B10, and of a band the finest first, which stays
+        order,  # B2 before B10, and of a band the finest first, which stays
         key=lambda column: column.str.replace(r"\d+", lambda text: text[0].zfill(9), regex=True),
     )
-    if (same := files.duplicated([*order, "metres"], keep=False)).any():
-        _, of_one = next(iter(files[same].groupby([*order, "metres"])))
+    texts = files[order].to_numpy()
+    files["folded"] = [normalize("NFC", "/".join(text)).casefold() for text in texts]
+    if (same := files.duplicated("folded", keep=False)).any():
+        _, of_one = next(iter(files[same].groupby("folded")))
         column = "mask" if of_one["image"].nunique() == 1 < of_one["mask"].nunique() else "image"
         raise alike(*[*of_one[column].unique(), *of_one[column]][:2])  # twice, if a table has it so
-    files = files.drop_duplicates(order)
+    files = files.drop_duplicates(order[:-1])
     kinds, items = {"image": tuple, "band": tuple, "mask": set, "label": set}, []
     dated = files.groupby([*key, "date"], as_index=False).agg(kinds)
     for (split, region, name), some in dated.groupby(key):
@@ -300,7 +305,8 @@ def make_items(files: pd.DataFrame) -> list[Item]:
         if more:
             raise alike(mask, *more[:1])
         images, label = tuple(some["image"]), None if label == "" else label
-        days = tuple(day(date or "".join(re.findall(DATE, name)[:1])) for date in dates)
+        written = re.search(rf"(?<!\d){DATE}(?!\d)", name)
+        days = tuple(day(date or (written and written[0])) for date in dates)
         name = "/".join(filter(None, (split, region, name))) or images[0][0].stem
         told = mask or None, label, region or "all", split or None
         items.append(Item(name, images, bands if any(bands) else (), days, *told))
@@ -309,4 +315,5 @@ def make_items(files: pd.DataFrame) -> list[Item]:
 
 def alike(one: Path, two: Path) -> GeopeftError:
     """Make the error for two files of one name."""
-    return GeopeftError(f"{one} and {two} have the same name. Rename one, or say images=.")
+    what = "have the same name, or one that differs in case or the form of accents only"
+    return GeopeftError(f"{one} and {two} {what}. Rename one, or say images=.")

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,14 @@ from geopeft_nb.bands import WAVELENGTHS, band_name, band_names as band_names_of
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.own.acquisitions import name_bands, settle
-from geopeft_nb.datasets.own.ask import Ask
+from geopeft_nb.datasets.own.ask import Ask, listed
 from geopeft_nb.datasets.own.cut import Polygons, Tile, choose_size, cut
 from geopeft_nb.datasets.own.labels import Labels, find_labels
 from geopeft_nb.datasets.own.layouts import Item, find_items
 from geopeft_nb.datasets.own.places import split_own
 from geopeft_nb.datasets.own.rasters import Source, describe
 from geopeft_nb.errors import GeopeftError, check_name, check_names
+from geopeft_nb.files import named_path
 from geopeft_nb.pictures.show import COLOURS
 from geopeft_nb.tasks import TASKS
 
@@ -50,25 +50,20 @@ CARD = DataCard(
 
 
 def load_folder(
-    request: DataRequest,
-    *,
-    images: str | None = None,
-    masks: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    table: Any = None,
-    task: str | None = None,
+    request: DataRequest, *,
+    images: str | None = None, masks: str | None = None,
+    labels: str | os.PathLike[str] | None = None, table: Any = None, task: str | None = None,
     classes: Sequence[str] | Mapping[int, str] | None = None,
-    unlabelled: float | Sequence[float] | None = None,
-    label_field: str | None = None,
+    unlabelled: float | Sequence[float] | None = None, label_field: str | None = None,
     background: str | None = None,
     band_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     scale: float | Mapping[str, float] | None = None,
     offset: float | Mapping[str, float] | None = None,
-    nodata: float | Sequence[float] | Mapping[str, float] | None = None,
-    frames: int = 1,
-    order: str | None = None,
-    block: int = 2,
-) -> GeoData:
+    nodata: (
+        float | Sequence[float] | Mapping[str, float] | Mapping[str, Sequence[float]] | None
+    ) = None,
+    frames: int = 1, order: str | None = None, block: int = 2,
+) -> GeoData:  # fmt: skip
     """Load somebody's own files; see `load_data`. `data.notes` says what was found and done.
 
     What a file states holds for that file: GDAL's scale and offset, no-data, masks, alpha, names
@@ -120,7 +115,7 @@ def load_folder(
         raise GeopeftError("Say where your files are: gp.load_data('folder', root='…').")
     check_name("order", order or "time-band", ("time-band", "band-time"))
     check_name("task", task or "segmentation", TASKS)
-    root = Path(request.root).expanduser()
+    root = named_path(request.root, "root")
     items, vector, notes = find_items(root, images, masks, labels, table)
     files = {path: item.region for item in items for date in item.images for path in date}
     ask = Ask('gp.load_data("folder", ', _given(request, options), files)
@@ -134,8 +129,7 @@ def load_folder(
     size = request.size or choose_size(items, [some[0].grid.shape for some in acquired])
     tiles, moved = cut(items, acquired, size)
     notes += [*describe(flat), *moved]
-    known = None if unlabelled is None else tuple(np.ravel(unlabelled).tolist())
-    said = Labels(task or "", unlabelled=known)
+    said = Labels(task or "", unlabelled=None if unlabelled is None else (*listed(unlabelled),))
     if vector is not None:
         if isinstance(classes, Mapping) or unlabelled is not None:
             raise GeopeftError("unlabelled= and numbers in classes= are for masks, not polygons.")
@@ -146,6 +140,12 @@ def load_folder(
         raise GeopeftError("label_field and background are for polygons, and these have none.")
     tiles, meaning, words = find_labels(tiles, bands, said, classes, ask)
     ask.settle()
+    asked = {*(request.train_regions or ()), *(request.holdout_regions or ())}
+    bare = asked - {tile.item.region for tile in tiles}
+    folders = {path.name for path in root.rglob("*") if path.is_dir()} if bare else set()
+    if lost := sorted(bare & (folders | {item.region for item in items})):
+        ways = "Add masks, or leave the region out; gp.predict_scene maps bare images"
+        raise GeopeftError(f"Region {lost[0]!r} has no image with a label. {ways}.")
 
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
@@ -154,9 +154,9 @@ def load_folder(
         bands=bands, size=size, resolution=flat[0].grid.metres or float("nan"),
         reflectance={*bands} <= {*WAVELENGTHS} and all(source.reflectance for source in flat),
     )  # fmt: skip
-    chips = [_chip(tile, size, partial(_read, tile, bands, meaning, card)) for tile in tiles]
-    grounds, splits = [_ground(tile) for tile in tiles], [tile.item.split for tile in tiles]
-    data, more = split_own(chips, grounds, splits, request, card, block)
+    chips = [_chip(tile, partial(_read, tile, bands, meaning, card), size) for tile in tiles]
+    splits = [tile.item.split for tile in tiles]
+    data, more = split_own(chips, [tile.ground for tile in tiles], splits, request, card, block)
     titles = sorted({raster.product.title for x in flat for raster in x.rasters if raster.product})
     told = (*notes, *words, *more)
     return replace(data, notes=told, frames=len(acquired[0]), products=tuple(titles))
@@ -191,9 +191,8 @@ def _check_alike(items: Sequence[Item], acquired: Sequence[Sequence[Source]]) ->
     sides = sorted((x[0].grid.metres, str(x[0].raster.path)) for x in acquired if x[0].grid.metres)
     if sides and sides[-1][0] > 1.01 * sides[0][0]:
         (finest, one), (coarsest, other) = sides[0], sides[-1]
-        raise GeopeftError(
-            f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m: use gdalwarp -tr."
-        )
+        what = f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m"
+        raise GeopeftError(f"{what}: use gdalwarp -tr.")
 
 
 def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tuple[str, ...]:
@@ -207,28 +206,20 @@ def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tu
         check_names("band of these data", bands, first.bands)
     for source in sources:
         if {*bands} - {*source.bands}:
-            raise GeopeftError(
-                f"{first.raster.path} has the bands {', '.join(first.bands)}, and "
-                f"{source.raster.path} {', '.join(source.bands)}. Choose bands= that all have."
-            )
+            one, other = (f"{x.raster.path} has {', '.join(x.bands)}" for x in (first, source))
+            raise GeopeftError(f"{one}, and {other}. Choose bands= that all have.")
     return bands
 
 
-def _ground(tile: Tile) -> tuple[float, float, float, float]:
-    """Return the ground of a tile in its crs, or in pixels of its file, counted upwards."""
-    x, y, wide, high = tile.window.flatten()
-    return tile.sources[0].grid.bounds(tile.window) or (x, -y - high, x + wide, -y)
-
-
-def _chip(tile: Tile, size: int, read: Any) -> Chip:
-    grid, window = tile.sources[0].grid, tile.window
-    whole = type(window)(window.col_off, window.row_off, size, size)  # with what pads it
-    found = tuple(source.day for source in tile.sources if source.day)
-    days = found if len(found) == len(tile.sources) else None
+def _chip(tile: Tile, read: Any, size: int) -> Chip:
+    grid, (left, top, *_) = tile.sources[0].grid, tile.window.flatten()
+    whole = type(tile.window)(left, top, size, size)  # with what pads it
+    days = tuple(source.day for source in tile.sources if source.day)
+    known = days if len(days) == len(tile.sources) else ()
     return Chip(
         tile.name, tile.item.region, str(tile.sources[0].raster.path), read, grid.crs,
-        grid.bounds(whole), days[0] if days and not days[1:] else days,
-        filled=grid.bounds(window),
+        grid.bounds(whole), known if known[1:] else next(iter(known), None),
+        filled=grid.bounds(tile.window),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from geopeft_nb.datasets.split import SIDES, choose_regions, split_places
 
 #: Ground that holds together is one place, unless it is more than this share of its region.
 MOSAIC = 0.2
+EDGES = ["left", "bottom", "right", "top"]
 #: Sides as numbers, in the order in which they give way to each other; -1 is none of them.
 TRAIN, VAL, TEST, HELD = range(4)
 
@@ -41,8 +42,13 @@ def split_own(
     Raises:
         ValueError: An unknown region, or too few places.
     """
-    frame = pd.DataFrame(grounds, columns=["left", "bottom", "right", "top"], dtype=float)
+    from rasterio.crs import CRS
+
+    frame = pd.DataFrame(grounds, columns=EDGES, dtype=float)
     frame[["crs", "place", "region"]] = [(chip.crs, chip.place, chip.region) for chip in chips]
+    for crs, some in frame.groupby("crs").groups.items():
+        if CRS.from_user_input(crs).is_geographic:
+            frame.loc[some, EDGES] = unwrapped(frame.loc[some, EDGES].to_numpy())
     pairs = touching(frame, card.size)
     frame["place"] = name_places(frame, pairs, block)
     regions = tuple(frame.region.unique())
@@ -52,8 +58,8 @@ def split_own(
     if any(splits):
         own = [SIDES.index(side) if side else -1 for side in splits]
         sides = np.where(frame.region.isin(home), own, sides)
-        notes = _keep(sides, pairs)
-        card = replace(card, claims=() if giving_way(sides, pairs).any() else card.claims)
+        shared = int(giving_way(sides, pairs).sum())
+        card, notes = replace(card, claims=() if shared else card.claims), _kept(sides, shared)
     else:
         sides, notes = _deal(sides, frame, home, pairs, request.seed)
     at_home = {*frame.place[(sides >= 0) & (sides < HELD)]}
@@ -72,17 +78,17 @@ def split_own(
     return data, [f"Chips, and the places that they lie in: {', '.join(counted)}.", *notes]
 
 
-def _keep(sides: np.ndarray, pairs: np.ndarray) -> list[str]:
+def _kept(sides: np.ndarray, shared: int) -> list[str]:
     """Say what there is to say of the user's own sides."""
-    notes = ["Your own split is kept."]
-    if stray := (sides < 0).sum():
-        notes.append(f"{stray} chips are on none of its sides, and are left out.")
-    if (sides == TRAIN).any() and not (sides == VAL).any():
-        notes.append("It has no validation: add one, or let {split} be one of three.")
-    if shared := giving_way(sides, pairs).sum():
-        what = f"{shared} of its chips overlap or touch ground of a side that is judged later"
-        notes.append(f"{what}, so scores there are too good to be true of new ground.")
-    return notes
+    stray, blind = (sides < 0).sum(), (sides == TRAIN).any() and not (sides == VAL).any()
+    notes = {
+        "Your own split is kept.": True,
+        f"{stray} chips are on none of its sides, and are left out.": stray,
+        "It has no validation: add one, or let {split} be one of three.": blind,
+        f"{shared} of its chips overlap or touch ground of a side that is judged later, "
+        "so scores there are too good to be true of new ground.": shared,
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 def _deal(
@@ -98,9 +104,8 @@ def _deal(
         sides[places.index] = [dealt.get(place, TRAIN) for place in places]
     out = giving_way(sides, pairs)
     sides[out] = -1
-    count = out.sum()
-    strip = f"{count} chips that touch ground of another side are left out; larger block=: fewer."
-    return sides, [strip] if count else []
+    what = "chips that touch ground of another side are left out; larger block=: fewer."
+    return sides, [f"{out.sum()} {what}"] * bool(out.any())
 
 
 def giving_way(sides: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -118,16 +123,26 @@ def touching(frame: pd.DataFrame, size: int) -> np.ndarray:
     Of several coordinate reference systems boxes of degrees are compared, which are larger than the
     ground: rather too much touches than too little.
     """
-    boxes = frame[["left", "bottom", "right", "top"]].to_numpy(copy=True)
+    boxes = frame[EDGES].to_numpy(copy=True)
     if len(systems := frame.groupby("crs").indices) > 1:
         from rasterio.warp import transform
 
         for crs, some in systems.items():
             x, y = boxes[some][:, [0, 0, 2, 2]], boxes[some][:, [1, 3, 1, 3]]
             x, y = (np.reshape(z, x.shape) for z in transform(crs, "EPSG:4326", x.flat, y.flat)[:2])
+            x += 360 * (x < x.max(1, keepdims=True) - 180)  # of one that lies across 180 degrees
             boxes[some] = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+        boxes = unwrapped(boxes)
     apart = frame.place.where(frame.crs.isna(), "")  # files without coordinates lie nowhere
     return np.concatenate([_near(boxes, x, size) for x in frame.groupby(apart).indices.values()], 1)
+
+
+def unwrapped(boxes: np.ndarray) -> np.ndarray:
+    """Return boxes of degrees (N, 4) turned so that none is cut off from its neighbours at 180."""
+    starts = np.sort(boxes[:, 0] % 360)
+    gaps = np.diff(starts, append=starts[0] + 360)
+    seam = starts[gaps.argmax()] + gaps.max() / 2
+    return boxes - 360 * ((boxes[:, :1] - seam) // 360) * [1, 0, 1, 0]
 
 
 def _near(boxes: np.ndarray, some: np.ndarray, size: int) -> np.ndarray:

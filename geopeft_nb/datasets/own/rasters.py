@@ -22,7 +22,9 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.open_files import AT_ONCE, open_raster, refuse
 
 #: The rule of numbers that nothing is said of, and that need none.
-BARE = "as they are"
+BARE, STATED = "as they are", "as the file states"
+#: Types of numbers that are pictures, unless their file states a scale.
+EIGHT = "uint8", "int8"
 #: Metres per degree of latitude.
 DEGREE = 111_320.0
 #: Pixels a side up to which a grid is sampled as a whole.
@@ -70,7 +72,7 @@ class Raster:
         dtype: Type of its numbers.
         numbers: Its bands, counted from 1, without an alpha band.
         names: Their descriptions.
-        rules: Their (scale, offset), of GDAL's tags; None where it states none.
+        rules: Number of a band -> its (scale, offset), of GDAL's tags; empty if it states none.
         fills: Numbers of pixels without data: 0 where all optical bands have it, because a dark
             pixel can be 0 in one band; any other where one has it.
         masks: File and band of what is 0 where there are no data: a mask beside it, an alpha band,
@@ -86,7 +88,7 @@ class Raster:
     dtype: str
     numbers: tuple[int, ...]
     names: tuple[str | None, ...]
-    rules: tuple[tuple[float, float] | None, ...]
+    rules: dict[int, tuple[float, float]]
     fills: tuple[float, ...]
     masks: tuple[tuple[Path, int], ...]
     product: Product | None
@@ -106,7 +108,8 @@ def read_header(path: Path, named: int = 0) -> Raster:
     Args:
         path: The file.
         named: Number of its bands that somebody named. If these are all, none is alpha: GDAL takes
-            the fourth of four bands of 8 bits for alpha, also where it is near infrared.
+            the fourth of four bands of 8 bits for alpha, also where it is near infrared. If these
+            are none, alpha is what has two numbers only, but for one pixel in a hundred.
 
     Raises:
         GeopeftError: It cannot be read, is turned or upside down, or has complex numbers.
@@ -118,15 +121,18 @@ def read_header(path: Path, named: int = 0) -> Raster:
             n for n, kind in enumerate(file.colorinterp, 1)
             if kind == ColorInterp.alpha and named != file.count
             and str(file.descriptions[n - 1] or "alpha").lower() == "alpha"
+            and (named or _two_numbers(file.read(n, out_shape=(256, 256))))
         }  # fmt: skip
         numbers = [n for n in range(1, file.count + 1) if n not in alpha]
         kinds = {file.dtypes[n - 1] for n in numbers}
         if len(kinds) != 1 or "complex" in (dtype := kinds.pop()):
             raise refuse(path, "numbers are complex, or bands of several types", "Write one type")
-        rules = [(file.scales[n - 1], file.offsets[n - 1]) for n in numbers]
-        if not np.isfinite(rules).all() or any(scale == 0 for scale, _ in rules):
-            raise refuse(path, f"its scales and offsets are {rules[:3]}", "State what holds")
-        stated = any(rule != (1, 0) for rule in rules)
+        rules = {n: (file.scales[n - 1], file.offsets[n - 1]) for n in numbers}
+        said = [*rules.values()]
+        if not np.isfinite(said).all() or any(scale == 0 for scale, _ in said):
+            raise refuse(path, f"its scales and offsets are {said[:3]}", "State what holds")
+        if {*said} == {(1, 0)}:
+            rules = {}
         product, day = find_product(path, file.tags())
         flags = file.mask_flag_enums[numbers[0] - 1]
         masks = [(path, n) for n in alpha]
@@ -135,7 +141,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
         found = Raster(
             path, _grid(path, file), dtype, tuple(numbers),
             tuple(file.descriptions[n - 1] for n in numbers),
-            tuple((1 / scale, offset / scale) if stated else None for scale, offset in rules),
+            {n: (1 / scale, offset / scale) for n, (scale, offset) in rules.items()},
             tuple({x for x in file.nodatavals if x is not None and x == x}), tuple(masks), product,
             day, file.block_shapes[0], stamp(path),
         )  # fmt: skip
@@ -145,6 +151,10 @@ def read_header(path: Path, named: int = 0) -> Raster:
         if file.shape != found.grid.shape:
             raise refuse(beside, f"it has {file.shape} pixels, its image {found.grid.shape}")
     return replace(found, masks=(*found.masks, (beside, 1)))
+
+
+def _two_numbers(seen: np.ndarray) -> bool:
+    return bool(np.isin(seen, (0, seen.max())).mean() >= 0.99)
 
 
 def _grid(path: Path, file: Any) -> Grid:
@@ -262,7 +272,6 @@ CODES = re.compile(r"SCL|FMASK|CLD|(?:S[RT]_)?QA\w*|BQA", re.IGNORECASE)
 class Band(NamedTuple):
     """A band of a file: reflectance is (number + offset) / scale."""
 
-    name: str
     raster: Raster
     number: int
     scale: float = 1.0
@@ -279,7 +288,6 @@ class Source:
         day: When it was taken, None where that is not known.
         rule: Where scale and offset are from, for the notes; empty as long as that is not known.
         certain: Whether the offset is stated, or known not to be needed.
-        reflectance: Whether its optical bands become reflectance 0-1.
     """
 
     layers: dict[str, Band]
@@ -287,7 +295,6 @@ class Source:
     day: date | None = None
     rule: str = ""
     certain: bool = False
-    reflectance: bool = True
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -303,6 +310,13 @@ class Source:
     def raster(self) -> Raster:
         """The first file, which names the acquisition."""
         return self.rasters[0]
+
+    @property
+    def reflectance(self) -> bool:
+        """Whether its optical bands become reflectance 0-1, which pictures of 8 bits have not."""
+        scales = {band.scale for name, band in self.layers.items() if name in WAVELENGTHS}
+        picture = self.raster.dtype in EIGHT and self.rule != STATED
+        return bool(scales) and 255 not in scales and not picture
 
     @property
     def paths(self) -> list[Path]:
@@ -323,16 +337,17 @@ class Source:
             (C, H, W) float32 reflectance, NaN where there are no data, and (H, W) bool: where all
             bands have data.
         """
-        chosen, parts = [self.layers[name] for name in bands], dict[str, np.ndarray]()
-        for raster in {band.raster for band in chosen}:
-            same = [band for band in self.layers.values() if band.raster is raster]
+        parts = dict[str, np.ndarray]()
+        for raster in {self.layers[name].raster for name in bands}:
             # it takes all optical bands to tell a fill of 0 from dark pixels
-            read = [x for x in same if x in chosen or (0 in raster.fills and x.name in WAVELENGTHS)]
-            numbers = [band.number for band in read]
-            codes = all(CODES.fullmatch(band.name) for band in read)
+            wanted = {*bands, *(WAVELENGTHS if 0 in raster.fills else ())}
+            names = [x for x in self.layers if self.layers[x].raster is raster and x in wanted]
+            numbers = [self.layers[name].number for name in names]
+            codes = all(map(CODES.fullmatch, names))
             pixels = read_numbers(raster, numbers, self.grid, window, shape, nearest=codes)
-            parts |= {band.name: part for band, part in zip(read, pixels, strict=True)}
-        scales, offsets = np.array([band[3:] for band in chosen], np.float32).T[..., None, None]
+            parts |= zip(names, pixels, strict=True)
+        rules = [self.layers[name][2:] for name in bands]
+        scales, offsets = np.array(rules, np.float32).T[..., None, None]
         found: np.ndarray = np.stack(
             [parts[name] for name in bands], dtype=np.float32, casting="same_kind"
         )
@@ -350,23 +365,21 @@ class Source:
         from rasterio.windows import Window
 
         height, width = self.grid.shape
-        high, wide = min(height, side), min(width, side)
-        if max(height, width) <= WHOLE:
-            parts = [self.read(Window(0, 0, width, height), bands, (high, wide))]
-        else:
-            high, wide = min(height, side // 4), min(width, side // 4)
-            tops, lefts = np.linspace(0, height - high, 4), np.linspace(0, width - wide, 4)
-            corners = {(int(top), int(left)) for top in tops for left in lefts}
-            parts = [self.read(Window(x, y, wide, high), bands) for y, x in sorted(corners)]
+        count = 1 if max(height, width) <= WHOLE else 4
+        size = min(height, side // count), min(width, side // count)
+        high, wide = (height, width) if count == 1 else size
+        tops, lefts = np.linspace(0, height - high, count), np.linspace(0, width - wide, count)
+        corners = {(int(top), int(left)) for top in tops for left in lefts}
+        parts = [self.read(Window(x, y, wide, high), bands, size) for y, x in sorted(corners)]
         return np.concatenate([pixels[:, there] for pixels, there in parts], axis=1)
 
 
 def describe(sources: Sequence[Source]) -> list[str]:
     """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
     bands = sources[0].bands
-    notes = [f"Bands: {', '.join(bands)}."]
-    if extra := ", ".join(x for x in bands if x not in WAVELENGTHS):
-        notes.append(f"{extra}: no known wavelength, so numbers as they are, or as files state.")
+    extra = ", ".join(band for band in bands if band not in WAVELENGTHS)
+    notes = [f"{extra}: no known wavelength, so numbers as they are, or as files state."]
+    notes = [f"Bands: {', '.join(bands)}.", *notes * bool(extra)]
     grids = Counter((x.grid.metres or np.nan, x.grid.crs or "none") for x in sources)
     listed = "; ".join(f"{x[1]} of {x[0]:.4g} m ({count})" for x, count in grids.most_common(4))
     rules = Counter(map(_rule, sources))
@@ -375,7 +388,7 @@ def describe(sources: Sequence[Source]) -> list[str]:
 
 
 def _rule(source: Source) -> str:
-    layers = source.layers.values()
-    rules = {x[3:] for x in [x for x in layers if x.name in WAVELENGTHS] or layers}
+    optical = [band for name, band in source.layers.items() if name in WAVELENGTHS]
+    rules = {band[2:] for band in optical or source.layers.values()}
     words = " or ".join(f"(number {x:+,.7g}) / {scale:,.7g}" for scale, x in sorted(rules))
     return source.rule + f": {words.replace('(number +0)', 'number')}" * (source.rule != BARE)
