@@ -208,31 +208,28 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
     for name, band in source.layers.items():
         raster, product = band.raster, band.raster.product
         scale, offset = ask.of("scale", raster.path), ask.of("offset", raster.path)
-        rule = own = raster.rules.get(band.number)
+        own = raster.rules.get(band.number)
+        rule, told = own or (None if optical else (1.0, 0.0)), STATED if own else BARE
         layers[name] = Band(raster, band.number, *(own or ()))
         if name not in (optical or source.bands):
             continue
-        words = STATED if own else BARE
         # tools that write a scale forget the offset
         certain &= not (own and not own[1] and product and product.offset)
         if own is None and product and not raster.is_float:
             if product.refused and scale is None:
                 raise GeopeftError(f"{raster.path} is {product.title}: {product.refused}.")
-            rule, words = (product.scale, product.offset), f"as {product.title} implies"
+            if optical:
+                rule, told = (product.scale, product.offset), f"as {product.title} implies"
             certain &= bool(product.offset) or not product.since
-        if not optical:
-            rule, words = own or (1.0, 0.0), STATED if own else BARE
         if scale is not None:
-            rule, words = (scale, 0.0), ASKED
-        if rule is None:
-            known = False
-            continue
-        if offset is not None:
-            rule, words = (rule[0], offset), ASKED
-        if words == ASKED and own and not np.allclose(rule, own):
-            words = f"{ASKED}, against what the file states"
+            rule, told = (scale, 0.0), ASKED
+        if rule and offset is not None:
+            rule, told = (rule[0], offset), ASKED
+        if rule and told == ASKED and own and not np.allclose(rule, own):
+            told = f"{ASKED}, against what the file states"
         certain = offset is not None or (certain and scale is None)
-        layers[name] = Band(raster, band.number, *rule)
+        known, words = known and rule is not None, told
+        layers[name] = Band(raster, band.number, *(rule or ()))
     return replace(source, layers=layers, rule=words * known, certain=certain and known)
 
 
