@@ -139,25 +139,29 @@ def compare(runs: Mapping[str, Judged], data: GeoData | None = None) -> Comparis
             counts = [np.concatenate([one.counts[part] for part in regions]) for one in several]
             cells[region, name] = scored(name, region, np.stack(counts), parts)
     home = [region for region, (role, _) in sides.items() if role == "home"]
-    rows, differences = {}, {}
+    rows, differences = [], []
     for (region, name), cell in cells.items():
         role, gap = sides[region][0], UNKNOWN
         if role == "away" and home:  # from all of home, which comes last
             gap = weigh([(1, cells[home[-1], name]), (-1, cell)])
-        rows[region, name] = {
-            "role": role, "seeds": len(cell.seeds), "places": cell.values.shape[1],
-            **_columns(first.score, _within(weigh([(1, cell)]), first.limits)),
-            "over": _over(cell), **_columns("gap", gap, "gap "),
+        ends = np.clip(weigh([(1, cell)]), 0 if first.limits == "0-1" else None, 1)
+        rows.append({
+            "region": region, "method": name, "role": role, "seeds": len(cell.seeds),
+            "places": cell.values.shape[1],
+            **dict(zip((first.score, "low", "high"), ends.tolist(), strict=True)),
+            "over": _over(cell), "gap": gap.value, "gap low": gap.low, "gap high": gap.high,
             "seconds": np.mean([report.seconds for report in reports[name]]),
             "kept": np.mean([report.kept for report in reports[name]]),
-        }  # fmt: skip
+        })  # fmt: skip
+    pairs = ["region", "first", "second", "difference", "low", "high", "over"]
     for region in sides:
         for a, b in combinations(reports, 2):
             one, other = cells[region, a], cells[region, b]
-            found = _columns("difference", weigh([(1, one), (-1, other)]))
-            differences[region, a, b] = found | {"over": _over(one, other)}
+            found = weigh([(1, one), (-1, other)])
+            differences.append((region, a, b, *found, _over(one, other)))
     return Comparison(
-        _frame(rows, ["region", "method"]), _frame(differences, ["region", "first", "second"]),
+        pd.DataFrame(rows).set_index(["region", "method"]),
+        pd.DataFrame(differences, columns=pairs).set_index(pairs[:3]),
         f"{first.score} of {', '.join(reports)}", first.score, first.limits,
     )  # fmt: skip
 
@@ -189,21 +193,6 @@ def _sides(report: Report) -> dict[str, tuple[str, list[str]]]:
     return sides
 
 
-def _within(found: Interval, limits: str) -> Interval:
-    """Cut an interval at the ends of the score's range; NaN stays."""
-    low, high = np.clip([found.low, found.high], 0 if limits == "0-1" else None, 1)
-    return Interval(found.value, float(low), float(high))
-
-
-def _columns(name: str, found: Interval, ends: str = "") -> dict[str, float]:
-    return {name: found.value, f"{ends}low": found.low, f"{ends}high": found.high}
-
-
 def _over(*cells: Scored) -> str:
     """Say what an interval is over."""
     return "places and seeds" if min(len(cell.seeds) for cell in cells) >= SEEDS else "places"
-
-
-def _frame(rows: dict[Any, dict[str, Any]], names: list[str]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_tuples(list(rows), names=names) if rows else None
-    return pd.DataFrame(list(rows.values()), index)

@@ -49,7 +49,8 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
     Example:
         >>> gp.forgetting(run_of_lora, run_of_probe, data)
     """
-    model, head = _model(run_or_model), _model(probe)
+    model: Any = getattr(run_or_model, "model", run_or_model)
+    head: Any = getattr(probe, "model", probe)
     if head.method != "linear_probe":
         raise GeopeftError(f"probe has a linear probe attached, not {head.method}: see attach.")
     kinds = {(one.plain_backbone.card.name, one.bands) for one in (model, head)}
@@ -65,11 +66,6 @@ def forgetting(run_or_model: RunOrModel, probe: RunOrModel, data: GeoData) -> pd
     found = after.compare(before)
     scores = {"before": before.table[before.score], "after": after.table[after.score]}
     return before.table[["role"]].assign(CKA=alike, **scores).join(found)
-
-
-def _model(given: Any) -> SegmentationModel:
-    found: SegmentationModel = getattr(given, "model", given)
-    return found
 
 
 @torch.inference_mode()

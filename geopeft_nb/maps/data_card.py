@@ -118,10 +118,9 @@ def data_card(data: str | GeoData) -> DataSheet:
 def _facts(card: DataCard, notes: str) -> pd.DataFrame:
     """List the facts of a card, those that are empty left out."""
     left_out = ("colours", "default_bands", "mean", "std")
-    facts = {name: fact for name, fact in vars(card).items() if name not in left_out}
     words = {
         name.replace("_", " "): ", ".join(map(str, fact)) if isinstance(fact, tuple) else str(fact)
-        for name, fact in (facts | {"notes": notes}).items()
-        if fact
+        for name, fact in (vars(card) | {"notes": notes}).items()
+        if fact and name not in left_out
     }
     return pd.DataFrame({"": words})

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
@@ -16,7 +15,7 @@ from geopeft_nb.errors import GeopeftError, check_names
 from geopeft_nb.evaluation.regions import RunOrModel
 from geopeft_nb.evaluation.trust import check_judged
 from geopeft_nb.maps import layers
-from geopeft_nb.maps.layers import Grid, Layer, View, mosaic_grid, sheet_grid
+from geopeft_nb.maps.layers import Layer, View, mosaic_grid, sheet_grid
 from geopeft_nb.maps.shown import Map, named
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.models import SegmentationModel
@@ -132,6 +131,14 @@ def region_view(
     names = [*map(visible, data.classes), "no label"]
     colours = [*data.colours, GREY]
     classes = dict(zip(names[:-1], data.colours, strict=True))
+    errors = {"wrong class": layers.MISSED_COLOUR}
+    if count == 2:
+        first, second = names[:2]
+        errors = {
+            f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
+            f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,
+        }
+    meanings = {"right": "#FFFFFF99", "no label": GREY, **errors}  # a veil where it is right
     predicted, differing, rows = [], [], []
     for name, model in runs.items():
         found = grid.paste(model.predict(samples), layers.GAP, np.uint8)
@@ -142,41 +149,24 @@ def region_view(
         caption = f"Prediction, {short(name)}: mIoU {miou:.2f}"
         predicted.append(Layer(f"Prediction: {name}", found, classes, colours, names, caption))
         caption = f"Differences, {short(name)}: {wrong:.1%} wrong"
-        errors = layers.difference(label, found, count)
-        differing.append(_differing(f"Difference: {name}", errors, names, unlabelled, caption))
+        differing.append(Layer(
+            f"Difference: {name}", layers.difference(label, found, count), errors | unlabelled,
+            [*meanings.values()], [*meanings], caption,
+        ))  # fmt: skip
     truths = [Layer("Label", label, classes | unlabelled, colours, names)]
     shown = [*truths, *predicted] if len(runs) == 1 else [*predicted, *truths]
 
+    signs, ends = [], (0, len(around), len(samples))  # of the two sides of the outline
+    for begin, end, words in zip(ends, ends[1:], ("training", "test"), strict=False):
+        if around:
+            row, column = np.add(grid.corners[(begin + end) // 2], np.divide(masks[0].shape, 2))
+            signs.append((float(column), float(row), words))
     chips = f"{len(judged)} of {len(part)} {'test' if home else 'hold-out'} chips"
     clear = 255 * picture.any(axis=2).astype(np.uint8)
     view = View(
         visible(region),
         visible(f"{region} ({role}: {why}) · scores of {chips} {grid.extent}"),
         home, grid, [*shown, *differing], np.dstack([picture, clear]), bands + dates[0], trained,
-        _signs(grid, masks[0].shape, len(around)),
+        signs,
     )  # fmt: skip
     return view, rows
-
-
-def _differing(
-    name: str, codes: NDArray[np.uint8], names: list[str], unlabelled: dict[str, str], caption: str
-) -> Layer:  # fmt: skip
-    """Make the layer of what a prediction gets wrong, under a veil where it is right."""
-    errors = {"wrong class": layers.MISSED_COLOUR}
-    if len(names) == 3:  # of them one is no label
-        first, second, _ = names
-        errors = {
-            f"missed: label {second}, predicted {first}": layers.MISSED_COLOUR,
-            f"false alarm: label {first}, predicted {second}": layers.FALSE_ALARM_COLOUR,
-        }
-    meanings = {"right": "#FFFFFF99", "no label": GREY, **errors}
-    return Layer(name, codes, errors | unlabelled, [*meanings.values()], [*meanings], caption)
-
-
-def _signs(grid: Grid, side: Sequence[int], trained: int) -> list[tuple[float, float, str]]:
-    """Name the two sides of the outline, each on one of its chips."""
-    if not trained:
-        return []
-    chosen = trained // 2, (trained + len(grid.corners)) // 2
-    (down, across), (y, x) = np.array(grid.corners)[[*chosen]] + np.array(side) / 2
-    return [(float(across), float(down), "training"), (float(x), float(y), "test")]

@@ -357,7 +357,6 @@ def test_what_cannot_be_mapped_is_refused_in_words(
     with pytest.raises(gp.GeopeftError, match=r"(?s)scale.*predict_scene\(model, .*scale="):
         maps(point, source, out)  # nothing states the scale
     for said, options in {
-        "is the source itself": {"out": source},
         "name of a GeoTIFF": {"out": tmp_path / "map.png"},
         "as many sources": {"out": [str(out)]},
         "applicability": {"layers": ["confidence"]},
