@@ -94,12 +94,9 @@ class Report:
                 f"{self.title!r} and {other.title!r} were not scored on the same chips and draws. "
                 "Evaluate both with the same data and seed."
             )
-        rows = {}
-        for region, draws in self.draws.items():
-            low, high = percentile_interval(draws - other.draws[region])
-            difference = self.table.loc[region, self.score] - other.table.loc[region, self.score]
-            rows[region] = {"difference": difference, "low": low, "high": high}
-        table = pd.DataFrame(rows).T.rename_axis("region")
+        ends = {x: percentile_interval(y - other.draws[x]) for x, y in self.draws.items()}
+        table = pd.DataFrame(ends, ["low", "high"]).T.rename_axis("region")
+        table.insert(0, "difference", self.table[self.score] - other.table[self.score])
         table.attrs["note"] = "The intervals cover which places were looked at, not training anew."
         if self.trained != other.trained:
             seeds = f"places, not seeds {self.trained} and {other.trained}"

@@ -69,13 +69,13 @@ def draw_land(axes: Axes) -> None:
 
 def _panels(view: View) -> list[tuple[str, list[NDArray[np.uint8]]]]:
     """List caption and pictures that lie over each other of each panel."""
-    if view.picture is None:
-        return [(layer.caption or layer.name, [layer.painted()]) for layer in view.layers]
-    # Layers stand on a pale grey image, which shows where in the region they lie.
-    grey = (60 + 0.75 * view.picture[..., :3].mean(axis=2)).astype(np.uint8)
-    pale = np.dstack([grey, grey, grey, view.picture[..., 3]])
-    layers = [(layer.caption or layer.name, [pale, layer.painted()]) for layer in view.layers]
-    return [(f"Image, {view.caption}", [view.picture]), *layers]
+    panels, below = [], []
+    if view.picture is not None:
+        # Layers stand on a pale grey image, which shows where in the region they lie.
+        grey = (60 + 0.75 * view.picture[..., :3].mean(axis=2)).astype(np.uint8)
+        below = [np.dstack([grey, grey, grey, view.picture[..., 3]])]
+        panels = [(f"Image, {view.caption}", [view.picture])]
+    return panels + [(x.caption or x.name, [*below, x.painted()]) for x in view.layers]
 
 
 def _tall(view: View, width: float) -> float:
