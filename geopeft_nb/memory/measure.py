@@ -12,6 +12,7 @@ import gc
 import re
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,53 +98,49 @@ def training_bytes(model: nn.Module, compute_loss: Callable[[], Tensor]) -> dict
         48
     """
     own = [*model.parameters(), *model.buffers()]
-    kept = KeptTensors(own)
-    with unmoved(model), kept.watching():
+    with unmoved(model), saved_bytes(own) as kept:
         loss = compute_loss()  # noqa: F841 - held until counted: the graph dies with it
     gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     bill = {
         "weights": sum(_storages(own).values()),
         "gradients": gradients,
         "optimiser": 2 * gradients,  # AdamW has two moments
-        "activations": sum(kept.count().values()),
+        "activations": kept.total(),
     }
     return {**bill, "total": sum(bill.values())}
 
 
-class KeptTensors:
-    """Counts what autograd saves for the backward pass, real tensors and torch's fake ones alike.
+@contextmanager
+def saved_bytes(
+    own: Iterable[Tensor], part: Callable[[], str] = lambda: ""
+) -> Iterator[Counter[str]]:
+    """Count what autograd saves for the backward pass, real tensors and torch's fake ones alike.
 
     Args:
         own: Weights and buffers, which are not counted again.
         part: Says at any time which part of the model computes; a storage belongs to the part that
             saved it first.
+
+    Yields:
+        The bytes by part, which are known when the forward pass is over and the context is left.
     """
+    known, kept = set(_storages(own)), Counter[str]()
+    first: dict[int, tuple[str, Tensor]] = {}
 
-    def __init__(self, own: Iterable[Tensor], part: Callable[[], str] = lambda: "") -> None:
-        self._own, self._part = set(_storages(own)), part
-        self._first: dict[int, tuple[str, Tensor]] = {}
+    def keep(tensor: Tensor) -> tuple[Tensor, bool]:
+        # Kept until counted: a freed address could be given out again. Detached: with its
+        # history it would hold the graph that holds it, in a circle that nothing collects.
+        detached = tensor.detach()
+        first.setdefault(detached.untyped_storage()._cdata, (part(), detached))
+        return detached, tensor.requires_grad
 
-    def watching(self) -> torch.autograd.graph.saved_tensors_hooks:
-        """Return the context in which to run the forward pass."""
-
-        def keep(tensor: Tensor) -> tuple[Tensor, bool]:
-            # Kept until counted: a freed address could be given out again. Detached: with its
-            # history it would hold the graph that holds it, in a circle that nothing collects.
-            detached = tensor.detach()
-            self._first.setdefault(detached.untyped_storage()._cdata, (self._part(), detached))
-            return detached, tensor.requires_grad
-
-        # Checkpointing computes again from what it saved, with the same gradients wanted.
-        return torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x[0].requires_grad_(x[1]))
-
-    def count(self) -> dict[str, int]:
-        """Return the bytes kept, by part, and hold on to nothing from then on."""
-        parts: dict[str, int] = {}
-        for key, (part, tensor) in self._first.items():
-            if key not in self._own:
-                parts[part] = parts.get(part, 0) + tensor.untyped_storage().nbytes()
-        self._first = {}
-        return parts
+    # Checkpointing computes again from what it saved, with the same gradients wanted.
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x[0].requires_grad_(x[1])):
+        yield kept
+    for key, (name, tensor) in first.items():
+        if key not in known:
+            kept[name] += tensor.untyped_storage().nbytes()
+    first.clear()  # the graph holds `keep`, and so this
 
 
 class LiveBytes(TorchDispatchMode):

@@ -195,7 +195,7 @@ def _plan(step: Step, how: str, recipes: Sequence[str], gpu: bool) -> MemoryPlan
     for part, tensors in step.weights.items():
         gradients = sum(tensor.nbytes for tensor in tensors if tensor.requires_grad)
         weights = sum(tensor.nbytes for tensor in tensors)
-        rows[part] = (weights, gradients, 2 * gradients, step.kept.get(part, 0))
+        rows[part] = (weights, gradients, 2 * gradients, step.kept[part])
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     table["total"] = table.sum(axis=1)
     model, (height, width) = step.model, step.size

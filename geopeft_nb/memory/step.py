@@ -3,6 +3,7 @@
 `parts` tells which part of a model a weight, or a tensor kept for the backward pass, belongs to.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from geopeft_nb.backbones.base import Transformer
-from geopeft_nb.memory.measure import KeptTensors, LiveBytes
+from geopeft_nb.memory.measure import LiveBytes, saved_bytes
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.tasks import TASKS
 
@@ -104,7 +105,7 @@ class Step(nn.Module):
         super().__init__()
         self.model, self.batch_size, self.size, self.precision = model, batch_size, size, precision
         self.labels = parts(model)
-        self.kept: dict[str, int] = {}
+        self.kept = Counter[str]()
         self.forward_most = self.backward_most = 0
         owner: dict[int, str] = {}
         for module in model.modules():  # what lies inside another module comes later
@@ -119,13 +120,11 @@ class Step(nn.Module):
         """Run the step; `fit` holds the batch as it was loaded and as it was turned."""
         own = [*self.model.parameters(), *self.model.buffers()]  # fake ones in a plan
         with LiveBytes(own) as live, running(self.labels) as stack:
-            tensors = KeptTensors(own, lambda: stack[-1])
             batch = self.batch(own[0].device)
             loaded = {name: tensor.clone() for name, tensor in batch.items()}
-            with tensors.watching():
+            with saved_bytes(own, lambda: stack[-1]) as self.kept:
                 loss = self.loss(batch)
             self.forward_most = live.most
-            self.kept = tensors.count()
             live.most = live.now
             loss.backward()
             self.backward_most = live.most

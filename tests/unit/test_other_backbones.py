@@ -1,6 +1,5 @@
 """Backbones that other libraries build: timm's, torchgeo's, and the untrained UNet."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -144,11 +143,7 @@ def test_weights_of_timm_come_from_a_mirror(
     path.parent.mkdir(parents=True)
     save_file(random_state(timm.create_model("resnet18")), path)
     monkeypatch.setenv("GEOPEFT_MIRROR", str(tmp_path))
-    monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
-    backbone = gp.load_backbone("timm:resnet18")
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert backbone.provenance["weights"] == str(path)
-    assert backbone.provenance["sha256"] == checksum
+    assert gp.load_backbone("timm:resnet18").provenance["weights"] == str(path)
 
 
 def test_a_photograph_model_sees_reflectance_stretched_to_white() -> None:
