@@ -292,7 +292,11 @@ class GalileoViT(CardTransformer):
         it needs NDVI as well.
         """
         image, temporal, location = self.prepare(image, temporal, location)
-        return self.embed(self.inputs(image), month_indices(temporal, image), location)
+        months = torch.full((image.shape[0], image.shape[2]), JUNE, device=image.device)
+        if temporal is not None:
+            known = [calendar_day(*day).month - 1 for day in temporal.flatten(0, 1).tolist()]
+            months = torch.tensor(known, device=image.device).view_as(months)
+        return self.embed(self.inputs(image), months, location)
 
     def cells(self, grid: tuple[int, ...]) -> Tensor:
         """Return for each token the index of its patch; see `Transformer.cells`."""
@@ -302,15 +306,6 @@ class GalileoViT(CardTransformer):
         """Turn tokens into a map (B, D, h, w), the mean over groups and time steps."""
         patches = tokens[:, : math.prod(grid)].unflatten(1, grid)
         return patches.mean(dim=(3, 4)).permute(0, 3, 1, 2)
-
-
-def month_indices(temporal: Tensor | None, image: Tensor) -> Tensor:
-    """Return the month index 0-11 of each image and time step, (B, T); June if none is known."""
-    batch, frames = image.shape[0], image.shape[2]
-    if temporal is None:
-        return torch.full((batch, frames), JUNE, device=image.device)
-    months = [calendar_day(*day).month - 1 for day in temporal.flatten(0, 1).tolist()]
-    return torch.tensor(months, device=image.device).reshape(batch, frames)
 
 
 def resizing_matrix(patch_size: int) -> Tensor:

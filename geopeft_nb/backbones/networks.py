@@ -34,8 +34,6 @@ from geopeft_nb.files import FileEntry, hub_file
 #: Reflectance that stands for 255 in the photographs that timm's weights were trained on. This
 #: toolkit's choice, a usual stretch of true-colour images.
 WHITE = 0.3
-#: What a card says about its network before the network was looked at, see `make_card`.
-UNKNOWN: dict[str, Any] = dict(family="", patch_size=1, width=0, depth=0, heads=0, parameters=0)
 
 
 class TimmBackbone(Backbone):
@@ -210,7 +208,11 @@ def make_card(name: str) -> BackboneCard:
         ImportError: torchgeo is not installed.
     """
     library, _, model = name.partition(":")
-    card = {"torchgeo": _torchgeo_card, "timm": _timm_card}[library](name, model)
+    facts = {"torchgeo": _torchgeo_facts, "timm": _timm_facts}[library](model)
+    card = BackboneCard(
+        name=name, title=f"{model} of {library}", **facts,
+        family="", patch_size=1, width=0, depth=0, heads=0, parameters=0,  # read off below
+    )  # fmt: skip
     request = BackboneRequest(card.bands, card.img_size)
     try:
         with torch.device("meta"):
@@ -236,7 +238,7 @@ def make_card(name: str) -> BackboneCard:
     )
 
 
-def _timm_card(name: str, model: str) -> BackboneCard:
+def _timm_facts(model: str) -> dict[str, Any]:
     check_name("timm model", model, timm.list_models(pretrained="." in model))
     config: Any = timm.get_pretrained_cfg(model)
     licence, url = config.license or "not stated by timm", config.url or ""
@@ -245,9 +247,7 @@ def _timm_card(name: str, model: str) -> BackboneCard:
         file = hub_file(f"{hub.rpartition('/')[2]}/{stored}", hub, stored, licence=licence)
     else:  # a model of which timm has no weights has no address: loading it must fail
         file = FileEntry(url.rpartition("/")[2] or model, url=url, licence=licence)
-    return BackboneCard(
-        name=name,
-        title=f"{model} of timm",
+    return dict(
         sensor="RGB photographs",
         bands=("RED", "GREEN", "BLUE"),
         mean=tuple(WHITE * value for value in config.mean),
@@ -256,11 +256,10 @@ def _timm_card(name: str, model: str) -> BackboneCard:
         weights=file,
         citation=config.origin_url or f"timm, {model}",
         extra={"timm": model},
-        **UNKNOWN,
     )
 
 
-def _torchgeo_card(name: str, model: str) -> BackboneCard:
+def _torchgeo_facts(model: str) -> dict[str, Any]:
     from torchgeo import models  # an extra; Python says so where it is missing
 
     kinds = [kind for kind in vars(models) if re.fullmatch(r"(ResNet|ViT)\w+_Weights", kind)]
@@ -278,9 +277,7 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
     # The field `model` of some ResNets names another depth; the class of the weight is right.
     network = kind.lower() if kind.startswith("ResNet") else weight.meta["model"]
     licence = weight.meta.get("license", "not stated by torchgeo: see its card")
-    return BackboneCard(
-        name=name,
-        title=f"{model} of torchgeo",
+    return dict(
         sensor=weight.meta["dataset"],
         bands=bands,
         mean=tuple((-black * std).tolist()),
@@ -289,7 +286,6 @@ def _torchgeo_card(name: str, model: str) -> BackboneCard:
         weights=FileEntry(weight.url.rpartition("/")[2], url=weight.url, licence=licence),
         citation=weight.meta["publication"],
         extra={"timm": network},
-        **UNKNOWN,
     )
 
 

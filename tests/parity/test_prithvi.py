@@ -96,11 +96,8 @@ def test_checkpoints_load_like_upstream_into_other_sizes_bands_and_models(
         kernel = outputs[f"{name}/loaded/patch_embed.proj.weight"]
         assert np.array_equal(model.patch_embed.proj.weight.detach(), kernel)
         image = inputs[wanted["x"]]
-        given = (
-            {"temporal": inputs["temporal_coords"], "location": inputs["location_coords"]}
-            if wanted["coords"]
-            else {}
-        )
+        kinds = ("temporal", "location") if wanted["coords"] else ()
+        given = {kind: inputs[f"{kind}_coords"] for kind in kinds}
         close(model.pos_embed, outputs[f"{name}/loaded/pos_embed"], outputs)
         with torch.no_grad():
             image = image if image.ndim == 5 else image[:, :, None]
