@@ -25,7 +25,7 @@ from geopeft_nb.writing import NotWrittenError, held, written_beside
 SPARE = 64_000_000
 HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
-    rf"{HUB}/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
+    r"https://(?:huggingface\.co|hf\.co)/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
     r"/resolve/(?P<revision>[^/]+)/(?P<filename>.+)"
 )
 
