@@ -176,26 +176,6 @@ def test_a_full_disk_is_seen_before_anything_is_copied(
     assert "The mirror takes 3 MB in" in error and "choose a folder on a larger disk" in error
 
 
-def test_a_disk_that_fills_up_leaves_no_piece(
-    dest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copyfile = shutil.copyfile
-
-    def fill(source: Path, target: Path) -> Path:
-        if source.name == "chip50.bin":
-            target.write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(target))
-        return copyfile(source, target)
-
-    monkeypatch.setattr(shutil, "copyfile", fill)
-    assert copy(dest) == 1
-    assert not (dest / "chips").exists() and (dest / "toy/encoder.pt").is_file()
-    assert "chips is missing: " in (shown := capsys.readouterr().err) and "No space" in shown
-    monkeypatch.setattr(shutil, "copyfile", copyfile)
-    assert copy(dest) == 0 and holds_all(dest)
-    assert {path.name for path in dest.iterdir()} == {".mirror.gp.lock", "chips", "toy"}
-
-
 LINKS = {
     "a chip": "source/chips/test/chip7.bin", "a folder": "source/chips/more",
     "a set": "source/chips", "weights": "source/toy/encoder.pt", "their folder": "source/toy",
