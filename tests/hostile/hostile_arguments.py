@@ -5,7 +5,6 @@ import os
 import pwd
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hostile_folders import STATED
@@ -16,62 +15,41 @@ from geopeft_nb.__main__ import main
 from geopeft_nb.datasets.published import common
 from geopeft_nb.files import FileEntry, fetch
 
-VALUES = {
-    "minus": -1, "nan": math.nan, "inf": math.inf, "text": "x", "list": [], "true": True,
-    "nul": "\0",
-    "billion": 8 * 10**8, "huge": 1e300, "tiny": 1e-9, "long": "n" * 10**5, "many": [0] * 10**6,
-    "list_of_nan": [math.nan], "http": "http://x/y", "vsicurl": "/vsicurl/http://x/y",
-    "timm": "timm:../../x", "torchgeo": "torchgeo:os.system", "file": "file",
-    "below_file": "file/a",
+PATHS = {
+    "nan": math.nan, "nul": "\0", "long": "n" * 10**5, "http": "http://x/y",
+    "vsicurl": "/vsicurl/http://x/y", "file": "file", "below_file": "file/a",
+}  # fmt: skip
+WRITTEN = {kind: PATHS[kind] for kind in ("nan", "nul", "long", "file", "below_file")}
+NAMES = {
+    "list": [], "long": "n" * 10**5, "timm": "timm:../../x", "torchgeo": "torchgeo:os.system",
+}  # fmt: skip
+#: What takes a path or a name, what is expected, and what it is given; test_arguments has the rest.
+DOORS: dict[str, tuple[Callable[[Room, Any], object], str, dict[str, Any]]] = {
+    "name": (lambda _, name: gp.load_backbone(name), "refused", NAMES),
+    "weights": (lambda _, path: gp.load_backbone("geopeft_tiny", path), "missing", PATHS),
+    "root": (lambda _, path: gp.load_data("folder", root=path, **STATED), "missing", PATHS),
+    "labels": (
+        lambda room, path: gp.load_data("folder", root=room.warm.pairs, labels=path, **STATED),
+        "missing", PATHS,
+    ),
+    "out": (
+        lambda room, path: gp.fit(
+            room.warm.model, room.warm.data, dashboard=False, epochs=1, out=path
+        ),
+        "refused", WRITTEN,
+    ),
+    "folder": (lambda room, path: gp.save_adapter(room.warm.model, path), "refused", WRITTEN),
 }  # fmt: skip
 
 
-def tiny(room: Room, method: str | None = None, **options: Any) -> object:
-    """Build a model, or attach a method to one."""
-    model = gp.build_model(gp.load_backbone("geopeft_tiny"), room.warm.data)
-    return gp.attach(model, **{"method": method} | options)
+def argument(name: str, kind: str) -> Input:
+    door, expected, values = DOORS[name]
 
-
-DOORS: dict[str, Callable[..., object]] = {
-    "load_backbone": lambda room, **options: gp.load_backbone(
-        **{"name": "geopeft_tiny", "weights": None} | options
-    ),
-    "build_model": lambda room, **options: gp.build_model(
-        gp.load_backbone("geopeft_tiny"), **{"data": room.warm.data} | options
-    ),
-    "attach": tiny,
-    "load_data": lambda room, **options: gp.load_data(**{"name": "scenes"} | options),
-    "folder": lambda room, **options: list(
-        gp.load_data("folder", **{"root": room.warm.pairs} | STATED | options).train
-    ),
-    "fit": lambda room, **options: gp.fit(
-        room.warm.model, room.warm.data, **{"dashboard": False, "epochs": 1} | options
-    ),
-    "save_adapter": lambda room, **options: gp.save_adapter(room.warm.model, **options),
-    "evaluate": lambda room, **options: gp.evaluate(data=room.warm.data, **options),
-}
-
-
-def arguments() -> list[Input]:
-    found = []
-    table = Path(__file__).with_name("arguments.txt").read_text(encoding="utf-8").splitlines()
-    for line in table[1:]:
-        words, option, values = (part.strip() for part in line.split("|"))
-        door, _, method = words.partition(" ")
-        usual = {"method": method} if method else {}
-        expected = "missing" if option in ("weights", "root", "labels") else "refused"
-        for kind in values.split():
-            call = partial(DOORS[door], **usual, **{option: VALUES[kind]})
-            found.append(Input(f"argument {words} {option} {kind}", expected, beside(call)))
-    return found
-
-
-def beside(call: Callable[[Room], object]) -> Callable[[Room], Callable[[], object]]:
     def make(room: Room) -> Callable[[], object]:
         (room.inside / "file").touch()
-        return lambda: type(call(room)).__name__
+        return lambda: type(door(room, values[kind])).__name__
 
-    return make
+    return Input(f"argument {name} {kind}", expected, make)
 
 
 def environment(room: Room, name: str, value: str | None) -> Callable[[], object]:
@@ -157,4 +135,4 @@ def flip(door: Callable[..., Callable[[], object]], words: tuple[Any, ...], room
     return door(room, *words)
 
 
-INPUTS = arguments() + others()
+INPUTS = [argument(name, kind) for name, row in DOORS.items() for kind in row[2]] + others()

@@ -62,7 +62,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         gp.save_adapter(warm.model, warm.saved / method)
     hostile_folders.write_pairs(warm.pairs)
     gp.load_data("folder", root=warm.pairs, **hostile_folders.STATED).train[0]
-    hostile_names.regions(Room(folder, folder, warm), "name")  # fonts, maps and widgets
+    hostile_names.model_card("name", tmp_path_factory.mktemp("card"))  # fonts and templates
     warm.url, listener = listen(warm.visits)
     gc.collect()
     gc.freeze()  # a fork copies what the collector touches
