@@ -10,6 +10,7 @@ from geopeft_nb.datasets.folds import knndm_folds as knndm_folds
 from geopeft_nb.datasets.load import leave_one_region_out as leave_one_region_out
 from geopeft_nb.datasets.load import list_datasets as list_datasets
 from geopeft_nb.datasets.load import load_data as load_data
+from geopeft_nb.datasets.split import shared_places as shared_places
 from geopeft_nb.decoders.load import list_decoders as list_decoders
 from geopeft_nb.errors import GeopeftError as GeopeftError
 from geopeft_nb.evaluation.compare import compare as compare

@@ -12,6 +12,7 @@ import datetime
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,17 +81,19 @@ class Chip:
         date: Day of acquisition, or those of T dates, or None.
         location: Latitude and longitude of the centre in degrees; None takes it from the bounds.
         filled: Bounds of what is not padding, or None if there is none.
+        files: What it is read from, of a published data set.
     """
 
     name: str
     region: str
     place: str
-    read: Callable[[], tuple[np.ndarray, np.ndarray] | Reading]
+    read: Callable[..., Any]
     crs: str | None = None
     bounds: Bounds | None = None
     date: Days | None = None
     location: tuple[float, float] | None = None
     filled: Bounds | None = None
+    files: Sequence[Path] = ()
 
 
 @dataclass(eq=False, repr=False)

@@ -18,8 +18,9 @@ from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial import cKDTree
 from scipy.stats import wasserstein_distance
 
-from geopeft_nb.datasets.base import Chip, ChipDataset
+from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.split import deal
 from geopeft_nb.errors import GeopeftError, whole
 
 EARTH = 6371.0  # km
@@ -70,11 +71,12 @@ def knndm_folds(data: GeoData, k: int = 5, to: Any = None, seed: int = 0) -> Ite
     for number in range(k):
         others = np.flatnonzero(fold_of != number)
         others = np.random.default_rng([seed, number]).permutation(others)
-        val = {*others[: max(1, round(VALIDATION * len(others)))]}
-        sides: tuple[list[Chip], ...] = ([], [], [])
-        for chip, place in zip(chips, of, strict=True):
-            sides[2 if fold_of[place] == number else 1 if place in val else 0].append(chip)
-        train, held, test = (replace(data.train, chips=side) for side in sides)
+        side = np.where(fold_of == number, 2, 0)
+        side[others[: max(1, round(VALIDATION * len(others)))]] = 1
+        train, held, test = (
+            replace(data.train, chips=[chips[index] for index in np.flatnonzero(side[of] == one)])
+            for one in range(3)
+        )
         told = (*data.notes, f"Fold {number + 1} of {k} by {note}")
         yield replace(data, train=train, val=held, test=test, notes=told)
 
@@ -113,13 +115,7 @@ def _most_alike(
     tried = []
     for count in np.unique(np.geomspace(k, len(here), TRIED).round().astype(int)):
         cluster = cut_tree(tree, count)[:, 0]
-        sizes = np.bincount(cluster)
-        order = rng.permutation(count)
-        fold_of_cluster, filled = np.zeros(count, int), np.zeros(k)
-        for one in order[np.argsort(-sizes[order], kind="stable")]:  # large ones first
-            fold_of_cluster[one] = emptiest = filled.argmin()
-            filled[emptiest] += sizes[one]
-        fold = fold_of_cluster[cluster]
+        fold = deal(np.bincount(cluster), [1 / k] * k, rng)[cluster]
         found = np.empty(len(here))
         for number in range(k):
             inside = fold == number

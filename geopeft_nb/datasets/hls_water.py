@@ -2,14 +2,15 @@
 
 import csv
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
-from geopeft_nb.datasets.published.common import Cut, Found, load_published, read_pair
+from geopeft_nb.datasets.published.common import Window, load_published, read_chip
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 from geopeft_nb.open_files import read_text
 
@@ -34,27 +35,24 @@ CARD = DataCard(
 
 def load_hls_water(request: DataRequest) -> GeoData:
     """Load the HLS water chips, cut smaller if asked; see `load_data`."""
-    return load_published(request, CARD, _find, lambda chip, found: found.facts[chip], _read)
+    return load_published(request, CARD, _find)
 
 
-def _find(request: DataRequest) -> Found:
+def _find(request: DataRequest) -> Iterator[tuple[str, Chip]]:
     folder = find_dataset(CARD.name, request.root) or fetch(FileEntry(CARD.name))
-    facts = read_text(folder / "index.csv", _facts)
-
-    def files(chip: str) -> list[Path]:
-        return [folder / "chips" / f"{chip}.tif", folder / "water" / f"{chip}.png"]
-
-    return Found({"all": list(facts)}, files, facts)
+    for name, region, place in read_text(folder / "index.csv", _rows):
+        files = [folder / "chips" / f"{name}.tif", folder / "water" / f"{name}.png"]
+        yield "all", Chip(name, region, f"place-{place}", _read, files=files)
 
 
-def _facts(text: str) -> dict[str, dict[str, str]]:
-    rows = [*csv.DictReader(text.splitlines())]
-    if strange := [row["chip"] for row in rows if not re.fullmatch(r"[\w-]+", row["chip"])]:
+def _rows(text: str) -> list[tuple[str, str, str]]:
+    rows = [(x["chip"], x["region"], x["place"]) for x in csv.DictReader(text.splitlines())]
+    if strange := [name for name, *_ in rows if not re.fullmatch(r"[\w-]+", name)]:
         raise ValueError(f"{strange[0]!r} is no name of a chip")
-    return {x["chip"]: {"region": x["region"], "place": f"place-{x['place']}"} for x in rows}
+    return rows
 
 
-def _read(name: str, found: Found, indices: list[int], cut: Cut) -> Reading:
-    reading = read_pair(name, found, indices, cut)
+def _read(files: Sequence[Path], indices: list[int], window: Window) -> Reading:
+    reading = read_chip(files, indices, window)
     # A few dark pixels are below zero after atmospheric correction.
     return reading._replace(image=np.clip(reading.image, 0, None))

@@ -5,9 +5,7 @@ Two Sentinel-2 L1C scenes at 20 m with derived water masks; see `data/scenes/REA
 
 import datetime
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,46 +41,34 @@ BLOCK = 2
 def load_scenes(request: DataRequest) -> GeoData:
     """Load the shipped scenes; see `load_data`.
 
+    Chips lie side by side without overlap; a border that fits none is left out.
+
     Raises:
         OSError: The folder lacks one of them.
     """
     folder = Path(request.root or data_folder() / "scenes")
     indices, bands = choose_bands(request.bands, CARD)
-    size = request.size or CARD.size
-    scenes = [scene_chips(folder / f"{region}.tif", size, indices) for region in CARD.regions]
-    return split_regions([*chain(*scenes)], request, CARD, bands, size)
+    size, chips = request.size or CARD.size, []
+    for region in CARD.regions:
+        path = folder / f"{region}.tif"
+        with open_raster(path) as raster:
+            for row, column in np.ndindex(raster.height // size, raster.width // size):
+                top, left = row * size, column * size
+                window = np.s_[top : top + size, left : left + size]
+                where = raster.crs.to_string(), raster.window_bounds(window), DATES.get(region)
+                name = f"{region}-{row:02d}-{column:02d}"
+                place = f"{region}-{row // BLOCK}-{column // BLOCK}"
+                read = partial(_read, path, indices, window)
+                chips.append(Chip(name, region, place, read, *where))
+    return split_regions(chips, request, CARD, bands, size)
 
 
-def scene_chips(path: Path, size: int, indices: list[int]) -> list[Chip]:
-    """List the chips of a scene, side by side without overlap; a border that fits none is left out.
-
-    Args:
-        path: GeoTIFF, named like its region, with a mask `<name>_water.tif` beside it.
-        size: Chip side in pixels.
-        indices: Bands to keep, as indices from 0.
-
-    Returns:
-        One chip for each full square, in rows.
-    """
-    from rasterio.windows import Window
-
-    region, chips = path.stem, []
-    with open_raster(path) as raster:
-        rows, columns, crs = raster.height // size, raster.width // size, raster.crs.to_string()
-        for row, column in np.ndindex(rows, columns):
-            window = Window(column * size, row * size, size, size)
-            bounds, read = raster.window_bounds(window), partial(_read, path, indices, window)
-            name = f"{region}-{row:02d}-{column:02d}"
-            place = f"{region}-{row // BLOCK}-{column // BLOCK}"
-            chips.append(Chip(name, region, place, read, crs, bounds, DATES.get(region)))
-    return chips
-
-
-def _read(path: Path, indices: list[int], window: Any) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    path: Path, indices: list[int], window: tuple[slice, slice]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return image (C, H, W), reflectance 0-1, and mask (H, W), -1 where there is no label."""
-    (image, mask), (rows, columns) = _scene(path), window.toslices()
-    reflectance = image[indices, rows, columns].astype(np.float32) / 10_000
-    return reflectance, mask[rows, columns].astype(np.int64)
+    image, mask = _scene(path)
+    return image[indices, *window].astype(np.float32) / 10_000, mask[window].astype(np.int64)
 
 
 @lru_cache(maxsize=2)

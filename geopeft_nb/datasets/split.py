@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import Chips, DataCard, DataRequest, GeoData, Names
@@ -19,10 +20,32 @@ SIDES = ("train", "val", "test")
 SHARES = (0.6, 0.2, 0.2)
 
 
+def deal(
+    sizes: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal places to sides: shuffled, large ones first, each to the side that lacks the most.
+
+    Args:
+        sizes: Chips of each place.
+        shares: Share of the chips that each side is to have.
+        rng: Of the shuffle.
+
+    Returns:
+        The side of each place; none stays empty if there are enough places.
+    """
+    shuffled = rng.permutation(len(sizes))
+    side_of, filled = np.zeros(len(sizes), int), np.zeros(len(shares))
+    for done, place in enumerate(shuffled[np.argsort(-sizes[shuffled], kind="stable")]):
+        lacking = np.array(shares) * sizes.sum() - filled
+        if (filled == 0).sum() == len(sizes) - done:
+            lacking[filled > 0] = -np.inf  # as many places left as empty sides
+        side_of[place] = side = lacking.argmax()
+        filled[side] += sizes[place]
+    return side_of
+
+
 def split_places(places: Sequence[str], seed: int) -> list[int]:
     """Assign each chip to train (0), validation (1) or test (2), whole places at a time.
-
-    Places are shuffled, large ones first, and each goes to the side that lacks the most chips.
 
     Args:
         places: The place of each chip.
@@ -38,16 +61,7 @@ def split_places(places: Sequence[str], seed: int) -> list[int]:
     if len(names) < len(SIDES):
         few = f"{len(places)} chips in {len(names)} place(s), and a split needs at least 3 places"
         raise GeopeftError(f"{few}. Take smaller chips (size=, of own files also block=).")
-    shuffled = np.random.default_rng(seed).permutation(len(names))
-    largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
-    side_of, filled = np.zeros(len(names), int), np.zeros(len(SIDES))
-    for done, place in enumerate(largest_first):
-        lacking = np.array(SHARES) * len(places) - filled
-        if (filled == 0).sum() == len(names) - done:
-            lacking[filled > 0] = -np.inf  # as many places left as empty sides: no side stays empty
-        side_of[place] = side = lacking.argmax()
-        filled[side] += counts[place]
-    return list(side_of[place_of])
+    return list(deal(counts, SHARES, np.random.default_rng(seed))[place_of])
 
 
 def split_regions(
@@ -162,13 +176,11 @@ def shared_places(data: GeoData) -> pd.DataFrame:
     """
     trained = {chip.place for chip in data.train.chips}
     rows = {}
-    for name, part in data.parts.items():
+    for side, part in data.parts.items():
         places = [chip.place for chip in part.chips]
-        rows[name] = {
-            "chips": len(places),
-            "places": len(set(places)),
-            "shared_places": len(set(places) & trained),
-            "shared_chips": sum(place in trained for place in places),
-            "claims": name.partition(":")[0] in data.card.claims,
-        }
-    return pd.DataFrame(rows).T.drop("train").rename_axis("side")
+        shared = [place for place in places if place in trained]
+        claimed = side.partition(":")[0] in data.card.claims
+        rows[side] = len(places), len(set(places)), len(set(shared)), len(shared), claimed
+    columns = ["chips", "places", "shared_places", "shared_chips", "claims"]
+    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    return table.drop("train").rename_axis("side")

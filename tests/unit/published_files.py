@@ -6,7 +6,7 @@ west and 1 in the east.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -21,25 +21,27 @@ from geopeft_nb.datasets.geodata import DataCard
 from geopeft_nb.datasets.published import burn_scars, eurosat, geobench, reben, sen1floods11
 
 HAND = "v1.1/data/flood_events/HandLabeled"
+PATCH = "S2A_MSIL2A_20170613T101031_N9999_R022_T34VER_{}"
 #: What stands in for the published lists.
 LISTS = {
-    "sen1floods11/train_data": ["Spain_1", "Mekong_1", "Sri-Lanka_1038087"],
-    "sen1floods11/valid_data": ["Spain_2", "Mekong_2"],
-    "sen1floods11/test_data": ["Spain_3", "Mekong_3"],
-    "sen1floods11/bolivia_data": ["Bolivia_1"],
-    "burn_scars/train_data": ["T10SEJ.2018185.v1", "T10SFE.2020267.v1", "T17SQU.2018121.v1"],
-    "burn_scars/val_data": ["T10SEJ.2018220.v1", "T17SQD.2020094.v1"],
-    "burn_scars/test_data": ["T10SDH.2020248.v1", "T17SPS.2020039.v1"],
-    "reBEN/reBEN_7k/train": [
-        f"S2A_MSIL2A_20170613T101031_N9999_R022_T34VER_04_{column}" for column in (62, 69)
-    ],
-    "reBEN/reBEN_7k/val": ["S2A_MSIL2A_20170613T101031_N9999_R022_T34VER_15_55"],
-    "reBEN/reBEN_7k/test": ["S2A_MSIL2A_20170613T101031_N9999_R022_T34VER_25_49"],
-    "reBEN/reBEN_7k/ood": [
-        "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_28_55",
-        "S2A_MSIL2A_20170617T113321_N9999_R080_T29UPU_24_24",
-    ],
-}
+    "sen1floods11": {
+        "train": ["Spain_1", "Mekong_1", "Sri-Lanka_1038087"], "val": ["Spain_2", "Mekong_2"],
+        "test": ["Spain_3", "Mekong_3"], "holdout": ["Bolivia_1"],
+    },
+    "burn_scars": {
+        "train": ["T10SEJ.2018185.v1", "T10SFE.2020267.v1", "T17SQU.2018121.v1"],
+        "val": ["T10SEJ.2018220.v1", "T17SQD.2020094.v1"],
+        "test": ["T10SDH.2020248.v1", "T17SPS.2020039.v1"],
+    },
+    "reBEN": {
+        "train": [PATCH.format("04_62"), PATCH.format("04_69")],
+        "val": [PATCH.format("15_55")], "test": [PATCH.format("25_49")],
+        "holdout": [
+            "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_28_55",
+            "S2A_MSIL2A_20170617T113321_N9999_R080_T29UPU_24_24",
+        ],
+    },
+}  # fmt: skip
 TILE = "ref_south_africa_crops_competition_v1_train_labels_{:04}_{}"
 PARTITIONS = {
     "m_cashew_plantation": {
@@ -68,6 +70,11 @@ EUROSAT = {
 }
 
 
+def pairs(folder: str, download: bool = True) -> list[tuple[str, str]]:
+    """Stand in for `common.listed`."""
+    return [(side, name) for side, names in LISTS[folder].items() for name in names]
+
+
 @dataclass(frozen=True)
 class Case:
     """A data set and what its made-up files hold.
@@ -78,7 +85,6 @@ class Case:
         sides: Chips that are to be loaded on each side; of one that is split by place, none.
         files: Files of the first chip of training, in `root`, from image to label.
         level: What a chip's first band is.
-        options: For `load_data`.
     """
 
     card: DataCard
@@ -86,10 +92,9 @@ class Case:
     sides: dict[str, list[str]]
     files: list[str]
     level: float = 0.1
-    options: dict[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "-".join([self.card.name, *map(str, self.options.values())])
+        return self.card.name
 
 
 def write_raster(
@@ -114,7 +119,7 @@ def halves(side: int, west: int = 0, east: int = 1, kind: type = np.int16) -> np
 
 
 def make_floods(root: Path) -> None:
-    for chip in [chip for name, chips in LISTS.items() if "sen1" in name for chip in chips]:
+    for _, chip in pairs("sen1floods11"):
         image, label = (root / HAND / p / f"{chip}_{p}.tif" for p in ("S2Hand", "LabelHand"))
         write_raster(image, levels(13, 512, 1000, np.int16), 4326, (-0.78, 38.12), 9e-5)
         write_raster(label, halves(512), 4326, (-0.78, 38.12), 9e-5)
@@ -125,8 +130,9 @@ def burn_files(name: str) -> list[str]:
 
 
 def make_burns(root: Path) -> None:
-    chips = [chip for name, chips in LISTS.items() if "burn" in name for chip in chips]
-    for number, chip in enumerate(chips):  # its own folders are another split than the lists
+    for number, (_, chip) in enumerate(
+        pairs("burn_scars")
+    ):  # its own folders are another split than the lists
         here = root / ("validation" if number % 3 == 1 else "training")
         place = 32600 + int(chip[1:3]), (500_000, 4_400_000), 30
         image, label = (here / name for name in burn_files(chip))
@@ -148,7 +154,7 @@ def make_table(root: Path, countries: dict[str, str], labels: list[str]) -> None
 
 
 def make_patches(root: Path) -> None:
-    patches = [chip for name, chips in LISTS.items() if "reBEN" in name for chip in chips]
+    patches = [patch for _, patch in pairs("reBEN")]
     for patch in patches:
         place = 32600 + int(patch.split("_")[5][1:3]), (504_780, 7_025_640)
         for position, (number, (_, _, metres)) in enumerate(reben._BANDS.items(), start=1):
@@ -198,29 +204,26 @@ def make_geobench(root: Path, name: str) -> None:
         write_hdf5(folder / f"{chip}.hdf5", name)
 
 
-def listed(module: object) -> dict[str, list[str]]:
-    return {side: LISTS[name] for side, name in module.LISTS.items()}
+def parts(folder: str, *away: str) -> dict[str, list[str]]:
+    """Return the sides of a list, and each chip that is held out as its own region."""
+    sides = dict(LISTS[folder])
+    held = sides.pop("holdout", [])
+    return sides | {f"holdout:{region}": [chip] for region, chip in zip(away, held, strict=True)}
 
 
-FLOODS, BURNS = listed(sen1floods11), listed(burn_scars)
-PATCHES = listed(reben)
 CASES = [
     Case(
-        sen1floods11.CARD, make_floods,
-        {"train": FLOODS["train"], "val": FLOODS["val"], "test": FLOODS["test"],
-         "holdout:Bolivia": FLOODS["holdout"]},
+        sen1floods11.CARD, make_floods, parts("sen1floods11", "Bolivia"),
         [f"{HAND}/{part}/Spain_1_{part}.tif" for part in ("S2Hand", "LabelHand")],
     ),
     Case(
-        burn_scars.CARD, make_burns, BURNS,
-        [f"training/{name}" for name in burn_files(BURNS["train"][0])],
+        burn_scars.CARD, make_burns, parts("burn_scars"),
+        [f"training/{name}" for name in burn_files("T10SEJ.2018185.v1")],
     ),
     Case(
-        reben.CARD, make_patches,
-        {"train": PATCHES["train"], "val": PATCHES["val"], "test": PATCHES["test"],
-         "holdout:austria": PATCHES["holdout"][:1], "holdout:ireland": PATCHES["holdout"][1:]},
-        [patch_file("BigEarthNet-S2", PATCHES["train"][0], "B02"),
-         patch_file("Reference_Maps", PATCHES["train"][0], "reference_map")],
+        reben.CARD, make_patches, parts("reBEN", "austria", "ireland"),
+        [patch_file("BigEarthNet-S2", PATCH.format("04_62"), "B02"),
+         patch_file("Reference_Maps", PATCH.format("04_62"), "reference_map")],
     ),
     *(
         Case(

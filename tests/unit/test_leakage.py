@@ -5,42 +5,39 @@ ones are empty; their names, and so their places, are those of the published lis
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from published_files import HAND, burn_files, make_eurosat, make_table, write_raster
+from published_files import LISTS, burn_files, make_eurosat, make_table, write_raster
 
 import geopeft_nb as gp
 from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.classroom.mirror import published_files
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.datasets.load import LOADERS
-from geopeft_nb.datasets.published import burn_scars, common, geobench, reben, sen1floods11
-from geopeft_nb.datasets.published.common import split_list
+from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.sandbox.load import TASKS
-from geopeft_nb.datasets.split import shared_places
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(common, "check_complete", lambda *_: None)  # reben's files are not there
 
 
-def listed(lists: Iterable[str]) -> list[str]:
-    return [chip for name in lists for chip in split_list(name)]
+def chips_of(folder: str) -> list[str]:
+    return [chip for _, chip in common.listed(folder)]
 
 
-def flood_files(folder: Path) -> None:
-    for chip in listed(sen1floods11.LISTS.values()):
-        for part in ("S2Hand", "LabelHand"):
-            file = folder / HAND / part / f"{chip}_{part}.tif"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+def nothing(folder: Path) -> None:
+    """The files of Sen1Floods11, which is not asked whether they are there."""
 
 
 def empty_burns(folder: Path) -> None:
-    for chip in listed(burn_scars.LISTS.values()):
+    for chip in chips_of("burn_scars"):
         for name in burn_files(chip):
             (folder / name).touch()
 
@@ -48,13 +45,8 @@ def empty_burns(folder: Path) -> None:
 def reben_files(folder: Path) -> None:
     for name in ("BigEarthNet-S2", "Reference_Maps"):
         (folder / name).mkdir()
-    make_table(folder, dict.fromkeys(listed(reben.LISTS.values()), "Finland"), [])
-
-
-def geobench_files(folder: Path, names: dict[str, list[str]]) -> None:
-    (folder / "default_partition.json").write_text(json.dumps(names))
-    for chip in [chip for chips in names.values() for chip in chips]:
-        (folder / f"{chip}.hdf5").touch()
+    patches = chips_of("reBEN")
+    make_table(folder, {p: "Portugal" if "_T29S" in p else "Finland" for p in patches}, [])
 
 
 def cashew_files(folder: Path) -> None:
@@ -65,7 +57,7 @@ def cashew_files(folder: Path) -> None:
         side: [f"sample_{square * 25 + day}" for square in chosen for day in range(25)]
         for side, chosen in sides.items()
     }
-    geobench_files(folder, names)
+    (folder / "default_partition.json").write_text(json.dumps(names))
 
 
 def crop_files(folder: Path) -> None:
@@ -73,7 +65,7 @@ def crop_files(folder: Path) -> None:
         side: [f"tile_{tile:04d}_{day}" for tile in range(first, first + 3) for day in range(2)]
         for side, first in (("train", 0), ("valid", 10), ("test", 20))
     }
-    geobench_files(folder, names)
+    (folder / "default_partition.json").write_text(json.dumps(names))
 
 
 def own_files(folder: Path) -> None:
@@ -87,7 +79,7 @@ def own_files(folder: Path) -> None:
 
 #: What makes the files of a data set that is not on every machine.
 FILES: dict[str, Callable[[Path], None]] = {
-    "folder": own_files, "sen1floods11": flood_files, "burn_scars": empty_burns,
+    "folder": own_files, "sen1floods11": nothing, "burn_scars": empty_burns,
     "reben_7k": reben_files, "eurosat": make_eurosat,
     "m_cashew_plantation": cashew_files, "m_sa_crop_type": crop_files,
 }  # fmt: skip
@@ -111,55 +103,103 @@ def load(name: str, folder: Path, **options: object) -> GeoData:
     ("name", "options"), [(name, more) for name in LOADERS for more in VARIANTS.get(name, [{}])]
 )
 def test_no_place_is_on_two_sides_where_the_data_set_claims_it(
-    name: str, options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, object], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(common, "check_complete", lambda *_: None)  # reben's files are not there
     try:
         data = load(name, tmp_path / "files", **options)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    table = shared_places(data)
-    assert set(table.index) == {"val", "test", *(f"holdout:{region}" for region in data.holdout)}
-    claimed = table[table["claims"].astype(bool)]
-    assert claimed["shared_places"].sum() == 0 and (table["chips"] > 0).all()
-    assert {side.partition(":")[0] for side in claimed.index} == {
-        side for side in data.card.claims if side != "holdout" or data.holdout
-    }
-    if {"val", "test"} <= set(data.card.claims):
+    table, claims = gp.shared_places(data), data.card.claims
+    assert (table["chips"] > 0).all()
+    assert table["claims"].tolist() == [x.partition(":")[0] in claims for x in table.index]
+    assert not table.loc[table["claims"], "shared_places"].any()
+    if {"val", "test"} <= set(claims):
         assert not {chip.place for chip in data.val.chips} & {c.place for c in data.test.chips}
-    if set(data.card.claims) < {"val", "test", "holdout"}:
+    if set(claims) < {"val", "test", "holdout"}:
         assert len(data.card.leaks) > 40  # what is not claimed is explained
 
 
-@pytest.mark.mirror
-def test_how_far_the_published_splits_leak(tmp_path: Path) -> None:
-    burn = shared_places(load("burn_scars", tmp_path / "burn"))
-    columns = ["places", "shared_places", "chips", "shared_chips"]
-    assert burn.loc["val", columns].tolist() == [104, 43, 160, 62]
-    assert burn.loc["test", columns].tolist() == [71, 28, 120, 55]
+#: Name -> its folder of lists, and the published number of chips of each side.
+PUBLISHED = {
+    "sen1floods11": ("sen1floods11", [252, 89, 90, 15]),
+    "burn_scars": ("burn_scars", [524, 160, 120]),
+    "reben_7k": ("reBEN", [4690, 946, 945, 417, 390]),
+}
 
-    floods = load("sen1floods11", tmp_path / "floods")
-    events = {chip.region for chip in floods.train.chips}
-    for part, number in ((floods.val, 89), (floods.test, 90)):
-        assert sum(chip.region in events for chip in part.chips) == len(part) == number
-    assert not events & {chip.region for chip in floods.holdout["Bolivia"].chips}
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sides_are_the_published_lists_and_nothing_is_read_for_it(
+    name: str, tmp_path: Path
+) -> None:
+    folder, counts = PUBLISHED[name]
+    data, listed = load(name, tmp_path / "files"), [*common.listed(folder)]
+    assert [len(part) for part in data.parts.values()] == counts and sum(counts) == len(listed)
+    for side in ("train", "val", "test"):
+        names = [chip for where, chip in listed if where == side]
+        assert [chip.name for chip in data.parts[side].chips] == names
+        assert name != "burn_scars" or set(LISTS[folder][side]) <= set(names)
+    held = {chip.name for part in data.holdout.values() for chip in part.chips}
+    assert held == {chip for side, chip in listed if side == "holdout"}
+    assert len(published_files(name)) == {"sen1floods11": 2 * 446 + 4, "burn_scars": 4}.get(name, 8)
+
+
+@pytest.mark.mirror
+def test_the_leaks_of_burn_scars_are_those_its_card_states(tmp_path: Path) -> None:
+    data = load("burn_scars", tmp_path / "files")
+    assert data.holdout == {} and data.regions == ("pacific", "mountain", "plains", "east")
+    table = gp.shared_places(data)
+    assert table.loc["val"].tolist() == [160, 104, 43, 62, False]
+    assert table.loc["test"].tolist() == [120, 71, 28, 55, False]
+    for words in ("28 of the 71 MGRS tiles of test (55 of 120", "43 of the 104 of validation (62 "):
+        assert words in data.card.leaks
+    root = {"root": tmp_path / "files"}
+    by_tile = gp.load_data("burn_scars", split="by_tile", **root)
+    shares = np.array([len(part) for part in by_tile.parts.values()]) / 804
+    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
+    for away, fold in gp.leave_one_region_out("burn_scars", **root):
+        assert gp.shared_places(fold).loc[f"holdout:{away}", "shared_places"] == 0
+
+
+@pytest.mark.mirror
+def test_the_leaks_of_sen1floods11_are_those_its_card_states(tmp_path: Path) -> None:
+    data = load("sen1floods11", tmp_path / "files")
+    train, val, test, away = (Counter(c.region for c in p.chips) for p in data.parts.values())
+    assert set(train) == set(val) == set(test) == set(data.card.home) and set(away) == {"Bolivia"}
+    words = "all {} validation and all {} test chips show the same flood as {} to {} training chips"
+    numbers = (val.total(), test.total(), min(train.values()), max(train.values()))
+    assert words.format(*numbers) in data.card.leaks
+    assert len(train) == 10 and "each of the ten events" in data.card.leaks
+
+
+@pytest.mark.mirror
+def test_of_reben_31_validation_chips_touch_a_training_chip_and_no_tile_lies_astray(
+    mirror: Path, tmp_path: Path
+) -> None:
+    data = load("reben_7k", tmp_path / "files")
+    cells = {
+        side: [(tile, int(x), int(y)) for tile, x, y in (c.place.split("_") for c in part.chips)]
+        for side, part in data.parts.items()
+    }
+    near = {(t, x + i, y + j) for t, x, y in cells["train"] for i in (-1, 0, 1) for j in (-1, 0, 1)}
+    touching = [sum(cell in near for cell in found) for found in cells.values()]
+    assert touching[1:] == [31, 0, 0, 0]
+    assert "31 of the 946 validation chips touch a training chip" in data.card.leaks
+    assert Counter(chip.region for chip in data.train.chips) == {"finland": 3066, "portugal": 1624}
+    for country, part in data.holdout.items():  # told by their tiles, as the authors' lists have it
+        file = mirror / f"peft_geofm_splits/reBEN/reBEN_7k/{country.title()}.txt"
+        assert {chip.name for chip in part.chips} <= set(file.read_text().split())
 
 
 def test_how_far_a_split_of_cashew_as_it_was_cut_leaks(tmp_path: Path) -> None:
     data = load("m_cashew_plantation", tmp_path / "cashew")
-    assert (shared_places(data)["shared_places"] == 0).all()  # of squares; but these overlap
-    corners = {
-        side: np.array([geobench._corner(chip.name) for chip in part.chips])
-        for side, part in data.parts.items()
-    }
+    assert (gp.shared_places(data)["shared_places"] == 0).all()  # of squares; but these overlap
+
+    def corners(side: str) -> np.ndarray:
+        """Top and left of each chip in an area of 1186 x 1122 pixels, cut every 128."""
+        squares = np.array([int(chip.place.rpartition("-")[2]) for chip in data.parts[side].chips])
+        return np.minimum(128 * np.stack(np.divmod(squares, 8), 1), (1186 - 256, 1122 - 256))
+
     for side in ("val", "test"):
-        apart = abs(corners[side][:, None] - corners["train"])  # top and left, in pixels
+        apart = abs(corners(side)[:, None] - corners("train"))
         assert (apart < 256).all(axis=2).any(axis=1).all()
-
-
-@pytest.mark.mirror
-def test_a_region_that_is_held_out_shares_no_tile_with_the_others(tmp_path: Path) -> None:
-    empty_burns(tmp_path)
-    for away, data in gp.leave_one_region_out("burn_scars", root=tmp_path):
-        table = shared_places(data)
-        assert table.loc[f"holdout:{away}", "shared_places"] == 0

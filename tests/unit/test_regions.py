@@ -12,7 +12,7 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets import scenes
 from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.geodata import DataRequest, GeoData
-from geopeft_nb.datasets.split import published_split, shared_places, split_regions
+from geopeft_nb.datasets.split import published_split, split_regions
 
 CARD = replace(
     scenes.CARD, name="toy", regions=("north", "south", "far"), home=("north", "south"), size=8
@@ -62,7 +62,7 @@ def test_a_place_on_two_sides_is_refused_where_the_card_claims_there_is_none() -
     with pytest.raises(ValueError, match="1 places of toy are in training and in test, 'n1'"):
         published_split(leaking, DataRequest(), CARD, HLS_BANDS, 8)
     honest = replace(CARD, claims=("val", "holdout"))
-    table = shared_places(published_split(leaking, DataRequest(), honest, HLS_BANDS, 8))
+    table = gp.shared_places(published_split(leaking, DataRequest(), honest, HLS_BANDS, 8))
     assert table.loc["test", ["shared_places", "shared_chips", "claims"]].tolist() == [1, 1, False]
     assert table.loc["val", ["shared_places", "claims"]].tolist() == [0, True]
 

@@ -1,17 +1,14 @@
 """HLS Burn Scars: 804 chips of the contiguous United States, each with the scar of a fire."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import chain
-from pathlib import Path
-from typing import Any
 
 from geopeft_nb.bands import HLS_BANDS
+from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
-from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import check_name
 from geopeft_nb.files import FileEntry
 
@@ -64,9 +61,6 @@ SPLITS = {
         leaks="No tile is on two sides, but tiles overlap their neighbours by about 10 km.",
     ),
 }
-LISTS = {side: f"burn_scars/{side}_data" for side in SIDES}
-#: Endings of a chip's image and mask.
-ENDINGS = ("_merged.tif", ".mask.tif")
 
 
 def load_burn_scars(request: DataRequest, *, split: str = "published") -> GeoData:
@@ -84,32 +78,23 @@ def load_burn_scars(request: DataRequest, *, split: str = "published") -> GeoDat
     Source: Phillips, Roy et al., https://huggingface.co/datasets/ibm-nasa-geospatial/hls_burn_scars
     """
     check_name("split of burn_scars", split, SPLITS)
-    find = partial(_find, by_tile=split == "by_tile")
-    return common.load_published(request, SPLITS[split], find, _describe, common.read_pair)
+    return common.load_published(request, SPLITS[split], partial(_find, by_tile=split == "by_tile"))
 
 
 def mirror_files(name: str) -> list[FileEntry]:
     """Return the files that a mirror needs: the archive and the lists of the split."""
-    return [ARCHIVE, *map(common.list_entry, LISTS.values())]
+    return [ARCHIVE, *common.list_entries(name)]
 
 
-def _find(request: DataRequest, by_tile: bool) -> common.Found:
+def _find(request: DataRequest, by_tile: bool) -> Iterator[tuple[str, Chip]]:
     folder = common.unpack(CARD.name, [ARCHIVE], request)
-    paths = common.files_in(folder, "**/subsetted_512x512_HLS.S30.*.tif", CARD)
-    found = {path.name: path for path in paths}
-
-    def files(chip: str) -> list[Path]:
-        names = [f"subsetted_512x512_HLS.S30.{chip}.4{ending}" for ending in ENDINGS]
-        return [found.get(name, folder / name) for name in names]
-
-    sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
-    return common.Found({"all": [*chain(*sides.values())]} if by_tile else sides, files)
-
-
-def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    tile, day, _ = name.split(".")  # T10SEJ, 2018185: the 185th day of 2018
-    return {
-        "region": next(region for region, zones in ZONES.items() if int(tile[1:3]) in zones),
-        "place": tile,
-        "date": datetime.datetime.strptime(day, "%Y%j").date(),
-    }
+    pattern = "**/subsetted_512x512_HLS.S30.*.tif"
+    found = {path.name: path for path in common.files_in(folder, pattern, CARD)}
+    for side, name in common.listed(CARD.name, request.download):
+        tile, day, _ = name.split(".")  # T10SEJ, 2018185: the 185th day of 2018
+        region = next(region for region, zones in ZONES.items() if int(tile[1:3]) in zones)
+        date = datetime.datetime.strptime(day, "%Y%j").date()
+        files = [f"subsetted_512x512_HLS.S30.{name}.4{end}" for end in ("_merged.tif", ".mask.tif")]
+        paths = [found.get(file, folder / file) for file in files]
+        chip = Chip(name, region, tile, common.read_chip, date=date, files=paths)
+        yield "all" if by_tile else side, chip

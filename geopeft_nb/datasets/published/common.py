@@ -7,30 +7,33 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from geopeft_nb.archives import extract
 from geopeft_nb.datasets.base import Bounds, Chip, Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
-from geopeft_nb.datasets.split import choose_regions, published_split, split_regions
+from geopeft_nb.datasets.split import SIDES, choose_regions, published_split, split_regions
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.files import FileEntry, cache_folder, check_space, checksum_of, fetch, find_dataset
 from geopeft_nb.open_files import open_raster
 from geopeft_nb.writing import written_beside
 
+#: Rows and columns, as numpy, rasterio and h5py take them.
+Window = tuple[slice, slice]
 #: Stands for no data in some files, beside NaN and what their header names.
 NO_DATA = -9999.0
 
 _COMMIT = "5fe258d428d2a8500dcfc376ba1b72051a509160"
 _SOURCE = f"https://raw.githubusercontent.com/IBM/peft-geofm/{_COMMIT}/datasets_splits"
 
-#: List, named as in the authors' repository -> its sha256.
+#: List, named as in the authors' repository -> its sha256; of each data set training, validation,
+#: test and what is held out, in this order.
 LISTS = {
     "sen1floods11/train_data": "899ee084e400fefdbe139a52aa3d292072edea4c3695afcc5a5a0383af5ff69d",
     "sen1floods11/valid_data": "45eca7a5b701ac3e8f8b2fd5a52ab443cf6be0d3649116a867fc2c1fdbad1541",
@@ -46,68 +49,61 @@ LISTS = {
 }
 
 
-def list_entry(name: str) -> FileEntry:
-    """Describe the file of a list; mirrors have it below ``peft_geofm_splits/``."""
-    path, url = f"peft_geofm_splits/{name}.txt", f"{_SOURCE}/{name}.txt"
-    return FileEntry(path, sha256=LISTS[name], url=url, licence="Apache-2.0")
-
-
-def split_list(name: str, download: bool = True) -> list[str]:
-    """Return the chips of a published list.
+def list_entries(folder: str) -> list[FileEntry]:
+    """Describe the lists of a data set; mirrors have them below ``peft_geofm_splits/``.
 
     Args:
-        name: A key of `LISTS`, for example ``"burn_scars/val_data"``.
-        download: Whether it may be downloaded.
+        folder: The first part of their names in `LISTS`.
+    """
+    return [
+        FileEntry(
+            f"peft_geofm_splits/{name}.txt", sha256=digest, url=f"{_SOURCE}/{name}.txt",
+            licence="Apache-2.0",
+        )
+        for name, digest in LISTS.items()
+        if name.startswith(f"{folder}/")
+    ]  # fmt: skip
 
-    Returns:
-        One name per chip, in the list's order.
+
+def listed(folder: str, download: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield side and name of each chip in published lists, in their order.
+
+    Args:
+        folder: The first part of their names in `LISTS`, for example ``"burn_scars"``.
+        download: Whether lists may be downloaded.
 
     Raises:
-        FileNotFoundError: It is not on this machine and cannot be downloaded.
-        ValueError: The file is not the published one.
+        FileNotFoundError: One is not on this machine and cannot be downloaded.
+        ValueError: A file is not the published one.
 
     Source: https://github.com/IBM/peft-geofm (Apache-2.0), its folder datasets_splits.
     """
-    return fetch(list_entry(name), download).read_text(encoding="utf-8").split()
+    for side, entry in zip((*SIDES, "holdout"), list_entries(folder), strict=False):
+        for name in fetch(entry, download).read_text(encoding="utf-8").split():
+            yield side, name
 
 
-class Cut(NamedTuple):
-    """A square chip of a larger file: what to append to its name, and where it lies, in pixels."""
-
-    suffix: str
-    top: int
-    left: int
-    side: int
-
-
-class Found(NamedTuple):
-    """What there is of a data set.
-
-    Attributes:
-        sides: ``"train"``, ``"val"``, ``"test"`` and perhaps ``"holdout"`` -> names of chips; or
-            all names below ``"all"``, to be split by place.
-        files: Gives the files of a chip, whether they are there or not.
-        facts: What is known about chips beside their names and files.
-    """
-
-    sides: Mapping[str, Sequence[str]]
-    files: Callable[[str], Sequence[Path]]
-    facts: Mapping[str, Any] = {}
+def read_chip(
+    files: Sequence[Path], indices: Sequence[int], window: Window, target: np.ndarray | None = None
+) -> Reading:
+    """Read a window of the first file, an image, and of the last, a mask, if no target is given."""
+    image, crs, bounds = read_raster(files[0], indices, window)
+    if target is None:
+        target = read_raster(files[-1], [0], window)[0][0]
+    return Reading(image, target, crs, bounds)
 
 
 def load_published(
-    request: DataRequest, card: DataCard, find: Callable[[DataRequest], Found],
-    describe: Callable[[str, Found], Mapping[str, Any]],
-    read: Callable[[str, Found, list[int], Cut], Reading],
-) -> GeoData:  # fmt: skip
+    request: DataRequest, card: DataCard, find: Callable[[DataRequest], Iterable[tuple[str, Chip]]]
+) -> GeoData:
     """Load a published data set.
 
     Args:
         request: What was asked for.
         card: Card of the variant that was asked for.
-        find: Says which chips there are, and where. Nothing is downloaded before it is called.
-        describe: Says of a chip `region`, `place` and what else `Chip` has, without reading it.
-        read: Reads a square of a chip's bands, and its target, as the files have them.
+        find: Gives whole chips and their sides, ``"train"``, ``"val"``, ``"test"``, ``"holdout"``,
+            or ``"all"`` for a split by place. Their `read` takes their files, indices of bands and
+            a window. Nothing is downloaded before it is called.
 
     Returns:
         The data, images divided by the card's `scale`.
@@ -122,30 +118,34 @@ def load_published(
     if size != card.size and (card.whole or card.size % size):
         allowed = f"{card.size}{'' if card.whole else ' or a divisor of it'}"
         raise GeopeftError(f"size of {card.name} must be {allowed}, got {size}.")
-    found, corners = find(request), product(range(0, card.size, size), repeat=2)
-    squares = [Cut(f"-{top}-{left}" * (size < card.size), top, left, size) for top, left in corners]
-    check_complete(card, found)
+    found = [*find(request)]
+    check_complete(card, [chip for _, chip in found])
 
-    def reading(name: str, cut: Cut) -> Reading:
-        decode = partial(read, name, found, indices, cut)
+    def reading(chip: Chip, top: int, left: int) -> Reading:
+        window = np.s_[top : top + size, left : left + size]
+        decode = partial(chip.read, chip.files, indices, window)
         if request.cache and card.compressed:
-            raw = kept(entry(card.name, (name, cut, card.task, bands), found.files(name)), decode)
+            key = chip.name, window, card.task, bands
+            raw = kept(entry(card.name, key, chip.files), decode)
         else:
             raw = decode()
         if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():
             raise GeopeftError(
-                f"The files of {name!r} are not the published ones: {raw.image.shape}, or labels "
-                "that are not whole numbers. Restore them."
+                f"The files of {chip.name!r} are not the published ones: {raw.image.shape}, or "
+                "labels that are not whole numbers. Restore them."
             )
         image = raw.image.astype(np.float32) / np.float32(card.scale)
         return raw._replace(image=image, target=raw.target.astype(np.int64))
 
-    def chips(name: str) -> list[Chip]:
-        facts = describe(name, found)
-        return [Chip(name + x.suffix, read=partial(reading, name, x), **facts) for x in squares]
+    def cut(chip: Chip) -> Iterator[Chip]:
+        for top, left in product(range(0, card.size, size), repeat=2):
+            name = chip.name if size == card.size else f"{chip.name}-{top}-{left}"
+            yield replace(chip, name=name, read=partial(reading, chip, top, left))
 
-    sides = {side: [*chain(*map(chips, names))] for side, names in found.sides.items()}
-    if "all" in sides:
+    sides: dict[str, list[Chip]] = {side: [] for side in (*SIDES, "holdout", "all")}
+    for side, chip in found:
+        sides[side] += cut(chip)
+    if sides["all"]:
         return split_regions(sides["all"], request, card, bands, size)
     return published_split(sides, request, card, bands, size)
 
@@ -193,27 +193,27 @@ def kept(file: Path, decode: Callable[[], Reading]) -> Reading:
     return reading
 
 
-def check_complete(card: DataCard, found: Found) -> None:
+def check_complete(card: DataCard, chips: Sequence[Chip]) -> None:
     """Refuse a chip on two sides, and chips without their files, before anything is read.
 
     Folders are listed instead of files looked for: that counts on a shared drive.
     """
-    names = list(chain(*found.sides.values()))
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    counts = Counter(chip.name for chip in chips)
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise GeopeftError(f"{card.name} lists {len(twice)} chips twice, {twice[0]!r}: restore it.")
-    files = {path for name in names for path in found.files(name)}
+    files = {path for chip in chips for path in chip.files}
     folders = {path.parent for path in files}
     there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
     if absent := files - there:
         raise FileNotFoundError(
-            f"{card.title} lists {len(names):,} chips, and {len(absent):,} of their files are not "
+            f"{card.title} lists {len(chips):,} chips, and {len(absent):,} of their files are not "
             f"there, for example {min(absent)}. Complete the folder."
         )
 
 
 def unpack(
     name: str,
-    archives: Sequence[FileEntry],
+    parts: Sequence[FileEntry],
     request: DataRequest,
     wanted: Callable[[str], bool] = bool,
 ) -> Path:
@@ -221,14 +221,14 @@ def unpack(
 
     Args:
         name: Folder below a mirror or the cache.
-        archives: The archive, or its parts.
+        parts: The archive, or what it was cut into.
         request: With the user's own root, which goes before.
         wanted: Says which files are extracted, see `extract`.
     """
     if folder := find_dataset(name, request.root):
         return folder
-    parts = [fetch(entry, request.download) for entry in archives]
-    return extract(parts, cache_folder() / name, wanted)
+    files = [fetch(entry, request.download) for entry in parts]
+    return extract(files, cache_folder() / name, wanted)
 
 
 def files_in(folder: Path, pattern: str, card: DataCard) -> list[Path]:
@@ -243,32 +243,21 @@ def files_in(folder: Path, pattern: str, card: DataCard) -> list[Path]:
 
 
 def read_raster(
-    path: Path, indices: Sequence[int], cut: Cut
+    path: Path, indices: Sequence[int], window: Window
 ) -> tuple[np.ndarray, str | None, Bounds | None]:
-    """Read a square of some bands of a GeoTIFF.
+    """Read a window of some bands of a GeoTIFF.
 
     Args:
         path: The file.
         indices: Bands to read, from 0.
-        cut: The square.
+        window: Rows and columns.
 
     Returns:
         The pixels (bands, rows, columns), where those of floats that are not known are 0; the
-        coordinate reference system; and the bounds of the square.
+        coordinate reference system; and the bounds of the window.
     """
-    from rasterio.windows import Window
-
-    window = Window(cut.left, cut.top, cut.side, cut.side)
     with open_raster(path) as raster:
         image = raster.read([index + 1 for index in indices], window=window)
         if image.dtype.kind == "f":
             image[np.isnan(image) | np.isin(image, [NO_DATA, raster.nodata or 0])] = 0
         return image, raster.crs and raster.crs.to_string(), raster.window_bounds(window)
-
-
-def read_pair(name: str, found: Found, indices: Sequence[int], cut: Cut) -> Reading:
-    """Read a square of a chip whose files are an image and a mask."""
-    image_file, mask_file = found.files(name)
-    image, crs, bounds = read_raster(image_file, indices, cut)
-    mask, *_ = read_raster(mask_file, [0], cut)
-    return Reading(image, mask[0], crs, bounds)

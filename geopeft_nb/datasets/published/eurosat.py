@@ -6,15 +6,14 @@ and test chips, on average, in one cell with a training chip. A place is a cell 
 degree, a region a range of longitudes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import partial
 from math import floor
-from typing import Any
 
 import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS
-from geopeft_nb.datasets.base import Reading, centre
+from geopeft_nb.datasets.base import Chip, centre
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.errors import GeopeftError, check_name
@@ -93,7 +92,7 @@ def load_eurosat(request: DataRequest, *, subset: str = "100") -> GeoData:
         ValueError: A file that is no chip of EuroSAT; and see `load_published`.
     """
     check_name("subset of eurosat", subset, SUBSETS)
-    return common.load_published(request, CARD, partial(_find, subset=subset), _describe, _read)
+    return common.load_published(request, CARD, partial(_find, subset=subset))
 
 
 def mirror_files(name: str) -> list[FileEntry]:
@@ -107,23 +106,18 @@ def _archive(subset: str) -> FileEntry:
     return FileEntry(f"eurosat/{name}.zip", url=url, licence="MIT", sha256=digest)
 
 
-def _find(request: DataRequest, subset: str) -> common.Found:
+def _find(request: DataRequest, subset: str) -> Iterator[tuple[str, Chip]]:
     archive = _archive(subset)
     folder = common.unpack(archive.path.removesuffix(".zip"), [archive], request)
-    everything = common.files_in(folder, "**/[!.]*.tif", CARD)
-    paths = [path for path in everything if path.parent.name in CLASSES]
-    files = {path.stem: [path] for path in paths}
-    return common.Found({"all": [path.stem for path in paths]}, files.__getitem__)
-
-
-def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    (path,) = found.files(name)
-    with open_raster(path) as raster:
-        crs, bounds = raster.crs and raster.crs.to_string(), tuple(raster.bounds)
-    if not (location := centre(crs, bounds)):
-        raise GeopeftError(f"{path} does not say where it lies. Restore it.")
-    where = {"region": region_of(location[1]), "place": place_of(*location), "location": location}
-    return {**where, "crs": crs, "bounds": bounds}
+    for path in common.files_in(folder, "**/[!.]*.tif", CARD):
+        if (name := path.parent.name) in CLASSES:
+            with open_raster(path) as raster:
+                crs, bounds = raster.crs and raster.crs.to_string(), tuple(raster.bounds)
+            if not (where := centre(crs, bounds)):
+                raise GeopeftError(f"{path} does not say where it lies. Restore it.")
+            read = partial(common.read_chip, target=np.array(CARD.classes.index(name)))
+            place = region_of(where[1]), place_of(*where)
+            yield "all", Chip(path.stem, *place, read, crs, bounds, files=[path])
 
 
 def region_of(longitude: float) -> str:
@@ -134,9 +128,3 @@ def region_of(longitude: float) -> str:
 def place_of(latitude: float, longitude: float) -> str:
     """Name the cell of a quarter of a degree by its south-western corner; 3 and 13 are borders."""
     return f"lat{floor(latitude * 4) / 4:.2f}-lon{floor(longitude * 4) / 4:.2f}"
-
-
-def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
-    (path,) = found.files(name)
-    image, crs, bounds = common.read_raster(path, indices, cut)
-    return Reading(image, np.array(CARD.classes.index(path.parent.name)), crs, bounds)

@@ -8,17 +8,16 @@ opened: they are never read.
 import datetime
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
-from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.errors import GeopeftError
@@ -114,9 +113,8 @@ FOLDERS = {
     CASHEW.name: ("m-cashew-plant", r"sample_\d+"),
     SA_CROP.name: ("m-SA-crop-type", r".*_\d{4}_\d+"),
 }
-#: How the cashew area was cut: days of each square, squares in a row, pixels from one to the next,
-#: and the last ones' top and left, which end with the area.
-_DAYS, _COLUMNS, _STEP, _LAST = 25, 8, 128, (1186 - 256, 1122 - 256)
+#: Days of each square of the cashew area, whose chips are numbered square by square.
+_DAYS = 25
 
 
 def loader_of(card: DataCard) -> Callable[[DataRequest], GeoData]:
@@ -137,7 +135,7 @@ def loader_of(card: DataCard) -> Callable[[DataRequest], GeoData]:
     def load_geobench(request: DataRequest) -> GeoData:
         import h5py  # noqa: F401 - refused here, and not when the first chip is read
 
-        return common.load_published(request, card, partial(_find, card), _describe, _read)
+        return common.load_published(request, card, partial(_find, card))
 
     return load_geobench
 
@@ -149,38 +147,30 @@ def mirror_files(name: str) -> list[FileEntry]:
     return [FileEntry(f"geo-bench-1.0/{path}", url=url, licence="CC-BY-SA-4.0")]
 
 
-def _find(card: DataCard, request: DataRequest) -> common.Found:
+def _find(card: DataCard, request: DataRequest) -> Iterator[tuple[str, Chip]]:
     own, called = FOLDERS[card.name]
     folder = common.unpack(card.name, mirror_files(card.name), request)
     partitions = common.files_in(folder, "**/default_partition.json", card)
     file = min(partitions, key=lambda path: path.parent.name != own)
-    sides: dict[str, list[str]] = read_text(
+    listed: list[tuple[str, str]] = read_text(
         file,
-        lambda text: {ours: [*map(str, json.loads(text)[side])] for side, ours in SIDES.items()},
+        lambda text: [
+            (side, str(name)) for key, side in SIDES.items() for name in json.loads(text)[key]
+        ],
     )
-    if strange := [x for x in chain(*sides.values()) if not re.fullmatch(called, x)]:
-        raise GeopeftError(f"{file} lists {strange[0]!r}. Is this the folder of another data set?")
-    return common.Found(sides, lambda chip: [file.with_name(f"{chip}.hdf5")])
+    for side, name in listed:
+        if not re.fullmatch(called, name):
+            raise GeopeftError(f"{file} lists {name!r}. Is this the folder of another data set?")
+        tile, _, number = name.rpartition("_")
+        place = f"square-{int(number) // _DAYS}" if tile == "sample" else tile
+        files = [file.with_name(f"{name}.hdf5")]
+        yield side, Chip(name, card.regions[0], place, _read, files=files)
 
 
-def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    tile, _, _ = name.rpartition("_")
-    if tile == "sample":
-        return {"region": "benin", "place": "square-{}-{}".format(*_corner(name))}
-    return {"region": "western_cape", "place": tile}
-
-
-def _corner(name: str) -> tuple[int, int]:
-    """Return top and left of a cashew chip in its area, by its number: ``sample_<number>``."""
-    row, column = divmod(int(name.rpartition("_")[2]) // _DAYS, _COLUMNS)
-    return min(row * _STEP, _LAST[0]), min(column * _STEP, _LAST[1])
-
-
-def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
+def _read(files: Sequence[Path], indices: list[int], window: common.Window) -> Reading:
     import h5py
 
-    window = np.s_[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
-    with h5py.File(regular_file(*found.files(name)), "r") as file:
+    with h5py.File(regular_file(files[0]), "r") as file:
         keys = {f"band {match[1]}": match for key in file if (match := _KEY.fullmatch(key))}
         bands = [keys[f"band {NUMBERS[index]}"] for index in indices]
         image = np.stack([_own(file, band[0])[window] for band in bands])

@@ -6,21 +6,19 @@ The patches are those that arXiv 2504.17397 chose, about 1.3 % of BigEarthNet v2
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from glob import escape
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
-from geopeft_nb.datasets.base import Reading
+from geopeft_nb.datasets.base import Chip, Reading
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
-from geopeft_nb.datasets.split import SIDES
 from geopeft_nb.errors import check_name, check_names
 from geopeft_nb.files import FileEntry, fetch, find_dataset
 
@@ -110,7 +108,6 @@ for _index, (_, _codes) in enumerate(CLASSES.values()):
 SIDE, PAD = 120, 8
 #: Zone of a held-out tile -> its country. Portugal lies in zone 29, too, but is not held out.
 _ZONES = {"33": "austria", "29": "ireland"}
-LISTS = {side: f"reBEN/reBEN_7k/{side}" for side in SIDES} | {"holdout": "reBEN/reBEN_7k/ood"}
 TASKS = {
     "segmentation": CARD,
     "multilabel": replace(CARD, task="multilabel", predicts="which of 19 land covers are there"),
@@ -136,7 +133,7 @@ TABLE = "metadata.parquet"
 
 def mirror_files(name: str) -> list[FileEntry]:
     """List what a mirror has to hold: the split lists, the table and the archives."""
-    return [*map(common.list_entry, LISTS.values()), *FILES.values()]
+    return [*common.list_entries("reBEN"), *FILES.values()]
 
 
 def load_reben(request: DataRequest, *, task: str = "segmentation") -> GeoData:
@@ -162,24 +159,30 @@ def load_reben(request: DataRequest, *, task: str = "segmentation") -> GeoData:
     """
     check_name("task of reben_7k", task, TASKS)
     find = partial(_find, maps=task == "segmentation")
-    return common.load_published(request, TASKS[task], find, _describe, _read)
+    return common.load_published(request, TASKS[task], find)
 
 
-def _find(request: DataRequest, maps: bool) -> common.Found:
-    sides = {side: common.split_list(name, request.download) for side, name in LISTS.items()}
-    patches = [*chain(*sides.values())]
+def _find(request: DataRequest, maps: bool) -> Iterator[tuple[str, Chip]]:
+    listed = [*common.listed("reBEN", request.download)]
+    patches = [patch for _, patch in listed]
     root = find_dataset(CARD.name, request.root) if request.root else None
     table = common.files_in(root, TABLE, CARD)[0] if root else fetch(FILES[TABLE], request.download)
     facts = _table(table, patches)
     images = _folder("BigEarthNet-S2", request, patches)
-    labels = _folder("Reference_Maps", request, patches) if maps else None
-
-    def files(patch: str) -> list[Path]:
-        inside = f"{patch.rsplit('_', 2)[0]}/{patch}/{patch}"
-        bands = [images / f"{inside}_{number}.tif" for number in _BANDS]
-        return [*bands, labels / f"{inside}_reference_map.tif"] if labels else bands
-
-    return common.Found(sides, files, facts)
+    codes = _folder("Reference_Maps", request, patches) if maps else None
+    for side, patch in listed:
+        product, column, row = patch.rsplit("_", 2)
+        *_, day, _, _, tile = product.split("_")
+        country, labels = facts.get(patch, (None, []))  # of a patch that the table lacks
+        country = _ZONES[tile[1:3]] if side == "holdout" else country
+        check_name(f"country of chip {patch!r}", country, CARD.regions)
+        inside = f"{product}/{patch}/{patch}"
+        files = [images / f"{inside}_{number}.tif" for number in _BANDS]
+        files += [codes / f"{inside}_reference_map.tif"] if codes else []
+        read = partial(_read, labels=None if codes else labels)
+        date = datetime.datetime.strptime(day[:8], "%Y%m%d").date()
+        place = f"{tile}_{column}_{row}"
+        yield side, Chip(patch, country, place, read, date=date, files=files)
 
 
 def _folder(name: str, request: DataRequest, patches: Sequence[str]) -> Path:
@@ -194,7 +197,7 @@ def _folder(name: str, request: DataRequest, patches: Sequence[str]) -> Path:
     return inside if inside.is_dir() else folder
 
 
-def _table(path: Path, patches: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+def _table(path: Path, patches: Sequence[str]) -> dict[str, tuple[Any, list[str]]]:
     """Return country and labels of each of those patches that the table has."""
     import duckdb
 
@@ -207,33 +210,24 @@ def _table(path: Path, patches: Sequence[str]) -> dict[str, tuple[str, list[str]
     return {patch: (country.lower(), labels) for patch, country, labels in rows}
 
 
-def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    *_, day, _, _, tile, column, row = name.split("_")
-    country, _ = found.facts.get(name, (None, ()))  # of a patch that the table lacks
-    country = _ZONES[tile[1:3]] if name in found.sides["holdout"] else country
-    check_name(f"country of chip {name!r}", country, CARD.regions)
-    return {
-        "region": country, "place": f"{tile}_{column}_{row}",
-        "date": datetime.datetime.strptime(day[:8], "%Y%m%d").date(),
-    }  # fmt: skip
-
-
-def _read(name: str, found: common.Found, indices: list[int], cut: common.Cut) -> Reading:
+def _read(
+    files: Sequence[Path], indices: list[int], window: common.Window, labels: list[str] | None
+) -> Reading:
     """Read a patch, repeat the pixels of coarser bands, and pad it."""
-    files, squares = found.files(name), []
+    squares = []
     for index in indices:
         times = list(_BANDS.values())[index][2] // 10
-        square = common.Cut("", 0, 0, SIDE // times)
-        pixels, crs, bounds = common.read_raster(files[index], [0], square)
+        coarse = np.s_[0 : SIDE // times, 0 : SIDE // times]
+        pixels, crs, bounds = common.read_raster(files[index], [0], coarse)
         pixels = pixels[0].repeat(times, axis=0).repeat(times, axis=1)
         squares.append(np.pad(pixels, (0, PAD), mode="reflect"))
     if bounds:
         left, bottom, right, top = bounds
         bounds = (left, bottom - 10 * PAD, right + 10 * PAD, top)
-    if len(files) == len(_BANDS):
-        target = np.isin(list(CLASSES), found.facts[name][1])
-    else:
-        codes, *_ = common.read_raster(files[-1], [0], common.Cut("", 0, 0, SIDE))
+    if labels is None:
+        codes, *_ = common.read_raster(files[-1], [0], np.s_[0:SIDE, 0:SIDE])
         mask = _CLASS_OF[codes[0].astype(np.uint16)]
         target = np.pad(mask, (0, PAD), constant_values=-1)
+    else:
+        target = np.isin(list(CLASSES), labels)
     return Reading(np.stack(squares), target, crs, bounds)

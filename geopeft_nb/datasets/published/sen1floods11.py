@@ -4,12 +4,12 @@ The chips come one by one, each image with its label. Split as in arXiv 2504.173
 out. Source: Bonafilia et al., CVPR workshops 2020, https://github.com/cloudtostreet/Sen1Floods11.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from datetime import date
 from itertools import chain
-from typing import Any
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS
+from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData
 from geopeft_nb.datasets.published import common
 from geopeft_nb.datasets.split import choose_regions
@@ -61,11 +61,6 @@ CARD = DataCard(
     "train_regions= and holdout_regions= those of these floods only",
 )  # fmt: skip
 
-#: Side of the published lists.
-LISTS = {
-    "train": "sen1floods11/train_data", "val": "sen1floods11/valid_data",
-    "test": "sen1floods11/test_data", "holdout": "sen1floods11/bolivia_data",
-}  # fmt: skip
 _HAND = "v1.1/data/flood_events/HandLabeled"
 
 
@@ -75,46 +70,38 @@ def load_sen1floods11(request: DataRequest) -> GeoData:
     Without a root each file is looked for by itself, so that a mirror may have only some chips. The
     others are downloaded, if they are of the regions that were asked for.
     """
-    return common.load_published(request, CARD, _find, _describe, common.read_pair)
+    return common.load_published(request, CARD, _find)
 
 
 def mirror_files(name: str) -> list[FileEntry]:
     """Describe all files that a mirror needs: the lists and 446 pairs of files."""
-    chips = [chip for name in LISTS.values() for chip in common.split_list(name)]
-    return [*map(common.list_entry, LISTS.values()), *map(_entry, _paths(chips))]
+    pairs = [_pair(chip) for _, chip in common.listed(CARD.name)]
+    return [*common.list_entries(CARD.name), *chain(*pairs)]
 
 
-def _paths(chips: Sequence[str]) -> list[str]:
-    """Name image and label of each chip."""
-    parts = ("S2Hand", "LabelHand")
-    return [f"{_HAND}/{part}/{chip}_{part}.tif" for chip in chips for part in parts]
+def _pair(chip: str) -> list[FileEntry]:
+    """Describe image and label of a chip."""
+    paths = [f"{_HAND}/{part}/{chip}_{part}.tif" for part in ("S2Hand", "LabelHand")]
+    site = "https://storage.googleapis.com"
+    return [
+        FileEntry(f"{CARD.name}/{path}", url=f"{site}/{CARD.name}/{path}", licence="CC-BY-4.0")
+        for path in paths
+    ]
 
 
-def _entry(path: str) -> FileEntry:
-    url = f"https://storage.googleapis.com/sen1floods11/{path}"
-    return FileEntry(f"{CARD.name}/{path}", url=url, licence="CC-BY-4.0")
-
-
-def _find(request: DataRequest) -> common.Found:
+def _find(request: DataRequest) -> Iterator[tuple[str, Chip]]:
     root = find_dataset(CARD.name, request.root) if request.root else None
     asked = {*chain(*choose_regions(CARD, request))}  # of no other event anything is downloaded
-    sides = {
-        side: [chip for chip in common.split_list(name, request.download) if _event(chip) in asked]
-        for side, name in LISTS.items()
-    }
-    names = _paths([*chain(*sides.values())])
+    chips = [
+        (side, name)
+        for side, name in common.listed(CARD.name, request.download)
+        if name.rpartition("_")[0] in asked
+    ]
+    entries = [entry for _, name in chips for entry in _pair(name)]
     if root:
-        paths = [root / name for name in names]
+        paths = [root / entry.path.removeprefix(f"{CARD.name}/") for entry in entries]
     else:
-        paths = fetch_many([*map(_entry, names)], f"the chips of {CARD.title}", request.download)
-    where = dict(zip(names, paths, strict=True))
-    return common.Found(sides, lambda chip: [where[name] for name in _paths([chip])])
-
-
-def _describe(name: str, found: common.Found) -> Mapping[str, Any]:
-    event = _event(name)
-    return {"region": event, "place": name, "date": DAYS[event]}
-
-
-def _event(chip: str) -> str:
-    return chip.rpartition("_")[0]
+        paths = fetch_many(entries, f"the chips of {CARD.title}", request.download)
+    for (side, name), *files in zip(chips, paths[::2], paths[1::2], strict=True):
+        event, read = name.rpartition("_")[0], common.read_chip
+        yield side, Chip(name, event, name, read, date=DAYS[event], files=files)
