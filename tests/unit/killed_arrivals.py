@@ -168,8 +168,10 @@ def attempts(here: Path, write: Callable[..., object], state: Callable[..., str]
     }  # fmt: skip
 
 
-def together(here: Path, works: list[Callable[[], object]]) -> list[int]:
-    """Let children begin at the same moment."""
+def together(
+    works: list[Callable[[], object]], child: Callable[[Callable[[], object]], int] = child
+) -> list[int]:
+    """Let children begin at the same moment; return how they ended."""
     wait, go = os.pipe()
 
     def begin(work: Callable[[], object]) -> None:
@@ -215,14 +217,14 @@ def main(door: str, folder: Path) -> dict[str, Any]:
         for _ in range(10):
             os.environ["GEOPEFT_CACHE"] = str(folder / "cache")
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            rounds.append(together(folder, [lambda: read(folder)] * 30))
+            rounds.append(together([lambda: read(folder)] * 30))
         return {"rounds": rounds}
     if door == "mirrors":
         rounds = []
         for _ in range(10):
             shutil.rmtree(here, ignore_errors=True)
             here.mkdir()
-            rounds.append([*together(here, [lambda: mirror(here)] * 2), mirrored(here)])
+            rounds.append([*together([lambda: mirror(here)] * 2), mirrored(here)])
         return {"rounds": rounds}
     if door == "download":
         with trickling(CHIPS["a/chip0"]) as server:
@@ -232,7 +234,7 @@ def main(door: str, folder: Path) -> dict[str, Any]:
         with trickling(bytes(3_000_000)) as server:
             server.pause = 0.01
             entry = FileEntry("big.bin", url=server.url, size=3_000_000)
-            ended = together(here, [lambda: fetch(entry)] * 3)
+            ended = together([lambda: fetch(entry)] * 3)
             return {"ended": ended, "asked": server.asked, "size": fetch(entry).stat().st_size}
     doors: dict[str, tuple[Callable[..., object], Callable[..., str]]] = {
         "extraction": (lambda here: extract([archive], here / "set"), lambda h: holds(h / "set")),

@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from killed_arrivals import ended, together
 from test_fit import few
 
 import geopeft_nb as gp
@@ -177,10 +178,6 @@ def child(work: Callable[[], object]) -> int:
         os._exit(status)
 
 
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def begin(here: Path, name: str, before: Callable[[Path], object]) -> Path:
     """Make what was there: an older state, and what somebody else keeps beside and within."""
     shutil.rmtree(here, ignore_errors=True)
@@ -281,17 +278,7 @@ def races(here: Path, works: list[Callable[[Path], object]]) -> None:
     for _ in range(10):
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir(parents=True)
-        wait, go = os.pipe()
-
-        def work(write: Callable[[Path], object], wait: int = wait, go: int = go) -> None:
-            os.close(go)
-            os.read(wait, 1)  # until it is closed
-            write(here / "out")
-
-        children = [child(partial(work, write)) for write in works]
-        os.close(go)
-        status = sorted(map(ended, children))
-        os.close(wait)
+        status = together([partial(write, here / "out") for write in works], child)
         left = adapter(here / "out")
         print(json.dumps({"ended": status, "whole": left in ("lora", "linear_probe")}), flush=True)
 
