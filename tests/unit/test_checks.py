@@ -394,13 +394,12 @@ def by_halves(plan: Callable[[int], MemoryPlan], limit: float) -> int:
 
 
 def drawn(
-    m: np.ndarray, places: Sequence[str], seed: int = 3, many: bool = False, by_chip: bool = False
+    m: np.ndarray, places: Sequence[str], seed: int = 3, more: int = 0, by_chip: bool = False
 ) -> np.ndarray:
     """Score draws of places the way a learner might."""
     names, random = sorted(set(places)), np.random.default_rng(seed)
     sums = {n: m[np.asarray(places) == n].sum(axis=0) for n in names}
-    size = len(places) if many else len(names)
-    draws = random.choice(places if by_chip else names, size=(1000, size))
+    draws = random.choice(places if by_chip else names, size=(1000, len(names) + more))
     return np.array([mean_iou(sum(sums[name] for name in draw)) for draw in draws])
 
 
@@ -696,6 +695,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (9.09, "per cent"),
         (100 / 110, "frozen"),
         (8 / 110, "left out the decoder"),
+        (8 / 100, "by the frozen weights"),
         (0.5, "numel"),
     ],
     "01/beside_fc1": [
@@ -885,6 +885,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda v, share: (v.flip(0).square().cumsum(0) / v.square().sum() < share).sum() + 1,
             "weakest"),
         (lambda v, share: (v.square().cumsum(0) / v.square().sum() < 0.9).sum() + 1, "for 90 %"),
+        (lambda v, share: (v.square().cumsum(0) < share).sum() + 1, "Divide it by the whole"),
+        (lambda v, share: ((v.cumsum(0) / v.sum()) ** 2 < share).sum() + 1, "Square each value"),
         (lambda v, share: v.square().cumsum(0), "no number"),
     ],
     "04/first_step": [
@@ -933,6 +935,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda shapes, r: sum(r * i for i, o in shapes), "A alone"),
         (lambda shapes, r: sum(r * o for i, o in shapes), "B alone"),
         (lambda shapes, r: sum(2 * r * i for i, o in shapes), "as if the layer were square"),
+        (lambda shapes, r: r + sum(map(sum, shapes)), "gives 23: count d_in"),
         (lambda shapes, r: sum(i * o for i, o in shapes), "whole layers"),
         (lambda shapes, r: r * sum(shapes[0]), "first layer only"),
         (lambda shapes, r: sum(i * o + r * (i + o) for i, o in shapes), "W is frozen"),
@@ -1020,6 +1023,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda r, i, o, t, p: 4 * r * i * t, RIGHT),
         (lambda r, i, o, t, p: r * i * t, "How many bytes"),
         (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p * (not t), "there anyway"),
+        (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p, "1708: the weight is there"),
         (lambda r, i, o, t, p: 4 * r * i, "is that gradient wanted"),
         (lambda r, i, o, t, p: 3, "three formulas"),
     ],
@@ -1029,6 +1033,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda n, d, b: 16 * b * n * d, "How many bytes"),
         (lambda n, d, b: 64 * b * d, "one token"),
         (lambda n, d, b: 60 * b * n * d, "is missing; go"),
+        (lambda n, d, b: 4 * 19 * b * n * d, "every layer by itself"),
+        (lambda n, d, b: 2 * 16 * b * n * d, "0.50 times what is measured"),
         (lambda n, d, b: 100 * b * n * d, "times what is measured"),
     ],
     "06/bills": [
@@ -1049,7 +1055,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda t: f"storage at {t.untyped_storage()._cdata}", RIGHT),
         (id, "A transposed view has another key"),
         (lambda t: t.data_ptr(), "begin at different places"),
-        (lambda t: tuple(t.shape), "A transposed view has another key"),
         (lambda t: t.untyped_storage().nbytes(), "A copy has the same key"),
         (lambda t: 0, "A copy has the same key"),
         (lambda t: [t.untyped_storage().data_ptr()], "unhashable"),
@@ -1156,7 +1161,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (93.75, "per cent"),
         (2, "do not add up"),
         (1.0, "all four neighbours went"),
-        (0.6, "all four neighbours went"),
     ],
     "10/gap": [
         (strips(25, 34), RIGHT),
@@ -1166,7 +1170,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (strips(30, 30), "Nothing is left out"),
         (strips(30, 30) == 1, "True and False"),
         (strips(14, 30), "a quarter is the least"),
-        (strips(25, 30), "6 apart"),
         (strips(25, 34)[:50], "The shape is"),
         (2 * strips(25, 34), "none of 1, 0 and -1"),
     ],
@@ -1174,7 +1177,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b: set(a) & set(b), RIGHT),
         (lambda a, b: sorted(set(a) & set(b)), RIGHT),
         (lambda a, b: [p for p in a if p in b], "more than once"),
-        (lambda a, b: [p for p in b if p in a], "more than once"),
         (lambda a, b: len(set(a) & set(b)), "no collection of names"),
         (lambda a, b: set(a) - set(b), "alone"),
         (lambda a, b: {p for p, q in zip(a, b, strict=False) if p == q}, "anywhere"),
@@ -1185,7 +1187,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         # An end of 1,000 draws varies by 0.09 standard deviations; the check allows 0.35.
         *((lambda m, p, seed=seed: ends(drawn(m, p, seed)), RIGHT) for seed in range(8)),
         (lambda m, p: ends(drawn(m, [str(n) for n in range(len(m))])), "single chips"),
-        (lambda m, p: ends(drawn(m, p, many=True)), "as there are places"),
+        (lambda m, p: ends(drawn(m, p, more=len(p) - len({*p}))), "as there are places"),
         (lambda m, p: ends(drawn(m, p, by_chip=True)), "names that stand once"),
         (lambda m, p: tuple(np.percentile(drawn(m, p), [0.025, 0.975])), "0 to 100"),
         (lambda m, p: tuple(np.percentile(drawn(m, p), [5, 95])), "too far inside"),
@@ -1193,15 +1195,17 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: ends(drawn_once(m, p)), "counts twice"),
         (lambda m, p: (drawn(m, p).min(), drawn(m, p).max()), "the lowest and the highest"),
         (lambda m, p: (drawn(m, p).mean() - 2e-3, drawn(m, p).mean() + 2e-3), "how well the mean"),
+        (lambda m, p: drawn(m, p).mean() + drawn(m, p).std() * np.array([-1, 1]), "one standard"),
+        (lambda m, p: ends(drawn(m, p, more=-1)), "draw as many as there are"),
         (lambda m, p: ends(np.stack([
             np.mean(np.concatenate([mean_iou(m)[np.array(p) == place] for place in one]))
             for one in np.random.default_rng(1).choice(sorted({*p}), (1000, 16))
         ])), "scores of chips"),
         (lambda m, p: ends(drawn(m, p))[::-1], "lower end comes first"),
         (lambda m, p: tuple(100 * value for value in ends(drawn(m, p))), "0 to 1"),
-        (lambda m, p: (float("nan"), 0.9), "both classes"),
+        (lambda m, p: ends(mean_iou(m[[p == p[0]] * len(p)].sum(0))), "asarray(places)"),
         (lambda m, p: 0.8, "Two numbers"),
-        (lambda m, p: m.reshape(-1, 4, 2, 2), "Two numbers"),
+        (lambda m, p: m.reshape(-1, 1, 2, 2), "Two numbers"),
     ],
     "10/paired": [
         (both_drawn, RIGHT),
@@ -1451,6 +1455,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda numbers, offset: (numbers - offset) / 10_000, "has a sign"),
         (lambda numbers, offset: numbers / 10_000 + offset, "first"),
         (lambda numbers, offset: numbers / 10_000, "returned values from"),
+        (lambda numbers, offset: None, "it returned None."),
         (lambda numbers, offset: ((numbers + offset) / 10_000).clip(0, 1), "cuts off"),
         (lambda numbers, offset: abs(numbers + offset) / 10_000, "and should from -0.01"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).mean(), "shape"),
@@ -1462,7 +1467,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         ({"first": 0, "second": 1_000}, "which sign"),
         ({"first": 0, "second": -0.1}, "in reflectance"),
         ({"first": 0, "second": -500}, "two offsets"),
-        ({"first": 1_000, "second": 0}, "far below 0"),
+        ({"first": 1_000, "second": 0}, "which sign"),
         ({"first": 0}, "each of first, second"),
     ],
     "12/outside": [
@@ -1473,6 +1478,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).sum(), "A share is wanted"),
         (lambda layer, limit: (layer[layer != 255] <= limit).mean(), "other side"),
+        (lambda layer, limit: (layer[layer != 255] < limit).mean(), "other side, without"),
         (lambda layer, limit: (layer[layer != 255] >= limit).mean(), "just at the limit"),
     ],
     "12/choose": [
@@ -1482,6 +1488,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda d, limit, n, k: chosen(np.pad(d, (0, n - 1)), limit, n, k), "over the edge"),
         (lambda d, limit, n, k: chosen(d, limit, n, k, seen=False), "255 is no distance"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1] * k, "overlap"),
+        (lambda d, limit, n, k: [(r // n, c // n) for r, c in chosen(d, limit, n, k)], "of tiles"),
         (lambda d, limit, n, k: chosen(d, limit, n, k)[:1], "is 1, and should be"),
         (lambda d, limit, n, k: chosen(-d.astype(int), -50, n, k), "none covers"),
         (lambda d, limit, n, k: [(24, 0), (0, 48), (32, 24)][:k], "cover more"),

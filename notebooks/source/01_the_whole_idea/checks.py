@@ -120,6 +120,9 @@ def trainable_share(answer: float, model: SegmentationModel) -> Finding:
         "You left out the decoder, above and below. It is trained too.": (
             (trainable - decoder) / (total - decoder)
         ),
+        "You left out the decoder, and divided by the frozen weights alone.": (
+            (trainable - decoder) / max(total - trainable, 1)
+        ),
         "That counts weight matrices. Count their numbers: parameter.numel().": tensors,
     }
     otherwise = "Sum parameter.numel() where requires_grad is set, and divide by the sum over all."

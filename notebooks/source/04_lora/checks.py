@@ -41,6 +41,12 @@ def directions(answer: Callable) -> Finding:
                 _carrying(squares.flip(0), share)
             ),
             "it counts for 90 %. Use `share`.": _carrying(squares, 0.9),
+            "it compares the running sum with the share. Divide it by the whole sum first.": (
+                int((squares.cumsum(0) < share).sum()) + 1
+            ),
+            "it squares the running sum. Square each value before you add up.": (
+                int((values.cumsum(0) / values.sum() < share**0.5).sum()) + 1
+            ),
         }
         otherwise = f"it gives {found:g}. At which does the running sum reach the share?"
         if off := slip_of(found, slips, otherwise):
@@ -220,7 +226,7 @@ def _merged(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
 def count_lora(answer: Callable) -> Finding:
     """Ask the function for layers of many shapes."""
     block = [(192, 192), (192, 192), (192, 768), (768, 192)]
-    for shapes, r in (([(7, 11)], 3), ([(7, 11), (5, 23)], 2), (6 * block, 4), ([(192, 576)], 16)):
+    for shapes, r in (([(7, 11)], 5), ([(7, 11), (5, 23)], 2), (6 * block, 4), ([(192, 576)], 16)):
         words = f"For {shapes[0]}{' and others' if len(shapes) > 1 else ''}, and r {r},"
         count = ask_number(words, answer, list(shapes), r)
         into, out = sum(i for i, _ in shapes), sum(o for _, o in shapes)
@@ -255,7 +261,8 @@ def less_memory(
     if not blocks:
         return "There is no LoRA in the blocks of this network. Which call attaches one?"
     if len(blocks) < 2:
-        return f"It adapts block {', '.join(blocks)} alone. Another option says how many blocks."
+        alone = f"It adapts block {', '.join(blocks)} alone, and at least two are wanted."
+        return f"{alone} Which option says how many blocks?"
     if not all(weight.requires_grad for weight in answer.decoder.parameters()):
         return "The decoder is frozen: it starts from random numbers, so it has to learn."
     share = kept(answer) / limit / 2

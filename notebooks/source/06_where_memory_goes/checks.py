@@ -51,11 +51,13 @@ def linear(answer: Callable) -> Finding:
     rows, n_in, n_out = 50, 7, 11
     x, y, weight = FLOAT * rows * n_in, FLOAT * rows * n_out, FLOAT * n_in * n_out
     hint = "go through the three formulas: which gradients are wanted, and what does each need?"
+    anyway = "the weight is there anyway, and is not kept a second time."
     slips = {
         rows * n_in: "that is a number of numbers. How many bytes has each?",
         y: "that is the output. Is it in any of the three formulas?",
         x + y: "one of the two is in none of the three formulas.",
-        weight: "the weight is there anyway, and is not kept a second time.",
+        weight: anyway,
+        x + weight: anyway,
         0: "something is needed for the gradient of the weight.",
         x: "which of the formulas needs x, and is that gradient wanted here?",
     }
@@ -93,7 +95,7 @@ def storage(answer: Callable) -> Finding:
 @exercise("06/block", "a function of tokens, width and batch that returns bytes", Callable)
 def block(answer: Callable) -> Finding:
     """Compare the function with measured blocks of two shapes."""
-    for tokens, width, batch in ((17, 96, 2), (50, 64, 3)):
+    for tokens, width, batch in ((17, 96, 5), (50, 64, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
         off = _block_slip(found / _block_bytes(tokens, width, batch), batch, tokens)
@@ -129,6 +131,7 @@ def _block_slip(times: float, batch: int, tokens: int) -> Finding:
         "nearly. One tensor too many: which two layers read the same memory, or which tensor "
         "belongs to the next block?": 17 / 16,
         "twice the width too much. Is something counted again?": 18 / 16,
+        "the input of every layer by itself. Which layers read the same memory?": 19 / 16,
         "one wide tensor too many.": 20 / 16,
         "those are MiB. It wants bytes.": 2**-20,
     }

@@ -105,22 +105,30 @@ def _not_these(found: object, train: list[str], test: list[str]) -> Finding:
 @exercise("10/interval", "a function of matrices and places that returns (low, high)", Callable)
 def interval(answer: Callable) -> Finding:
     """Compare with bootstraps over places, and with what the usual slips would give."""
-    # of the draws of four places 1 in 20 has the good one three times, or more
+    # of the draws of five places 1 in 12 has the two good ones four times, or more
     good, bad = np.array([[[90, 10], [10, 90]], [[40, 60], [60, 40]]])
-    _, high = _two_ends(answer, np.stack([good, bad, bad, bad]), list("abcd"))
-    if math.isclose(high, mean_iou(good + bad), rel_tol=1e-3):
+    _, top = _two_ends(answer, np.stack([good, good, bad, bad, bad]), list("abcde"))
+    if math.isclose(top, mean_iou(2 * good + bad), rel_tol=1e-3):
         return "A place drawn twice counts twice, and as many are drawn as there are places."
     for count in (16, 13, 10):
         matrices, places = _uneven_places(count)
         low, high = _two_ends(answer, matrices, places)
         if not (math.isfinite(low) and math.isfinite(high)):
-            return f"It returned ({low}, {high}). Every draw here has pixels of both classes."
+            return (
+                f"It returned ({low}, {high}), and every draw here has pixels of both classes. "
+                "`places` is a list, which equals no name: compare np.asarray(places)."
+            )
         if low > high:
             return "The lower end comes first."
         if low > 1 or high > 1:
             return "An mIoU of these lessons runs from 0 to 1."
         if off := _which_interval(low, high, matrices, places):
             return off
+    if not math.isclose(top, mean_iou(4 * good + bad), rel_tol=1e-3):
+        return (
+            "With many places it fits, and with five it does not: draw as many as there are, and "
+            "take percentiles of the draws."
+        )
     return ""
 
 
@@ -178,6 +186,9 @@ def _which_interval(low: float, high: float, matrices: np.ndarray, places: list[
     mean, error = draws.mean(), 1.96 * spread / 1000**0.5
     ends["That is how well the mean of the draws is known. Where do 95 % of the draws lie?"] = (
         mean - error, mean + error,
+    )  # fmt: skip
+    ends["That is one standard deviation to either side. Where do 95 % of the draws lie?"] = (
+        mean - spread, mean + spread,
     )  # fmt: skip
     wide = np.ptp(ends[""])
     otherwise = (

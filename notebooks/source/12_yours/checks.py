@@ -39,6 +39,8 @@ def reflectance(answer: Callable) -> Finding:
     for offset in (0, -1_000):
         words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
         found = np.asarray(ask(words, answer, numbers.copy(), offset))
+        if found.dtype == object:
+            return f"{words} it returned {found.item() if not found.ndim else found!r:.80}."
         if found.dtype.kind != "f":
             return f"{words} it returned {found.dtype}. Reflectance has decimals."
         right = (numbers + offset) / 10_000
@@ -71,6 +73,8 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
         return "That is in reflectance. The offset is added to the numbers as they are stored."
     if {*map(abs, answer.values())} - {0, 1_000}:
         return "ESA's rule knows two offsets."
+    if 1_000 in answer.values():
+        return "The rule *adds* the offset: which sign takes the 1,000 away again?"
     low = {}
     for name in names:
         darkest = []
@@ -78,13 +82,11 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
             with open_raster(path) as file:
                 pixels = file.read()
             darkest.append(np.percentile(pixels[:, (pixels > 0).any(axis=0)], 1))
-        low[name] = (np.median(darkest) - abs(answer[name])) / 10_000
+        low[name] = (np.median(darkest) + answer[name]) / 10_000
     if min(low.values()) < -0.02:
         return "One delivery would have reflectance far below 0."
     if max(low.values()) - min(low.values()) > 0.05:
         return "The darkest ground of one delivery would be much brighter than that of the other."
-    if 1_000 in answer.values():
-        return "The rule *adds* the offset: which sign takes the 1,000 away again?"
     return ""
 
 
@@ -103,6 +105,7 @@ def outside(answer: Callable) -> Finding:
         "it divides by all pixels, also by those without data.": 2 / 10,
         "it takes a distance of 0 for no data. It is the ground of training.": 2 / 8,
         "it counts the other side.": 7 / 9,
+        "it counts the other side, without what lies at the limit.": 5 / 9,
         "it counts what lies just at the limit. Beyond means more.": 4 / 9,
         "it returned a number of pixels. A share is wanted.": 2.0,
         "it wants a share from 0 to 1, not per cent.": 200 / 9,
@@ -164,6 +167,8 @@ def _squares(words: str, corners: Any, size: int, count: int) -> list[tuple[int,
             raise Slip(f"{words} {where}. Is it upper left, row first?")
     for number, (row, column) in enumerate(pairs):
         if any(abs(row - r) < size and abs(column - c) < size for r, c in pairs[:number]):
+            if len({*pairs}) == count and all(r < 40 // size and c < 64 // size for r, c in pairs):
+                raise Slip(f"{words} two overlap. Are these numbers of tiles? It wants pixels.")
             raise Slip(f"{words} two of them overlap: the same ground would be labelled twice.")
     return pairs
 
