@@ -1,7 +1,6 @@
 """Where the memory of a training step goes: a ruler of devices, and a bar for each part below."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -33,28 +32,36 @@ def memory_figure(
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     ruler, bars = figure.subplots(2, 1, height_ratios=(0.7, tall))
     _ruler(ruler, peak, devices)
-    _bars(bars, rows, table)
+    name, unit = ("GiB", 2**30) if rows["total"].max() >= 2**30 else ("MiB", 2**20)
+    each = (rows["count"] > 1).map({True: " each", False: ""})
+    words = [*(rows["total"].map(in_bytes) + each)]
+    stacked_bars(bars, rows, unit, words, table.sum())
+    bars.invert_yaxis()
+    bars.margins(x=0.12, y=0.02)
+    bars.set_xlabel(f"memory ({name})", fontsize=9)
+    bars.tick_params(labelsize=8)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return plain(figure)
 
 
-def folded(table: pd.DataFrame) -> list[tuple[str, Mapping[str, float], int]]:
-    """Return (name, bytes, count) of each part, equal numbered neighbours as one of `count`.
+def folded(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the parts, equal numbered neighbours as one, with the `count` of each.
 
     Example:
         >>> import pandas as pd
         >>> parts = pd.DataFrame({"total": [3, 3, 5]}, index=["block 1", "block 2", "decoder"])
-        >>> [(name, count) for name, _, count in folded(parts)]
-        [('blocks 1–2', 2), ('decoder', 1)]
+        >>> folded(parts)["count"].to_dict()
+        {'blocks 1–2': 2, 'decoder': 1}
     """
-    rows = [(str(part), row.to_dict()) for part, row in table.iterrows()]
-    found = []
-    for _, group in groupby(rows, lambda row: (re.sub(r"\d+$", "", row[0]), row[1])):
-        names, sizes = zip(*group, strict=True)
-        kind, _, first = names[0].rpartition(" ")
-        several = f"{kind}s {first}–{names[-1].rpartition(' ')[2]}"
-        found.append((several if len(names) > 1 else names[0], sizes[0], len(names)))
-    return found
+    kinds = table.index.str.replace(r"\d+$", "", regex=True)
+    rows = {}
+    for _, alike in groupby(range(len(table)), lambda row: (kinds[row], *table.iloc[row])):
+        first, *more = alike
+        name = table.index[first]
+        if more:
+            name = f"{kinds[first].strip()}s {name.split()[-1]}–{table.index[more[-1]].split()[-1]}"
+        rows[name] = {**table.iloc[first], "count": 1 + len(more)}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _ruler(axes: Axes, peak: float, devices: Mapping[str, float]) -> None:
@@ -73,41 +80,23 @@ def _ruler(axes: Axes, peak: float, devices: Mapping[str, float]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _bars(
-    axes: Axes, rows: list[tuple[str, Mapping[str, float], int]], table: pd.DataFrame
+def stacked_bars(
+    axes: Axes, rows: pd.DataFrame, unit: float, words: Sequence[str], totals: Mapping[str, float]
 ) -> None:
-    most = max(sizes["total"] for _, sizes, _ in rows)
-    name, unit = ("GiB", 2**30) if most >= 2**30 else ("MiB", 2**20)
-    totals = {part: table[part].sum() for part in PALETTE}
-    for row, (_, sizes, count) in enumerate(rows):
-        words = in_bytes(sizes["total"]) + (" each" if count > 1 else "")
-        stacked_bar(axes, row, sizes, unit, words, {} if row else totals)
-    axes.set_yticks(range(len(rows)), [short(name) for name, _, _ in rows], fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.12, y=0.02)
-    axes.set_xlabel(f"memory ({name})", fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def stacked_bar(
-    axes: Axes, row: int, sizes: Mapping[str, float], unit: float, words: str,
-    labels: Mapping[str, float],
-) -> None:  # fmt: skip
     """Draw the parts of a step's memory beside each other.
 
     Args:
         axes: To draw on.
-        row: Where the bar lies.
-        sizes: Bytes of each part.
+        rows: Name of each bar -> bytes of each part.
         unit: Bytes of one unit of the axis.
-        words: What stands at its end.
-        labels: Bytes of each part that the legend names, if it does.
+        words: What stands at the end of each bar.
+        totals: Bytes of each part that the legend names.
     """
-    left = 0.0
+    sizes = rows[[*PALETTE]] / unit
+    left = sizes.cumsum(axis=1) - sizes
     for part, colour in PALETTE.items():
-        size = sizes.get(part, 0) / unit
-        label = f"{part} {in_bytes(labels.get(part, 0))}" if labels else "_"
-        axes.barh(row, size, left=left, color=colour, label=label, height=0.7)
-        left += size
-    axes.text(left, row, f" {words}", size=8, va="center")
+        label = f"{part} {in_bytes(totals[part])}"
+        bars = axes.barh(range(len(rows)), sizes[part], 0.7, left[part], color=colour, label=label)
+    axes.bar_label(bars, words, padding=3, fontsize=8)
+    axes.set_yticks(range(len(rows)), map(short, rows.index))
+    axes.spines[["top", "right"]].set_visible(False)

@@ -31,14 +31,12 @@ class WatchedChips:
         self.samples = [("validation", s) for s in telling(data.val, CHIPS)]
         for region, part in [*data.holdout.items()][:1]:
             self.samples += [(f"held out: {visible(region)}", s) for s in telling(part, 1)]
-        self.answers: list[NDArray[Any]] | None = None
+        self.answers: list[NDArray[Any]] = []
         dated = [last_date(sample["image"].numpy()) for _, sample in self.samples]
         self._dates = dated[0][1]
-        sides = [_small(image) for image, _ in dated]
         # one stretch for all, so that dark and bright mean the same in each
-        drawn, _ = picture_of(np.concatenate(sides, axis=-1), data.bands)
-        ends = np.cumsum([side.shape[-1] for side in sides])[:-1]
-        self._images = np.split(drawn, ends, axis=1)
+        drawn, _ = picture_of(np.concatenate([_small(x) for x, _ in dated], axis=-1), data.bands)
+        self._images = np.split(drawn, len(dated), axis=1)
 
     def look(self) -> None:
         """Ask for answers anew."""
@@ -46,35 +44,30 @@ class WatchedChips:
 
     def shown(self) -> dict[str, Any]:
         """Return pictures, captions and legend, with the latest answers."""
-        chips = []
+        labels = [sample["mask"].numpy() for _, sample in self.samples if "mask" in sample]
+        drawn = [*self._images, *(self._drawn([*labels, *self.answers]) if labels else [])]
+        spaced = [np.pad(x, ((0, 0), (0, 2), (0, 0)), constant_values=255) for x in drawn]
+        chips, count = [], len(self.samples)
         for number, (where, sample) in enumerate(self.samples):
-            maps, said = [sample["mask"].numpy()] if "mask" in sample else [], [where + self._dates]
-            if not maps:
+            said = [where + self._dates]
+            if not labels:
                 said.append(f"label {self.data.words(sample)}")
-            if self.answers is not None:
+            if self.answers:
                 said.append(self._mark(sample, self.answers[number]))
-                maps += [self.answers[number]] * len(maps)
-            pictures = [self._images[number], *self._drawn(maps)]
-            spaced = [np.pad(p, ((0, 0), (0, 2), (0, 0)), constant_values=255) for p in pictures]
-            picture = np.concatenate(spaced, axis=1)
+            picture = np.concatenate(spaced[number::count], axis=1)
             chips.append({"picture": picture, "caption": said})
-        legend = []
-        if self.data.task == "segmentation":
-            classes = dict(zip(map(visible, self.data.classes), self.data.colours, strict=True))
-            masks = [sample["mask"].numpy() for _, sample in self.samples]
-            legend = legend_of(masks, classes, self.data.ignore_index)
-        return {"chips": chips, "legend": legend}
+        if self.data.task != "segmentation":
+            return {"chips": chips, "legend": []}
+        classes = dict(zip(map(visible, self.data.classes), self.data.colours, strict=True))
+        return {"chips": chips, "legend": legend_of(labels, classes, self.data.ignore_index)}
 
     def _drawn(self, maps: list[NDArray[Any]]) -> list[NDArray[np.uint8]]:
-        """Draw label and answer, the values of a regression to one scale."""
-        if not maps:
-            return []
-        first = [_small(values.reshape(-1, *values.shape[-2:])[0]) for values in maps]
-        wide = np.concatenate(first, axis=1)
+        """Draw labels and answers, the values of a regression to one scale."""
+        wide = np.concatenate([_small(x.reshape(-1, *x.shape[-2:])[0]) for x in maps], axis=1)
         if self.data.task == "segmentation":
-            colours = [*self.data.colours, GREY]
-            codes = np.where(wide == self.data.ignore_index, len(colours) - 1, wide)
-            drawn = painted(codes, colours)[..., :3]
+            # a label that is none is the last colour, whatever its number
+            codes = np.where(wide == self.data.ignore_index, len(self.data.colours), wide)
+            drawn = painted(codes, [*self.data.colours, GREY])[..., :3]
         else:
             drawn, _ = picture_of(wide[None], self.data.bands[:1])
         return np.split(drawn, len(maps), axis=1)

@@ -74,15 +74,3 @@ class Panel(anywidget.AnyWidget):
         """Have ipykernel 7 hand incoming messages to `receive`; others have no such thread."""
         if thread := getattr(self.kernel, "shell_channel_thread", None):
             thread.io_loop.add_callback(self.kernel.shell_stream.on_recv, receive, copy=False)
-
-
-def panel() -> Panel | None:
-    """Return a panel where somebody can see it, else None.
-
-    papermill, nbclient and nbval run cells without standard input, which tells that nobody is
-    there; a widget would only leave its data in the notebook they save.
-    """
-    from IPython.core.getipython import get_ipython
-
-    kernel: Any = getattr(get_ipython(), "kernel", None)
-    return Panel(kernel) if getattr(kernel, "_allow_stdin", False) else None

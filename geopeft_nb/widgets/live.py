@@ -1,20 +1,14 @@
 """Watch a training run: curves that grow in a notebook, one line an epoch in a terminal."""
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.pictures.show import bundle, data_address, png, visible
-from geopeft_nb.widgets.words import Row, facts, left, number, words
-
-if TYPE_CHECKING:
-    from geopeft_nb.widgets.chips import WatchedChips
-    from geopeft_nb.widgets.controls import Panel
+from geopeft_nb.widgets.words import Row, facts, latest, left, words
 
 #: Seconds between two pictures at least, and how many times as long as it takes to draw one.
 PAUSE, SHARE = 0.5, 10
@@ -65,7 +59,7 @@ class Dashboard:
     def __init__(
         self, name: str, total_steps: int, total_epochs: int = 1, data: str = "",
         score: str = "mIoU", column: str = "val_miou", images: int = 1,
-        chips: Callable[[], WatchedChips] | None = None, show: bool | str = True,
+        chips: Callable[[], Any] | None = None, show: bool | str = True,
     ) -> None:  # fmt: skip
         if show not in (True, False, "text"):
             raise GeopeftError(f"dashboard is True, False or 'text', not {show!r}.")
@@ -77,8 +71,9 @@ class Dashboard:
             "device": {},
         }  # fmt: skip
         self._earlier = _watched.setdefault((data, score), deque(maxlen=3))
-        self.chips: WatchedChips | None = None
-        self.panel: Panel | None = None
+        # `WatchedChips`, `Panel` and the output below the cell, where there is one
+        self.chips: Any = None
+        self.panel: Any = None
         self._handle: Any = None
         self._stop, self._due, self._tick = False, 0.0, 0.0
 
@@ -89,8 +84,8 @@ class Dashboard:
             **measured: Bytes of what a step keeps (`step_memory`), and of the `device`.
         """
         self.state |= measured
-        if self.show is True and _in_notebook():
-            self._display()
+        if self.show is True and (kernel := _kernel()) is not None:
+            self._display(kernel)
         elif self.show:
             print(f"Training {self.state['title']}")
 
@@ -115,28 +110,26 @@ class Dashboard:
 
     def validation(self) -> None:
         """Show what the model now makes of the chips, or print a line; after every epoch."""
-        if self._handle is None:
-            if self.show:
-                print(self._line())
-        elif self.chips is not None:
+        if self.chips is not None:
             self.chips.look()
+        elif self._handle is None and self.show:
+            state = self.state
+            epoch = f"epoch {state['rows'][-1]['epoch']} of {state['total_epochs']}"
+            print(" · ".join([epoch, *latest(state), f"{left(state)} left"]))
 
     def finish(self, state: str = "finished", message: str = "") -> None:
-        """Replace the live view by a figure that stays; a second call changes nothing.
+        """Replace the live view by a figure that stays.
 
         Args:
             state: How the run ended, ``"finished"`` or ``"stopped"``.
             message: What became of it, for example "Kept epoch 2: validation mIoU 0.712."
         """
-        if self.state["state"] != "running":
-            return
         self.state |= {"state": state, "message": message}
+        if self.chips is not None:
+            self.chips.look()  # with the weights that were kept
         if self._handle is not None:
-            if self.chips is not None:
-                self.chips.look()  # with the weights that were kept
-            image, said = self._picture()
-            kept = bundle(image, said)
-            facts_of = f'data-step="{self._step}" data-state="{state}"'
+            kept = bundle(*self._picture())
+            facts_of = f'data-step="{len(self.state["rows"])}" data-state="{state}"'
             kept["text/html"] = f'<div class="gp-dashboard" {facts_of}>{kept["text/html"]}</div>'
             self._handle.update(kept, raw=True)
         elif self.show:
@@ -146,24 +139,24 @@ class Dashboard:
         if self.show and self.state["rows"]:
             self._earlier.append(self.state)
 
-    def _display(self) -> None:
-        """Put the widget below the cell, or a line of text where nobody can see a widget."""
+    def _display(self, kernel: Any) -> None:
+        """Put the widget below the cell, or a line of text where nobody can see a widget.
+
+        papermill, nbclient and nbval run cells without standard input, which tells that nobody is
+        there; a widget would only leave its data in the notebook they save.
+        """
         from IPython.display import display
 
-        from geopeft_nb.widgets.controls import panel
+        from geopeft_nb.widgets.controls import Panel
 
-        self.panel = panel()
         self.chips = self._make_chips() if self._make_chips else None
         shown: dict[str, Any] = {"text/plain": f"Training {self.state['title']}"}
-        if self.panel is not None:
+        if getattr(kernel, "_allow_stdin", False):
+            self.panel = Panel(kernel)
             self._tell()
             view = {"model_id": self.panel.model_id, "version_major": 2, "version_minor": 0}
             shown["application/vnd.jupyter.widget-view+json"] = view
         self._handle = display(shown, raw=True, display_id=True)
-
-    @property
-    def _step(self) -> int:
-        return int(self.state["rows"][-1]["step"]) if self.state["rows"] else 0
 
     def _picture(self) -> tuple[bytes, str]:
         """Draw a PNG file, and say what it shows."""
@@ -175,27 +168,17 @@ class Dashboard:
 
     def _tell(self) -> None:
         """Send progress to the browser, and a new picture if one is due."""
-        if self.panel is None:
-            return
-        now, line = monotonic(), " · ".join(facts(self.state))
-        self.panel.progress = {"state": self.state["state"], "step": self._step, "line": line}
+        now, state = monotonic(), self.state
+        told = {"state": state["state"], "step": len(state["rows"])}
+        self.panel.progress = told | {"line": " · ".join(facts(state))}
         if now >= self._due:
             image, said = self._picture()
             self.panel.view = {"picture": data_address(image), "words": visible(said)}
             self._due = monotonic() + max(PAUSE, SHARE * (monotonic() - now))
         self._tick = monotonic() + TICK
 
-    def _line(self) -> str:
-        """Say an epoch in one line."""
-        state, last = self.state, self.state["rows"][-1]
-        names = {"training loss": "train_loss", "validation loss": "val_loss"}
-        names[state["score"]] = state["column"]
-        said = [f"{name} {number(last[column])}" for name, column in names.items()]
-        epoch = f"epoch {last['epoch']} of {state['total_epochs']}"
-        return " · ".join([epoch, *said, f"{left(state)} left"])
 
-
-def _in_notebook() -> bool:
-    """Return whether this runs in a Jupyter kernel, without importing IPython for the question."""
+def _kernel() -> Any:
+    """Return the Jupyter kernel that this runs in, or None; IPython is not imported to find out."""
     ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None)

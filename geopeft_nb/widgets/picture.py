@@ -5,13 +5,14 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # by itself it leaves pyplot's state alone
 from matplotlib.patches import Patch
 
-from geopeft_nb.pictures.memory_bars import stacked_bar
-from geopeft_nb.pictures.show import plain
-from geopeft_nb.widgets.words import State, best_of, head, kept, latest, process
+from geopeft_nb.pictures.memory_bars import stacked_bars
+from geopeft_nb.pictures.show import in_bytes, plain
+from geopeft_nb.widgets.words import State, head, number, process
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 GHOSTS = ("#9467BD", "#8C564B", "#7F7F7F")  # of the earlier methods
@@ -42,20 +43,25 @@ def draw_run(state: State, earlier: Sequence[State], chips: Mapping[str, Any]) -
     for colour, past, name in zip(GHOSTS, earlier, names, strict=False):
         look = {"color": colour, "lw": 1, "alpha": 0.6}
         _curve(loss, past, "train_loss", name, look)
-        _curve(score, past, column, f"{best_of(past)} {name}", look)
+        _curve(score, past, column, f"{number(past, column, best=True)} {name}", look)
     _curve(loss, state, "train_loss", "training", {"color": BLUE})
     _curve(loss, state, "val_loss", "validation", {"color": ORANGE, "ls": "--"})
-    _curve(score, state, column, f"{latest(state, column)} now", {"color": GREEN})
+    _curve(score, state, column, f"{number(state, column)} now", {"color": GREEN})
     for axes, title in ((loss, "loss"), (score, f"validation {state['score']}")):
         axes.set_xlabel("steps", fontsize=8)
         axes.set_title(title, fontsize=9)
+        axes.locator_params("x", integer=True)  # steps are whole
         if axes.lines:
             axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.23), **BELOW)
-            axes.locator_params("x", integer=True)  # steps are whole
-        else:
-            axes.set(xticks=[], yticks=[])
-    _bars(memory, [state, *earlier[::-1]], names[::-1])
+    memory.set_title("memory of one step, MiB", fontsize=9)
     memory.set_xlabel(process(state), fontsize=8)
+    runs = zip(names[::-1], [state, *earlier[::-1]], strict=True)
+    if measured := {name: run["step_memory"] for name, run in runs if run["step_memory"]}:
+        bars = pd.DataFrame.from_dict(measured, orient="index")
+        stacked_bars(memory, bars, 2**20, [*bars["total"].map(in_bytes)], bars.iloc[0])
+        memory.set_ylim(max(4, len(bars)) - 0.4, -0.6)
+        memory.margins(x=0.25)
+        memory.legend(loc="upper right", bbox_to_anchor=(1.05, -0.23), **BELOW)
     for axes in (loss, score, memory):
         axes.locator_params("x", nbins=5)
         axes.tick_params(labelsize=8)
@@ -81,34 +87,18 @@ def _curve(axes: Axes, state: State, column: str, label: str, look: Mapping[str,
         axes.plot(*zip(*points, strict=True), label=label, marker=marker, **look)
 
 
-def _bars(axes: Axes, runs: Sequence[State], names: Sequence[str]) -> None:
-    """Draw what a step keeps, one bar for each method, to one scale."""
-    named = zip(names, runs, strict=True)
-    measured = [(name, run["step_memory"]) for name, run in named if run["step_memory"]]
-    for row, (_, parts) in enumerate(measured):
-        stacked_bar(axes, row, parts, 2**20, kept(parts), {} if row else parts)
-    axes.set_yticks(range(len(measured)), [name for name, _ in measured])
-    axes.set_ylim(max(4, len(measured)) - 0.4, -0.6)
-    axes.margins(x=0.25)
-    axes.set_title("memory of one step, MiB", fontsize=9)
-    if measured:
-        axes.legend(loc="upper right", bbox_to_anchor=(1.05, -0.23), **BELOW)
-
-
 def _chips(axes: Axes, chips: Sequence[Mapping[str, Any]], legend: Sequence[Any]) -> None:
     """Draw chips side by side, in one picture: a plot for each would take longer."""
-    high, wide, _ = np.max([chip["picture"].shape for chip in chips], axis=0)
-    wide += wide // 8
-    sheet = np.full((high, wide * len(chips), 3), 255, np.uint8)
-    for number, chip in enumerate(chips):
-        picture, left = chip["picture"], number * wide
-        sheet[: len(picture), left : left + picture.shape[1]] = picture
+    high, wide, _ = chips[0]["picture"].shape
+    gap = ((0, 0), (0, wide // 8), (0, 0))
+    spaced = [np.pad(chip["picture"], gap, constant_values=255) for chip in chips]
+    for place, chip in enumerate(chips):
         lines = [shorten(line, 34, placeholder="…") for line in chip["caption"]]
-        axes.text(left, -0.06 * high, "\n".join(lines), fontsize=8)
-    axes.imshow(sheet, interpolation="nearest")
+        axes.text(place * (wide + wide // 8), -0.06 * high, "\n".join(lines), fontsize=8)
+    axes.imshow(np.concatenate(spaced, axis=1), interpolation="nearest")
     axes.set_anchor("NW")
     axes.axis("off")
-    patches = [Patch(facecolor=c, edgecolor="#555555", label=name) for name, c in legend]
-    if patches:
-        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": len(patches)}
-        axes.legend(handles=patches, borderaxespad=0, **place, **SMALL)
+    if legend:
+        patches = [Patch(facecolor=c, edgecolor="#555555", label=name) for name, c in legend]
+        look = SMALL | {"ncols": len(patches), "borderaxespad": 0}
+        axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, -0.02), **look)

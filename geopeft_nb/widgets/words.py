@@ -20,19 +20,19 @@ def head(state: State) -> str:
 
 def facts(state: State) -> list[str]:
     """Return progress, speed, time and the best score."""
-    rows, total = state["rows"], state["total_steps"]
+    rows = state["rows"]
+    last = rows[-1] if rows else {"step": 0, "epoch": 0}
+    said = [f"step {last['step']:,} of {state['total_steps']:,}"]
+    said.append(f"epoch {last['epoch']} of {state['total_epochs']}")
     if not rows:
-        return [f"step 0 of {total:,}", f"epoch 0 of {state['total_epochs']}"]
-    last, recent = rows[-1], rows[-50:]
-    epoch = f"epoch {last['epoch']} of {state['total_epochs']}"
-    said = [f"step {last['step']:,} of {total:,}", epoch]
+        return said
+    recent = rows[-50:]
     if (elapsed := last["seconds"] - recent[0]["seconds"]) > 0:
         pace = (len(recent) - 1) / elapsed
-        said.append(f"{pace:.3g} steps/s" if pace >= 1 else f"{1 / pace:.3g} s a step")
-        said.append(f"{pace * state['images']:.3g} images/s")
+        said += [f"{pace:.3g} steps/s", f"{pace * state['images']:.3g} images/s"]
     running = state["state"] == "running"
     said.append(f"{left(state)} left" if running else f"took {duration(last['seconds'])}")
-    best = f"best validation {state['score']} {best_of(state)}"
+    best = f"best validation {state['score']} {number(state, state['column'], best=True)}"
     return [*said, f"learning rate {last['lr']:.2g}", best]
 
 
@@ -43,31 +43,25 @@ def left(state: State) -> str:
     return duration(last["seconds"] / last["step"] * to_go)
 
 
-def number(value: float) -> str:
-    """Write a loss or score with three digits, and say plainly when it is no number."""
-    return f"{value:.3f}" if 0.001 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
-
-
 def duration(seconds: float) -> str:
     """Write seconds as h:mm:ss."""
     return str(timedelta(seconds=round(seconds)))
 
 
-def best_of(state: State) -> str:
-    """Write the highest score."""
-    scores = [row.get(state["column"], math.nan) for row in state["rows"]]
-    return number(max(found)) if (found := [*filter(math.isfinite, scores)]) else "none yet"
-
-
-def latest(state: State, column: str) -> str:
-    """Write the last loss or score."""
+def number(state: State, column: str, best: bool = False) -> str:
+    """Write the last loss or score, or the highest, with three digits."""
     found = [row[column] for row in state["rows"] if math.isfinite(row.get(column, math.nan))]
-    return number(found[-1]) if found else "none yet"
+    if not found:
+        return "none yet"
+    value = max(found) if best else found[-1]
+    return f"{value:.3f}" if 0.001 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
 
 
-def kept(parts: Mapping[str, int]) -> str:
-    """Write what a step keeps in all."""
-    return in_bytes(sum(parts.get(part, 0) for part in PALETTE))
+def latest(state: State) -> list[str]:
+    """Write the last losses and the last score."""
+    columns = {"training loss": "train_loss", "validation loss": "val_loss"}
+    columns[state["score"]] = state["column"]
+    return [f"{name} {number(state, column)}" for name, column in columns.items()]
 
 
 def process(state: State) -> str:
@@ -77,16 +71,14 @@ def process(state: State) -> str:
         return ""
     name, limit = ("GPU", device["total"]) if "total" in device else ("process", device["limit"])
     now = rows[-1]["memory_bytes"]
-    said = f"{name} {in_bytes(now)} of {in_bytes(limit)}"
-    return f"{said}, ▲ near the limit" if now > 0.9 * limit else said
+    near = ", ▲ near the limit" if now > 0.9 * limit else ""
+    return f"{name} {in_bytes(now)} of {in_bytes(limit)}{near}"
 
 
 def words(state: State, chips: Sequence[Mapping[str, Any]] = ()) -> str:
     """Say in words what the picture of a run shows, for those who cannot see it."""
-    losses = latest(state, "train_loss"), latest(state, "val_loss")
-    lines = [head(state), "Training loss {}, validation loss {}.".format(*losses)]
-    lines.append(f"Validation {state['score']} {latest(state, state['column'])}.")
+    lines = [head(state), f"Last {', '.join(latest(state))}."]
     if parts := state["step_memory"]:
-        each = ", ".join(f"{part} {in_bytes(parts.get(part, 0))}" for part in PALETTE)
-        lines.append(f"A step keeps {kept(parts)}: {each}.")
+        each = ", ".join(f"{part} {in_bytes(parts[part])}" for part in PALETTE)
+        lines.append(f"A step keeps {in_bytes(parts['total'])}: {each}.")
     return "\n".join([*lines, process(state), *(f"{', '.join(c['caption'])}." for c in chips)])

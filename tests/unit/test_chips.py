@@ -11,7 +11,7 @@ import geopeft_nb as gp
 from geopeft_nb.datasets.base import Chip, ChipDataset
 from geopeft_nb.datasets.geodata import DataCard, GeoData
 from geopeft_nb.datasets.scenes import CARD
-from geopeft_nb.widgets import controls, live
+from geopeft_nb.widgets import live
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
 from geopeft_nb.widgets.picture import draw_run
@@ -112,8 +112,7 @@ def test_fit_shows_what_the_kept_weights_say(monkeypatch: pytest.MonkeyPatch) ->
         def update(self, bundle: dict[str, str], **_: object) -> None:
             shown.append(bundle)
 
-    monkeypatch.setattr(live, "_in_notebook", lambda: True)
-    monkeypatch.setattr(controls, "panel", lambda: None)
+    monkeypatch.setattr(live, "_kernel", object)  # one that nobody watches
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
     data = made_of([halves(share) for share in SHARES])
     network = gp.attach(gp.build_model(gp.load_backbone("geopeft_tiny"), data), "linear_probe")

@@ -27,6 +27,7 @@ from geopeft_nb.widgets.words import facts, words
 GIB = 2**30
 ROOT = Path(__file__).parents[2]
 STEP = {"weights": 100 * 2**20, "gradients": 0, "optimiser": 2**20, "activations": 50 * 2**20}
+STEP["total"] = sum(STEP.values())
 
 
 class Clock:
@@ -56,9 +57,8 @@ class Output:
 def shown(monkeypatch: pytest.MonkeyPatch) -> Output:
     """Make the dashboard believe that somebody watches it in a notebook."""
     output = Output()
-    monkeypatch.setattr(live, "_in_notebook", lambda: True)
+    monkeypatch.setattr(live, "_kernel", lambda: SimpleNamespace(_allow_stdin=True))
     monkeypatch.setattr("IPython.display.display", output.display)
-    monkeypatch.setattr(controls, "panel", lambda: controls.Panel(SimpleNamespace()))
     monkeypatch.setattr(live, "_watched", {})
     return output
 
@@ -155,7 +155,7 @@ def test_the_browser_is_sent_pictures_and_words(
     for said in (
         "LoRA on scenes: running",
         "best validation mIoU 0.290",
-        "Validation mIoU 0.290",
+        "validation loss 0.500, mIoU 0.290.",
         "A step keeps 151 MiB",
         "activations 50.0 MiB",
         "process 1.03 GiB of 16.0 GiB",
@@ -252,12 +252,11 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
     step(view, 10, val_loss=0.4, val_miou=0.712)
     view.validation()
     view.finish(state, "Kept epoch 1.")
-    view.finish("finished" if state == "stopped" else "stopped")  # too late: nothing changes
     assert len(shown.bundles) == 2 and panel.comm is None
     last = shown.bundles[-1]
     assert set(last) == {"text/html", "text/plain", "image/png"}
     assert last["image/png"].startswith("iVBORw0KGgo")  # the PNG signature in base64
-    shown = f'<div class="gp-dashboard" data-step="10" data-state="{state}"><img alt='
+    shown = f'<div class="gp-dashboard" data-step="1" data-state="{state}"><img alt='
     assert shown in last["text/html"]
     for said in (f"LoRA on scenes: {state}. Kept epoch 1.", "mIoU 0.712", "weights 100 MiB"):
         assert said in last["text/plain"]
@@ -267,9 +266,9 @@ def test_a_figure_with_words_takes_the_place_of_the_widget(shown: Output, state:
 @pytest.mark.parametrize(
     ("losses", "changes", "said"),
     [
-        ([], {}, "Training loss none yet, validation loss none yet."),
-        ([0.5, math.nan, 0.4], {}, "Training loss 0.400"),
-        ([math.inf] * 40, {}, "Training loss none yet"),
+        ([], {}, "Last training loss none yet, validation loss none yet, mIoU none yet."),
+        ([0.5, math.nan, 0.4], {}, "training loss 0.400"),
+        ([math.inf] * 40, {}, "training loss none yet"),
         ([0.5], {"total_steps": 0}, "step 1 of 0"),
         ([0.5], {"device": {"limit": 17 * GIB // 16}}, "▲ near the limit"),
         ([0.5], {"device": {"total": 80 * GIB}}, "GPU 1.00 GiB of 80.0 GiB"),
