@@ -33,7 +33,7 @@ from geopeft_nb.sharing import export_terratorch as export_terratorch
 from geopeft_nb.sharing import push_adapter as push_adapter
 from geopeft_nb.sharing import save_adapter as save_adapter
 from geopeft_nb.training.fit import fit as fit
-from geopeft_nb.training.learning_rate import find_lr as find_lr
+from geopeft_nb.training.fit import find_lr as find_lr
 from geopeft_nb.tuning.adapter_files import load_adapter as load_adapter
 from geopeft_nb.tuning.adapter_files import load_model as load_model
 from geopeft_nb.tuning.adapter_files import merge as merge

@@ -6,10 +6,8 @@ like what it was trained on. Two numbers from the chips of training tell both.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -21,8 +19,8 @@ from geopeft_nb.inputs import stack_metadata
 from geopeft_nb.models import SegmentationModel, Trained
 from geopeft_nb.training.preflight import READ
 
-#: Chips of training, and of validation, that are looked at, so many at once, and pixels of each.
-CHIPS, BATCH, PIXELS = 48, 8, 4_000
+#: Chips of training, and of validation, that are looked at, and pixels of each.
+CHIPS, PIXELS = 48, 4_000
 #: Rows of the reference, which is to have at most so many numbers; and neighbours among them.
 LEAST, MOST, NUMBERS, NEIGHBOURS = 256, 1_024, 100_000, 5
 #: Pixels a side of the smallest cell that is looked at: finer maps are averaged.
@@ -101,7 +99,7 @@ def trained_on(
         seen = (*dict.fromkeys((*before.seen, *seen)),)
         absent = [name for name in absent if name in before.absent]
     found: dict[str, Any] = {}
-    model.to(device)
+    model.to(device).eval()
     if data.task in ("segmentation", "regression"):
         found = _reference(model, data.train)
     if data.task == "segmentation":
@@ -115,20 +113,17 @@ def trained_on(
 def _looked_at(
     model: SegmentationModel, chips: ChipDataset
 ) -> Iterator[tuple[Sample, Tensor, Tensor]]:
-    """Yield some chips, with features (D, h, w) and output (K, H, W) of each."""
-    model.eval()
-    chosen = chips.spread(CHIPS)
+    """Yield some chips, with features (P, D) and output (K, H, W) of each."""
     with torch.inference_mode(), deepest(model) as seen:
-        while samples := [*islice(chosen, BATCH)]:
-            batch = {"image": torch.stack([s["image"] for s in samples]), **stack_metadata(samples)}
+        for sample in chips.spread(CHIPS):
+            batch = {"image": sample["image"][None], **stack_metadata([sample])}
             output = model(**{name: x.to(model.mean.device) for name, x in batch.items()})
-            yield from zip(samples, seen.pop().cpu(), output.cpu(), strict=True)
+            yield sample, seen.pop()[0].flatten(1).T.float().cpu(), output[0].cpu()
 
 
 def _labelled(model: SegmentationModel, chips: ChipDataset) -> tuple[Tensor, Tensor]:
     """Return logits (N, K) and classes (N,) of some labelled pixels."""
-    draw = torch.Generator().manual_seed(0)
-    pairs = []
+    draw, pairs = torch.Generator().manual_seed(0), []
     for sample, _, output in _looked_at(model, chips):
         target = sample["mask"].flatten()
         known = (target != chips.ignore_index).nonzero()[:, 0]
@@ -143,16 +138,13 @@ def _reference(model: SegmentationModel, chips: ChipDataset) -> dict[str, Any]:
 
     Chips are compared with those of other places, as ground that is new would be.
     """
-    looked = [(s["place"], x.flatten(1).T.float()) for s, x, _ in _looked_at(model, chips)]
-    places, features = zip(*looked, strict=True)
-    if len({*places}) < 2:
-        return {}
     draw = torch.Generator().manual_seed(0)
-    width = features[0].shape[1]
-    each = -(-min(max(LEAST, NUMBERS // width), MOST) // len(features))
-    rows = [x[torch.randperm(len(x), generator=draw)[:each]] for x in features]
-    reference = torch.cat(rows)
-    of = np.repeat(places, [len(x) for x in rows])
-    lying = [distances(x, reference[torch.from_numpy(of != place)]) for place, x in looked]
-    threshold = float(torch.cat(lying).quantile(0.95))
+    looked = [(sample["place"], features) for sample, features, _ in _looked_at(model, chips)]
+    if len({place for place, _ in looked}) < 2:
+        return {}
+    each = -(-min(max(LEAST, NUMBERS // looked[0][1].shape[1]), MOST) // len(looked))
+    rows = [(of, x[torch.randperm(len(x), generator=draw)[:each]]) for of, x in looked]
+    far = [distances(x, torch.cat([y for of, y in rows if of != place])) for place, x in looked]
+    threshold = float(torch.cat(far).quantile(0.95))
+    reference = torch.cat([x for _, x in rows])
     return {"reference": reference, "threshold": threshold} if 1e-6 < threshold < 1e30 else {}

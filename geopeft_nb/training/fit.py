@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import lightning
 import pandas as pd
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.tuner.lr_finder import _LRFinder
+from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities import rank_zero_only
 
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
-from geopeft_nb.inputs import collate
 from geopeft_nb.memory import measure
 from geopeft_nb.memory.frugal import applied, chosen_recipes
 from geopeft_nb.memory.shortage import explain, is_shortage, release
 from geopeft_nb.models import SegmentationModel
-from geopeft_nb.tasks import TASKS
 from geopeft_nb.training.calibration import trained_on
-from geopeft_nb.training.losses import ChosenLoss, Loss
-from geopeft_nb.training.order import Order
+from geopeft_nb.training.losses import Loss, choose_loss
 from geopeft_nb.training.preflight import LIGHTNING_NAMES, check_fit, choose_precision
 from geopeft_nb.training.recorder import BARE, COLUMNS, Recorder, quiet_lightning
 from geopeft_nb.training.resume import Saver, checkpoints
@@ -34,9 +33,6 @@ from geopeft_nb.training.task import CachedTask, Task
 from geopeft_nb.tuning.methods import CARDS
 from geopeft_nb.widgets.chips import WatchedChips
 from geopeft_nb.widgets.live import Dashboard
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 
 def fit(
@@ -104,8 +100,7 @@ def fit(
         OutOfMemory: There is not enough memory; the message says what took it and what to change.
     """
     check_fit(model, data, device, strategy, devices)
-    own = loss is None and class_weights is None
-    criterion = None if own else ChosenLoss(data, loss, class_weights)
+    function, loss_name, weights = choose_loss(data, loss, class_weights)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, len(data.train) // devices),
@@ -114,18 +109,18 @@ def fit(
         "frugal": chosen_recipes(frugal, model) if frugal else (),
         "seed": seed, "accumulate": accumulate, "devices": devices, "augment": augment,
         "weight_decay": weight_decay, "patience": patience,
-        "loss": criterion.name if criterion else TASKS[data.task].losses[0],
-        "class_weights": criterion and criterion.weights,
+        "loss": loss_name, "class_weights": weights,
+    }  # fmt: skip
+    options = BARE | {
+        "accelerator": device, "strategy": strategy, "devices": devices, "logger": logger or False,
+        "precision": LIGHTNING_NAMES[settings["precision"]], "accumulate_grad_batches": accumulate,
     }  # fmt: skip
     if out is None and resume:
         raise GeopeftError("resume=True needs out, the folder of the run to go on with.")
-    options = {"accelerator": device, "strategy": strategy, "logger": logger or False}
-    keeping: AbstractContextManager[Saver | None] = nullcontext()
-    if out is not None:
-        keeping = checkpoints(model, data, settings, out, resume)
     try:
-        with keeping as saver:
-            run = _train(model, data, criterion, settings, options, dashboard, callbacks, saver)
+        keeping = None if out is None else checkpoints(model, data, settings, out, resume)
+        with keeping or nullcontext() as saver:
+            run = _train(model, data, function, settings, options, dashboard, callbacks, saver)
             if out is not None and not getattr(rank_zero_only, "rank", 0):
                 run.save(out)
         # Trainer and callbacks hold each other, and through each other the batches.
@@ -140,7 +135,7 @@ def fit(
 
 
 def _train(
-    model: SegmentationModel, data: GeoData, loss: ChosenLoss | None, settings: dict[str, Any],
+    model: SegmentationModel, data: GeoData, loss: Loss, settings: dict[str, Any],
     options: dict[str, Any], dashboard: bool | str, callbacks: Sequence[Callback],
     saver: Saver | None,
 ) -> Run:  # fmt: skip
@@ -149,33 +144,34 @@ def _train(
     All that is large dies with this call, but the model. Callbacks are large too: Lightning lets
     each hold on to the trainer.
     """
-    kind = CachedTask if "cached" in settings["frugal"] else Task
-    task = kind(model, data, settings["lr"], settings["weight_decay"], settings["augment"], loss)
-    order = Order(len(data.train), settings["seed"])
-    view = _view(task, data, settings, dashboard)
+    task = (CachedTask if "cached" in settings["frugal"] else Task)(model, data, loss, settings)
+
+    view = _view(task, settings, dashboard)
     recorder = Recorder(view, task.card)
-    watching = [recorder, order, EarlyStopping("val_loss", patience=settings["patience"])]
-    watching += [*callbacks, *([saver] if saver else [])]
-    # For what is drawn before the first batch; from then on `order` seeds each.
+    patient = EarlyStopping("val_loss", patience=settings["patience"])
+    watching = [recorder, patient, *callbacks, *([saver] if saver else [])]
+    # For what is drawn before the first batch; from then on the task seeds each.
     lightning.seed_everything(settings["seed"], verbose=False)
+    recipes = applied(model, settings["frugal"]) if settings["frugal"] else None
     state = "stopped"  # unless the loop comes to its end
-    recipes: AbstractContextManager[dict[str, str]] = nullcontext({})
-    if settings["frugal"]:
-        recipes = applied(model, settings["frugal"])
-    with quiet_lightning(), recipes as done:
-        trainer = _trainer(settings, options, watching, saver)
-        view.show = dashboard if trainer.is_global_zero else False
-        place = trainer.strategy.root_device
+    with quiet_lightning(), recipes or nullcontext({}) as done:
+        trainer = lightning.Trainer(
+            max_epochs=saver.epochs if saver else settings["epochs"], callbacks=watching,
+            enable_checkpointing=any(isinstance(each, Checkpoint) for each in watching), **options,
+        )  # fmt: skip
+        view.show, place = trainer.is_global_zero and dashboard, trainer.strategy.root_device
         try:
-            train, val = task.loaders(data, order, settings["batch_size"])
+            train, val = task.loaders()
             task.to(place)
             with trainer.precision_plugin.forward_context():
-                memory = _step_memory(task, data, settings["batch_size"])
+                memory = task.step_memory()
             measure.reset_peak(place)
             before = measure.memory_now(place)  # what else is on a GPU; or what the process holds
             view.start(step_memory=memory, device=measure.device_memory(place))
-            source = saver.source if saver else None
-            state = _until_stopped(partial(trainer.fit, task, train, val, ckpt_path=source), view)
+
+            with _interruptible(view):
+                trainer.fit(task, train, val, ckpt_path=saver.source if saver else None)
+            state = "stopped" if view.should_stop else "finished"
         finally:
             peak = measure.device_memory(place).get("peak", measure.memory_now(place))
             message = recorder.restore_best(model)
@@ -191,53 +187,73 @@ def _train(
     )  # fmt: skip
 
 
-def _trainer(
-    settings: dict[str, Any], options: dict[str, Any], callbacks: list[Callback],
-    saver: Saver | None,
-) -> lightning.Trainer:  # fmt: skip
-    """Return Lightning's trainer, which itself writes no checkpoints."""
-    precision: Any = LIGHTNING_NAMES[settings["precision"]]
-    return lightning.Trainer(
-        max_epochs=saver.epochs if saver else settings["epochs"], devices=settings["devices"],
-        callbacks=callbacks, precision=precision,
-        accumulate_grad_batches=settings["accumulate"],
-        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
-        **options, **BARE,
-    )  # fmt: skip
+@contextmanager
+def _interruptible(view: Dashboard) -> Iterator[None]:
+    """Let an interrupt end Lightning's loop as the button does.
 
-
-def _until_stopped(train: Callable[[], None], view: Dashboard) -> str:
-    """Run Lightning's loop, and say how it ended; an interrupt ends it as the button does."""
+    Lightning makes an exit of the program of it, and is deaf to further ones. Without an interrupt
+    somebody wants the program to end, and it does.
+    """
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        train()
+        yield
     except SystemExit:
-        # Lightning turns an interrupt into this, and is deaf to further ones. Without an
-        # interrupt somebody wants the program to end, and it does.
         if not view.should_stop:
             raise
         signal.signal(signal.SIGINT, interrupt)
-    return "stopped" if view.should_stop else "finished"
 
 
-def _view(task: Task, data: GeoData, settings: dict[str, Any], dashboard: bool | str) -> Dashboard:
+def _view(task: Task, settings: dict[str, Any], dashboard: bool | str) -> Dashboard:
     """Return the live view, which knows how many steps are to come."""
-    size, epochs = settings["batch_size"], settings["epochs"]
-    batches = len(data.train) // (size * settings["devices"])
-    title, decoder = CARDS[str(task.model.method)].title, task.model.decoder_name
+    data, model, size = task.data, task.model, settings["batch_size"]
+    together, accumulate = size * settings["devices"], settings["accumulate"]
+    steps = settings["epochs"] * -(-(len(data.train) // together) // accumulate)
+    title = CARDS[str(model.method)].title
     return Dashboard(
-        title if decoder == "linear" else f"{title}, {decoder}",
-        epochs * -(-batches // settings["accumulate"]), epochs,
-        data.card.title, score=task.card.title, column=task.card.column,
-        images=size * settings["devices"] * settings["accumulate"],
-        chips=lambda: WatchedChips(data, lambda chips: task.model.predict(chips, size)),
-        show=dashboard,
+        title if model.decoder_name == "linear" else f"{title}, {model.decoder_name}",
+        steps, settings["epochs"], data.card.title, task.card.title, task.card.column,
+        images=together * accumulate, show=dashboard,
+        chips=lambda: WatchedChips(data, lambda chips: model.predict(chips, size)),
     )  # fmt: skip
 
 
-def _step_memory(task: Task, data: GeoData, size: int) -> dict[str, int]:
-    """Measure the bytes of one training step in the run's precision, by part."""
-    batch = collate([data.train[index] for index in range(size)])
-    batch = move_data_to_device(batch, task.model.mean.device)
-    task.model.train()
-    return measure.training_bytes(task.model, lambda: task.loss(task(batch), batch["target"]))
+def find_lr(
+    model: SegmentationModel, data: GeoData, batch_size: int = 8, seed: int = 0,
+    device: str = "auto", **options: Any,
+) -> _LRFinder:  # fmt: skip
+    """Let the learning rate grow step by step, and see where the loss falls and where it explodes.
+
+    A hint for the order of magnitude in the time of a short training; only validation decides.
+
+    Args:
+        model: With a method attached; its weights are left as they were.
+        data: From `load_data`.
+        batch_size: Chips per step.
+        seed: Seed of the order of chips and of augmentation.
+        device: As in `fit`.
+        **options: Of Lightning's `Tuner.lr_find`: min_lr, max_lr, num_training (steps) and others.
+
+    Returns:
+        Lightning's finder: `plot(suggest=True)` is a figure, `results` the rates and smoothed
+        losses, and `suggestion()` where the loss falls most: rather low, if it is flat at first.
+
+    Raises:
+        ValueError: What `fit` refuses.
+
+    Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv 1506.01186.
+    """
+    check_fit(model, data, device)
+    lightning.seed_everything(seed, verbose=False)
+    settings = {"seed": seed, "lr": 1e-3, "weight_decay": 0.01, "augment": True}
+    settings["batch_size"] = min(batch_size, len(data.train))
+    training, task = model.training, Task(model, data, choose_loss(data)[0], settings)
+    chips, _ = task.loaders()
+    with quiet_lightning(), TemporaryDirectory() as folder:  # for the weights, meanwhile
+        trainer = lightning.Trainer(
+            accelerator=device, devices=1, max_epochs=-1, logger=False,
+            default_root_dir=folder, **BARE,
+        )  # fmt: skip
+        found = Tuner(trainer).lr_find(task, chips, update_attr=False, **options)
+    model.to("cpu").train(training).zero_grad(set_to_none=True)
+    assert found is not None
+    return found

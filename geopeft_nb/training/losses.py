@@ -1,10 +1,11 @@
 """Other losses than a task's own: of segmentation-models-pytorch, or yours; weights of classes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
@@ -15,46 +16,41 @@ from geopeft_nb.tasks import TASKS
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class ChosenLoss(nn.Module):
-    """A loss of one's choice; arguments as in `fit`.
+def choose_loss(
+    data: GeoData, loss: str | Loss | None = None,
+    class_weights: str | Sequence[float] | None = None,
+) -> tuple[Loss, str, list[float] | None]:  # fmt: skip
+    """Return the loss that is meant, its name, and the weight of each class or None.
 
-    Attributes:
-        name: Of the loss, or of the function.
-        weights: Of each class, or None.
+    Args:
+        data: Says of which task.
+        loss: As in `fit`.
+        class_weights: As in `fit`.
 
     Raises:
         ValueError: A loss that the task has not, weights that mean nothing to it, or unfit ones.
     """
+    card, ignore = TASKS[data.task], data.ignore_index
+    if callable(loss):
+        name = getattr(loss, "__qualname__", type(loss).__name__)
+    else:
+        check_name(f"loss for {data.task}", name := loss or card.losses[0], card.losses)
+    weights = None if class_weights is None else _weights(data, class_weights, name)
+    if not callable(loss):
+        if name == card.losses[0] and weights is None:
+            return lambda output, target: card.loss(output, target, ignore), name, None
+        loss = _named(name, weights, ignore)
+    return partial(_checked, loss, name, ignore), name, weights
 
-    def __init__(
-        self, data: GeoData, loss: str | Loss | None, class_weights: str | Sequence[float] | None
-    ) -> None:
-        super().__init__()
-        self.ignore, self.weights = data.ignore_index, None
-        if callable(loss):
-            self.loss = loss
-            self.name = getattr(loss, "__qualname__", type(loss).__name__)
-        else:
-            names = TASKS[data.task].losses
-            self.name = loss or names[0]
-            check_name(f"loss for {data.task}", self.name, names)
-        if class_weights is not None:
-            self.weights = _weights(data, class_weights, self.name)
-        if not callable(loss):
-            self.loss = _named(self.name, self.weights, self.ignore)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar; 0 where a batch has no label.
-
-        Raises:
-            GeopeftError: Somebody's function returned something else.
-        """
-        if not target.is_floating_point() and (target == self.ignore).all():
-            return output.sum() * 0
-        loss = self.loss(output.float(), target)
-        if getattr(loss, "shape", None) != ():
-            raise GeopeftError(f"{self.name} is to return a scalar tensor, and returned {loss!r}.")
-        return loss
+def _checked(function: Loss, name: str, ignore: int, output: Tensor, target: Tensor) -> Tensor:
+    """Return a loss, 0 where a batch has no label; refuse what somebody's function makes of it."""
+    if not target.is_floating_point() and (target == ignore).all():
+        return output.sum() * 0
+    loss = function(output.float(), target)
+    if getattr(loss, "shape", None) != ():
+        raise GeopeftError(f"{name} is to return a scalar tensor, and returned {loss!r}.")
+    return loss
 
 
 def _weights(data: GeoData, given: str | Sequence[float], loss: str) -> list[float]:
@@ -87,12 +83,12 @@ def balanced(chips: ChipDataset) -> list[float]:
     return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 1.0).tolist()
 
 
-def _named(name: str, weights: Sequence[float] | None, ignore: int) -> nn.Module:
-    if name == "cross_entropy":
-        weight = None if weights is None else torch.tensor(weights)
-        return nn.CrossEntropyLoss(weight, ignore_index=ignore)
+def _named(name: str, weights: Sequence[float] | None, ignore: int) -> Loss:
+    if weights:
+        return lambda output, target: functional.cross_entropy(
+            output, target, output.new_tensor(weights), ignore_index=ignore
+        )
     from segmentation_models_pytorch import losses
 
-    return {"dice": losses.DiceLoss, "focal": losses.FocalLoss}[name](
-        "multiclass", ignore_index=ignore
-    )
+    found = {"dice": losses.DiceLoss, "focal": losses.FocalLoss}[name]
+    return found("multiclass", ignore_index=ignore)

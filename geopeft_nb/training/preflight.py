@@ -2,7 +2,6 @@
 
 import torch
 
-from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, check_values, whole
 from geopeft_nb.inputs import first_lacking
@@ -28,10 +27,9 @@ def choose_precision(precision: str, device: str) -> str:
     cuda = torch.cuda.is_available() and device != "cpu"
     if precision == "fp16" and not cuda:
         raise GeopeftError("precision='fp16' needs a GPU. Use 'fp32' or 'auto'.")
-    if precision != "auto":
-        return precision
     # From the Ampere generation on; older GPUs only emulate bf16, slowly.
-    return "bf16" if cuda and torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    modern = cuda and torch.cuda.get_device_capability() >= (8, 0)
+    return precision if precision != "auto" else "bf16" if modern else "fp32"
 
 
 def check_fit(
@@ -63,7 +61,18 @@ def check_fit(
     shape = (len(data.bands), *[data.frames] * (data.frames > 1), data.size, data.size)
     parts = {name: part for name, part in data.parts.items() if part.chips or name != "test"}
     for name, part in data.not_empty(parts).items():
-        check_part(name, part, model, shape)
+        for kind in model.metadata:
+            if (chip := first_lacking(part, kind)) is not None:
+                raise GeopeftError(
+                    f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known."
+                    " Use build_model(..., metadata=False), or leave such chips out."
+                )
+        # What is not read now is checked when training comes to it, see `ChipDataset.check`.
+        for sample in part.spread(READ):
+            if (given := tuple(sample["image"].shape)) != shape:
+                raise GeopeftError(
+                    f"The image of {sample['name']!r} is {given} instead of {shape}."
+                )
     whole("devices", devices, 1, len(data.train))
 
 
@@ -80,25 +89,3 @@ def check_same(model: SegmentationModel, data: GeoData) -> None:
                 f"The model was built for the {what} {ours}, and {data.card.title} has {theirs}. "
                 "Take the data of its training, or build a model with these."
             )
-
-
-def check_part(
-    name: str, part: ChipDataset, model: SegmentationModel, shape: tuple[int, ...]
-) -> None:
-    """Read a few chips, so that unfit data are refused before training and not in its middle.
-
-    What is not read now is checked when training comes to it, see
-    `geopeft_nb.datasets.base.ChipDataset.check`.
-
-    Raises:
-        ValueError: An unfit chip, or one without metadata that are used.
-    """
-    for kind in model.metadata:
-        if (chip := first_lacking(part, kind)) is not None:
-            raise GeopeftError(
-                f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known. "
-                "Use build_model(..., metadata=False), or leave such chips out."
-            )
-    for sample in part.spread(READ):
-        if (given := tuple(sample["image"].shape)) != shape:
-            raise GeopeftError(f"The image of {sample['name']!r} is {given} instead of {shape}.")

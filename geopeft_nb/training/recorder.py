@@ -6,10 +6,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.warnings import disable_possible_user_warnings
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -24,13 +26,6 @@ BARE: dict[str, Any] = {
     "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
 }  # fmt: skip
-#: Warnings of Lightning's about what is so on purpose.
-KNOWN = (
-    ".*does not have many workers",
-    ".*in eval mode at the start of training",  # what is frozen
-    ".*isinstance.treespec, LeafSpec",
-    "You defined a `validation_step` but have no",
-)
 #: Of a history; the last one is the validation score of the task, see `TaskCard.column`.
 COLUMNS = ("step", "epoch", "seconds", "train_loss", "memory_bytes", "lr", "val_loss")
 
@@ -70,8 +65,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on must know of its earlier part."""
-        names = ("rows", "best", "kept", "seconds")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("rows", "best", "kept", "seconds")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what an earlier part of the run has recorded."""
@@ -85,9 +79,8 @@ class Recorder(Callback):
         self.start = time.perf_counter() - self.seconds
 
     def on_train_batch_end(
-        self, trainer: Trainer, task: LightningModule,
-        outputs: Any, batch: dict[str, Any], index: int,
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         """Note the step, feed the view, and ask to end when somebody wants it."""
         # Lightning divides the loss by the number of batches whose gradients are added up.
         self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
@@ -96,15 +89,12 @@ class Recorder(Callback):
         if trainer.global_step == len(self.rows):
             return  # more batches belong to this step
         self.seconds = time.perf_counter() - self.start
-        row = {
-            "step": trainer.global_step,
-            "epoch": trainer.current_epoch + 1,
-            "seconds": self.seconds,
-            "train_loss": sum(self.losses) / len(self.losses),
+        self.rows.append({
+            "step": trainer.global_step, "epoch": trainer.current_epoch + 1,
+            "seconds": self.seconds, "train_loss": fmean(self.losses),
             "memory_bytes": memory_now(task.device),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-        }
-        self.rows.append(row)
+        })  # fmt: skip
         self.losses = []
         self.view.update(self.rows)
         if self.view.should_stop:
@@ -119,9 +109,8 @@ class Recorder(Callback):
             self.view.stop()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, task: LightningModule,
-        outputs: Any, batch: Any, *_: int,
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, *_: int
+    ) -> None:
         """Refuse a loss that is no number, before it passes for a reason to stop early."""
         if not outputs.isfinite():
             raise self.diverged("validation", float(outputs), batch, trainer)
@@ -140,12 +129,12 @@ class Recorder(Callback):
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         """Note the scores, and keep the weights if none before were better."""
-        names = ("val_loss", self.card.column)
-        scores = {name: float(trainer.callback_metrics[name]) for name in names}
+        column, told = self.card.column, trainer.callback_metrics
+        scores = {name: float(told[name]) for name in ("val_loss", column)}
         self.rows[-1].update(scores)
         self.seconds = time.perf_counter() - self.start
-        best = self.best.get(self.card.column, math.nan)
-        if math.isnan(best) or scores[self.card.column] > best:
+        best = self.best.get(column, math.nan)
+        if math.isnan(best) or scores[column] > best:
             self.best = {"epoch": trainer.current_epoch + 1, **scores}
             self.keep(task)
         self.view.validation()
@@ -171,7 +160,8 @@ def quiet_lightning() -> Iterator[None]:
     """Keep Lightning from printing about hardware and from advising on data workers."""
     logger = logging.getLogger("lightning.pytorch")
     with warnings.catch_warnings(), ExitStack() as after:
-        warnings.filterwarnings("ignore", "|".join(KNOWN))
+        disable_possible_user_warnings()  # about what is so on purpose: frozen parts, no workers
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec")
         after.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
         yield

@@ -1,21 +1,28 @@
-"""What is done with one batch, and how the weights move."""
+"""What is done with one batch, what it draws at random, and how the weights move.
+
+Which chips a step sees and what it draws are functions of seed, epoch and batch alone. So a run
+that goes on in another process does what it would have done without the break, and nothing else
+that draws random numbers, such as a live view, changes a run.
+"""
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from geopeft_nb.datasets.augment import turn_and_mirror
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.inputs import collate
 from geopeft_nb.memory.features import CachedFeatures
+from geopeft_nb.memory.measure import training_bytes
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tasks import TASKS
-from geopeft_nb.training.losses import ChosenLoss, Loss
-from geopeft_nb.training.order import Order
+from geopeft_nb.training.losses import Loss
 
 
 class Task(lightning.LightningModule):
@@ -24,25 +31,36 @@ class Task(lightning.LightningModule):
     Args:
         model: The model to train.
         data: Its data.
-        lr: Learning rate to begin with.
-        weight_decay: Of AdamW.
-        augment: Turn and mirror the training chips at random.
-        loss: None is the task's own.
+        loss: From `choose_loss`.
+        settings: Those of `fit`: batch_size, lr, weight_decay, augment and seed among them.
 
     Attributes:
+        order: What the order of the training chips is drawn from.
         counts: What the validation under way has counted, see `TaskCard`.
+        sets: What training and validation are computed from.
+        join: Makes a batch of what they hold.
     """
 
+    join: Callable[[Any], Any] | None = staticmethod(collate)
+
     def __init__(
-        self, model: SegmentationModel, data: GeoData, lr: float, weight_decay: float = 0.01,
-        augment: bool = True, loss: ChosenLoss | None = None,
-    ) -> None:  # fmt: skip
+        self, model: SegmentationModel, data: GeoData, loss: Loss, settings: Mapping[str, Any]
+    ) -> None:
         super().__init__()
-        self.model, self.lr, self.weight_decay, self.augment = model, lr, weight_decay, augment
-        self.card, self.ignore = TASKS[data.task], data.ignore_index
-        self.loss: Loss = loss or (lambda x, y: self.card.loss(x, y, self.ignore))
+        self.model, self.data, self.loss, self.settings = model, data, loss, settings
+        self.order = torch.Generator()
+        self.card, self.sets = TASKS[data.task], cast(Any, (data.train, data.val))
         self.strict_loading = False  # a checkpoint holds only the weights that training changes
         self.counts: Any = 0
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the order of the chips in this epoch."""
+        self.order.manual_seed(mix(self.settings["seed"], self.current_epoch, 0))
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        """Seed what augmentation and dropout draw in this batch."""
+        where = self.current_epoch, 1 + index, self.global_rank
+        torch.manual_seed(mix(self.settings["seed"], *where))
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Return the loss of a batch."""
@@ -50,7 +68,7 @@ class Task(lightning.LightningModule):
 
     def look(self, batch: dict[str, Tensor], training: bool) -> tuple[Tensor, Tensor]:
         """Return output and target of a batch, in training turned and mirrored at random."""
-        if training and self.augment:
+        if training and self.settings["augment"]:
             image, target = turn_and_mirror(batch["image"], batch["target"])
             batch = {**batch, "image": image, "target": target}
         return self(batch), batch["target"]
@@ -59,10 +77,18 @@ class Task(lightning.LightningModule):
         """Call the model on images and what is known of them."""
         return self.model(batch["image"], batch.get("temporal"), batch.get("location"))
 
+    def step_memory(self) -> dict[str, int]:
+        """Measure the bytes of one training step by part; see `training_bytes`."""
+        batch = collate([self.data.train[i] for i in range(self.settings["batch_size"])])
+        batch = self.transfer_batch_to_device(batch, self.device, 0)
+        self.model.train()
+        return training_bytes(self.model, lambda: self.loss(self(batch), batch["target"]))
+
     def configure_optimizers(self) -> Any:
         """Let AdamW move what is trained, at half the rate after 5 epochs that were no better."""
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        lr, decay = self.settings["lr"], self.settings["weight_decay"]
+        optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=decay)
         halve = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=4)
         # Lightning keeps its state, and never calls it by itself: see `on_train_epoch_end`.
         schedule = {"scheduler": halve, "monitor": "val_loss", "frequency": sys.maxsize}
@@ -81,8 +107,8 @@ class Task(lightning.LightningModule):
         output, target = self.look(batch, training=False)
         loss = self.loss(output, target)
         self.log("val_loss", loss, batch_size=len(output), sync_dist=True)
-        answer = self.card.predict(output.detach())
-        self.counts += self.card.count(target, answer, len(self.model.classes), self.ignore)
+        answer, kinds = self.card.predict(output.detach()), len(self.data.classes)
+        self.counts += self.card.count(target, answer, kinds, self.data.ignore_index)
         return loss
 
     def on_validation_epoch_end(self) -> None:
@@ -97,37 +123,41 @@ class Task(lightning.LightningModule):
         moving = moving_state(self.model).items()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in moving}
 
-    def loaders(self, data: GeoData, order: Order, size: int) -> list[DataLoader[Any]]:
-        """Return the loaders of training and validation."""
-        train, val = cast(Any, data.train), cast(Any, data.val)
+    def loaders(self) -> list[DataLoader[Any]]:
+        """Return the loaders of training, in an order that is drawn, and of validation."""
+        (train, val), size = self.sets, self.settings["batch_size"]
+        drawn = RandomSampler(train, generator=self.order)
         return [
-            DataLoader(train, size, sampler=order, drop_last=True, collate_fn=collate),
-            DataLoader(val, size, collate_fn=collate),
+            DataLoader(train, size, sampler=drawn, drop_last=True, collate_fn=self.join),
+            DataLoader(val, size, collate_fn=self.join),
         ]
 
 
 class CachedTask(Task):
-    """The same on features of the frozen part of the model, which are computed once.
+    """The same on features of the frozen part of the model, which are computed once."""
 
-    Attributes:
-        features: Of training and of validation.
-    """
+    join = None
 
-    features: tuple[CachedFeatures, CachedFeatures]
-
-    def loaders(self, data: GeoData, order: Order, size: int) -> list[DataLoader[Any]]:
-        """Return the loaders of the features of training and validation."""
-        train = CachedFeatures(self.model, data.train, self.augment)
-        val = CachedFeatures(self.model, data.val, augment=False)
-        self.features = train, val
-        return [DataLoader(train, size, sampler=order, drop_last=True), DataLoader(val, size)]
+    def loaders(self) -> list[DataLoader[Any]]:
+        """Return the loaders of the features of training and of validation."""
+        train = CachedFeatures(self.model, self.data.train, self.settings["augment"])
+        self.sets = train, CachedFeatures(self.model, self.data.val, augment=False)
+        return super().loaders()
 
     def on_train_start(self) -> None:
         """Compute the features; now, so that their seconds count."""
-        for features in self.features:
+        for features in self.sets:
             with self.trainer.precision_plugin.forward_context():
                 features.fill()
 
     def look(self, batch: dict[str, Tensor], training: bool) -> tuple[Tensor, Tensor]:
         """Return output and target of a batch of features, in training in views at random."""
-        return self.features[0 if training else 1].look(batch)
+        return self.sets[0 if training else 1].look(batch)
+
+
+def mix(*numbers: int) -> int:
+    """Mix whole numbers from 0 into one seed below 2**32: near numbers give unlike seeds.
+
+    Source: numpy's SeedSequence, after M. E. O'Neill, "Developing a seed_seq alternative" (2015).
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

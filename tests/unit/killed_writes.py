@@ -111,7 +111,7 @@ def checkpoint(state: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
         content = {name: kind() for name, kind in resume.PARTS.items()}
         content |= {"about": {"state": state}, "state_dict": {"weights": torch.zeros(100_000)}}
-        content["callbacks"] = {"Order": {"epoch": 0}, "EarlyStopping": {"wait_count": 0}}
+        content["callbacks"] = {"EarlyStopping": {"wait_count": 0}}
         trainer: Any = SimpleNamespace(
             save_checkpoint=lambda part: torch.save(content, part),
             is_last_batch=True, should_stop=True,

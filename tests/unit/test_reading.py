@@ -350,7 +350,7 @@ def test_an_adapter_takes_no_memory_before_its_files_fit(
 
 RUN: dict[str, object] = {
     "about": {}, "ended": False, "epoch": 1, "global_step": 4, "state_dict": {"x": torch.ones(999)},
-    "callbacks": {"Order": {"epoch": 1}, "EarlyStopping{}": {"wait_count": 0}},
+    "callbacks": {"EarlyStopping{}": {"wait_count": 0}},
     "optimizer_states": [], "lr_schedulers": [], "loops": {}
 }  # fmt: skip
 HARM: dict[str, Callable[[Path], object]] = {
@@ -362,7 +362,7 @@ HARM: dict[str, Callable[[Path], object]] = {
     **{f"{key} {bad!r}": lambda path, key=key, bad=bad: torch.save(RUN | {key: bad}, path)
        for key in RUN for bad in (None, "x", 1.5)},
     "callbacks": lambda path: torch.save(RUN | {"callbacks": {}}, path),
-    "order": lambda path: torch.save(RUN | {"callbacks": {"Order": 1}}, path)
+    "stopping": lambda path: torch.save(RUN | {"callbacks": {"EarlyStopping": 1}}, path)
 }  # fmt: skip
 
 
