@@ -118,16 +118,12 @@ class CrossAttention(nn.Module):
         return query + (read if self.gamma is None else self.gamma * read)
 
 
-class Interaction(nn.Module):
-    """One exchange: an injector before a group of blocks, extractors after it."""
-
-    def __init__(self, width: int, heads: int, extra: int = 0) -> None:
-        super().__init__()
-        self.injector = CrossAttention(width, heads, levels=3, gated=True)
-        self.extractor = CrossAttention(width, heads, levels=1)
-        self.extra_extractors = nn.ModuleList(
-            CrossAttention(width, heads, levels=1) for _ in range(extra)
-        )
+def interaction(width: int, heads: int, extra: int = 0) -> nn.ModuleDict:
+    """Make one exchange: an injector before a group of blocks, extractors after it."""
+    injector = CrossAttention(width, heads, levels=3, gated=True)
+    extractor, *more = (CrossAttention(width, heads, levels=1) for _ in range(1 + extra))
+    parts = {"injector": injector, "extractor": extractor}
+    return nn.ModuleDict(parts | {"extra_extractors": nn.ModuleList(more)})
 
 
 class SpatialPrior(nn.Module):
@@ -164,7 +160,29 @@ class SpatialPrior(nn.Module):
         return [self.fc1(first), self.fc2(second), self.fc3(third), self.fc4(self.conv4(third))]
 
 
-class VitAdapter(Backbone):
+class Beside(Backbone):
+    """A network beside a frozen transformer, which it stands in for.
+
+    Args:
+        vit: A backbone with transformer blocks, which is frozen.
+
+    Raises:
+        ValueError: A network without transformer blocks.
+    """
+
+    def __init__(self, vit: Backbone) -> None:
+        super().__init__(vit.card, vit.request)
+        block_names(vit)  # refuses a network without blocks
+        assert isinstance(vit, Transformer)
+        self.vit = vit.requires_grad_(False)
+        self.patch_size, self.layers, self.provenance = vit.patch_size, vit.layers, vit.provenance
+
+    def choose(self, layers: Sequence[int] | None) -> None:
+        """Refuse a choice of layers; see `Backbone.choose`."""
+        raise GeopeftError("What is attached beside a backbone has its maps: choose them before.")
+
+
+class VitAdapter(Beside):
     """A frozen transformer with ViT-Adapter: four maps, with 4, 8, 16 and 32 pixels per cell.
 
     A plain ViT sees an image at one coarse scale. ViT-Adapter puts a small convolutional network
@@ -193,31 +211,21 @@ class VitAdapter(Backbone):
     strides = STRIDES
 
     def __init__(self, vit: Backbone, stem: int = 64) -> None:
-        super().__init__(vit.card, vit.request)
-        block_names(vit)  # refuses a network without blocks
-        assert isinstance(vit, Transformer)
+        super().__init__(vit)
         if vit.frames > 1:
             raise GeopeftError("vit_adapter takes images of one date. Attach 'lora' for several.")
-        depth = len(vit.blocks)  # it runs them all
-        self.patch_size, self.layers = vit.patch_size, vit.layers
-        self.provenance = vit.provenance
-        width, heads = vit.width, vit.card.heads
+        depth, width, heads = len(self.vit.blocks), self.vit.width, vit.card.heads  # it runs all
         self.channels = (width,) * len(STRIDES)
-        self.vit = vit.requires_grad_(False)
         #: Index of the first block of each group, and the number of blocks.
         self.bounds = [round(i * depth / INTERACTIONS) for i in range(INTERACTIONS + 1)]
         self.spm = SpatialPrior(len(vit.bands), width, stem)
         self.level_embed = nn.Parameter(torch.randn(3, width))
         self.interactions = nn.ModuleList(
-            Interaction(width, heads, extra=2 if i == INTERACTIONS - 1 else 0)
+            interaction(width, heads, extra=2 if i == INTERACTIONS - 1 else 0)
             for i in range(INTERACTIONS)
         )
         self.up = nn.ConvTranspose2d(width, width, 2, 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.BatchNorm2d(width) for _ in STRIDES)
-
-    def choose(self, layers: Sequence[int] | None) -> None:
-        """Refuse a choice of layers; see `Backbone.choose`."""
-        raise GeopeftError("vit_adapter always returns its four maps.")
 
     def grid(self, height: int, width: int) -> Size:
         """Return the rows and columns of the deepest map of an image of that size in pixels."""
@@ -245,16 +253,16 @@ class VitAdapter(Backbone):
         )
 
         seen = []  # the transformer's own map after each interaction
-        for index, interaction in enumerate(self.interactions):
-            assert isinstance(interaction, Interaction)
-            patches = interaction.injector(tokens[:, : len(cells)], of_tokens, features, sizes)
+        for index, parts in enumerate(self.interactions):
+            assert isinstance(parts, nn.ModuleDict)
+            patches = parts["injector"](tokens[:, : len(cells)], of_tokens, features, sizes)
             tokens = torch.cat([patches, tokens[:, len(cells) :]], dim=1)
             for block in self.vit.blocks[self.bounds[index] : self.bounds[index + 1]]:
                 tokens = block(tokens)
             prefixed = functional.pad(tokens, (0, 0, self.vit.prefix, 0))  # as `to_map` expects it
             seen.append(self.vit.to_map(prefixed, grid))
             read = seen[-1].flatten(2).transpose(1, 2)
-            for extractor in (interaction.extractor, *interaction.extra_extractors):
+            for extractor in (parts["extractor"], *parts["extra_extractors"].children()):
                 features = extractor(features, of_maps, read, [size])
 
         deeper = features.split([h * w for h, w in sizes], dim=1)
@@ -311,7 +319,7 @@ class Rung(nn.Module):
         return state + self.mix(functional.gelu(self.depthwise(state)))
 
 
-class Side(Backbone):
+class Side(Beside):
     """A frozen transformer with a ladder beside it (Sung et al., arXiv 2206.06522).
 
     LoRA and adapters change few weights, but the gradient travels to them through all that lies
@@ -340,15 +348,12 @@ class Side(Backbone):
     """
 
     def __init__(self, vit: Backbone, r: int = 16, layers: int | None = None) -> None:
-        super().__init__(vit.card, vit.request)
-        depth = len(block_names(vit))  # refuses a network without blocks
-        assert isinstance(vit, Transformer)
+        super().__init__(vit)
+        depth = vit.layers[-1] + 1  # blocks that run
         count = min(6, depth) if layers is None else whole("layers", layers, 1, depth)
         even = {depth * (rung + 1) // count - 1 for rung in range(count)}
         self.rungs = sorted(even | set(vit.layers))
-        self.patch_size, self.layers = vit.patch_size, vit.layers
-        self.strides, self.channels, self.provenance = vit.strides, vit.channels, vit.provenance
-        self.vit, width = vit.requires_grad_(False).eval(), vit.channels[-1]
+        self.strides, self.channels, width = vit.strides, vit.channels, vit.channels[-1]
         self.side = nn.ModuleDict({str(rung): Rung(width, r) for rung in self.rungs})
         self.up = nn.ModuleDict({str(layer): nn.Conv2d(r, width, 1) for layer in vit.layers})
         for weight in self.up.parameters():
@@ -359,10 +364,6 @@ class Side(Backbone):
         super().train(mode)
         self.vit.eval()
         return self
-
-    def choose(self, layers: Sequence[int] | None) -> None:
-        """Refuse a choice of layers; see `Backbone.choose`."""
-        raise GeopeftError("side returns the maps that the backbone returned: choose them before.")
 
     @torch.no_grad()
     def read(self, image: Tensor, temporal: More = None, location: More = None) -> list[Tensor]:
