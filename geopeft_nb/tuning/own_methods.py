@@ -79,15 +79,20 @@ class OwnLayer(nn.Module, BaseTunerLayer):
         """Features D per token, which the first weight of an attention, MLP or block reads."""
         return next(self.base_layer.parameters()).shape[-1]
 
-    @property
-    def acting(self) -> str | None:
-        """The adapter that acts on this layer now; None if disabled, merged or not its own."""
+    @abstractmethod
+    def adapted(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Compute what the module computes, changed by one adapter."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Let the active adapter act, unless it is disabled, merged or not of this layer."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()  # which peft refuses: nobody kept what was there before
         names = [name for name in self.active_adapters if name in self.configs]
         if self.disable_adapters or self.merged or not names:
-            return None
+            return self.base_layer(x, *args, **kwargs)
         if len(names) > 1:
             raise GeopeftError(f"Adapters {names} are active; only one can act: set_adapter(name).")
-        return names[0]
+        return self.adapted(names[0], x, *args, **kwargs)
 
 
 class OwnModel(BaseTuner):
@@ -179,16 +184,13 @@ class VptLayer(OwnLayer):
         prompts = torch.empty(1, config.prompts, self.width).uniform_(-bound, bound)
         self.vpt_prompts[adapter_name] = nn.Parameter(prompts)
 
-    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Refine (B, N, D) to (B, N, D), or to (B, N + n, D) if the prompts travel on."""
-        name = self.acting
-        if name is None:
-            return self.base_layer(tokens, *args, **kwargs)
+    def adapted(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Refine tokens (B, N, D) to (B, N, D), or to (B, N + n, D) if the prompts travel on."""
         config = self.configs[name]
         prompts = functional.dropout(self.vpt_prompts[name], config.dropout, self.training)
-        prompts = prompts.to(tokens.dtype).expand(tokens.shape[0], -1, -1)  # (B, n, D)
-        refined = self.base_layer(torch.cat([tokens, prompts], dim=1), *args, **kwargs)
-        return refined[:, : tokens.shape[1]] if config.deep else refined
+        prompts = prompts.to(x.dtype).expand(x.shape[0], -1, -1)  # (B, n, D)
+        refined = self.base_layer(torch.cat([x, prompts], dim=1), *args, **kwargs)
+        return refined[:, : x.shape[1]] if config.deep else refined
 
 
 register("visual_prompts", VptConfig, VptLayer, prefix="vpt_")
@@ -266,11 +268,9 @@ class AdapterLayer(OwnLayer):
         nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name] = down, up
 
-    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def adapted(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        name, result = self.acting, self.base_layer(x, **kwargs)
-        if name is None:
-            return result
+        result = self.base_layer(x, *args, **kwargs)
         config, down, up = self.configs[name], self.bottleneck_down[name], self.bottleneck_up[name]
         # The nonlinearities are those of the two papers.
         parallel = config.kind == "parallel"
@@ -342,13 +342,8 @@ class BitFitLayer(OwnLayer):
         self.base_layer.eval()
         return self
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Compute what the layer computes."""
-        if self.disable_adapters and self.merged:
-            self.unmerge()  # which peft refuses: nobody kept the layer's own bias
-        name = self.acting
-        if name is None:
-            return self.base_layer(x, *args, **kwargs)
+    def adapted(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Compute what the layer computes with another bias."""
         bias = self.bitfit_bias[name].to(self.base_layer.bias.dtype)
         return functional_call(self.base_layer, {"bias": bias}, (x, *args), kwargs)
 
