@@ -16,7 +16,7 @@ from typing import Any
 
 import peft
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from geopeft_nb.backbones.base import Backbone, Transformer, block_names
@@ -66,9 +66,8 @@ def lora_config(
     if preset == "late" and last is None:
         last = max(1, len(block_names(backbone)) // 4)
     layers = PRESETS[preset] if target_modules is None else target_modules
-    names = layer_names(backbone, layers, last)
-    alpha: Any = r if lora_alpha is None else lora_alpha  # peft takes any number
-    return LoraConfig(target_modules=names, r=r, lora_alpha=alpha, **options)
+    alpha = r if lora_alpha is None else lora_alpha
+    return kin_config(backbone, "LoraConfig", layers, last, r=r, lora_alpha=alpha, **options)
 
 
 def kin_config(
@@ -87,13 +86,6 @@ def kin_config(
     """
     names = layer_names(backbone, target_modules, last)
     return getattr(peft, peft_class)(target_modules=names, **options)
-
-
-def ia3_config(backbone: Backbone, last: int | None = None, **options: Any) -> PeftConfig:
-    """Describe IA³: a factor per feature of queries, keys, values and of fc2's input."""
-    names = layer_names(backbone, ("q", "k", "v", "fc2"), last)
-    inputs = [name for name in names if name.endswith("fc2")]
-    return peft.IA3Config(target_modules=names, feedforward_modules=inputs, **options)
 
 
 def shallow_config(
@@ -148,11 +140,10 @@ def shallow_config(
 def similarities(backbone: Transformer, chips: ChipDataset) -> list[float]:
     """Return the CKA of the features of each block that runs with those of the last, on chips."""
     whole("len(chips)", len(chips))
-    every, running = -(-len(chips) // CHIPS), range(backbone.layers[-1] + 1)
+    running, device = range(backbone.layers[-1] + 1), next(backbone.parameters()).device
     features: list[list[Tensor]] = []
-    for index in range(0, len(chips), every):
-        image = chips[index]["image"][None].to(next(backbone.parameters()).device)
-        tokens, grid = backbone.begin(backbone.normalise(image))
+    for sample in chips.spread(CHIPS):
+        tokens, grid = backbone.begin(backbone.normalise(sample["image"][None].to(device)))
         outputs = run_blocks(backbone.blocks, nn.Identity(), running, tokens)
         maps = [backbone.to_map(tokens, grid).flatten(2)[0].T for tokens in outputs]
         features.append([patches[:: -(-len(patches) // PATCHES)] for patches in maps])

@@ -118,7 +118,8 @@ CARDS = {card.name: card for card in (
     ),
     MethodCard(
         "ia3", "IA³", "one factor per feature of q, k, v and of fc2's input", 2e-2, True,
-        "Liu et al., arXiv 2205.05638", "lora:ia3_config", peft_class="IA3Config",
+        "Liu et al., arXiv 2205.05638",
+        **_kin("IA3Config", target_modules=("q", "k", "v", "fc2"), feedforward_modules=r".*\.fc2"),
     ),
     MethodCard(
         "vera", "VeRA", "two vectors per layer around shared random matrices", 2e-2,
@@ -188,8 +189,8 @@ def attach(
     """
     card, backbone = card_of(method), model.plain_backbone
     if name != "default" and (not name.isidentifier() or hasattr(nn.ParameterDict(), name)):
-        unfit = f"one word which torch does not keep for itself, got {name!r}"
-        raise GeopeftError(f"The name of an adapter is {unfit}.")
+        allowed = "one word which torch does not keep for itself"
+        raise GeopeftError(f"The name of an adapter is {allowed}, got {name!r}.")
     if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
         raise GeopeftError(
             f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
@@ -198,7 +199,10 @@ def attach(
         )
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
-            check_options(card, options)
+            kinds = option_kinds(card)
+            known = kinds.keys() - {*_GIVEN, *card.fixed} | {"name", "seed"}
+            check_names(f"option of {card.name}", options, known, options_in_words(card))
+            check_values(options, kinds | LOOSE)  # what peft and torch would let through
             made = maker(card)(backbone, **card.fixed | options)
         else:
             made, options = method, _told(backbone, method, options)
@@ -256,20 +260,12 @@ def option_kinds(card: MethodCard) -> dict[str, Any]:
     return kinds
 
 
-def check_options(card: MethodCard, options: dict[str, Any]) -> None:
-    """Refuse options that the method does not take, and what peft and torch would let through."""
-    kinds = option_kinds(card)
-    known = kinds.keys() - {*_GIVEN, *card.fixed} | {"name", "seed"}
-    check_names(f"option of {card.name}", options, known, options_in_words(card))
-    check_values(options, kinds | LOOSE)
-
-
 def options_in_words(card: MethodCard) -> str:
     """List the options of a method with their defaults."""
-    own = inspect.signature(maker(card)).parameters.values()
-    told = [str(one.replace(annotation=one.empty)) for one in own if one.name not in _GIVEN]
-    more = [f"any field of peft's {card.peft_class}"] if card.peft_class else []
-    return ", ".join([*(t for t in told if t.partition("=")[0] not in card.fixed), *more]) or "none"
+    own, hidden = inspect.signature(maker(card)).parameters.values(), {*_GIVEN, *card.fixed}
+    told = [str(one.replace(annotation=one.empty)) for one in own if one.name not in hidden]
+    more = [f"any field of peft's {card.peft_class}"] * bool(card.peft_class)
+    return ", ".join(told + more) or "none"
 
 
 @contextmanager

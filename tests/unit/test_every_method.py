@@ -269,14 +269,6 @@ def test_a_convolutional_network_is_refused_before_anything_changes(
     assert model.method is None and model.backbone is backbone
 
 
-def test_attaching_twice_says_how_to_go_on(data: GeoData) -> None:
-    model = build(data, "prithvi_eo_v2_300", "lora")
-    with pytest.raises(ValueError, match=r"'lora' is attached already.*attach\(\.\.\., name="):
-        gp.attach(model, "lora")
-    with pytest.raises(ValueError, match="Load a fresh backbone"):
-        gp.attach(model, "vpt")
-
-
 def gradients_of(model: SegmentationModel, image: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     model(image).float().square().mean().backward()
