@@ -27,11 +27,10 @@ from geopeft_nb.writing import held, placed, written_beside, written_together
 #: own, but the factory of release 1.2.13 always appends a 1×1 convolution: an identity there makes
 #: the two equal.
 TERRATORCH = {
-    "linear": ("LinearDecoder", {"kernel": "upsampling_size"}),
-    "fcn": ("FCNDecoder", {"channels": "channels", "convs": "num_convs"}),
-    "unet": ("UNetDecoder", {"channels": "channels"}),
-    "upernet": ("UperNetDecoder", {"channels": "channels"}),
-}
+    "linear": "LinearDecoder", "fcn": "FCNDecoder",
+    "unet": "UNetDecoder", "upernet": "UperNetDecoder",
+}  # fmt: skip
+OPTIONS = {"kernel": "upsampling_size", "channels": "channels", "convs": "num_convs"}
 TERRATORCH_FILES = ("config.yaml", "state_dict.ckpt")
 #: Our names of weights -> TerraTorch's. The pyramid is the third of its necks, and each layer norm
 #: of the FCN is in a module of its own.
@@ -100,7 +99,6 @@ def write_card(folder: Path, report: Report | None = None, licence: str | None =
                 "tags": ["remote-sensing", about["task"], about["method"]],
                 "method": CARDS[about["method"]], "report": report, "licence": licence,
                 "units": units(about["built_for"]),
-                "files": [placed(folder, name) for name in FILES],
             }
         )  # fmt: skip
     with written_beside(folder / "model_card.md") as part:
@@ -225,26 +223,50 @@ def export_terratorch(model: SegmentationModel, folder: str | os.PathLike[str]) 
         ValueError: An adapter that should be merged first, a model that uses metadata, or another
             backbone, decoder or task.
     """
-    from jinja2 import Template
+    from jinja2.utils import htmlsafe_json_dumps
 
     check_export(model)
-    card = model.plain_backbone.card
-    beside = model.method in ("vpt", "adapter", *BESIDE) or model.plain_backbone.uncut
+    backbone, classes = model.plain_backbone, list(model.classes)
+    card, side = backbone.card, backbone.patch_size
+    beside = model.method in ("vpt", "adapter", *BESIDE) or backbone.uncut
     if card.family != "prithvi" or beside or model.task != "segmentation":
         raise GeopeftError(
             "TerraTorch takes geopeft_tiny and every prithvi_eo backbone for segmentation, plain or"
             f" merged, not {card.name} with {model.method} for {model.task}; export_onnx takes all."
         )
     target = check_folder(folder, TERRATORCH_FILES)
-    decoder, words = TERRATORCH[model.decoder_name]
-    template = Path(__file__).with_name("terratorch.jinja").read_text(encoding="utf-8")
-    config = Template(template).render(
-        model=model, decoder=decoder, words=words,
-        options=DECODERS[model.decoder_name].usual(model.plain_backbone) | model.decoder_options,
-        pyramid=getattr(model.decoder, "pyramid", None) is not None,
-    )  # fmt: skip
+    options = DECODERS[model.decoder_name].usual(backbone) | model.decoder_options
+    pyramid = getattr(model.decoder, "pyramid", None) is not None
+    arguments = {
+        # The small network has no name there: it is a larger one with other numbers.
+        "backbone": "prithvi_eo_tiny" if card.name == "geopeft_tiny" else card.name,
+        "backbone_pretrained": False, "backbone_num_frames": model.frames,
+        "backbone_bands": list(model.bands), "backbone_patch_size": [1, side, side],
+        "backbone_img_size": (backbone.trained_grid or 1) * side,
+        "backbone_embed_dim": card.width, "backbone_depth": card.depth,
+        "backbone_num_heads": card.heads, "num_classes": len(classes),
+        "decoder": TERRATORCH[model.decoder_name],
+        **({"decoder_num_classes": len(classes)} if model.decoder_name == "linear" else {}),
+        **{f"decoder_{OPTIONS[option]}": value for option, value in options.items()},
+        "necks": [
+            {"name": "SelectIndices", "indices": list(backbone.layers)},
+            {"name": "ReshapeTokensToImage"},
+            *[{"name": "LearnedInterpolateToPyramidal"}] * pyramid,
+        ],
+    }  # fmt: skip
+    facts = {
+        "bands": list(model.bands), "means": model.mean.flatten().tolist(),
+        "stds": model.std.flatten().tolist(), "classes": classes,
+    }  # fmt: skip
+    network = {
+        "class_path": "terratorch.tasks.SemanticSegmentationTask",
+        "init_args": {"model_factory": "EncoderDecoderFactory", "model_args": arguments},
+    }
+    lines = ["# Each band is scaled by (reflectance - mean) / std."]
+    lines += [f"{name}: {htmlsafe_json_dumps(fact)}" for name, fact in facts.items()]
+    lines += [f"model: {htmlsafe_json_dumps(network, indent=1)}\n"]  # JSON is YAML
     with written_together(target, TERRATORCH_FILES) as part:
-        (part / "config.yaml").write_text(config, encoding="utf-8")
+        (part / "config.yaml").write_text("\n".join(lines), encoding="utf-8")
         torch.save({"state_dict": _terratorch_state(model)}, part / "state_dict.ckpt")
     return target
 
