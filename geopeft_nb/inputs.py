@@ -1,6 +1,5 @@
 """What goes into a model: pixels in its own scale, and when and where they were taken."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,31 +82,6 @@ def _states(chip: Chip, kind: str) -> bool:
     return somewhere if kind == "location" else chip.date is not None
 
 
-def convert_metadata(
-    backbone: Backbone, used: Sequence[str], temporal: Tensor | None, location: Tensor | None
-) -> dict[str, Tensor]:
-    """Turn the metadata that a model uses into what its backbone takes; see its `forward`.
-
-    Args:
-        backbone: Says from which number it counts days.
-        used: Kinds that the model uses; the others are left out.
-        temporal: (B, T, 2) year and day of year from 1, or None.
-        location: (B, 2) latitude and longitude in degrees, or None.
-
-    Raises:
-        ValueError: One that is used is None.
-    """
-    if temporal is not None:
-        temporal = temporal - temporal.new_tensor([0.0, 1.0 - backbone.card.first_day])
-    given = {"time": temporal, "location": location}
-    if missing := [kind for kind in used if given[kind] is None]:
-        raise GeopeftError(
-            f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal, "
-            "location) with those of the samples, or use build_model(..., metadata=False)."
-        )
-    return {METADATA[kind]: x for kind, x in given.items() if kind in used and x is not None}
-
-
 def collate(samples: list[Sample]) -> dict[str, Any]:
     """Make a batch of samples: image, target, name and what the model may want to know of them."""
     key = "mask" if "mask" in samples[0] else "label"
@@ -123,14 +97,3 @@ def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:
         for key in METADATA.values()
         if all(key in sample for sample in samples)
     }
-
-
-def warn_of_other_pixels(backbone: str, told: float, data: GeoData) -> None:
-    """Warn if the pixels are of another size, in metres, than the one that a backbone was told."""
-    if (found := data.card.resolution) > 0 and abs(told - found) > 0.01 * found:
-        warnings.warn(
-            f"{backbone} was told pixels of {told:g} m, and those of {data.card.name} "
-            f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
-            RuntimeWarning,
-            stacklevel=4,  # the line that calls build_model
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,11 +22,10 @@ from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
 from geopeft_nb.inputs import (
+    METADATA,
     choose_metadata,
     choose_scaling,
-    convert_metadata,
     stack_metadata,
-    warn_of_other_pixels,
 )
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.tasks import TASKS
@@ -60,9 +60,9 @@ class Trained:
     seed: int
     size: int
     pixels: tuple[Tensor, Tensor]
-    seen: tuple[Ground, ...]
-    absent: tuple[str, ...] = ()
-    products: tuple[str, ...] = ()
+    seen: Sequence[Ground]
+    absent: Sequence[str] = ()
+    products: Sequence[str] = ()
     temperature: float | None = None
     reference: Tensor | None = None
     threshold: float | None = None
@@ -256,9 +256,17 @@ class SegmentationModel(Facts, nn.Module):
         self, image: Tensor, temporal: More = None, location: More = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image and those of its metadata that are used as the backbone takes them."""
-        series, more = self.plain_backbone.check_input(image), {}  # other bands would broadcast
-        if self.metadata:
-            more = convert_metadata(self.plain_backbone, self.metadata, temporal, location)
+        series = self.plain_backbone.check_input(image)  # other bands would broadcast
+        given: dict[str, Any] = {"time": temporal, "location": location}
+        if missing := [kind for kind in self.metadata if given[kind] is None]:
+            raise GeopeftError(
+                f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal,"
+                " location) with those of the samples, or use build_model(..., metadata=False)."
+            )
+        more = {METADATA[kind]: given[kind] for kind in self.metadata}
+        if "temporal" in more:  # days from 1, and backbones count from 1 or 0
+            shift = 1.0 - self.plain_backbone.card.first_day
+            more["temporal"] = given["time"] - given["time"].new_tensor([0.0, shift])
         scaled = (series - self.mean[..., None]) / self.std[..., None]
         return scaled if scaled.shape[2] > 1 else scaled[:, :, 0], more
 
@@ -323,17 +331,23 @@ def build_model(
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    if backbone.gsd is not None:
-        warn_of_other_pixels(backbone.card.name, backbone.gsd, data)
+    told, found = backbone.gsd, data.card.resolution
+    if told is not None and found > 0 and abs(told - found) > 0.01 * found:
+        warnings.warn(
+            f"{backbone.card.name} was told pixels of {told:g} m, and those of {data.card.name} "
+            f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
+            RuntimeWarning,
+            stacklevel=3,  # the line that calls build_model
+        )
     if card.maps not in (1, len(backbone.strides)):
         choose_maps(card, backbone)
     model = SegmentationModel(
         backbone, decoder, options, mean, std, data.classes, data.task, pad, used, seed
     )
-    told = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
-    model.built_for = {key: getattr(data.card, key) for key in told} | {
+    facts = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
+    model.built_for = {key: getattr(data.card, key) for key in facts} | {
         "colours": list(data.colours), "size": data.size,
-        "resolution": data.card.resolution if data.card.resolution > 0 else None,
+        "resolution": found if found > 0 else None,
         "regions": list(data.regions), "holdout": list(data.holdout),
         "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip
@@ -378,6 +392,7 @@ def part_of(name: str) -> str:
     if ".base_model.model." in name:
         from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-        marks = [f".{prefix}" for prefix in PEFT_TYPE_TO_PREFIX_MAPPING.values() if prefix]
-        return "adapter" if any(mark in name for mark in marks) else "backbone"
-    return "adapter" if _BESIDE.match(name) else "backbone"
+        added = any(f".{mark}" in name for mark in PEFT_TYPE_TO_PREFIX_MAPPING.values() if mark)
+    else:
+        added = _BESIDE.match(name) is not None
+    return "adapter" if added else "backbone"

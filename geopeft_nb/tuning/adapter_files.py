@@ -21,7 +21,7 @@ from geopeft_nb.errors import GeopeftError
 from geopeft_nb.models import BESIDE, SegmentationModel, outline
 from geopeft_nb.open_files import first_bytes
 from geopeft_nb.tuning.identity import (
-    check_identity,
+    check_files,
     damaged,
     describe,
     identity,
@@ -208,7 +208,14 @@ def load_adapter(
     """
     source = local_folder(folder, revision)
     about = read_description(source)
-    check_identity(source, about, identity(model))
+    check_files(source, about)
+    for what, own in identity(model).items():
+        if about[what] != own and what not in ("mean", "std"):  # these come with the adapter
+            raise GeopeftError(
+                f"{source} does not fit the model: it was saved for {what} {about[what]}, and the "
+                f"model has {own}. gp.load_model({str(source)!r}) builds the model that it fits, "
+                "also on a checkpoint of your own, by weights=."
+            )
     joins = name or about["adapter"] or "default"
     trial = outline(model)
     with damaged(source, GeopeftError), torch.device("meta"):
@@ -217,16 +224,19 @@ def load_adapter(
     files = _read_tensors(source, trained_tensors(trial))
     _attach_saved(model, source, about, joins)
     model.method_options, model.trained = about["options"], trained
-    _take_scaling(model, about)
+    scaling = [torch.tensor(about[key])[:, None, None].to(model.mean) for key in ("mean", "std")]
+    if not all(map(torch.allclose, scaling, (model.mean, model.std))):
+        change = "mean and std of the adapter, which differ from those of the model"
+        warnings.warn(f"Pixels are now scaled by the {change}.", stacklevel=3)
+    model.mean, model.std = scaling
     if next(model.decoder.parameters()).is_meta:
         model.decoder.to_empty(device=model.mean.device)
     model.decoder.load_state_dict(files["decoder.safetensors"])
     if "adapter_model.safetensors" in files:
         from peft import set_peft_model_state_dict
 
-        tensors = files["adapter_model.safetensors"]
         with quiet_peft():
-            set_peft_model_state_dict(model.backbone, tensors, adapter_name=joins)
+            set_peft_model_state_dict(model.backbone, files["adapter_model.safetensors"], joins)
     model.backbone.load_state_dict(files.get("backbone.safetensors", {}), strict=False)
     return model
 
@@ -292,17 +302,6 @@ def _attach_saved(model: SegmentationModel, source: Path, about: dict[str, Any],
         attach(model, about["method"], name=name, **about["options"])
     else:
         attach(model, read_config(source, about["method"]), name=name)
-
-
-def _take_scaling(model: SegmentationModel, about: dict[str, Any]) -> None:
-    """Scale pixels as when the adapter was trained, and say so if that is a change."""
-    mean, std = (torch.tensor(about[key])[:, None, None].to(model.mean) for key in ("mean", "std"))
-    if not (torch.allclose(mean, model.mean) and torch.allclose(std, model.std)):
-        warnings.warn(
-            "Pixels are now scaled by the mean and std of the adapter, which differ from those of "
-            "the model.", stacklevel=4,
-        )  # fmt: skip
-    model.mean, model.std = mean, std
 
 
 def _read_tensors(

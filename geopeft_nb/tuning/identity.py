@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import date
@@ -21,14 +21,13 @@ import torch
 from safetensors.torch import save_file
 
 from geopeft_nb.backbones.load import read_checkpoint
-from geopeft_nb.bands import band_names
 from geopeft_nb.datasets.base import Ground
 from geopeft_nb.decoders.load import check_decoder
 from geopeft_nb.errors import GeopeftError, check_name, check_names, check_values
 from geopeft_nb.files import checksum_of
 from geopeft_nb.inputs import METADATA
 from geopeft_nb.models import SegmentationModel, Trained
-from geopeft_nb.open_files import first_bytes, read_text
+from geopeft_nb.open_files import read_text
 from geopeft_nb.tasks import TASKS
 from geopeft_nb.tuning.methods import (
     CARDS,
@@ -59,27 +58,10 @@ BUILT_FOR = {
     "reflectance": "bool", "colours": "Sequence[str] | None", "loss": "str | None",
     "class_weights": "Sequence[float] | None", "resolution": "float | None",
 }  # fmt: skip
-#: What else must be true of it, given all fields.
-CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
-    "weights": lambda value, _: re.search("seed .{19}", value) is None,  # torch takes 63 bits
-    "metadata": lambda value, _: set(value) <= set(METADATA),
-    "bands": lambda value, _: band_names(value) == tuple(value),
-    "classes": lambda value, _: 0 < len(set(value)) == len(value),
-    "mean": lambda value, about: len(value) == len(about["bands"]),
-    # less would make pixels infinite
-    "std": lambda value, about: len(value) == len(about["bands"]) and min(value) > 1e-12,
-    "files": lambda value, _: all({*facts} == {"size", "sha256"} for facts in value.values()),
-}
-
 FACTS, FEATURES = "trained.json", "reference.safetensors"
 #: Bytes of the largest trained.json that is read: of some hundred thousand chips; rows of features.
 LARGEST, ROWS = 2**25, 4_096
-#: Fields of `Trained` and of `Ground`, as JSON holds them.
-KINDS = {
-    "data": "str", "seed": "int", "size": "int", "seen": "Sequence[Any]", "absent": "Sequence[str]",
-    "pixels": "tuple[Sequence[float], Sequence[float]]", "products": "Sequence[str]",
-    "temperature": "float | None", "threshold": "float | None",
-}  # fmt: skip
+#: Fields of `Ground`, as JSON holds them.
 GROUND = {"crs": "str | None", "bounds": "tuple[float, float, float, float] | None"}
 #: A code or WKT: rasterio might take anything else for the name of a file.
 CRS = re.compile(r"[A-Za-z]+:\w+$|[A-Z_]+\[")
@@ -113,7 +95,7 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
         model: With a method attached.
         best: Scores on the validation chips.
         folder: Of the files that belong to it. Of each, `files` says `size` (bytes) and `sha256`,
-            by which `check_identity` knows a damaged one, or one of another adapter.
+            by which `check_files` knows a damaged one, or one of another adapter.
     """
     backbone = model.plain_backbone
     return {
@@ -123,13 +105,12 @@ def describe(model: SegmentationModel, best: Mapping[str, float], folder: Path) 
         "provenance": backbone.provenance | {"weights": Path(backbone.provenance["weights"]).name},
         "trained": parameter_table(model)["trainable"].to_dict(),
         "best": dict(best),
-        "files": {file.name: {"size": file.stat().st_size, "sha256": checksum_of(file)}
-                  for file in sorted(folder.iterdir())},
+        "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
     }  # fmt: skip
 
 
 @contextmanager
-def damaged(source: Path, *kept: type[Exception]) -> Iterator[None]:
+def damaged(source: Path, kept: type[Exception] = ImportError) -> Iterator[None]:
     """Say that an adapter is damaged, whatever its descriptions make Python, peft or torch raise.
 
     Args:
@@ -139,10 +120,9 @@ def damaged(source: Path, *kept: type[Exception]) -> Iterator[None]:
     Raises:
         GeopeftError: Anything else was raised.
     """
-    plain: tuple[type[Exception], ...] = (FileNotFoundError, ImportError, *kept)
     try:
         yield
-    except plain:
+    except (FileNotFoundError, ImportError, kept):
         raise
     except Exception as error:
         raise GeopeftError(
@@ -160,20 +140,20 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about: dict[str, Any] = {"wavelengths": {}} | read_json(file)
-        if lacking := FIELDS.keys() - about.keys():
-            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
-        check_values({field: about[field] for field in FIELDS}, FIELDS)
-        for field, is_true in CHECKS.items():
-            if not is_true(about[field], about):
-                raise ValueError(f"{field} cannot be {about[field]!r:.100}")
+        about: dict[str, Any] = {**dict.fromkeys(FIELDS), "wavelengths": {}, **read_json(file)}
+        check_values(about, FIELDS)
+        about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
+        check_values(about["built_for"], BUILT_FOR)
+        bands, classes, mean, std = (about[key] for key in ("bands", "classes", "mean", "std"))
+        alike = len(bands) == len(mean) == len(std) and 0 < len({*classes}) == len(classes)
+        if not alike or min(std) < 1e-12:  # of a smaller one pixels would be infinite
+            raise ValueError("its classes are not different, or its mean and std not of its bands")
+        check_names("metadata", about["metadata"], METADATA)
         check_name("task", about["task"], TASKS)
         check_decoder(about["decoder"], about["decoder_options"], about["task"])
         check_name("method", about["method"], CARDS)
         known = option_kinds(CARDS[about["method"]])
         check_names("option", about["options"] if about["method"] != "peft" else (), known)
-        about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
-        check_values(about["built_for"], BUILT_FOR)
     return about
 
 
@@ -182,8 +162,8 @@ def read_json(file: Path, largest: int = 1_000_000) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} holds no {file.name}; save_adapter writes one.")
     found = read_text(file, partial(json.loads, object_pairs_hook=_each_once), largest)
-    if not isinstance(found, dict) or first_bytes(file)[:1] == b"\xef":
-        raise ValueError(f"it is no object, but a {type(found).__name__}, or has a byte-order mark")
+    if not isinstance(found, dict):
+        raise ValueError(f"it is no object, but a {type(found).__name__}")
     json.dumps(found, ensure_ascii=False).encode()  # no half of a letter
     return found
 
@@ -213,41 +193,19 @@ def read_config(source: Path, method: str) -> PeftConfig:
     return config
 
 
-def check_identity(source: Path, about: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse damaged files, another backbone, other bands or classes, and say how they differ.
-
-    Args:
-        source: Where the adapter is, for the message.
-        about: What `identity` said when it was saved.
-        own: What it says of the model.
-
-    Raises:
-        ValueError: They differ; the message says what would work.
-    """
-    check_files(source, about)
-    # Its own scaling comes with an adapter; see `load_adapter`.
-    other = next((k for k in own if k not in ("mean", "std") and about[k] != own[k]), None)
-    if other is not None:
-        raise GeopeftError(
-            f"{source} does not fit the model: it was saved for {other} {_words(about[other])}, "
-            f"and the model has {_words(own[other])}. gp.load_model({str(source)!r}) builds the "
-            "model that it fits, also on a checkpoint of your own, by weights=."
-        )
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
 def check_files(source: Path, about: dict[str, Any]) -> None:
     """Refuse files that are not those which were saved together."""
     for name, facts in about["files"].items():
         file = placed(source, Path(name).name)  # never outside
-        if not (file.is_file() and facts["sha256"] == checksum_of(file)):
+        if not (file.is_file() and facts == _facts(file)):
             raise GeopeftError(
                 f"The adapter in {source} is damaged: {name} is missing, or not the file that was "
                 "saved with adapter.json. Save it again, or fetch it again from where it came."
             )
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "sha256": checksum_of(file)}
 
 
 def write_trained(trained: Trained, folder: Path, width: int) -> None:
@@ -273,12 +231,11 @@ def read_trained(folder: Path, bands: int, width: int) -> Trained | None:
         return None
     with damaged(file):
         facts = read_json(file, LARGEST) | {"reference": None}
-        if facts.keys() != {entry.name for entry in fields(Trained)}:
-            raise ValueError(f"it says {', '.join(facts)}")
-        check_values({key: facts[key] for key in KINDS}, KINDS)
-        if {*map(len, facts["pixels"])} != {bands} or min(facts["pixels"][1]) < 0:
+        check_values(facts, {entry.name: entry.type for entry in fields(Trained)})
+        pixels = torch.tensor(facts["pixels"], dtype=torch.float32)
+        if pixels.shape != (2, bands) or not pixels.isfinite().all() or pixels[1].min() < 0:
             raise ValueError(f"its pixels are not of {bands} bands")
-        facts["pixels"] = tuple(torch.tensor(values) for values in facts["pixels"])
+        facts["pixels"] = tuple(pixels)
         facts["seen"] = tuple(_ground(*row) for row in facts["seen"])
         facts |= {key: tuple(facts[key]) for key in ("absent", "products")}
         if features.exists():

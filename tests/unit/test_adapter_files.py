@@ -206,11 +206,11 @@ def change(folder: Path, **facts: object) -> None:
         ({"weights": "0123"}, r"saved for weights 0123, and .* gp\.load_model\(.* by weights="),
         (
             {"bands": ["GREEN", "BLUE", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]},
-            r"for bands GREEN, BLUE, .* has BLUE, GREEN, RED, ",
+            r"for bands \['GREEN', 'BLUE', .* has \['BLUE', 'GREEN', ",
         ),
         (
             {"classes": ["land", "water", "cloud"]},
-            "land, water, cloud, and the model has land, wat",
+            r"'water', 'cloud'\], and the model has \['land'",
         ),
         ({"decoder": "unet"}, r"saved for decoder unet, .*has linear"),
         ({"gsd": 30.0}, r"gsd 30\.0, and the model has None\. gp\.load_model\("),

@@ -246,7 +246,9 @@ def test_a_saved_adapter_knows_which_metadata_it_uses(tmp_path: Path) -> None:
     again = gp.load_model(folder)
     with torch.no_grad():
         assert torch.equal(again(**given(data)), model.eval()(**given(data)))
-    with pytest.raises(ValueError, match=r"metadata time, location, and the model has none\."):
+    with pytest.raises(
+        ValueError, match=r"metadata \['time', 'location'\], and the model has \[\]\."
+    ):
         gp.load_adapter(build(data, metadata=False), folder)
 
 
