@@ -14,6 +14,7 @@ from geopeft_nb.backbones.vit import join_qkv
 from geopeft_nb.decoders.load import CARDS as DECODERS
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.regions import Report
+from geopeft_nb.files import named_path
 from geopeft_nb.models import BESIDE, SegmentationModel
 from geopeft_nb.open_files import regular_file
 from geopeft_nb.pictures.show import markdown
@@ -132,7 +133,7 @@ def push_adapter(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    source = Path(folder).expanduser()
+    source = named_path(folder, "folder")
     check_files(source, about := read_description(source))
     if not placed(source, "model_card.md").is_file():
         with held(source.resolve()):
@@ -197,7 +198,7 @@ def export_onnx(
         bands=", ".join(model.bands), classes=", ".join(model.classes), task=model.task,
         input=units(model.built_for), backbone=model.plain_backbone.card.name,
     )  # fmt: skip
-    target = Path(file).expanduser()
+    target = named_path(file, "file")
     with held(target), written_beside(target) as part:  # a second file of it would lie beside it
         program.save(part)
     return target

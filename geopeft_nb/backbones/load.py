@@ -22,7 +22,7 @@ from geopeft_nb.backbones.catalog import CARDS, BackboneCard
 from geopeft_nb.backbones.vit import split_qkv
 from geopeft_nb.bands import WAVELENGTHS, band_names, nearest_band
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name, did_you_mean
-from geopeft_nb.files import FileEntry, checksum_of, fetch
+from geopeft_nb.files import FileEntry, checksum_of, fetch, named_path
 from geopeft_nb.pictures.listing import Listing
 
 #: Family of a card -> module and class that build it; imported when asked for.
@@ -180,7 +180,7 @@ def weights_file(card: BackboneCard, weights: str | os.PathLike[str]) -> Path:
     """Return the path of the published or the given checkpoint of a card."""
     if weights == "pretrained" and card.weights is not None:
         return fetch(card.weights)
-    path = Path(weights).expanduser()
+    path = named_path(weights, "weights")
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(weights)!r} is no file, nor 'pretrained' or None.")
     return path

@@ -26,6 +26,7 @@ from geopeft_nb.evaluation.strips import Network, Strips
 from geopeft_nb.evaluation.trust import check_scale
 from geopeft_nb.evaluation.unfinished import Unfinished, is_ours, write_outlines
 from geopeft_nb.evaluation.windows import Axis
+from geopeft_nb.files import named_path
 from geopeft_nb.models import SegmentationModel
 from geopeft_nb.open_files import kept_open
 from geopeft_nb.pictures.facts import Facts
@@ -143,7 +144,7 @@ def predict_scene(
     began = monotonic()
     given: Any = getattr(run_or_model, "model", run_or_model)
     model = given if hasattr(given, "decode") else load_model(given)
-    path = Path(out).expanduser().resolve()
+    path = named_path(out, "out").resolve()
     crop = whole("crop", crop or model.built_for.get("size", 224), 8, 4_096)
     overlap = whole("overlap", crop // 4 if overlap is None else overlap, 0, crop // 2)
     wanted, notes = _check(model, path, layers, device)
@@ -203,7 +204,7 @@ def _map_all(
     """Map several scenes one after the other, or on an executor."""
     if not isinstance(sources, list | tuple) or len(sources) != len(outs):
         raise GeopeftError(f"{len(outs)} files to write need a list of as many sources.")
-    paths = [Path(out).expanduser().resolve() for out in outs]
+    paths = [named_path(out, "out").resolve() for out in outs]
     files = [x.with_stem(f"{x.stem}_{layer}") for x in paths for layer in LAYERS] + paths
     if len({*files}) < len(files):
         raise GeopeftError("Two scenes would write one file. Give each out a name of its own.")
@@ -264,7 +265,7 @@ def _files(source: Any) -> list[Path]:
     listed = [*source] if isinstance(source, list | tuple) else [source]
     if not listed or not all(isinstance(one, str | os.PathLike) for one in listed):
         raise GeopeftError(f"source takes a file, or a list with one a band; got {source!r:.100}.")
-    paths = [Path(one).expanduser().absolute() for one in listed]
+    paths = [named_path(one, "source").absolute() for one in listed]
     if len(paths) != 1 or not paths[0].is_dir():
         return paths
     found = [p for p in sorted(paths[0].rglob("*")) if p.suffix.lower() in (*GEOTIFF, ".jp2")]

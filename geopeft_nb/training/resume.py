@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from geopeft_nb.backbones.load import unpickled
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import named_path
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.tuning.adapter_files import check_folder
 from geopeft_nb.tuning.identity import identity
@@ -70,7 +71,7 @@ class Saver(Checkpoint):
 
 def checkpoint_path(out: str | os.PathLike[str]) -> Path:
     """Return where the checkpoint of a run with this `out` is: beside it, not to be shared."""
-    target = Path(out).expanduser().resolve()
+    target = named_path(out, "out").resolve()
     return target.with_name(target.name + ".ckpt")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geopeft_nb.backbones.load import check_numbers, load_backbone, read_checkpoint
 from geopeft_nb.errors import GeopeftError
+from geopeft_nb.files import named_path
 from geopeft_nb.models import BESIDE, SegmentationModel, outline
 from geopeft_nb.open_files import first_bytes
 from geopeft_nb.tuning.identity import (
@@ -113,7 +114,7 @@ def check_folder(folder: str | os.PathLike[str], names: Sequence[str] = OWN) -> 
     Raises:
         ValueError: It is a file, or a folder that holds something else.
     """
-    target = Path(folder).expanduser().resolve()
+    target = named_path(folder, "folder").resolve()
     if target.exists() and not target.is_dir():
         raise GeopeftError(f"{target} is a file. Name a folder.")
     there = {path.name[:5] for path in target.glob("*")} - {".new-", ".read"}
@@ -283,7 +284,7 @@ def local_folder(folder: str | os.PathLike[str], revision: str | None = None) ->
     Raises:
         FileNotFoundError: There is no such folder, and no such repository can be reached.
     """
-    path, repository = Path(folder).expanduser(), str(folder).removeprefix("hub:")
+    path, repository = named_path(folder, "folder"), str(folder).removeprefix("hub:")
     if path.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         return path
     from huggingface_hub import snapshot_download

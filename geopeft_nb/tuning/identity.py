@@ -140,14 +140,16 @@ def read_description(source: Path) -> dict[str, Any]:
     """
     file = placed(source, "adapter.json")
     with damaged(file):
-        about: dict[str, Any] = {**dict.fromkeys(FIELDS), "wavelengths": {}, **read_json(file)}
+        about: dict[str, Any] = {"wavelengths": {}} | read_json(file)
+        if lacking := FIELDS.keys() - about.keys():
+            raise ValueError(f"it does not say the {', '.join(sorted(lacking))}")
         check_values(about, FIELDS)
         about["built_for"] = {key: about["built_for"].get(key) for key in BUILT_FOR}
         check_values(about["built_for"], BUILT_FOR)
         bands, classes, mean, std = (about[key] for key in ("bands", "classes", "mean", "std"))
-        alike = len(bands) == len(mean) == len(std) and 0 < len({*classes}) == len(classes)
+        alike = len({*bands}) == len(mean) == len(std) and 0 < len({*classes}) == len(classes)
         if not alike or min(std) < 1e-12:  # of a smaller one pixels would be infinite
-            raise ValueError("its classes are not different, or its mean and std not of its bands")
+            raise ValueError("bands or classes are not different, or mean and std not of its bands")
         check_names("metadata", about["metadata"], METADATA)
         check_name("task", about["task"], TASKS)
         check_decoder(about["decoder"], about["decoder_options"], about["task"])

@@ -13,7 +13,7 @@ from geopeft_nb.errors import check_values
 #: Values that no argument should have; a door takes those that are not of its kind.
 TEXT, NAN, LIST, NUL, LONG = "x", math.nan, [], "a\0b", "n" * 5_000
 NUMBERS = (-1, NAN, math.inf, TEXT, LIST, 1e300, 10**5_000)
-PATHS = (-1, NAN, LIST, NUL, LONG, "n" * 300, "\ud800", b"a")
+PATHS = (-1, NAN, LIST, NUL, LONG, "n" * 300, "\ud800", b"a", "~nobody_here/x")
 NAMES = (-1, NAN, TEXT, [0], {"a": 1}, [NUL])
 TEXTS = (-1, NAN, LIST, NUL, LONG)
 
