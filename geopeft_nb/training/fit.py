@@ -145,7 +145,6 @@ def _train(
     each hold on to the trainer.
     """
     task = (CachedTask if "cached" in settings["frugal"] else Task)(model, data, loss, settings)
-
     view = _view(task, settings, dashboard)
     recorder = Recorder(view, task.card)
     patient = EarlyStopping("val_loss", patience=settings["patience"])
@@ -168,7 +167,6 @@ def _train(
             measure.reset_peak(place)
             before = measure.memory_now(place)  # what else is on a GPU; or what the process holds
             view.start(step_memory=memory, device=measure.device_memory(place))
-
             with _interruptible(view):
                 trainer.fit(task, train, val, ckpt_path=saver.source if saver else None)
             state = "stopped" if view.should_stop else "finished"
