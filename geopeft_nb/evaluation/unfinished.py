@@ -82,6 +82,8 @@ class Unfinished:
         self.out = out = next(iter(files.values()))
         self.journal = out.with_name(f".part-{out.name}.json")
         self.parts = {layer: out.with_name(f".part-{layer}-{out.name}") for layer in LAYERS}
+        if links := [x for x in (self.journal, *self.parts.values()) if x.is_symlink()]:
+            raise GeopeftError(f"{links[0]} is a link to somewhere else. Remove it.")
         with suppress(Exception):  # there is none, or a damaged one, which has many errors
             journal = json.loads(self.journal.read_text(encoding="utf-8"))
             for name in files:  # a full disk leaves some that cannot be opened

@@ -446,6 +446,11 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(
     kept = tmp_path / ".part-map.tif" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("of somebody")
+    link = tmp_path / ".part-class-map.tif"
+    link.symlink_to(kept)
+    with pytest.raises(gp.GeopeftError, match="is a link to somewhere else"):
+        gp.predict_scene(point, scene, out, [], progress=False, **STATED)
+    link.unlink()
     gp.predict_scene(point, scene, out, [], progress=False, polygons=True, **STATED)
     first = out.read_bytes()
     outlines, table = tmp_path / "map.gpkg", "geopeft_nb_outlines"

@@ -230,7 +230,7 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
         certain = offset is not None or (certain and scale is None)
         known, words = known and rule is not None, told
         layers[name] = Band(raster, band.number, *(rule or ()))
-    return replace(source, layers=layers, rule=words * known, certain=certain and known)
+    return replace(source, layers=layers, rule=words if known else "", certain=certain and known)
 
 
 def _check(
@@ -309,7 +309,8 @@ def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[
         # far above it, if that is no data in this band alone
         far = low <= (-1 if source.raster.is_float else -2) and others.min(initial=0) > low / 2
         if far or (low == 0 and of_one and is_optical):
-            found += [low] * (0 < others.size < (1 - CONSTANT) * band.size)
+            if 0 < others.size < (1 - CONSTANT) * band.size:
+                found.append(low)
     return [x for x, _ in Counter(found).most_common(3)]
 
 

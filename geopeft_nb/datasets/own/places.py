@@ -105,7 +105,7 @@ def _deal(
     out = giving_way(sides, pairs)
     sides[out] = -1
     what = "chips that touch ground of another side are left out; larger block=: fewer."
-    return sides, [f"{out.sum()} {what}"] * bool(out.any())
+    return sides, [f"{out.sum()} {what}"] if out.any() else []
 
 
 def giving_way(sides: np.ndarray, pairs: np.ndarray) -> np.ndarray:
