@@ -86,8 +86,10 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
     """Make a batch of samples: image, target, name and what the model may want to know of them."""
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
-    names = [sample["name"] for sample in samples]
-    return {"image": image, "target": target, "name": names, **stack_metadata(samples)}
+    return {
+        "image": image, "target": target, "name": [sample["name"] for sample in samples],
+        **stack_metadata(samples),
+    }  # fmt: skip
 
 
 def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:

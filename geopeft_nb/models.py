@@ -21,12 +21,7 @@ from geopeft_nb.datasets.base import Ground, Sample
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
-from geopeft_nb.inputs import (
-    METADATA,
-    choose_metadata,
-    choose_scaling,
-    stack_metadata,
-)
+from geopeft_nb.inputs import METADATA, choose_metadata, choose_scaling, stack_metadata
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.tasks import TASKS
 

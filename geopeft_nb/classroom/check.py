@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from inspect import getsource, signature
+from itertools import pairwise
 from numbers import Real
 from pathlib import Path
 from runpy import run_path
@@ -26,9 +27,7 @@ from geopeft_nb.pictures.show import escaped, visible
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
 #: State of an answer -> sign and colour; the colour only repeats what sign and words say.
-_LOOKS = {
-    "passed": ("✓", "#009E73"), "not yet": ("✗", "#D55E00"), "not answered": ("…", "#9A9A9A"),
-}  # fmt: skip
+_LOOKS = {"passed": ("✓", "#009E73"), "not yet": ("✗", "#D55E00"), "not answered": ("…", "#9A9A9A")}
 
 
 class Slip(Exception):
@@ -130,11 +129,9 @@ class Exercise:
             return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
         answer = _plain(answer)
         try:
-            off = (
-                self.find(answer, **given)
-                if isinstance(answer, self.types)
-                else f"It wants {self.wants}; this is of type {type(answer).__name__}."
-            )
+            off = f"It wants {self.wants}; this is of type {type(answer).__name__}."
+            if isinstance(answer, self.types):
+                off = self.find(answer, **given)
         except Slip as slip:
             off = str(slip)
         except Exception as error:  # parts of an answer may be of any kind
@@ -196,20 +193,22 @@ def check(name: str, answer: Any, **given: Any) -> Result:
             f'gp.check("{name}", answer) takes {beside} beside the answer. Run the cell that the '
             "lesson has for it."
         )
-    result = known[name].check(None if _as_shipped(answer, lessons[number]) else answer, **given)
+    shipped = _as_shipped(name, answer, lessons[number])
+    result = known[name].check(None if shipped else answer, **given)
     if result.state != "not answered":
         note(exercise=name, passed=result.passed)
     return result
 
 
-def _as_shipped(answer: Any, folder: Path) -> bool:
-    """Say whether a function stands in the open lesson as it is, which holds no solutions."""
+def _as_shipped(name: str, answer: Any, folder: Path) -> bool:
+    """Say whether a function stands as it is in the open exercise, the cell before its check."""
     try:
         source = getsource(answer).strip()
     except (OSError, TypeError):  # no function, or typed where nothing is kept
         return False
     lesson = json.loads((folder.parents[1] / f"{folder.name}.ipynb").read_text("utf-8"))
-    return any(source in "".join(cell["source"]) for cell in lesson["cells"])
+    cells = pairwise("".join(cell["source"]) for cell in lesson["cells"])
+    return any(source in cell and f'"{name}"' in check for cell, check in cells)
 
 
 def _answered(answer: Any) -> bool:

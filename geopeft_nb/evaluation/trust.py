@@ -148,8 +148,9 @@ def check_scale(
     if not max(np.median(times), times.max() / 5, np.median(away)) <= FACTOR:
         heads = ["mean in training", "std", f"mean in {region}", "std"]
         raise GeopeftError(
-            f"The pixels of {region!r} are of another scale than those of training, more than "
-            f"{FACTOR} times or standard deviations off. Which scale= and offset= do they need?\n"
+            f"The pixels of {region!r} are of another scale than those of training: more than "
+            f"{FACTOR} times as large or small, or {FACTOR} standard deviations away. Which scale= "
+            "and offset= do they need?\n"
             f"{pd.DataFrame(table.T, bands, heads).to_string()}"
         )
 

@@ -59,8 +59,7 @@ class Recorder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
-        self.failed = False
-        self.start = self.seconds = 0.0
+        self.start, self.seconds, self.failed = 0.0, 0.0, False
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
 
     def state_dict(self) -> dict[str, Any]:

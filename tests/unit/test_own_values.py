@@ -225,6 +225,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
                       names=()), "", False),
     # bands
     "numbers of no sensor": (stored(names=("B2", "B3", "B4", "B5"), **TAGGED), "Landsat 8", False),
+    "numbers with B8": (stored(names=("B2", "B3", "B4", "B8"), **TAGGED), "Sentinel-2 w", False),
     "numbers with B8A": (stored(names=("B2", "B3", "B4", "B8A"), **TAGGED), "", False),
     "no names": (stored(names=(), **TAGGED), "band_names=['BLUE'", False),
     "other spellings": (stored(names=("blue", "Green", "red", "nir08"), **TAGGED), "", False),

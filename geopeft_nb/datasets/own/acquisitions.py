@@ -134,9 +134,11 @@ def _header(file: Path, names: Sequence[str] | None, ask: Ask) -> Raster:
 
 
 def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) -> list[str | None]:
-    """Ask for the names of bands; numbers are likely Landsat's where they could be Sentinel-2's."""
-    likely = [own_name(name or "0", "L8:") for name in raw]
-    why = "numbers say nothing without their sensor; those of Landsat 8 would be"
+    """Ask for the names of bands; numbers are likely Landsat's unless it has no such band."""
+    other = any(own_name(name or "0", "L8:") not in WAVELENGTHS for name in raw)
+    sensor, whose = ("S2:", "Sentinel-2") if other else ("L8:", "Landsat 8")
+    likely = [own_name(name or "0", sensor) for name in raw]
+    why = f"numbers say nothing without their sensor; those of {whose} would be"
     if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
         eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
         known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count, ())
