@@ -115,9 +115,9 @@ def own_name(name: str, sensor: str = "") -> str | None:
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of bands that are all different, of others than the table's as they are.
+    """Return the toolkit's names of different bands; those that its table lacks stay as given.
 
-    Others are what is no reflectance, such as NDVI, a height or radar; networks that know no
+    These are what is no reflectance, such as NDVI, a height or radar; networks that know no
     wavelengths learn them.
 
     Raises:

@@ -119,9 +119,10 @@ def _bounds(name: str, kind: str) -> tuple[float, float]:
 
 
 def _is_path(value: Any) -> bool:
+    """Say whether a value can be a path, also one where nothing is or may be looked at."""
     try:
         Path(value).lstat()
-    except (OSError, TypeError, ValueError) as error:  # too long, or no text; or nothing is there
+    except (OSError, TypeError, ValueError) as error:  # of other kinds: too long, or no text
         return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
     return True
 

@@ -28,7 +28,8 @@ RASTERS = {
     b"\0\0\0\x0cjP  ": "JP2OpenJPEG", b"\xffO\xffQ": "JP2OpenJPEG",
     b"\x89PNG\r\n": "PNG", b"\xff\xd8\xff": "JPEG",
 }  # fmt: skip
-#: Bytes that pixels may take at once; in parts a file of n bytes may hold `DENSE` times n more.
+#: Bytes that pixels may take at once; in parts a file of n bytes may hold `DENSE` times n more:
+#: what deflate makes of zeros is about a thousandth.
 AT_ONCE, DENSE = 2**29, 2_000
 #: Bytes of a text, which takes some ten times as much in memory; and of each list or object in it.
 TEXT, EACH = 2**27, 16

@@ -64,7 +64,7 @@ class Backbone(Facts, nn.Module):
         provenance: Where the weights came from: file, sha256, what was adapted.
         fixed: Keys of `state_dict` that are computed and never loaded.
         any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
-        any_name: Whether it also takes bands without a wavelength, such as NDVI.
+        any_name: Whether it takes bands without a wavelength, such as NDVI.
         wavelengths: Of all bands that have one, in micrometres.
         others: Input bands without a wavelength.
         trained_grid: Rows and columns of patches of its stored position codes, if it has such.

@@ -48,8 +48,8 @@ def folds(data: Any, **options: Any) -> object:
     return list(gp.knndm_folds(data, **options))
 
 
-def built(_: Any, **options: Any) -> object:
-    usual = {"backbone": gp.load_backbone("geopeft_tiny"), "data": gp.load_data("scenes")}
+def built(data: Any, /, **options: Any) -> object:
+    usual = {"backbone": gp.load_backbone("geopeft_tiny"), "data": data}
     return gp.build_model(**usual | {"decoder": "fcn"} | options)
 
 
