@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def regular_file(path: Path, root: Path | None = None) -> Path:
         FileNotFoundError: It is not there.
         GeopeftError: It is no regular file, or leads elsewhere.
     """
-    path.lstat()  # not there at all is an error of its own
+    if not lexists(path):
+        raise FileNotFoundError(f"{path} is not there: is its name right, with / between folders?")
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # a link to nothing, or to itself

@@ -341,8 +341,7 @@ def block_names(backbone: Backbone) -> list[str]:
             "this method needs. Attach 'linear_probe', 'bitfit' or 'full', or load a transformer "
             "such as 'geopeft_tiny' or 'prithvi_eo_v2_300'."
         )
-    named = backbone.named_modules()
-    blocks = next(name for name, module in named if module is backbone.blocks)
+    blocks = next(name for name, module in backbone.named_modules() if module is backbone.blocks)
     return [f"{blocks}.{number}" for number in range(backbone.layers[-1] + 1)]
 
 

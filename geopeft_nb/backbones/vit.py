@@ -217,8 +217,7 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
     size, image = (height, columns), codes.movedim(3, 1)  # (T, D, h, w)
     if size == image.shape[2:]:
         return codes
-    resized = functional.interpolate(image, size, mode="bicubic", align_corners=True)
-    return resized.movedim(1, 3)
+    return functional.interpolate(image, size, mode="bicubic", align_corners=True).movedim(1, 3)
 
 
 def position_table(width: int, frames: int, side: int) -> Tensor:

@@ -173,8 +173,8 @@ def _files_of(name: str, dest: Path) -> list[FileEntry]:
 
 def _megabytes(files: Sequence[FileEntry]) -> str:
     """Say how large files are, as far as that is known."""
-    known = f"{sum(entry.size or 0 for entry in files) / 1e6:,.1f} MB"
-    return known if all(entry.size is not None for entry in files) else f"at least {known}"
+    least = "" if all(entry.size is not None for entry in files) else "at least "
+    return f"{least}{sum(entry.size or 0 for entry in files) / 1e6:,.1f} MB"
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:

@@ -30,8 +30,7 @@ CELL = 8
 
 def cell(model: SegmentationModel) -> int:
     """Return the side in pixels of one cell of the map that `deepest` notes."""
-    stride: int = model.backbone.strides[-1]
-    return stride * max(1, CELL // stride)
+    return int(max(stride := model.backbone.strides[-1], CELL // stride * stride))
 
 
 @contextmanager
@@ -79,8 +78,8 @@ def temperature(logits: Tensor, target: Tensor) -> float:
     def loss(inverse: float) -> float:
         return float(functional.cross_entropy(logits.double() * inverse, target, reduction="sum"))
 
-    found = minimize_scalar(loss, bounds=(0.01, 100))  # convex in the inverse
-    return float(1 / found.x) if len(target) else 1.0
+    # convex in the inverse
+    return float(1 / minimize_scalar(loss, bounds=(0.01, 100)).x) if len(target) else 1.0
 
 
 def trained_on(

@@ -121,8 +121,7 @@ class Task(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep of the weights what training changes."""
-        moving = moving_state(self.model).items()
-        checkpoint["state_dict"] = {f"model.{name}": value for name, value in moving}
+        checkpoint["state_dict"] = {f"model.{k}": v for k, v in moving_state(self.model).items()}
 
     def loaders(self) -> list[DataLoader[Any]]:
         """Return the loaders of training, in an order that is drawn, and of validation."""

@@ -72,9 +72,8 @@ def shown(executed: NotebookNode) -> dict[str, object]:
 
 def solved_before_open(lesson: Path) -> NotebookNode:
     """Return a lesson with open exercises, before each of which its solution is checked, too."""
-    notebook, solved = (load_notebook_node(str(path)) for path in (
-        lesson, lesson.parent / "solutions" / lesson.name
-    ))  # fmt: skip
+    notebook = load_notebook_node(str(lesson))
+    solved = load_notebook_node(str(lesson.parent / "solutions" / lesson.name))
     cells, pairs = [], list(zip(notebook.cells, solved.cells, strict=True))
     for (cell, answer), (check, _) in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
         if cell.cell_type == "code" and cell.source != answer.source:

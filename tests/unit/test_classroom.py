@@ -194,9 +194,9 @@ def test_a_broken_line_is_not_judged_before_it_is_mended(tmp_path: Path) -> None
 
 def test_a_function_of_another_cell_is_an_answer_of_the_wrong_kind(tmp_path: Path) -> None:
     """Such as the helper that makes a network, given in place of one."""
-    lesson = (lesson_folders()["01"] / "lesson.py").read_text(encoding="utf-8")
+    lesson = (lesson_folders()["01"] / "lesson.py").read_text("utf-8")
     source = re.search(r"^def make_network\(.*?return .*?$", lesson, re.MULTILINE | re.DOTALL)
-    (path := tmp_path / "helper.py").write_text(f"from __future__ import annotations\n{source[0]}")
+    (path := tmp_path / "helper.py").write_text(f"import torch\n{source[0]}")
     helper = run_path(str(path))["make_network"]
     assert "this is of type function" in check("01/frozen_backbone", helper, limit=1).message
 

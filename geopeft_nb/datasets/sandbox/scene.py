@@ -168,8 +168,7 @@ def _flood(
 ) -> tuple[Array, NDArray[np.int64]]:
     """Fill the valleys up to a height above the river; return the parts and what is under water."""
     side = ground.drainage.shape[0]
-    level = rng.uniform(*FLOODED)
-    depth = level - ground.drainage
+    depth = rng.uniform(*FLOODED) - ground.drainage
     wet = np.clip(0.5 + depth / 0.02, 0, 1)
     # Near the edge the ground shows through, and plants stand out of the water in patches.
     bottom = climate.shallow * np.exp(-np.clip(depth, 0, None) / 0.06)
