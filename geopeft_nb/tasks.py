@@ -136,8 +136,7 @@ def _squared_error(output: Tensor, target: Tensor, ignore: int) -> Tensor:
     target = target.view_as(output)
     known = target.isfinite()
     # Not by picking: what is kept for the backward pass must not depend on the values.
-    error = torch.where(known, output.float() - target, 0)
-    return error.square().sum() / known.sum().clamp(min=1)
+    return torch.where(known, output.float() - target, 0).square().sum() / known.sum().clamp(min=1)
 
 
 def _accuracy(matrix: np.ndarray) -> np.ndarray:

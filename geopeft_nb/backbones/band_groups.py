@@ -120,8 +120,7 @@ class SatMAEViT(base.CardTransformer):
         altogether are dropped.
         """
         absent = [f"patch_embed.{i}." for i, group in enumerate(self.groups) if not group]
-        dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
-        kept = vit.renamed(state, {}, dropped)
+        kept = vit.renamed(state, {}, ("decoder", "mask_token", "head.", "fc_norm.", *absent))
         for number, (known, wanted) in enumerate(zip(self.known, self.groups, strict=True)):
             adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
         return kept

@@ -91,8 +91,7 @@ class SelfAttention(nn.Module):
         heads = [
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
         ]  # (B, heads, N, D / heads)
-        mixed = functional.scaled_dot_product_attention(*heads)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):

@@ -7,7 +7,9 @@ tells what a teacher may collect.
 """
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from inspect import getsource, signature
@@ -35,13 +37,27 @@ class Slip(Exception):
 
 
 def ask(words: str, function: Callable[..., Any], *given: object) -> Any:
-    """Call a learner's function; whatever it raises is the finding, behind the given words."""
+    """Call a learner's function; whatever it raises is the finding, behind the given words.
+
+    So is that it changes arrays, tensors, lists or dictionaries that it is given.
+    """
+    before = _content(given)
     try:
-        return function(*given)
+        found = function(*given)
     except Exception as error:
         raise Slip(
             f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}."
         ) from error
+    if _content(given) != before:
+        raise Slip(f"{words} it changes what it is given. Leave that as it is: make something new.")
+    return found
+
+
+def _content(given: Sequence[Any]) -> bytes:
+    """Return what arrays, tensors, lists and dictionaries hold, as far as it can be written."""
+    with suppress(Exception):  # of what is in them
+        return pickle.dumps([x for x in given if isinstance(x, dict | list) or hasattr(x, "ndim")])
+    return b""
 
 
 def ask_number(words: str, function: Callable[..., Any], *given: object) -> float:

@@ -858,7 +858,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda X, T, p: 2 * ridge(X, T, p), "Compare each factor"),
         (lambda X, T, p: ridge(X, T, p).T, "should be (5, 3)"),
         (lambda X, T, p: torch.linalg.solve(X @ X.T, X.T @ T), "raised"),
-        (ridge_in_place, "was changed"),
+        (ridge_in_place, "changes what it is given"),
         (lambda X, T, p: X.T @ T, "right-hand side"),
         (lambda X, T, p: torch.linalg.solve(X.T @ X + p, X.T @ T), "diagonal alone"),
         (lambda X, T, p: ridge(X, T, 7.0), "The shape is right"),
@@ -1322,7 +1322,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "09/lie": [
         (told, RIGHT),
         (lambda s, p: [dict(x, location=p[i % len(p)]) for i, x in enumerate(s)], RIGHT),
-        (told_in_place, "Work on copies"),
+        (told_in_place, "changes what it is given"),
         (lambda s, p: s, "still has its own"),
         (lambda s, p: [{**x, "location": p[0]} for x in s], "in turn"),
         (lambda s, p: [{"location": y["location"]} for y in told(s, p)], "should stay"),
@@ -1355,7 +1355,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lied, RIGHT),
         (lambda s, p, q, rng: dict(s, location=p[int(rng.integers(0, len(p)))])
             if rng.uniform() < q else dict(s), RIGHT),
-        (lied_in_place, "new dictionary"),
+        (lied_in_place, "changes what it is given"),
         (lambda s, p, q, rng: lied(s, p, 1 - q, rng), "it lies"),
         (lambda s, p, q, rng: lied(s, p[:1], q, rng), "it draws 1"),
         (lambda s, p, q, rng: lied(s, p, q / 2, rng), "not always"),

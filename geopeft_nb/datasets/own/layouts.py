@@ -215,8 +215,7 @@ def _paired(images: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     images = images[~images["image"].isin(masks["image"])]  # what fits both is a mask
     both = ["id"]
     both += [x for x in ("split", "region", "date") if all(images[x]) and all(masks[x])]
-    drawn = masks[both].assign(mask=masks["image"])
-    files = images.drop(columns="mask").merge(drawn, on=both)
+    files = images.drop(columns="mask").merge(masks[both].assign(mask=masks["image"]), on=both)
     if "date" in both:
         files["id"] += "_" + files["date"]
     return files

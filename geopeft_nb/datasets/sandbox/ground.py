@@ -108,5 +108,4 @@ def _fields(
     number = np.floor(length / (width * longer[strip]) + begin[strip]).astype(np.int64)
     fields = (strip * 331 + number * 57) % 1024
     # Neighbours often grow the same; each crop is drawn, none is common to all.
-    crops = FIRST_CROP + rng.integers(0, len(COVERS) - FIRST_CROP, 1024)
-    return fields, crops[fields]
+    return fields, FIRST_CROP + rng.integers(0, len(COVERS) - FIRST_CROP, 1024)[fields]

@@ -79,8 +79,7 @@ def _spectra(rng: np.random.Generator, climate: Climate) -> Array:
 
     shares = np.array([climate.dark, climate.brown, climate.red, climate.sand])
     shares = shares * rng.uniform(0.4, 1.6, 4) + 0.02
-    names = ("dark soil", "brown soil", "red soil", "sand")
-    pairs = zip(shares / shares.sum(), names, strict=True)
+    pairs = zip(shares / shares.sum(), ("dark soil", "brown soil", "red soil", "sand"), strict=True)
     soil = sum(share * library[name] for share, name in pairs)
     soil = soil * climate.soil_brightness * rng.uniform(0.85, 1.15)
     humus, turbidity = near(climate.humus, 0.1), near(climate.turbidity, 0.15)
