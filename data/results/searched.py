@@ -24,8 +24,8 @@ RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 SEARCHED, SEEDS = 100, (0, 1, 2)
 METHODS = [
     ("linear_probe", {}), ("ln_tuning", {}), ("bitfit", {}), ("ia3", {}), ("vpt", {"prompts": 10}),
-    ("lora", {"preset": "late"}), ("lora", {"preset": "q_v"}), ("lora", {}), ("adapter", {}),
-    ("side", {}), ("full", {}),
+    ("lora", {"preset": "late"}), ("lora", {"preset": "q_v"}), ("lora", {"preset": "fc1"}),
+    ("lora", {}), ("dora", {}), ("adapter", {}), ("side", {}), ("full", {}),
 ]  # fmt: skip
 DATA = {
     "scenes": ("scenes", {}),
