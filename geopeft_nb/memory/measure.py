@@ -209,4 +209,5 @@ def unmoved(model: nn.Module) -> Iterator[None]:
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each storage behind the tensors, by its identity while it lives."""
-    return {s._cdata: s.nbytes() for s in (tensor.untyped_storage() for tensor in tensors)}
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {s._cdata: s.nbytes() for s in storages}
