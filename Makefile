@@ -42,9 +42,9 @@ test-gpu: $(VENV)/.test ## only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 course: export OMP_NUM_THREADS = 1
-course: $(VENV)/.test ## run every lesson whole, then cell by cell in JupyterLab; write its minutes
+course: $(VENV)/.test ## run every lesson whole, in JupyterLab and by nbval; write its minutes
 	$(BIN)/python notebooks/course.py --out $(OUT)/course --write
-	$(BIN)/python -m pytest -m course tests/browser
+	$(BIN)/python -m pytest -m course tests/browser tests/notebooks
 
 lint: $(VENV)/.test ## style of the code and of the notebooks, and arrows between the rooms
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'geopeft_nb' has no attribute {name!r}")
     value = getattr(import_module(_WHERE[name]), name)
+    # those that our own modules call too are wrapped where they stand
     if isfunction(value) and not hasattr(value, "__wrapped__"):
         value = check_arguments(value)
     globals()[name] = value

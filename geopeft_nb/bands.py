@@ -107,17 +107,20 @@ def own_name(name: str, sensor: str = "") -> str | None:
         >>> own_name("SR_B5", "L8:"), own_name("NDVI"), own_name("B05")
         ('NIR_NARROW', 'NDVI', None)
     """
+    name = re.sub(r"^(?!.*ST_B)(?:.*_)?(B\d{1,2}A?)(?:_\d\dm)?$", r"\1", name, flags=re.IGNORECASE)
+    plain = re.sub(r"^b(?:and)?[ _]?\d+a?\W+|\W+$|[ _]band$", "", name, flags=re.IGNORECASE)
     name = name.partition("(")[0].strip() or name  # "B02 (490 nm)"
     number = _NUMBER.fullmatch(name)
-    if number is None:
-        return _NAMES.get(name.upper(), name)
-    return _NAMES.get(f"{sensor}B{number[1].upper()}", name) if sensor else None
+    if number and sensor:
+        return _NAMES.get(f"{sensor}B{number[1].upper()}", name)
+    found = None if _NUMBER.fullmatch(plain) else _NAMES.get(plain.upper())  # "Band 1 (Blue)"
+    return found or (None if number else _NAMES.get(name.upper(), name))
 
 
 def band_names(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of bands that are all different, of others than the table's as they are.
+    """Return the toolkit's names of different bands; those that its table lacks stay as given.
 
-    Others are what is no reflectance, such as NDVI, a height or radar; networks that know no
+    These are what is no reflectance, such as NDVI, a height or radar; networks that know no
     wavelengths learn them.
 
     Raises:

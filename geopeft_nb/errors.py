@@ -109,7 +109,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "rank_pattern": (1, 4_096), "scale": (1e-9, 1_000_000_000),
     "seed": (0, 2**32 - 1), "shift": (0, 1), "similarity": (0, 1),
     "size": (1, 16_384), "stem": (1, 512), "temperature": (1e-6, 1e6), "threshold": (1e-6, 1e30),
-    "unlabelled": (-(2**31), 2**32), "wavelengths": (0.1, 100), "width": (1, 4_096),
+    "unlabelled": (-math.inf, math.inf), "wavelengths": (0.1, 100), "width": (1, 4_096),
 }  # fmt: skip
 
 
@@ -119,9 +119,10 @@ def _bounds(name: str, kind: str) -> tuple[float, float]:
 
 
 def _is_path(value: Any) -> bool:
+    """Say whether a value can be a path, also one where nothing is or may be looked at."""
     try:
         Path(value).lstat()
-    except (OSError, TypeError, ValueError) as error:  # too long, or no text; or nothing is there
+    except (OSError, TypeError, ValueError) as error:  # of other kinds: too long, or no text
         return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
     return True
 

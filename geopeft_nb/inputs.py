@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geopeft_nb.backbones.base import Backbone
-from geopeft_nb.datasets.base import Chip, ChipDataset, Sample
+from geopeft_nb.datasets.base import ChipDataset, Sample
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, check_names
 
@@ -71,23 +71,21 @@ def first_lacking(part: ChipDataset, kind: str) -> str | None:
     What chips state is taken at its word. Of those that state nothing only the first is read, since
     the files of a data set are alike: to read them all would take long.
     """
-    silent = [index for index, chip in enumerate(part.chips) if not _states(chip, kind)]
-    if silent and METADATA[kind] not in (sample := part[silent[0]]):
-        return str(sample["name"])
+    for index, chip in enumerate(part.chips):
+        states = {"time": chip.date, "location": chip.location or (chip.crs and chip.bounds)}
+        if not states[kind]:
+            return None if METADATA[kind] in part[index] else chip.name
     return None
-
-
-def _states(chip: Chip, kind: str) -> bool:
-    somewhere = chip.location is not None or None not in (chip.crs, chip.bounds)
-    return somewhere if kind == "location" else chip.date is not None
 
 
 def collate(samples: list[Sample]) -> dict[str, Any]:
     """Make a batch of samples: image, target, name and what the model may want to know of them."""
     key = "mask" if "mask" in samples[0] else "label"
     image, target = (torch.stack([sample[name] for sample in samples]) for name in ("image", key))
-    names = [sample["name"] for sample in samples]
-    return {"image": image, "target": target, "name": names, **stack_metadata(samples)}
+    return {
+        "image": image, "target": target, "name": [sample["name"] for sample in samples],
+        **stack_metadata(samples),
+    }  # fmt: skip
 
 
 def stack_metadata(samples: Sequence[Sample]) -> dict[str, Tensor]:

@@ -21,12 +21,7 @@ from geopeft_nb.datasets.base import Ground, Sample
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
-from geopeft_nb.inputs import (
-    METADATA,
-    choose_metadata,
-    choose_scaling,
-    stack_metadata,
-)
+from geopeft_nb.inputs import METADATA, choose_metadata, choose_scaling, stack_metadata
 from geopeft_nb.pictures.facts import Facts
 from geopeft_nb.tasks import TASKS
 
@@ -53,7 +48,7 @@ class Trained:
         products: What the files are, as far as `load_data` knows, such as ``"HLS L30"``.
         temperature: What logits are divided by to become calibrated probabilities, or None.
         reference: Features of training chips (N, D), from which the distance of others is told.
-        threshold: The distance within which 95 % of the training chips lie.
+        threshold: The distance within which 95 % of the cells of training chips lie.
     """
 
     data: str
@@ -113,7 +108,7 @@ class SegmentationModel(Facts, nn.Module):
         self.built_for: dict[str, Any] = {}
         # A plain dict: what is not active is not trained.
         self.shelf: dict[str, dict[str, Any]] = {}
-        # Saved runs know their models by these names, too.
+        # By these names checkpoints of runs hold them.
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
 
@@ -240,7 +235,7 @@ class SegmentationModel(Facts, nn.Module):
 
         For other tasks than segmentation: one class (), one label or none for each class (K,) bool,
         or the values of K targets (K, H, W) float32. Time and location are taken from the samples
-        if the model uses them; a sample without is an error.
+        if the model uses them; a sample without is an error. The model is in evaluation mode then.
         """
         self.eval()
         maps: list[np.ndarray] = []
@@ -331,11 +326,11 @@ def build_model(
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    told, found = backbone.gsd, data.card.resolution
-    if told is not None and found > 0 and abs(told - found) > 0.01 * found:
+    stated, actual = backbone.gsd, data.card.resolution  # NaN where it is not known
+    if stated is not None and actual > 0 and abs(stated - actual) > 0.01 * actual:
         warnings.warn(
-            f"{backbone.card.name} was told pixels of {told:g} m, and those of {data.card.name} "
-            f"are {found:g} m. Use load_backbone(..., gsd={found:g}).",
+            f"{backbone.card.name} was told pixels of {stated:g} m, and those of {data.card.name} "
+            f"are {actual:g} m. Use load_backbone(..., gsd={actual:g}).",
             RuntimeWarning,
             stacklevel=3,  # the line that calls build_model
         )
@@ -347,7 +342,7 @@ def build_model(
     facts = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
     model.built_for = {key: getattr(data.card, key) for key in facts} | {
         "colours": list(data.colours), "size": data.size,
-        "resolution": found if found > 0 else None,
+        "resolution": actual if actual > 0 else None,
         "regions": list(data.regions), "holdout": list(data.holdout),
         "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip

@@ -114,8 +114,7 @@ def mean_iou(matrix: np.ndarray) -> np.ndarray:
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide; NaN where the whole is not above zero, so that there is nothing to score."""
-    empty = np.full(np.shape(part), np.nan)
-    return np.divide(part, whole, out=empty, where=np.asarray(whole) > 0)
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
 
 
 def mean_of_known(scores: np.ndarray) -> np.ndarray:
@@ -137,8 +136,7 @@ def _squared_error(output: Tensor, target: Tensor, ignore: int) -> Tensor:
     target = target.view_as(output)
     known = target.isfinite()
     # Not by picking: what is kept for the backward pass must not depend on the values.
-    error = torch.where(known, output.float() - target, 0)
-    return error.square().sum() / known.sum().clamp(min=1)
+    return torch.where(known, output.float() - target, 0).square().sum() / known.sum().clamp(min=1)
 
 
 def _accuracy(matrix: np.ndarray) -> np.ndarray:

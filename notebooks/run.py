@@ -39,7 +39,9 @@ INTERACTIVE = "<p><em>Here is something to click on when you run the notebook.</
 
 
 def find_lesson(name: str) -> Path:
-    """Return the notebook of a lesson, by its number or name, also in `solutions/`."""
+    """Return the notebook of a lesson, by its number or name, also in `solutions/`; or a copy."""
+    if name.endswith(".ipynb"):
+        return Path(name)
     found = [*NOTEBOOKS.glob(f"{name}.ipynb"), *NOTEBOOKS.glob(f"{name}_*.ipynb")]
     if len(found) != 1:
         lessons = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -124,7 +126,7 @@ def kernel_use() -> str:
 def main() -> None:
     """Run the lesson that the command line names, and print its scores and where things are."""
     parser = argparse.ArgumentParser(prog="python notebooks/run.py")
-    parser.add_argument("lesson", help="number or name of a lesson, for example 01")
+    parser.add_argument("lesson", help="number or name of a lesson, such as 01, or a notebook")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     parser.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",

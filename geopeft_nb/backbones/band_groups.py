@@ -12,15 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geopeft_nb.backbones import vit
-from geopeft_nb.backbones.base import (
-    BackboneRequest,
-    Begun,
-    CardTransformer,
-    More,
-    adapt_kernel,
-    calendar_day,
-)
+from geopeft_nb.backbones import base, vit
+from geopeft_nb.backbones.base import Begun, More
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.bands import nearest_band
 
@@ -79,14 +72,14 @@ def adapt_group(
     kernel, bias = state.get(f"{layer}.weight"), state.get(f"{layer}.bias")
     if kernel is None or bias is None:
         return  # for the loader to refuse
-    state[f"{layer}.weight"] = adapt_kernel(kernel, known, wanted)
+    state[f"{layer}.weight"] = base.adapt_kernel(kernel, known, wanted)
     used = {nearest_band(band, known) for band in wanted}
     absent = [channel for channel, band in enumerate(known) if band not in used]
     if absent and bias.shape == kernel.shape[:1]:
         state[f"{layer}.bias"] = bias + 0.5 * kernel[:, absent].float().flatten(1).sum(dim=1)
 
 
-class SatMAEViT(CardTransformer):
+class SatMAEViT(base.CardTransformer):
     """SatMAE group-channel encoder (Cong et al., arXiv 2207.08051), with layer norms of 1e-6.
 
     Groups without bands make no tokens. Of a
@@ -97,7 +90,7 @@ class SatMAEViT(CardTransformer):
     trained_grid: int
     eps = 1e-6
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request)
         width, patch, group_code = self.width, self.patch_size, card.extra["group_code"]
         self.known = [[card.bands[index] for index in group] for group in card.extra["groups"]]
@@ -127,8 +120,7 @@ class SatMAEViT(CardTransformer):
         altogether are dropped.
         """
         absent = [f"patch_embed.{i}." for i, group in enumerate(self.groups) if not group]
-        dropped = ("decoder", "mask_token", "head.", "fc_norm.", *absent)
-        kept = vit.renamed(state, {}, dropped)
+        kept = vit.renamed(state, {}, ("decoder", "mask_token", "head.", "fc_norm.", *absent))
         for number, (known, wanted) in enumerate(zip(self.known, self.groups, strict=True)):
             adapt_group(kept, f"patch_embed.{number}.proj", known, wanted)
         return kept
@@ -162,7 +154,7 @@ class SatMAEViT(CardTransformer):
         return tokens, (len(self.patch_embed), *grid)
 
 
-class GalileoViT(CardTransformer):
+class GalileoViT(base.CardTransformer):
     """Galileo's encoder (Tseng et al., arXiv 2502.09356) for reflectance 0-1, its optical path.
 
     The published network also takes radar, weather and maps; those tensors are left out here,
@@ -178,7 +170,7 @@ class GalileoViT(CardTransformer):
     resize: Tensor
     gsd: float
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request)
         width = self.width
         grouped = group_bands([*GROUPS.values()], self.bands)
@@ -294,7 +286,7 @@ class GalileoViT(CardTransformer):
         image, temporal, location = self.prepare(image, temporal, location)
         months = torch.full((image.shape[0], image.shape[2]), JUNE, device=image.device)
         if temporal is not None:
-            known = [calendar_day(*day).month - 1 for day in temporal.flatten(0, 1).tolist()]
+            known = [base.calendar_day(*day).month - 1 for day in temporal.flatten(0, 1).tolist()]
             months = torch.tensor(known, device=image.device).view_as(months)
         return self.embed(self.inputs(image), months, location)
 

@@ -64,7 +64,7 @@ class Backbone(Facts, nn.Module):
         provenance: Where the weights came from: file, sha256, what was adapted.
         fixed: Keys of `state_dict` that are computed and never loaded.
         any_band: Whether the first layer is made from wavelengths, so that no band is new to it.
-        any_name: Whether it also takes bands without a wavelength, such as NDVI.
+        any_name: Whether it takes bands without a wavelength, such as NDVI.
         wavelengths: Of all bands that have one, in micrometres.
         others: Input bands without a wavelength.
         trained_grid: Rows and columns of patches of its stored position codes, if it has such.
@@ -341,8 +341,7 @@ def block_names(backbone: Backbone) -> list[str]:
             "this method needs. Attach 'linear_probe', 'bitfit' or 'full', or load a transformer "
             "such as 'geopeft_tiny' or 'prithvi_eo_v2_300'."
         )
-    named = backbone.named_modules()
-    blocks = next(name for name, module in named if module is backbone.blocks)
+    blocks = next(name for name, module in backbone.named_modules() if module is backbone.blocks)
     return [f"{blocks}.{number}" for number in range(backbone.layers[-1] + 1)]
 
 

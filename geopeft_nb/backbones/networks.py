@@ -16,15 +16,8 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from geopeft_nb.backbones.base import (
-    Backbone,
-    BackboneRequest,
-    Begun,
-    More,
-    Stages,
-    Transformer,
-    adapt_kernel,
-)
+from geopeft_nb.backbones import base
+from geopeft_nb.backbones.base import Begun, More
 from geopeft_nb.backbones.catalog import BackboneCard
 from geopeft_nb.backbones.vit import SelfAttention, renamed, split_qkv
 from geopeft_nb.bands import band_name
@@ -36,7 +29,7 @@ from geopeft_nb.files import FileEntry, hub_file
 WHITE = 0.3
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(base.Backbone):
     """A network that timm builds, without its classifier; its keys keep timm's names.
 
     Args:
@@ -47,7 +40,7 @@ class TimmBackbone(Backbone):
 
     any_name = True
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest, **options: Any) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest, **options: Any) -> None:
         super().__init__(card, request)
         self.network = _network(card.extra["timm"], len(self.bands), **options)
 
@@ -63,14 +56,14 @@ class TimmBackbone(Backbone):
         first = f"network.{self.network.pretrained_cfg['first_conv']}.weight"
         if first in kept:
             own = self.get_parameter(first)
-            kept[first] = adapt_kernel(kept[first], self.card.bands, self.bands, own)
+            kept[first] = base.adapt_kernel(kept[first], self.card.bands, self.bands, own)
         return kept
 
 
-class TimmStages(TimmBackbone, Stages):
+class TimmStages(TimmBackbone, base.Stages):
     """A ResNet: its stages, of at least 4 pixels per cell."""
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request)
         sizes = [(info["num_chs"], info["reduction"]) for info in self.network.feature_info]
         #: Index of each stage among timm's feature maps.
@@ -100,10 +93,10 @@ class SplitAttention(SelfAttention):
         return super().forward(x)
 
 
-class TimmViT(TimmBackbone, Transformer):
+class TimmViT(TimmBackbone, base.Transformer):
     """A plain vision transformer of timm, which resizes its position codes to each image."""
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request, img_size=card.img_size, dynamic_img_size=True)
         # Pooling belongs to the classifier.
         self.network.fc_norm, self.network.attn_pool = nn.Identity(), None
@@ -133,7 +126,7 @@ class TimmViT(TimmBackbone, Transformer):
         return self.network.norm_pre(tokens), tuple(patches.shape[1:3])
 
 
-class OwnBackbone(Stages):
+class OwnBackbone(base.Stages):
     """What a card of the family ``"own"`` describes; it is built by ``card.extra["build"]``.
 
     Args:
@@ -144,7 +137,7 @@ class OwnBackbone(Stages):
 
     any_name = True
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request)
         self.network: Any = card.extra["build"](len(self.bands)).eval()
         size = card.img_size
@@ -165,7 +158,7 @@ class OwnBackbone(Stages):
         return [maps[layer] for layer in self.layers]
 
 
-class UNet(Stages):
+class UNet(base.Stages):
     """segmentation-models-pytorch's UNet without its last layer, as one map at full resolution.
 
     Of the image it makes (B, 16, H, W), so that a linear decoder on it is a 1×1 convolution to the
@@ -176,7 +169,7 @@ class UNet(Stages):
     stages = ((16, 1),)
     reach = 32  # pixels per cell of the encoder's deepest map
 
-    def __init__(self, card: BackboneCard, request: BackboneRequest) -> None:
+    def __init__(self, card: BackboneCard, request: base.BackboneRequest) -> None:
         super().__init__(card, request)
         # Here, because it takes seconds to import and only this network needs it.
         import segmentation_models_pytorch as smp
@@ -213,7 +206,7 @@ def make_card(name: str) -> BackboneCard:
         name=name, title=f"{model} of {library}", **facts,
         family="", patch_size=1, width=0, depth=0, heads=0, parameters=0,  # read off below
     )  # fmt: skip
-    request = BackboneRequest(card.bands, card.img_size)
+    request = base.BackboneRequest(card.bands, card.img_size)
     try:
         with torch.device("meta"):
             network = _network(card.extra["timm"], len(card.bands))

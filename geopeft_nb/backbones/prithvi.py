@@ -124,5 +124,5 @@ class PrithviViT(CardTransformer):
     def to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Turn tokens into a map (B, T * D, h, w): T frames give T * D features per place."""
         patches = tokens[:, self.prefix : self.prefix + math.prod(grid)]
-        series = patches.mT.unflatten(2, grid)  # (B, D, T, h, w)
-        return series.transpose(1, 2).flatten(1, 2)
+        # (B, D, T, h, w)
+        return patches.mT.unflatten(2, grid).transpose(1, 2).flatten(1, 2)

@@ -91,8 +91,7 @@ class SelfAttention(nn.Module):
         heads = [
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
         ]  # (B, heads, N, D / heads)
-        mixed = functional.scaled_dot_product_attention(*heads)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -217,8 +216,7 @@ def resize_grid(codes: Tensor, height: int, columns: int) -> Tensor:
     size, image = (height, columns), codes.movedim(3, 1)  # (T, D, h, w)
     if size == image.shape[2:]:
         return codes
-    resized = functional.interpolate(image, size, mode="bicubic", align_corners=True)
-    return resized.movedim(1, 3)
+    return functional.interpolate(image, size, mode="bicubic", align_corners=True).movedim(1, 3)
 
 
 def position_table(width: int, frames: int, side: int) -> Tensor:

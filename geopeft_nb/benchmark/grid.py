@@ -67,8 +67,7 @@ def read_grid(grid: str | os.PathLike[str] | pd.DataFrame) -> list[Cell]:
             field that `fit` would not take, or that JSON cannot say.
     """
     if not isinstance(grid, pd.DataFrame):
-        path = data_folder() / "published" / "paper.csv" if grid == "paper" else grid
-        grid = read_table(path)
+        grid = read_table(data_folder() / "published" / "paper.csv" if grid == "paper" else grid)
     check_names("column of a grid", grid.columns, (*LABELS, *KINDS))
     cells = [{k: value_of(v) for k, v in row.items()} for row in grid.to_dict("records")]
     cells = [{k: v for k, v in cell.items() if v is not None} for cell in cells]

@@ -7,10 +7,13 @@ tells what a teacher may collect.
 """
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from inspect import getsource, signature
+from itertools import pairwise
 from numbers import Real
 from pathlib import Path
 from runpy import run_path
@@ -26,9 +29,7 @@ from geopeft_nb.pictures.show import escaped, visible
 #: A check's finding: what is off in one or two sentences, or "" when the answer is right.
 Finding = str
 #: State of an answer -> sign and colour; the colour only repeats what sign and words say.
-_LOOKS = {
-    "passed": ("✓", "#009E73"), "not yet": ("✗", "#D55E00"), "not answered": ("…", "#9A9A9A"),
-}  # fmt: skip
+_LOOKS = {"passed": ("✓", "#009E73"), "not yet": ("✗", "#D55E00"), "not answered": ("…", "#9A9A9A")}
 
 
 class Slip(Exception):
@@ -36,13 +37,27 @@ class Slip(Exception):
 
 
 def ask(words: str, function: Callable[..., Any], *given: object) -> Any:
-    """Call a learner's function; whatever it raises is the finding, behind the given words."""
+    """Call a learner's function; whatever it raises is the finding, behind the given words.
+
+    So is that it changes arrays, tensors, lists or dictionaries that it is given.
+    """
+    before = _content(given)
     try:
-        return function(*given)
+        found = function(*given)
     except Exception as error:
         raise Slip(
             f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}."
         ) from error
+    if _content(given) != before:
+        raise Slip(f"{words} it changes what it is given. Leave that as it is: make something new.")
+    return found
+
+
+def _content(given: Sequence[Any]) -> bytes:
+    """Return what arrays, tensors, lists and dictionaries hold, as far as it can be written."""
+    with suppress(Exception):  # of what is in them
+        return pickle.dumps([x for x in given if isinstance(x, dict | list) or hasattr(x, "ndim")])
+    return b""
 
 
 def ask_number(words: str, function: Callable[..., Any], *given: object) -> float:
@@ -130,11 +145,9 @@ class Exercise:
             return Result(self.name, "not answered", f"not answered yet. It wants {self.wants}.")
         answer = _plain(answer)
         try:
-            off = (
-                self.find(answer, **given)
-                if isinstance(answer, self.types)
-                else f"It wants {self.wants}; this is of type {type(answer).__name__}."
-            )
+            off = f"It wants {self.wants}; this is of type {type(answer).__name__}."
+            if isinstance(answer, self.types):
+                off = self.find(answer, **given)
         except Slip as slip:
             off = str(slip)
         except Exception as error:  # parts of an answer may be of any kind
@@ -196,20 +209,22 @@ def check(name: str, answer: Any, **given: Any) -> Result:
             f'gp.check("{name}", answer) takes {beside} beside the answer. Run the cell that the '
             "lesson has for it."
         )
-    result = known[name].check(None if _as_shipped(answer, lessons[number]) else answer, **given)
+    shipped = _as_shipped(name, answer, lessons[number])
+    result = known[name].check(None if shipped else answer, **given)
     if result.state != "not answered":
         note(exercise=name, passed=result.passed)
     return result
 
 
-def _as_shipped(answer: Any, folder: Path) -> bool:
-    """Say whether a function stands in the open lesson as it is, which holds no solutions."""
+def _as_shipped(name: str, answer: Any, folder: Path) -> bool:
+    """Say whether a function stands as it is in the open exercise, the cell before its check."""
     try:
         source = getsource(answer).strip()
     except (OSError, TypeError):  # no function, or typed where nothing is kept
         return False
     lesson = json.loads((folder.parents[1] / f"{folder.name}.ipynb").read_text("utf-8"))
-    return any(source in "".join(cell["source"]) for cell in lesson["cells"])
+    cells = pairwise("".join(cell["source"]) for cell in lesson["cells"])
+    return any(source in cell and f'"{name}"' in check for cell, check in cells)
 
 
 def _answered(answer: Any) -> bool:

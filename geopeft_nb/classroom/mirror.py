@@ -157,7 +157,10 @@ def _files_of(name: str, dest: Path) -> list[FileEntry]:
     if not entry or name in NO_FILES or (data_folder() / entry.path).exists():
         return []
     if files := [entry] if name in CARDS else published_files(name):
-        return [replace(file, size=file.size or _size_here(file)) for file in files]
+        return [
+            replace(file, size=file.size or (here.stat().st_size if here else None))
+            for file, here in zip(files, map(find_file, files), strict=True)
+        ]
     # A folder as it is on this machine; as it is in the mirror comes last, to see what is damaged.
     folders = sorted([*mirror_folders(), cache_folder(), dest], key=lambda folder: folder == dest)
     folder = next((f for f in folders if (f / name).is_dir()), dest)
@@ -168,15 +171,10 @@ def _files_of(name: str, dest: Path) -> list[FileEntry]:
     ] or [entry]
 
 
-def _size_here(entry: FileEntry) -> int | None:
-    found = find_file(entry)
-    return found.stat().st_size if found else None
-
-
 def _megabytes(files: Sequence[FileEntry]) -> str:
     """Say how large files are, as far as that is known."""
-    lacks = any(entry.size is None for entry in files)
-    return f"{'at least ' * lacks}{sum(entry.size or 0 for entry in files) / 1e6:,.1f} MB"
+    least = "" if all(entry.size is not None for entry in files) else "at least "
+    return f"{least}{sum(entry.size or 0 for entry in files) / 1e6:,.1f} MB"
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:

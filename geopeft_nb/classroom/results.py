@@ -114,6 +114,5 @@ def _entry(line: str) -> tuple[str, str]:
 
 def _summed(words: list[str]) -> str:
     """Say what a column's lines come to: passed stays passed, the first quiz counts."""
-    if "✓" in words:
-        return "✓"
-    return f"✗ {len(words)}" if words[0] == "✗" else words[0]
+    first = "✓" if "✓" in words else words[0]
+    return f"✗ {len(words)}" if first == "✗" else first

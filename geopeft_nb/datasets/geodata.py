@@ -34,7 +34,7 @@ class DataCard:
         regions: All region names.
         home: Regions that are trained on unless others are asked for.
         size: Default chip side in pixels.
-        resolution: Pixel side in metres.
+        resolution: Pixel side in metres, NaN if it is not known.
         labels: How the labels were made.
         licence: Licence of imagery and labels.
         citation: What to cite.
@@ -172,7 +172,7 @@ class GeoData(Facts):
         """Take task, class names and colours from the card.
 
         Raises:
-            ValueError: A colour is none; they are written into HTML.
+            ValueError: Something is no colour; they are written into HTML.
         """
         vars(self).update({key: vars(self.card)[key] for key in ("task", "classes", "colours")})
         if odd := [x for x in self.colours if not re.fullmatch("#[0-9A-Fa-f]{6}", str(x))]:
@@ -186,11 +186,12 @@ class GeoData(Facts):
 
     @property
     def judged(self) -> dict[str, ChipDataset]:
-        """Region -> its chips that are scored and shown: of the test at home if any, or held out.
+        """Region -> its chips that are scored: at home of the test, if there is one, and held out.
 
         Raises:
             ValueError: A region has none.
         """
+        # with neither, `not_empty` refuses
         home = self.regions if self.test.chips or not self.holdout else ()
         sides = {**dict.fromkeys(home, self.test), **self.holdout}
         return self.not_empty({region: side.in_region(region) for region, side in sides.items()})
@@ -232,7 +233,7 @@ class GeoData(Facts):
         cls, sides: Chips, holdout: Chips, card: DataCard, bands: Names, regions: Names, size: int,
         frames: int = 1, allow_empty: bool = False,
     ) -> GeoData:  # fmt: skip
-        """Put chips on their sides.
+        """Make data of chips whose sides are known.
 
         Args:
             sides: Chips of ``"train"``, ``"val"`` and ``"test"``.

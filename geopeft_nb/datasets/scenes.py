@@ -13,7 +13,7 @@ from geopeft_nb.bands import HLS_BANDS
 from geopeft_nb.datasets.base import Chip
 from geopeft_nb.datasets.geodata import DataCard, DataRequest, GeoData, choose_bands
 from geopeft_nb.datasets.split import split_regions
-from geopeft_nb.files import data_folder
+from geopeft_nb.files import data_folder, named_path
 from geopeft_nb.open_files import open_raster
 
 CARD = DataCard(
@@ -46,7 +46,7 @@ def load_scenes(request: DataRequest) -> GeoData:
     Raises:
         OSError: The folder lacks one of them.
     """
-    folder = Path(request.root or data_folder() / "scenes")
+    folder = named_path(request.root or data_folder() / "scenes", "root")
     indices, bands = choose_bands(request.bands, CARD)
     size, chips = request.size or CARD.size, []
     for region in CARD.regions:

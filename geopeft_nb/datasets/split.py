@@ -182,5 +182,4 @@ def shared_places(data: GeoData) -> pd.DataFrame:
         claimed = side.partition(":")[0] in data.card.claims
         rows[side] = len(places), len(set(places)), len(set(shared)), len(shared), claimed
     columns = ["chips", "places", "shared_places", "shared_chips", "claims"]
-    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
-    return table.drop("train").rename_axis("side")
+    return pd.DataFrame.from_dict(rows, "index", columns=columns).drop("train").rename_axis("side")

@@ -149,8 +149,8 @@ def build_decoder(name: str, backbone: Backbone, outputs: int, **options: Any) -
     """
     card = CARDS[name]
     usual = card.usual(backbone)
-    four = "tuple[int, int, int, int]"
-    check_values(options, {o: four if isinstance(v, tuple) else "int" for o, v in usual.items()})
+    kinds = {int: "int", tuple: "tuple[int, int, int, int]"}
+    check_values(options, {option: kinds[type(value)] for option, value in usual.items()})
     chosen = usual | options
     if card.ends:
         return card.network(backbone.channels, outputs, **chosen)

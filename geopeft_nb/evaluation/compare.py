@@ -157,8 +157,7 @@ def compare(runs: Mapping[str, Judged], data: GeoData | None = None) -> Comparis
     for region in sides:
         for a, b in combinations(reports, 2):
             one, other = cells[region, a], cells[region, b]
-            found = weigh([(1, one), (-1, other)])
-            differences.append((region, a, b, *found, _over(one, other)))
+            differences.append((region, a, b, *weigh([(1, one), (-1, other)]), _over(one, other)))
     return Comparison(
         pd.DataFrame(rows).set_index(["region", "method"]),
         pd.DataFrame(differences, columns=pairs).set_index(pairs[:3]),

@@ -58,7 +58,7 @@ def sum_by_place(counts: np.ndarray, places: Sequence[str]) -> np.ndarray:
 
 
 def _scores_of_some(counts: np.ndarray, whole: np.ndarray, parts: Parts) -> np.ndarray:
-    """Score counts of some places; NaN if a class of all is missed, of which they say nothing."""
+    """Score counts of some places; NaN where these lack a class that all places together have."""
     scores = parts(counts)
     missed = np.isnan(scores) & np.isfinite(parts(whole))
     return np.where(missed.any(axis=-1), np.nan, mean_of_known(scores))

@@ -128,29 +128,29 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
             training or validation has seen, pixels of another scale, or nothing to score.
     """
     hand_back()  # what training or timing left free is not to add to what predicting takes
-    parts = data.judged
+    judged = data.judged
     model: Any = getattr(run_or_model, "model", run_or_model)
-    notes = check_judged(model, data, parts)
-    names = {region: tuple(chip.name for chip in part.chips) for region, part in parts.items()}
-    task, rows, draws, by_place = TASKS[data.task], [], {}, {}
-    for region, part in parts.items():
+    notes = check_judged(model, data, judged)
+    names = {region: tuple(chip.name for chip in part.chips) for region, part in judged.items()}
+    card, rows, draws, by_place = TASKS[data.task], [], {}, {}
+    for region, part in judged.items():
         counts = _counts(model, data, part)
         places = [chip.place for chip in part.chips]
         by_place[region] = sum_by_place(counts, places)
-        draws[region] = bootstrap_scores(counts, places, seed=seed, parts=task.parts)
+        draws[region] = bootstrap_scores(counts, places, seed=seed, parts=card.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
-        notes += class_notes(region, task, total, data.classes)
+        notes += class_notes(region, card, total, data.classes)
         role = "home" if region in data.regions else "away"
         rows.append({
             "region": region, "method": model.method, "role": role, "chips": len(part),
-            "places": len(set(places)), task.title: task.score(total), "low": low, "high": high,
-            **task.columns(total, data.classes),
+            "places": len(set(places)), card.title: card.score(total), "low": low, "high": high,
+            **card.columns(total, data.classes),
         })  # fmt: skip
     table, trained = pd.DataFrame(rows).set_index("region"), model.trained and model.trained.seed
     title = f"{model.method} on {data.card.title}, trained with seed {trained}"
     return Report(
-        table, title, draws, names, seed, task.title, task.limits, trained, tuple(notes), by_place,
+        table, title, draws, names, seed, card.title, card.limits, trained, tuple(notes), by_place,
         getattr(run_or_model, "seconds", np.nan),
         sum(value.nbytes for value in moving_state(model).values()),
     )  # fmt: skip

@@ -307,9 +307,13 @@ def _check_frames(
         if model.trained:
             now = [torch.from_numpy(x) for x in (pixels.mean(1), pixels.std(1))]
             check_scale(name, model.bands, model.trained.pixels, now)
+    days = [frame.day for frame in frames if frame.day]
+    if days != sorted({*days}):
+        raise GeopeftError(
+            f"The dates are {', '.join(map(str, days))}: give scenes in their order."
+        )
     if "time" not in model.metadata:
         return ()
-    days = [frame.day for frame in frames if frame.day]
     if dates:
         try:
             days = [date.fromisoformat(day) for day in dates]

@@ -18,9 +18,10 @@ Pair = tuple[str, Ground, Ground]
 #: The middles of five strips of a chip: what reaches less than a tenth of a side into another chip
 #: does not count, such as what pads it.
 MIDDLES = (np.arange(5) + 0.5) / 5
-#: Beyond it the numbers of the middle band, or five times beyond it those of any band, are of
-#: another scale than those of training. Between any two regions of scenes, sandbox and hls_water
-#: the middle band differs by 3 times or 5 standard deviations at most, any band by 6 times.
+#: Pixels are of another scale than those of training if the median over bands of their ratio, or of
+#: their shift in standard deviations, is beyond it, or any band's ratio beyond five times it.
+#: Between any two regions of scenes, sandbox and hls_water the median ratio is 3 at most, the
+#: median shift 5, and the ratio of a band 6.
 FACTOR = 10
 #: A class with less than this share of the labels is rare.
 RARE = 0.001
@@ -95,9 +96,12 @@ def _namesakes(ours: Mapping[str, Sequence[Ground]], theirs: Sequence[Ground]) -
 
 
 def _weigh(trained: Trained, data: GeoData, pairs: Sequence[Pair], known: bool) -> list[str]:
-    """Refuse ground that was seen, but of another day or shared as published, which is said."""
-    same = trained.data == data.card.name
-    if same and trained.size != data.size and not known:
+    """Refuse ground that was seen, unless on another day or as published: that is only noted.
+
+    One chip under its own name is never fair: it is the very one that was trained on.
+    """
+    same_data = trained.data == data.card.name
+    if same_data and trained.size != data.size and not known:
         raise GeopeftError(
             f"Trained on chips of {trained.size} px: chips of {data.size} px may lie on the same "
             f"ground. Evaluate with data of size={trained.size}."
@@ -105,9 +109,9 @@ def _weigh(trained: Trained, data: GeoData, pairs: Sequence[Pair], known: bool) 
 
     def fair(region: str, mine: Ground, other: Ground) -> bool:
         side = "test" if region in data.regions else "holdout"
-        published = same and trained.size == data.size and side not in data.card.claims
-        days = None not in (mine.date, other.date) and mine.date != other.date
-        return days or (published and mine.name != other.name)
+        published = same_data and trained.size == data.size and side not in data.card.claims
+        other_day = None not in (mine.date, other.date) and mine.date != other.date
+        return other_day or (published and mine.name != other.name)
 
     if again := [pair for pair in pairs if not fair(*pair)]:
         raise GeopeftError(
@@ -138,7 +142,7 @@ def check_scale(
         now: The same of the region.
 
     Raises:
-        ValueError: See `FACTOR`; or the middle band lies that many standard deviations away.
+        ValueError: See `FACTOR`.
     """
     table = np.stack([*then, *now]).astype(float)
     # how large the numbers are, whatever their sign: the root of their mean square
@@ -148,8 +152,9 @@ def check_scale(
     if not max(np.median(times), times.max() / 5, np.median(away)) <= FACTOR:
         heads = ["mean in training", "std", f"mean in {region}", "std"]
         raise GeopeftError(
-            f"The pixels of {region!r} are of another scale than those of training, more than "
-            f"{FACTOR} times or standard deviations off. Which scale= and offset= do they need?\n"
+            f"The pixels of {region!r} are of another scale than those of training: more than "
+            f"{FACTOR} times as large or small, or {FACTOR} standard deviations away. Which scale= "
+            "and offset= do they need?\n"
             f"{pd.DataFrame(table.T, bands, heads).to_string()}"
         )
 
@@ -169,12 +174,12 @@ def class_notes(
     absent, rare = labelled == 0, labelled < RARE * labelled.sum()
     if not rare.any():
         return
-    each = len(scores) == len(classes)  # else the score is no mean over classes
-    scored = np.isfinite(scores) & each
+    per_class = len(scores) == len(classes)  # else the score is no mean over classes
+    scored = np.isfinite(scores) & per_class
     for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
         if names := ", ".join(np.array(classes)[absent & chosen]):
-            yield f"No label of {region} shows {names}" + f" ({how} the mean)" * each + "."
-    if each and (without := mean_of_known(scores[~rare])) - mean_of_known(scores) > 0.01:
+            yield f"No label of {region} shows {names}" + f" ({how} the mean)" * per_class + "."
+    if per_class and (without := mean_of_known(scores[~rare])) - mean_of_known(scores) > 0.01:
         names = ", ".join(np.array(classes)[rare & scored])
         yield (
             f"{names}: less than {RARE:.1%} of the labels of {region}. Without, {task.title} is "

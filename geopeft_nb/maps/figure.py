@@ -111,8 +111,8 @@ def _scale_bar(axes: Axes, view: View) -> None:
     if view.grid.metres is None:
         return
     across = view.grid.metres[0]
-    ticks = MaxNLocator(5, steps=[1, 2, 5, 10])  # of which the first is a round length
-    metres = ticks.tick_values(0, view.grid.width * across)[1]
+    # the first tick behind 0 is at a round length
+    metres = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, view.grid.width * across)[1]
     length, name = metres / across, f"{metres / 1000:g} km, N ↑"
     corner = AnchoredSizeBar(axes.transData, length, name, "lower left", 0.3, 0.4, label_top=True)
     corner.patch.set(alpha=0.8, edgecolor="none")

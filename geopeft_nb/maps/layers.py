@@ -114,8 +114,7 @@ class Layer:
         if self.striped is None:
             return np.zeros(self.codes.shape, bool)
         row, column = np.indices(self.codes.shape)
-        width = max(1, max(self.codes.shape) // 100)
-        return self.striped & ((row + column) // width % 2 == 0)
+        return self.striped & ((row + column) // max(1, max(self.codes.shape) // 100) % 2 == 0)
 
     def painted(self) -> NDArray[np.uint8]:
         """Return its colours (H, W, 4)."""
@@ -202,8 +201,7 @@ def outline(covered: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     from contourpy import contour_generator
 
     padded = np.pad(covered, 1).astype(np.float32)  # lines close at the edge, too
-    lines = contour_generator(z=padded).lines(0.5)
-    return [np.asarray(line) - 1 for line in lines]
+    return [np.asarray(line) - 1 for line in contour_generator(z=padded).lines(0.5)]
 
 
 def mosaic_grid(samples: Sequence[dict[str, Any]]) -> Grid | None:

@@ -70,25 +70,26 @@ def map_regions(
             f"A map shows a class for each pixel, and this is for {data.task}: see gp.evaluate."
         )
     given = named(run_or_runs, lambda run: getattr(run, "model", run).method)
-    runs = {name: getattr(run, "model", run) for name, run in given.items()}
-    if not runs:
+    models = {name: getattr(run, "model", run) for name, run in given.items()}
+    if not models:
         raise GeopeftError("A map shows at least one run of fit, and got none.")
     parts = data.judged
-    for model in runs.values():
+    for model in models.values():
         check_judged(model, data, parts)
     check_names("region", regions, parts)
-    views, rows, said = [], [], ["image, label, prediction and where they differ."]
+    views, scores, said = [], [], ["image, label, prediction and where they differ."]
     for region in regions or parts:
-        view, scores = region_view(region, parts[region], runs, data)
+        view, found = region_view(region, parts[region], models, data)
         hand_back()  # what predicting left free is not to add to what drawing takes
         views.append(view)
-        rows += scores
-        words = [f"{x['run']}: mIoU {x['miou']:.2f}, {x['wrong']:.1%} wrong." for x in scores]
+        scores += found
+        words = [f"{x['run']}: mIoU {x['miou']:.2f}, {x['wrong']:.1%} wrong." for x in found]
         said.append(" ".join([f"{view.heading}.", *words]))
-    names = [f"Prediction: {name}" for name in runs]
+    names = [f"Prediction: {name}" for name in models]
     sides = (names[0] if len(names) > 1 else "", names[-1])
     title = visible(f"Image, label and prediction: {data.card.title}")
-    return RegionMap(title, views, min(2, len(runs)), sides, said, pd.DataFrame(rows))
+    # two rows of panels for several runs: their differences stand below
+    return RegionMap(title, views, min(2, len(models)), sides, said, pd.DataFrame(scores))
 
 
 def region_view(
@@ -105,23 +106,23 @@ def region_view(
     Returns:
         What is shown, and the scores of `part`, a row per run.
     """
-    home, judged, around = region in data.regions, list(part), []
+    home, scored, around = region in data.regions, list(part), []
     role, why = ("home", "trained here") if home else ("away", "its labels were never seen")
-    grid = mosaic_grid(judged)
+    grid = mosaic_grid(scored)
     if grid is None:  # nothing to join them on
-        judged = list(part.spread(AT_MOST))
-        grid = sheet_grid(judged)
+        scored = list(part.spread(AT_MOST))
+        grid = sheet_grid(scored)
     elif home:
         # Test chips are scattered over a home region: it is whole with those between them.
         between = [*data.train.in_region(region), *data.val.in_region(region)]
-        if wider := mosaic_grid([*between, *judged]):
+        if wider := mosaic_grid([*between, *scored]):
             grid, around = wider, between
 
-    samples = [*around, *judged]
-    images, dates = zip(*(last_date(sample["image"].numpy()) for sample in samples), strict=True)
-    picture, bands = picture_of(grid.paste(images, np.nan, np.float32), data.bands)
-    sides = [np.full(s["mask"].shape, i < len(around)) for i, s in enumerate(samples)]
-    trained = grid.paste(sides, False, bool)
+    samples = [*around, *scored]
+    images, suffixes = zip(*(last_date(sample["image"].numpy()) for sample in samples), strict=True)
+    picture, caption = picture_of(grid.paste(images, np.nan, np.float32), data.bands)
+    of_training = [np.full(s["mask"].shape, i < len(around)) for i, s in enumerate(samples)]
+    seen_ground = grid.paste(of_training, False, bool)
     count = len(data.classes)
     masks = [sample["mask"].numpy() for sample in samples]
     codes = [np.where(mask == data.ignore_index, count, mask) for mask in masks]
@@ -142,31 +143,34 @@ def region_view(
     predicted, differing, rows = [], [], []
     for name, model in runs.items():
         found = grid.paste(model.predict(samples), layers.GAP, np.uint8)
-        truth, answers = (x[(label < count) & ~trained].astype(int) for x in (label, found))
+        truth, answers = (x[(label < count) & ~seen_ground].astype(int) for x in (label, found))
         miou = float(mean_iou(confusion(truth, answers, count, layers.GAP)))
         wrong = float((truth != answers).sum() / max(1, truth.size))
         rows.append({"region": region, "role": role, "run": name, "miou": miou, "wrong": wrong})
-        caption = f"Prediction, {short(name)}: mIoU {miou:.2f}"
-        predicted.append(Layer(f"Prediction: {name}", found, classes, colours, names, caption))
-        caption = f"Differences, {short(name)}: {wrong:.1%} wrong"
+        above = f"Prediction, {short(name)}: mIoU {miou:.2f}"
+        predicted.append(Layer(f"Prediction: {name}", found, classes, colours, names, above))
+        above = f"Differences, {short(name)}: {wrong:.1%} wrong"
         differing.append(Layer(
             f"Difference: {name}", layers.difference(label, found, count), errors | unlabelled,
-            [*meanings.values()], [*meanings], caption,
+            [*meanings.values()], [*meanings], above,
         ))  # fmt: skip
     truths = [Layer("Label", label, classes | unlabelled, colours, names)]
     shown = [*truths, *predicted] if len(runs) == 1 else [*predicted, *truths]
 
-    signs, ends = [], (0, len(around), len(samples))  # of the two sides of the outline
+    # a word on either side of the outline, on the middle chip of those of training and validation
+    # and of those of test
+    signs, ends = [], (0, len(around), len(samples))
     for begin, end, words in zip(ends, ends[1:], ("training", "test"), strict=False):
         if around:
             row, column = np.add(grid.corners[(begin + end) // 2], np.divide(masks[0].shape, 2))
             signs.append((float(column), float(row), words))
-    chips = f"{len(judged)} of {len(part)} {'test' if home else 'hold-out'} chips"
+    chips = f"{len(scored)} of {len(part)} {'test' if home else 'hold-out'} chips"
     clear = 255 * picture.any(axis=2).astype(np.uint8)
     view = View(
         visible(region),
         visible(f"{region} ({role}: {why}) · scores of {chips} {grid.extent}"),
-        home, grid, [*shown, *differing], np.dstack([picture, clear]), bands + dates[0], trained,
+        home, grid, [*shown, *differing], np.dstack([picture, clear]), caption + suffixes[0],
+        seen_ground,
         signs,
     )  # fmt: skip
     return view, rows

@@ -109,8 +109,7 @@ def _read(path: Path) -> tuple[NDArray[Any], float, Grid, int]:
         height, width = (-(-side // step) for side in source.shape)
         pixels = source.read(1, out_shape=(height, width))  # from an overview, if it has one
         crs = source.crs.to_string() if source.crs else None
-        grid = Grid((), height, width, crs, tuple(source.bounds))
-        return pixels, source.scales[0], grid, step
+        return pixels, source.scales[0], Grid((), height, width, crs, tuple(source.bounds)), step
 
 
 def _graded(name: str, path: Path, unit: float, steps: Steps) -> Layer:

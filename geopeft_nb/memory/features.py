@@ -156,8 +156,7 @@ class CachedFeatures(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return `index`, `name` and `target` of a chip."""
-        name = self.chips.chips[index].name
-        return {"index": index, "name": name, "target": self.targets[index]}
+        return {"index": index, "name": self.chips.chips[index].name, "target": self.targets[index]}
 
     def fill(self) -> None:
         """Compute the features of all chips in all views.

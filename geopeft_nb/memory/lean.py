@@ -89,8 +89,7 @@ def _after(before: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> Sequenc
 def _detour(layer: Any, h: Tensor) -> Tensor:
     """Compute what LoRA adds to a layer: s B A h."""
     name = layer.active_adapters[0]
-    low = layer.lora_A[name](layer.lora_dropout[name](h))
-    return layer.lora_B[name](low) * layer.scaling[name]
+    return layer.lora_B[name](layer.lora_A[name](layer.lora_dropout[name](h))) * layer.scaling[name]
 
 
 def _keeps_input(layer: nn.Module) -> bool:

@@ -209,5 +209,4 @@ def unmoved(model: nn.Module) -> Iterator[None]:
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each storage behind the tensors, by its identity while it lives."""
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    return {s._cdata: s.nbytes() for s in storages}
+    return {s._cdata: s.nbytes() for s in (tensor.untyped_storage() for tensor in tensors)}

@@ -208,8 +208,7 @@ def _plan(step: Step, how: str, recipes: Sequence[str], gpu: bool) -> MemoryPlan
     # torch.optim.adam: the root of the second moments, of all weights on a GPU, else of one.
     spare = sum(trained) if gpu else 2 * max(trained, default=0)
     beside = max(step.forward_most, spare) + sum(trained)
-    held = int(table["weights"].sum() + table["optimiser"].sum())
-    peak = held + max(beside, step.backward_most)
+    peak = int(table["weights"].sum() + table["optimiser"].sum()) + max(beside, step.backward_most)
     return MemoryPlan(table[table["total"] > 0].rename_axis("part"), peak, title)
 
 
@@ -247,8 +246,7 @@ def _check(
     if size is None:
         size = model.built_for.get("size", model.plain_backbone.card.img_size)
     height, width = size if isinstance(size, tuple | list) else (size, size)
-    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return (height, width), gpu
+    return (height, width), device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 def memory_widget(

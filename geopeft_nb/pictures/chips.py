@@ -47,8 +47,7 @@ def last_date(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
 def painted(codes: NDArray[np.integer[Any]], colours: Sequence[str]) -> NDArray[np.uint8]:
     """Paint codes (H, W) in ``"#rrggbb"`` or ``"#rrggbbaa"``, (H, W, 4); 255 beyond is clear."""
     values = bytes.fromhex("".join(colour[1:].ljust(8, "f") for colour in colours))
-    table = np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(-1, 4)
-    return table[codes]
+    return np.frombuffer(values.ljust(4 * 256, b"\0"), np.uint8).reshape(-1, 4)[codes]
 
 
 def legend_of(

@@ -34,8 +34,7 @@ def memory_figure(
     _ruler(ruler, peak, devices)
     name, unit = ("GiB", 2**30) if rows["total"].max() >= 2**30 else ("MiB", 2**20)
     each = (rows["count"] > 1).map({True: " each", False: ""})
-    words = [*(rows["total"].map(in_bytes) + each)]
-    stacked_bars(bars, rows, unit, words, table.sum())
+    stacked_bars(bars, rows, unit, [*(rows["total"].map(in_bytes) + each)], table.sum())
     bars.invert_yaxis()
     bars.margins(x=0.12, y=0.02)
     bars.set_xlabel(f"memory ({name})", fontsize=9)

@@ -21,16 +21,16 @@ from geopeft_nb.training.preflight import READ
 
 #: Chips of training, and of validation, that are looked at, and pixels of each.
 CHIPS, PIXELS = 48, 4_000
-#: Rows of the reference, which is to have at most so many numbers; and neighbours among them.
+#: The reference has about NUMBERS numbers, so that distances to it cost little beside the network,
+#: but LEAST to about MOST rows, whatever their width; and neighbours that are averaged.
 LEAST, MOST, NUMBERS, NEIGHBOURS = 256, 1_024, 100_000, 5
 #: Pixels a side of the smallest cell that is looked at: finer maps are averaged.
 CELL = 8
 
 
 def cell(model: SegmentationModel) -> int:
-    """Return the pixels a side of which `deepest` notes features."""
-    stride: int = model.backbone.strides[-1]
-    return stride * max(1, CELL // stride)
+    """Return the side in pixels of one cell of the map that `deepest` notes."""
+    return int(max(stride := model.backbone.strides[-1], CELL // stride * stride))
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def temperature(logits: Tensor, target: Tensor) -> float:
     def loss(inverse: float) -> float:
         return float(functional.cross_entropy(logits.double() * inverse, target, reduction="sum"))
 
-    found = minimize_scalar(loss, bounds=(0.01, 100))  # convex in the inverse
-    return float(1 / found.x) if len(target) else 1.0
+    # convex in the inverse
+    return float(1 / minimize_scalar(loss, bounds=(0.01, 100)).x) if len(target) else 1.0
 
 
 def trained_on(
@@ -143,8 +143,9 @@ def _reference(model: SegmentationModel, chips: ChipDataset) -> dict[str, Any]:
     if len({place for place, _ in looked}) < 2:
         return {}
     each = -(-min(max(LEAST, NUMBERS // looked[0][1].shape[1]), MOST) // len(looked))
-    rows = [(of, x[torch.randperm(len(x), generator=draw)[:each]]) for of, x in looked]
-    far = [distances(x, torch.cat([y for of, y in rows if of != place])) for place, x in looked]
+    rows = [(home, x[torch.randperm(len(x), generator=draw)[:each]]) for home, x in looked]
+    # distances to features of all other places
+    far = [distances(x, torch.cat([y for home, y in rows if home != at])) for at, x in looked]
     threshold = float(torch.cat(far).quantile(0.95))
     reference = torch.cat([x for _, x in rows])
     return {"reference": reference, "threshold": threshold} if 1e-6 < threshold < 1e30 else {}

@@ -57,7 +57,7 @@ def fit(
         model: With a method attached.
         data: From `load_data`.
         epochs: Passes over the training chips.
-        batch_size: Chips that each device computes at a time.
+        batch_size: Chips that each device computes at a time; of fewer training chips all.
         lr: Learning rate to begin with; None takes the method's own.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 on a GPU that has it.
         frugal: Recipes that save memory or time, see `gp.list_recipes()`: a name, a list, or
@@ -103,6 +103,7 @@ def fit(
     function, loss_name, weights = choose_loss(data, loss, class_weights)
     settings: dict[str, Any] = {
         "epochs": epochs,
+        # the last batch of an epoch is dropped if it is not whole, and one has to be
         "batch_size": min(batch_size, len(data.train) // devices),
         "lr": CARDS[str(model.method)].lr if lr is None else lr,
         "precision": choose_precision(precision, device),
@@ -189,8 +190,8 @@ def _train(
 def _interruptible(view: Dashboard) -> Iterator[None]:
     """Let an interrupt end Lightning's loop as the button does.
 
-    Lightning makes an exit of the program of it, and is deaf to further ones. Without an interrupt
-    somebody wants the program to end, and it does.
+    Lightning turns an interrupt into SystemExit, and ignores further ones. A SystemExit without an
+    interrupt is passed on.
     """
     interrupt = signal.getsignal(signal.SIGINT)
     try:

@@ -13,7 +13,8 @@ DEVICES = ("auto", "cpu", "cuda")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 #: What Lightning calls the precisions.
 LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-#: So many chips of each part are read before training, evenly spread.
+#: So many chips of each part are read before training, evenly spread; and of training and of judged
+#: regions to compare the scale of their pixels, for which a few are enough.
 READ = 8
 
 

@@ -59,8 +59,7 @@ class Recorder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] = {}
-        self.failed = False
-        self.start = self.seconds = 0.0
+        self.start, self.seconds, self.failed = 0.0, 0.0, False
         self.losses: list[float] = []  # of the batches whose gradients one step adds up
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +127,10 @@ class Recorder(Callback):
         return error
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
-        """Note the scores, and keep the weights if none before were better."""
+        """Note the scores, and keep the weights if they are better than all before.
+
+        What the view then predicts leaves the model in evaluation mode: Lightning switches back.
+        """
         column, told = self.card.column, trainer.callback_metrics
         scores = {name: float(told[name]) for name in ("val_loss", column)}
         self.rows[-1].update(scores)

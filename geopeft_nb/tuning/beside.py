@@ -314,8 +314,7 @@ class Rung(nn.Module):
     def forward(self, state: Tensor | float, features: Tensor) -> Tensor:
         """Bring the state (B, r, h, w) up to date with features (B, D, h, w)."""
         tokens = features.movedim(1, -1)
-        read = self.down(functional.layer_norm(tokens, tokens.shape[-1:])).movedim(-1, 1)
-        state = state + read
+        state = state + self.down(functional.layer_norm(tokens, tokens.shape[-1:])).movedim(-1, 1)
         return state + self.mix(functional.gelu(self.depthwise(state)))
 
 

@@ -38,9 +38,9 @@ class MethodCard:
             for each model and data set, as in arXiv 2504.17397.
         merges: Whether `merge` can fold it into the backbone's weights.
         citation: Paper.
-        make: The function that makes peft's config for a backbone, whose arguments are options of
-            `attach`, or where it stands, ``"module:function"``; of a method that is not peft's it
-            returns the new backbone.
+        make: Makes peft's config for a backbone or, of a method that is not peft's, the new
+            backbone: a function, or where one stands, ``"module:function"``. Its arguments are
+            options of `attach`.
         fixed: Arguments of that function that the method fixes.
         peft_class: Name of peft's config, all of whose fields are options.
         remember: Returns what to remember of the options that the attached method was given.
@@ -188,9 +188,10 @@ def attach(
             another method is attached already.
     """
     card, backbone = card_of(method), model.plain_backbone
-    if name != "default" and (not name.isidentifier() or hasattr(nn.ParameterDict(), name)):
+    if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
         allowed = "one word which torch does not keep for itself"
         raise GeopeftError(f"The name of an adapter is {allowed}, got {name!r}.")
+    # one that is not peft's can be attached only once: its model has no adapters
     if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
         raise GeopeftError(
             f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
@@ -223,6 +224,7 @@ def attach(
         else:
             from peft import get_peft_model
 
+            # peft freezes all weights of the backbone but those that it adds
             model.backbone, model.adapter = get_peft_model(model.backbone, made, name), name
     model.method = backbone.attached = card.name
     model.method_options = card.remember(options, backbone)

@@ -39,8 +39,7 @@ def facts(state: State) -> list[str]:
 def left(state: State) -> str:
     """Write the time that the planned steps still take, at the pace of those that are done."""
     last = state["rows"][-1]
-    to_go = max(0, state["total_steps"] - last["step"])
-    return duration(last["seconds"] / last["step"] * to_go)
+    return duration(last["seconds"] / last["step"] * max(0, state["total_steps"] - last["step"]))
 
 
 def duration(seconds: float) -> str:

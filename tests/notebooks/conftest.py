@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+from nbval_reference import LESSONS
 
 
 def grouped(path: Path) -> object:

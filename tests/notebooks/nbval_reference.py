@@ -20,6 +20,7 @@ from papermill.parameterize import parameterize_notebook
 
 TAG = "nbval-check-output"
 FOLDER = Path(__file__).parent / "reference"
+LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 # Pictures differ between versions of matplotlib, and widgets have random names.
 NOT_COMPARED = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
 
@@ -55,6 +56,35 @@ def with_reference(lesson: Path, out: Path) -> NotebookNode:
     return fast(notebook, out)
 
 
+def shown(executed: NotebookNode) -> dict[str, object]:
+    """Return source and outputs of the checked cells by their id, as far as they are compared."""
+    for cell in checked_cells(executed):
+        for output in cell.outputs:
+            output.pop("execution_count", None)
+            output.get("metadata", {}).clear()
+            for kind in NOT_COMPARED & set(output.get("data", {})):
+                del output.data[kind]
+            if output.output_type == "execute_result":
+                output.execution_count = 1
+    cells = checked_cells(executed)
+    return {cell.id: {"source": cell.source, "outputs": cell.outputs} for cell in cells}
+
+
+def solved_before_open(lesson: Path) -> NotebookNode:
+    """Return a lesson with open exercises, before each of which its solution is checked, too."""
+    notebook = load_notebook_node(str(lesson))
+    solved = load_notebook_node(str(lesson.parent / "solutions" / lesson.name))
+    cells, pairs = [], list(zip(notebook.cells, solved.cells, strict=True))
+    for (cell, answer), (check, _) in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
+        if cell.cell_type == "code" and cell.source != answer.source:
+            assert "gp.check(" in check.source, "the cell behind an exercise checks it"
+            again = nbformat.from_dict({**check, "id": f"{check.id}-solved", "metadata": {}})
+            cells += [answer, again]
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
 def fast(notebook: NotebookNode, out: Path) -> NotebookNode:
     """Return the notebook in fast mode, writing to a folder of the test's."""
     return parameterize_notebook(notebook, {"FAST": True, "out_dir": str(out)})
@@ -70,16 +100,7 @@ def store(lesson: Path) -> int:
             kernel_name="python3",
             cwd=folder,
         )
-    stored = {}
-    for cell in checked_cells(executed):
-        for output in cell.outputs:
-            output.pop("execution_count", None)
-            output.get("metadata", {}).clear()
-            for kind in NOT_COMPARED & set(output.get("data", {})):
-                del output.data[kind]
-            if output.output_type == "execute_result":
-                output.execution_count = 1
-        stored[cell.id] = {"source": cell.source, "outputs": cell.outputs}
+    stored = shown(executed)
     path = FOLDER / f"{lesson.stem}.json"
     path.parent.mkdir(exist_ok=True)
     content = json.dumps(stored, indent=1, ensure_ascii=False, sort_keys=True)
@@ -89,8 +110,7 @@ def store(lesson: Path) -> int:
 
 def main(names: list[str]) -> None:
     """Store the outputs of the named lessons, or of all."""
-    lessons = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-    for lesson in lessons:
+    for lesson in LESSONS:
         if not names or lesson.stem in names or lesson.stem[:2] in names:
             print(f"{lesson.stem}: {store(lesson)} checked cells")
 

@@ -11,12 +11,12 @@ import nbval_reference
 import pytest
 from build import PROMPT
 from nbformat import NotebookNode
+from nbval_reference import LESSONS
 
 from geopeft_nb.classroom.check import load_checks
 from geopeft_nb.classroom.quiz import load_questions
 
 PARAMETERS = {*"model data method epochs batch_size seed device out_dir FAST".split()}
-LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FOOT = [
     "What we have seen",
     "What to try next",

@@ -443,21 +443,6 @@ def test_onnx_gives_the_same_logits_for_any_number_of_images(
         assert np.abs(logits - output(model.eval(), images).numpy()).max() <= 1e-4
 
 
-def test_an_onnx_export_that_breaks_off_leaves_the_earlier_file(
-    data: GeoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def save(target: Path) -> None:
-        target.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
-    monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: program)
-    (tmp_path / "model.onnx").write_bytes(b"whole")
-    with pytest.raises(OSError, match="No space"):
-        gp.export_onnx(build(data, "vpt"), tmp_path / "model.onnx", size=32)
-    assert [path.read_bytes() for path in tmp_path.glob("[!.]*")] == [b"whole"]  # and a lock
-
-
 def test_exports_ask_for_a_merge_first(data: GeoData, tmp_path: Path) -> None:
     model = build(data, "lora")
     for export in (gp.export_onnx, gp.export_terratorch):

@@ -106,15 +106,6 @@ def test_one_call_sets_the_address_everywhere_and_refuses_what_is_none(checkout:
     assert "https://github.com/me/it" in citation.read_text() and unset not in project.read_text()
 
 
-def test_an_inserted_cell_leaves_the_other_ids_alone(checkout: Path) -> None:
-    build.main(["--root", str(checkout)])
-    before = {cell.id for cell in read(checkout / "notebooks/01_tiny.ipynb")}
-    source = checkout / "notebooks/source/01_tiny/lesson.py"
-    source.write_text(SOURCE.replace("# %%\nshare\n", "# %%\nshare + 0\n\n# %%\nshare\n"))
-    build.main(["--root", str(checkout)])
-    assert before < {cell.id for cell in read(checkout / "notebooks/01_tiny.ipynb")}
-
-
 def test_check_mode_names_what_differs_and_writes_nothing(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,10 +137,6 @@ def test_a_misspelt_name_in_a_lesson_stops_the_build(checkout: Path, line: str, 
     source.write_text(f"{SOURCE}\n# %%\n{line}\n")
     with pytest.raises(ValueError, match=f"Did you mean '{near}'"):
         build.build_all(checkout)
-
-
-def test_notebooks_of_this_repository_are_built_from_their_source(root: Path) -> None:
-    assert build.differences(root) == []
 
 
 # Checking answers
@@ -203,6 +190,15 @@ def test_a_broken_line_is_not_judged_before_it_is_mended(tmp_path: Path) -> None
                     linecache.clearcache()
                     answer = run_path(str(path))[name[2]]
                     assert check(name[1], answer).state == state
+
+
+def test_a_function_of_another_cell_is_an_answer_of_the_wrong_kind(tmp_path: Path) -> None:
+    """Such as the helper that makes a network, given in place of one."""
+    lesson = (lesson_folders()["01"] / "lesson.py").read_text("utf-8")
+    source = re.search(r"^def make_network\(.*?return .*?$", lesson, re.MULTILINE | re.DOTALL)
+    (path := tmp_path / "helper.py").write_text(f"import torch\n{source[0]}")
+    helper = run_path(str(path))["make_network"]
+    assert "this is of type function" in check("01/frozen_backbone", helper, limit=1).message
 
 
 # Quizzes

@@ -467,7 +467,7 @@ def without(pattern: str) -> Callable[[Path], object]:
          r"no surface has[\s\S]*chip3\.tif[\s\S]*scale=\{'chip3\.tif': 1, '\*': 10000\}"),
         (spoil(CHIP, transform=TURNED), {}, r"chip3\.tif has a grid that is turned"),
         (spoil(CHIP, change=lambda x: x[[0, 1, 2, 3, 3]], names=(*RGB_NIR, "B11")), {},
-         "5 different names are needed, for example BLUE, GREEN, RED, NIR_NARROW, OTHER_5"),
+         "Sentinel-2 would be BLUE, GREEN, RED, NIR_NARROW, SWIR_1"),
         (spoil("images/*", names=(None,) * 4), {},
          r"4 different names are needed[\s\S]*band_names=\['BLUE'"),
         (lambda root: (root / CHIP).write_bytes(b"II*\0 and no more"), {},

@@ -63,6 +63,11 @@ USUAL: list[tuple[str, str, str, str, str | None]] = [
     ("images/HLS.L30.T18SUH.202100{}.v2.0.tif", "masks/HLS.L30.T18SUH.202100{}.v2.0.tif",
      "HLS.L30.T18SUH.202100{}.v2.0", "all", None),
     ("images/c{}_B02.tif", "masks/c{}_B02.tif", "c{}_B02", "all", None),
+    ("train_set/images/{}.tif", "train_set/masks/{}.tif", "train/{}", "all", "train"),
+    ("images/test_{}.tif", "masks/test_{}.tif", "test/{}", "all", "test"),
+    ("images_val/{}.tif", "masks_val/{}.tif", "val/{}", "all", "val"),
+    ("train/{}.tif", "train_masks/{}.tif", "train/{}", "all", "train"),
+    ("images/tile_2048_10{}4.tif", "masks/tile_2048_10{}4.tif", "tile_2048_10{}4", "all", None),
 ]  # fmt: skip
 
 
@@ -228,8 +233,8 @@ def test_a_table_says_it_all(tmp_path: Path, kind: str) -> None:
     made(tmp_path, "x/1.tif", "x/2.tif", "x/3.tif", "y/a.tif", "y/b.tif")
     table: Any = pd.DataFrame({
         "image": ["x/1.tif", "x/2.tif", "x/3.tif"], "id": ["a", "a", "b"],
-        "mask": ["y/a.tif", "y/a.tif", "y/b.tif"], "split": ["train", "train", "valid"],
-        "region": "here", "date": ["2021-07-01", "20210601", None], "label": [3, 3, 0],
+        "mask": ["y/a.tif", "y/a.tif", "y/b.tif"], " Split": ["train", "train", "valid"],
+        "Region": "here", "date": ["2021/7/1", "20210601", None], "label": [3, 3, 0],
     })  # fmt: skip
     if kind == "geoframe":
         geopandas = pytest.importorskip("geopandas", reason="a GeoDataFrame needs geopandas")
@@ -281,9 +286,10 @@ def test_a_pattern_takes_little_time_whatever_the_name(tmp_path: Path) -> None:
 
 def test_files_that_could_both_be_meant_are_refused(tmp_path: Path) -> None:
     for names in (("images/a.tif", "images/a.tiff", "masks/a.tif"),
+                  ("images/a/0.tif", "images/b/0.tif", "masks/0.tif"),
                   ("images/a.tif", "masks/a.tif", "masks/a.png")):  # fmt: skip
         root = made(tmp_path / str(len(list(tmp_path.iterdir()))), *names)
-        with pytest.raises(ValueError, match="have the same name"):
+        with pytest.raises(ValueError, match=r"have the same name|of several regions"):
             find_items(root)
 
 

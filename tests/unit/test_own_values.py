@@ -181,6 +181,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "-9999 in one band": (stored("int16", fill=-9999, fill_bands=[2], **TAGGED), "-9999", True),
     "65535": (stored(fill=65_535, **TAGGED), "nodata=65535", True),
     "1e20": (stored("float32", 1, fill=1e20), "nodata=1", True),
+    "32767 in one band": (stored(fill=32_767, fill_bands=[1], **TAGGED), "nodata=32767", True),
     "NaN": (stored("float32", 1, fill=np.nan), "", True),
     "NaN in one band": (stored("float32", 1, fill=np.nan, fill_bands=[1]), "", True),
     "-1 in one band": (stored("float32", 1, fill=-1, fill_bands=[1]), "nodata=-1", True),
@@ -225,8 +226,10 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
                       names=()), "", False),
     # bands
     "numbers of no sensor": (stored(names=("B2", "B3", "B4", "B5"), **TAGGED), "Landsat 8", False),
+    "numbers with B8": (stored(names=("B2", "B3", "B4", "B8"), **TAGGED), "Sentinel-2 w", False),
     "numbers with B8A": (stored(names=("B2", "B3", "B4", "B8A"), **TAGGED), "", False),
     "no names": (stored(names=(), **TAGGED), "band_names=['BLUE'", False),
+    "described": (stored(names=("B2 (Blue)", "Band 2: Green", "Red band", "NIR"), **TAGGED), "", 0),
     "other spellings": (stored(names=("blue", "Green", "red", "nir08"), **TAGGED), "", False),
     "other bands": (then(stored(), each("images/*", extra_bands)), "scale=10000", False),
     "a file a band": (stored(image="c{}_{}.tif", mask="c{}_mask.tif",
@@ -280,6 +283,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
     "an offset for all": (stored(regions=("a", "b"), offsets=(-1_000, 0)),
                           {"scale": 10_000, "offset": -1_000}, "'b': 0"),
     "no offset": (stored(offset=-1_000), {"scale": 10_000}, "offset=-1000"),
+    "an offset of reflectance": (stored(), {"scale": 10_000, "offset": -0.1}, "say -1000"),
     "tags that are wrong": (stored(rules=[(1e-2, 0.0)] * 4), {}, "no surface"),
     "tags that are wrong, beside floats": (then(
         stored(rules=[(5e-6, 0.0)] * 4, regions=("tags", "floats")),

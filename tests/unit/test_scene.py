@@ -478,3 +478,9 @@ def test_days_that_cannot_be_read_are_refused_and_not_taken_from_the_file(
         gp.predict_scene(model, scene, tmp_path / "map.tif", dates=["1.6.2021"], **given)
     with pytest.raises(gp.GeopeftError, match=r"source takes a file.* got None"):
         gp.predict_scene(model, None, tmp_path / "map.tif", **given)
+    model = gp.build_model(gp.load_backbone("geopeft_tiny", frames=2), replace(data, frames=2))
+    files = [write(tmp_path / f"{day}.tif", draw(32, 32)) for day in ("2021-06-02", "2021-06-01")]
+    for file in files:
+        rasterio.open(file, "r+").update_tags(ACQUISITION_DATE=file.stem)
+    with pytest.raises(gp.GeopeftError, match="2021-06-02, 2021-06-01: give scenes in their order"):
+        gp.predict_scene(model, files, tmp_path / "map.tif", **given)

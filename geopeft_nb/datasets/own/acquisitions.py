@@ -134,15 +134,20 @@ def _header(file: Path, names: Sequence[str] | None, ask: Ask) -> Raster:
 
 
 def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) -> list[str | None]:
-    """Ask for the names of bands; numbers are likely Landsat's where they could be Sentinel-2's."""
-    likely = [own_name(name or "0", "L8:") for name in raw]
-    why = "numbers say nothing without their sensor; those of Landsat 8 would be"
+    """Ask for the names of bands; numbers are likely Landsat's unless it has no such band."""
+    other = any(own_name(name or "0", "L8:") not in WAVELENGTHS for name in raw)
+    sensor, whose = ("S2:", "Sentinel-2") if other else ("L8:", "Landsat 8")
+    if re.search("L[ET]0[4-7]_", rasters[0].path.name):
+        sensor, whose = "L5:", "Landsat 4-7"
+    likely = [own_name(name or "0", sensor) for name in raw]
+    why = f"numbers say nothing without their sensor; those of {whose} would be"
     if not len(raw) == len({*likely} & {*WAVELENGTHS}) == count:
         eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
         known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count, ())
         names = [own_name(name or "0") for name in (*raw, *[""] * count)][:count]
         new = [x in WAVELENGTHS and x not in names[:n] for n, x in enumerate(names)]
-        likely = [*known] or [x if new[n] else f"OTHER_{n + 1}" for n, x in enumerate(names)]
+        others = [x if new[n] else f"OTHER_{n + 1}" for n, x in enumerate(names)]
+        likely = others if any(new) else [*known] or others
         why = f"{count} different names are needed, for example"
     shown = ", ".join(name or "no name" for name in raw)
     why = f"bands {shown}: {why} {', '.join(map(str, likely))}"
@@ -173,7 +178,7 @@ def settle(sources: Sequence[Source], bands: Sequence[str], ask: Ask) -> list[So
     chosen = {*spread(sources, AT_MOST)}
     side = min(512, max(64, isqrt(PIXELS // len(chosen))))
     optical = [band for band in bands if band in WAVELENGTHS]
-    radar = [band.upper() in RADAR for band in bands]
+    radar = [band.upper().endswith(RADAR) for band in bands]
     found, looked, units = [], [], dict[bool, list[Path]]()
     for source in sources:
         stated = _stated(source, optical, ask)
@@ -223,6 +228,10 @@ def _stated(source: Source, optical: Sequence[str], ask: Ask) -> Source:
             certain &= bool(product.offset) or not product.since
         if scale is not None:
             rule, told = (scale, 0.0), ASKED
+        if offset and abs(offset) < 1 and rule and rule[0] >= 100:
+            raise GeopeftError(
+                f"offset={offset} is in numbers of the files: say {offset * rule[0]:g}."
+            )
         if rule and offset is not None:
             rule, told = (rule[0], offset), ASKED
         if rule and told == ASKED and own and not np.allclose(rule, own):
@@ -262,7 +271,8 @@ def _check(
     scales, offsets = np.array([source.layers[name][2:] for name in optical]).T
     low, middle, high = (percentiles + offsets) / scales
     least, most = MEDIANS
-    if high.max() < DARK or min(low.min(), middle.min()) < least or middle.max() > most:
+    dark = high.max() < DARK or high.min() < DARK / 50  # all bands, or one of another unit
+    if dark or min(low.min(), middle.min()) < least or middle.max() > most:
         why = f"numbers {source.rule} give what no surface has, at the median or at an end"
         ask.about(source.paths, why, **likely)
     elif not source.certain and low.min() >= FLOOR:
@@ -300,8 +310,12 @@ def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[
     often = counts > CONSTANT * numbers.shape[1]
     if len(some) == 1:
         often &= np.isin(values, FILLS)
-    never = numbers[(numbers <= -9999) | (numbers >= 65_535)]
-    found = [*values[often].tolist(), *never[:99].tolist()]
+    found = values[often].tolist()
+    for never in (
+        numbers[numbers <= -9999][:99].tolist(),
+        numbers[numbers >= 65_535][:99].tolist(),
+    ):
+        found += never * (len({*never}) <= 3)  # more are numbers of a large scale, such as counts
     of_one = len(source.rasters) == len(source.layers) > 1  # where 0 means no data in this band
     for band, is_optical in zip(numbers, optical, strict=True):
         low = float(band.min(initial=np.inf))
@@ -311,6 +325,7 @@ def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[
         if far or (low == 0 and of_one and is_optical):
             if 0 < others.size < (1 - CONSTANT) * band.size:
                 found.append(low)
+        found += [x for x in (20_000, 32_767) if (band == x).sum() > CONSTANT * band.size]
     return [x for x, _ in Counter(found).most_common(3)]
 
 

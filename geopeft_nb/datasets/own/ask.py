@@ -89,7 +89,7 @@ class Ask:
         given = {key: x for key, x in {**self.given, **likely}.items() if x is not None}
         texts = {key: key if isinstance(x, pd.DataFrame) else repr(x) for key, x in given.items()}
         said = ", ".join(f"{key}={text}" for key, text in texts.items())
-        said = re.sub(r"(?<=[=\[ ])nan(?=[],}]|$)", 'float("nan")', said)
+        said = re.sub(r"(?<=[=\[ ])-?(?:nan|inf)(?=[],}]|$)", r'float("\g<0>")', said)
         why = "\n".join(f"- {x}" + f" ({len(of)} files)" * bool(of) for x, of in self.why.items())
         raise GeopeftError(
             f"These files do not say all that is needed:\n{why}\nSeen:\n{self._table()}\n"

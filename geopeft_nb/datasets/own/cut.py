@@ -109,6 +109,8 @@ def _laid(mask: Raster, source: Source) -> Raster:
         raise GeopeftError(f"{mask.path} has several bands, or is a JPEG. Write one, as PNG.")
     grid, image = mask.grid, source.grid
     if grid.shape == image.shape and None in (grid.crs, image.crs):
+        if len({x for x in (grid.transform, image.transform) if not x.is_identity}) > 1:
+            raise GeopeftError(f"{mask.path} lies elsewhere than its image: add its crs.")
         return replace(mask, grid=image)
     if not grid.fits(image) and below(mask, image) is None:
         what = f"{mask.path} ({grid.crs}) does not cover any of {source.raster.path}"
@@ -199,7 +201,8 @@ def _class_field(path: Path, frame: Any, field: str | None) -> str:
         return field
     by_name = {name.lower(): name for name in columns}
     usual = [by_name[name] for name in CLASS_FIELDS if name in by_name]
-    if usual or len(columns) == 1:
+    # of one column, that each polygon has another value in it is a number rather than a class
+    if usual or (len(columns) == 1 and frame[columns[0]].nunique() < len(frame)):
         return (usual or columns)[0]
     shown = ", ".join(f"{name} ({frame[name].map(named).nunique()} values)" for name in columns)
     raise GeopeftError(f"Choose the class of {path} with label_field=, from {shown or 'none'}.")

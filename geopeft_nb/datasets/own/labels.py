@@ -151,6 +151,8 @@ def find_labels(
     else:
         names = _names(values, labels, classes)
         order = list(dict.fromkeys(names.values()))
+        if len({name.casefold() for name in order}) < len(order):
+            raise GeopeftError(f"Classes differ in case only: {', '.join(order)}. Write one way.")
         codes = {value: order.index(name) for value, name in names.items()}
         labels = replace(labels, classes=tuple(order), codes=codes)
         if unknown := [value for value in values if value not in codes]:
@@ -186,9 +188,11 @@ def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Seque
     tiles = [tile for tile in tiles if tile.item.label is not None]
     given = [tile.item.label for tile in tiles]
     several = any(BETWEEN in str(label) for label in given)
-    odd = [x for x in given if BETWEEN in str(x) or pd.to_numeric(str(x), errors="coerce") % 1 > 0]
+    parts = [x for x in given if {*",;|"} & {*str(x)}]
+    odd = parts + [x for x in given if pd.to_numeric(str(x), errors="coerce") % 1 > 0]
     if odd and not task:
-        ask.about((), f"labels such as {odd[0]!r}: one class, or several?", task=OF_IMAGES[several])
+        why = f"labels such as {odd[0]!r}: one class, or several, with a {BETWEEN!r} between them?"
+        ask.about((), why, task=OF_IMAGES[several])
     return tiles, replace(labels, task=task or OF_IMAGES[several])
 
 
@@ -212,7 +216,7 @@ def _of_masks(
     odd: list[float] = [x for x in FILLS if x in values] if {*values} - {0, *FILLS} else []
     if labels.task == "regression":
         far = values[-1] if values[-1] in FILLS and values[-1] > 2 * values[-2:][0] else np.inf
-        odd = [value for value in values if value <= -9999 or value >= min(far, 65_535)]
+        odd = [x for x in values if x <= -9999 or x >= min(far, 65_535) or x in (-999, -99, 9999)]
         if values[1:] and values[0] < 0 <= values[1] and values[0] == np.trunc(values[0]):
             odd = [*{values[0], *odd}]  # the only one below 0
     elif classes is not None:

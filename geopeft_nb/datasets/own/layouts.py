@@ -19,7 +19,8 @@ from geopeft_nb.errors import GeopeftError, check_name, check_names
 from geopeft_nb.open_files import read_text, regular_file
 
 DATE = (
-    r"(?:19|20)\d\d(?:[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01])|(?!000)[0-3]\d\d)"
+    r"(?:19|20)\d\d(?:[-_](?:0[1-9]|1[0-2])[-_](?:0[1-9]|[12]\d|3[01])"
+    r"|(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|(?!000)[0-3]\d\d)"
     r"(?:T\d{6}Z?)?"
 )
 #: What is known of a file.
@@ -28,10 +29,11 @@ RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
 BAND = (
     r"(?:S[RT]_)?B\d{1,2}A?|(?:S[RT]_)?B?QA(?:_[A-Z]+)?|ST_[A-Z]+|SCL|FMASK|AOT|WVP|[SV][AZ]A|VV|VH"
-    r"|COASTAL|BLUE|GREEN|RED|NIR|SWIR_?[12]|RED_?EDGE_?[123]|NDVI|DEM"
+    r"|COASTAL|BLUE|GREEN|RED|NIR(?:08)?|SWIR_?[12]|SWIR(?:16|22)|RED_?EDGE_?[123]|NDVI|DEM"
 )
 SPLITS = {"training": "train", "testing": "test"} | {side: side for side in SIDES}
 SPLITS |= dict.fromkeys(("valid", "validate", "validation", "dev"), "val")
+SPLITS |= {f"{name}_set": side for name, side in SPLITS.items()}
 #: What a pattern may name -> the text that it stands for; case does not matter.
 FIELDS = {
     **dict.fromkeys(("id", "region", "band", "label"), "[^/]{1,255}?"),
@@ -54,9 +56,12 @@ _IN = "{product}[{split}/][{region}/]"
 _IMAGE = "[{images}_]{id}[_{date}][_{band}][_{metres}][_{images}]"
 _MASK = "[{masks}_]{id}[_{date}][_{masks}]"
 USUAL = (
+    ("{images}/{split}_{id}", "{masks}/{split}_{id}"),
     (_IN + "{images}/{id}", _IN + "{masks}/{id}"),
     ("{images}/" + _IN + "{id}", "{masks}/" + _IN + "{id}"),
     ("{split}_{images}/{id}", "{split}_{masks}/{id}"),
+    ("{images}_{split}/{id}", "{masks}_{split}/{id}"),
+    ("{split}/{id}", "{split}_{masks}/{id}"),
     (_IN + "{images}/" + _IMAGE, _IN + "{masks}/" + _MASK),
     ("{images}/" + _IN + _IMAGE, "{masks}/" + _IN + _MASK),
     (_IN + "{id}", _IN + "{id}_{masks}"),
@@ -145,6 +150,10 @@ def find_items(
         files = files if masks is None else _paired(files, _fitting(names, masks))
     else:
         files = _usual(names, labels is not None, bool(vectors))
+    several = files[files["mask"] != ""].groupby("mask")[["split", "region"]].nunique().max(axis=1)
+    if table is None and (several > 1).any():
+        what = "belongs to images of several regions or sides: name both in masks="
+        raise GeopeftError(f"{several.idxmax()} {what}, or say which by table=.")
     if odd := [text for text in files["date"] if text and day(text) is None]:
         ways = "Write days as 2021-06-01, or let it be a part of {id}, by images=."
         raise GeopeftError(f"The files have the date {odd[0]!r}. {ways}")
@@ -206,8 +215,7 @@ def _paired(images: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     images = images[~images["image"].isin(masks["image"])]  # what fits both is a mask
     both = ["id"]
     both += [x for x in ("split", "region", "date") if all(images[x]) and all(masks[x])]
-    drawn = masks[both].assign(mask=masks["image"])
-    files = images.drop(columns="mask").merge(drawn, on=both)
+    files = images.drop(columns="mask").merge(masks[both].assign(mask=masks["image"]), on=both)
     if "date" in both:
         files["id"] += "_" + files["date"]
     return files
@@ -228,6 +236,8 @@ def _from_table(table: Any, base: Path) -> pd.DataFrame:
     if isinstance(table, str | os.PathLike):  # of texts as they are written: 01, 1 and NA are names
         read = partial(pd.read_csv, dtype=str, keep_default_na=False, na_values=[""])
         table = read_text(base / table, lambda text: read(StringIO(text)))
+    # "Split", " mask"
+    table = table.rename(columns=lambda x: y if (y := str(x).strip().lower()) in COLUMNS else x)
     check_name("column of the table", "image", [*table.columns])
     if not table.columns.is_unique:
         raise GeopeftError(f"The table has a column twice: {', '.join(table)}. Keep one of them.")

@@ -192,7 +192,7 @@ def _check_alike(items: Sequence[Item], acquired: Sequence[Sequence[Source]]) ->
     if sides and sides[-1][0] > 1.01 * sides[0][0]:
         (finest, one), (coarsest, other) = sides[0], sides[-1]
         what = f"{one} has pixels of {finest:.4g} m and {other} of {coarsest:.4g} m"
-        raise GeopeftError(f"{what}: use gdalwarp -tr.")
+        raise GeopeftError(f"{what}: use gdalwarp -tr, of degrees or Mercator with -t_srs, too.")
 
 
 def _choose_bands(wanted: Sequence[str] | None, sources: Sequence[Source]) -> tuple[str, ...]:

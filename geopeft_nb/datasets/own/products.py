@@ -105,7 +105,8 @@ DATE_TAGS = ("ACQUISITION_DATE", "DATE_ACQUIRED", "SENSING_TIME", "DATATAKE_1_SE
 
 def day(text: object) -> date | None:
     """Read 20210601, 2021-06-01, 2021152 or 20210601T101559; None for anything else."""
-    digits = re.sub(r"^\d{1,3}\D.*|\D", "", str(text)[:10].partition("T")[0])  # the year is first
+    text = re.sub(r"(?<=[-/._])\d(?!\d)", r"0\g<0>", str(text))[:10].partition("T")[0]  # 2021-1-5
+    digits = re.sub(r"^\d{1,3}\D.*|\D", "", text)  # the year is first
     form = {8: "%Y%m%d", 7: "%Y%j"}.get(len(digits), "-")
     try:
         found = datetime.strptime(digits, form).date()

@@ -231,8 +231,7 @@ def read_numbers(
     laid = np.full((len(numbers), *out), np.nan, kind)
     step = window_transform(window, grid.transform)
     step @= step.scale(window.width / out[1], window.height / out[0])
-    coarser = step.a > raster.grid.transform.a
-    method = Resampling.average if coarser else Resampling.bilinear
+    method = Resampling.average if step.a > raster.grid.transform.a else Resampling.bilinear
     reproject(
         found, laid, src_transform=window_transform(source, raster.grid.transform),
         src_crs=raster.grid.crs, dst_transform=step, dst_crs=grid.crs, src_nodata=np.nan,

@@ -158,8 +158,7 @@ def load_reben(request: DataRequest, *, task: str = "segmentation") -> GeoData:
     Source: arXiv 2407.03653 (data), arXiv 2504.17397 (subset, padding and statistics).
     """
     check_name("task of reben_7k", task, TASKS)
-    find = partial(_find, maps=task == "segmentation")
-    return common.load_published(request, TASKS[task], find)
+    return common.load_published(request, TASKS[task], partial(_find, maps=task == "segmentation"))
 
 
 def _find(request: DataRequest, maps: bool) -> Iterator[tuple[str, Chip]]:
@@ -181,8 +180,7 @@ def _find(request: DataRequest, maps: bool) -> Iterator[tuple[str, Chip]]:
         files += [codes / f"{inside}_reference_map.tif"] if codes else []
         read = partial(_read, labels=None if codes else labels)
         date = datetime.datetime.strptime(day[:8], "%Y%m%d").date()
-        place = f"{tile}_{column}_{row}"
-        yield side, Chip(patch, country, place, read, date=date, files=files)
+        yield side, Chip(patch, country, f"{tile}_{column}_{row}", read, date=date, files=files)
 
 
 def _folder(name: str, request: DataRequest, patches: Sequence[str]) -> Path:
@@ -226,8 +224,7 @@ def _read(
         bounds = (left, bottom - 10 * PAD, right + 10 * PAD, top)
     if labels is None:
         codes, *_ = common.read_raster(files[-1], [0], np.s_[0:SIDE, 0:SIDE])
-        mask = _CLASS_OF[codes[0].astype(np.uint16)]
-        target = np.pad(mask, (0, PAD), constant_values=-1)
+        target = np.pad(_CLASS_OF[codes[0].astype(np.uint16)], (0, PAD), constant_values=-1)
     else:
         target = np.isin(list(CLASSES), labels)
     return Reading(np.stack(squares), target, crs, bounds)

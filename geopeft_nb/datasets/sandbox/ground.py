@@ -80,8 +80,7 @@ def make_ground(rng: np.random.Generator, climate: Climate, side: int, farmed: b
         scores[4] += climate.farmed + 0.5 * flat + 0.4 * (0.5 - drainage)
         cover = np.argmax(scores, axis=0) + 1
         cover = np.where(cover == FIRST_CROP, crop, cover)
-    river = rng.uniform(0.03, 0.12)
-    return Ground(slopes, drainage, fields, np.where(drainage < river, 0, cover))
+    return Ground(slopes, drainage, fields, np.where(drainage < rng.uniform(0.03, 0.12), 0, cover))
 
 
 def _rank(values: Array) -> Array:
@@ -109,5 +108,4 @@ def _fields(
     number = np.floor(length / (width * longer[strip]) + begin[strip]).astype(np.int64)
     fields = (strip * 331 + number * 57) % 1024
     # Neighbours often grow the same; each crop is drawn, none is common to all.
-    crops = FIRST_CROP + rng.integers(0, len(COVERS) - FIRST_CROP, 1024)
-    return fields, crops[fields]
+    return fields, FIRST_CROP + rng.integers(0, len(COVERS) - FIRST_CROP, 1024)[fields]

@@ -106,6 +106,5 @@ def load_sandbox(
         label = f"{REGIONS[number]}-{place:04d}"
         # A chip of another shift is another chip: what trained on one may be tested on it.
         name = f"{task}-{size}px-shift{shift:g}-seed{request.seed}-{label}-{window}"
-        reader = partial(read, number, place, window)
-        listed.append(Chip(name, REGIONS[number], label, reader))
+        listed.append(Chip(name, REGIONS[number], label, partial(read, number, place, window)))
     return split_regions(listed, request, card, names, size)

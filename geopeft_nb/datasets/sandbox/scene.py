@@ -79,8 +79,7 @@ def _spectra(rng: np.random.Generator, climate: Climate) -> Array:
 
     shares = np.array([climate.dark, climate.brown, climate.red, climate.sand])
     shares = shares * rng.uniform(0.4, 1.6, 4) + 0.02
-    names = ("dark soil", "brown soil", "red soil", "sand")
-    pairs = zip(shares / shares.sum(), names, strict=True)
+    pairs = zip(shares / shares.sum(), ("dark soil", "brown soil", "red soil", "sand"), strict=True)
     soil = sum(share * library[name] for share, name in pairs)
     soil = soil * climate.soil_brightness * rng.uniform(0.85, 1.15)
     humus, turbidity = near(climate.humus, 0.1), near(climate.turbidity, 0.15)
@@ -168,8 +167,7 @@ def _flood(
 ) -> tuple[Array, NDArray[np.int64]]:
     """Fill the valleys up to a height above the river; return the parts and what is under water."""
     side = ground.drainage.shape[0]
-    level = rng.uniform(*FLOODED)
-    depth = level - ground.drainage
+    depth = rng.uniform(*FLOODED) - ground.drainage
     wet = np.clip(0.5 + depth / 0.02, 0, 1)
     # Near the edge the ground shows through, and plants stand out of the water in patches.
     bottom = climate.shallow * np.exp(-np.clip(depth, 0, None) / 0.06)

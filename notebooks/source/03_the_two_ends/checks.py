@@ -50,15 +50,12 @@ def solve(answer: Callable) -> Finding:
     for rows, width, wanted, penalty in ((40, 5, 3, 7.0), (30, 4, 2, 0.5)):
         X = torch.randn(rows, width, generator=draw, dtype=torch.float64)
         T = torch.randn(rows, wanted, generator=draw, dtype=torch.float64)
-        before = (X.clone(), T.clone())
         words = f"With X ({rows}, {width}), T ({rows}, {wanted}) and penalty {penalty}"
         W = ask(words, answer, X, T, penalty)
         if not isinstance(W, torch.Tensor):
             return f"It returned {type(W).__name__}. A tensor is wanted; is there a return?"
         if tuple(W.shape) != (width, wanted):
             return f"{words} W has shape {(*W.shape,)}; it should be ({width}, {wanted})."
-        if not (torch.equal(X, before[0]) and torch.equal(T, before[1])):
-            return "X or T was changed on the way. Work on new tensors."
         if off := _which_solution(W.double(), X, T, penalty):
             return off
     return ""

@@ -84,10 +84,6 @@ def lie(answer: Callable) -> Finding:
         return "it returned nothing. Is there a return?"
     if len(found) != 5:
         return f"of five samples it returned {len(found)}."
-    if any(
-        not torch.equal(s["location"], k["location"]) for s, k in zip(samples, kept, strict=True)
-    ):
-        return "the samples that were given have false coordinates now, too. Work on copies."
     if any(torch.equal(s["location"], k["location"]) for s, k in zip(found, kept, strict=True)):
         return "a sample still has its own coordinates."
     if any(s.get("name") != k["name"] for s, k in zip(found, kept, strict=True)):
@@ -181,8 +177,6 @@ def doubt(answer: Callable) -> Finding:
         found = [ask(words, answer, sample, list(places), share, rng) for _ in range(400)]
         if any(not isinstance(one, dict) or "location" not in one for one in found):
             return f"{words} it returned something else than a sample."
-        if not torch.equal(sample["location"], own) or {*sample} != {"name", "location"}:
-            return "the sample that was given is changed. Make a new dictionary."
         if any(one.get("name") != "a chip" for one in found):
             return "what else a sample has should stay: its name, for example."
         drawn[share] = [one["location"] for one in found]

@@ -73,6 +73,7 @@ def leak(answer: Callable) -> Finding:
         (["coast-1", "coast-2", "coast-3"], ["coast-3", "coast-1", "coast-2"]),
         (["delta-1", "delta-2"], ["delta-10", "delta-3", "delta"]),
         (["delta-1"], []),
+        ([f"coast-{n}" for n in range(6)], [f"coast-{n}" for n in range(3, 9)]),
     ]
     for train, test in cases:
         words = f"For training places {train} and test places {test}"

@@ -34,9 +34,9 @@ def _images(folder: Path) -> list[Path]:
 
 @exercise("12/reflectance", "a function of numbers and an offset", Callable)
 def reflectance(answer: Callable) -> Finding:
-    """Try numbers of both baselines."""
+    """Try numbers of both baselines, and of one that may come."""
     numbers = np.array([[900, 1_500], [3_000, 11_234]], np.float32)
-    for offset in (0, -1_000):
+    for offset in (0, -1_000, -500):
         words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
         found = np.asarray(ask(words, answer, numbers.copy(), offset))
         if found.dtype == object:
