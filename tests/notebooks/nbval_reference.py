@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 from nbformat import NotebookNode
+from nbval.plugin import coalesce_streams
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
@@ -59,6 +60,7 @@ def with_reference(lesson: Path, out: Path) -> NotebookNode:
 def shown(executed: NotebookNode) -> dict[str, object]:
     """Return source and outputs of the checked cells by their id, as far as they are compared."""
     for cell in checked_cells(executed):
+        cell.outputs = coalesce_streams(cell.outputs)  # where a kernel flushes is chance
         for output in cell.outputs:
             output.pop("execution_count", None)
             output.get("metadata", {}).clear()
@@ -101,10 +103,8 @@ def store(lesson: Path) -> int:
             cwd=folder,
         )
     stored = shown(executed)
-    path = FOLDER / f"{lesson.stem}.json"
-    path.parent.mkdir(exist_ok=True)
-    content = json.dumps(stored, indent=1, ensure_ascii=False, sort_keys=True)
-    path.write_text(content + "\n", encoding="utf-8")
+    content = json.dumps(stored, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    (FOLDER / f"{lesson.stem}.json").write_text(content, encoding="utf-8")
     return len(stored)
 
 
