@@ -154,7 +154,8 @@ def choose_regions(card: DataCard, request: DataRequest) -> tuple[Names, Names]:
     away = others if request.holdout_regions is None else tuple(request.holdout_regions)
     check_names(f"region of {card.name}", (*home, *away), card.regions)
     if not home or len({*home, *away}) < len(home) + len(away):
-        given = f"train_regions={list(home)}, holdout_regions={list(away)}: one has to be home"
+        told = "" if request.train_regions else " as none are given"
+        given = f"train_regions={[*home]}{told}, holdout_regions={[*away]}: one has to be home"
         raise GeopeftError(f"{given}, and none can be trained on and held out, or named twice.")
     return home, away
 

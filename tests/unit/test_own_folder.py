@@ -490,6 +490,7 @@ def without(pattern: str) -> Callable[[Path], object]:
         (spoil("none"), {"scale": 0}, "scale takes numbers"),
         (lambda root: (root / "north").mkdir(), {"holdout_regions": ["north"]},
          "Region 'north' has no image with a label"),
+        (spoil("none"), {"holdout_regions": ["all"]}, r"\['all'\] as none are given, holdout"),
         (spoil("none"), {"background": "land"}, "are for polygons, and these have none"),
         (spoil("none"), {"colour": "red"}, "Unknown option of folder 'colour'.*label_field"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -133,6 +134,13 @@ def with_msk(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
     write(path.with_name(path.name + ".msk"), beside, 0, **where)
 
 
+def as_jpeg(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
+    path.unlink()
+    exif = Image.Exif()
+    exif[274] = 6 if path.parent.name == "images" else 1
+    Image.fromarray(pixels[0].astype("uint8")).save(path.with_suffix(".jpg"), exif=exif)
+
+
 def extra_bands(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
     names = [where["names"][0], "NDVI", *where["names"][1:], "QA_PIXEL"]
     more = [pixels[:1], pixels[:1] * 0, pixels[1:], pixels[:1] * 0 + 21_824]
@@ -146,6 +154,7 @@ def two_fills(path: Path, pixels: Pixels, where: dict[str, Any]) -> None:
 
 S2 = "images/S2A_MSIL2A_20220601T100559_{}_R022_T33UUU_20220601T1{{:05d}}.tif"
 L1 = "images/{}_L1TP_014032_2021060{{{{}}}}.tif"
+BROWSER = "2023-06-01-00:00_2023-06-01-23:59_Sentinel-2_L2A_{}_(Raw).tiff"
 HLS = "images/HLS.{}.T18SUH.20211{{:02d}}T100000.v2.0.tif"
 
 
@@ -161,10 +170,7 @@ S2_TAGS = {"PRODUCT_TYPE": "S2MSI2A", "PROCESSING_BASELINE": "05.09"}
 KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     # numbers
     "uint16": (stored(), "scale=10000", False),
-    "int16": (stored("int16"), "scale=10000", False),
-    "uint32": (stored("uint32"), "scale=10000", False),
     "float32 0-1": (stored("float32", 1), "", False),
-    "float64 0-1": (stored("float64", 1), "", False),
     "per cent": (stored("float32", 100), "scale=100,", False),
     "floats of 10,000": (stored("float32"), "scale=10000", False),
     "numbers of Landsat": (stored("uint16", 1 / 2.75e-5, -0.2 / 2.75e-5), "scale=36363", False),
@@ -181,11 +187,10 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "-9999 in one band": (stored("int16", fill=-9999, fill_bands=[2], **TAGGED), "-9999", True),
     "65535": (stored(fill=65_535, **TAGGED), "nodata=65535", True),
     "1e20": (stored("float32", 1, fill=1e20), "nodata=1", True),
-    "32767 in one band": (stored(fill=32_767, fill_bands=[1], **TAGGED), "nodata=32767", True),
+    "30000 in one band": (stored(fill=30_000, fill_bands=[1], **TAGGED), "nodata=30000", True),
     "NaN": (stored("float32", 1, fill=np.nan), "", True),
     "NaN in one band": (stored("float32", 1, fill=np.nan, fill_bands=[1]), "", True),
     "-1 in one band": (stored("float32", 1, fill=-1, fill_bands=[1]), "nodata=-1", True),
-    "-999 in one band": (stored("int16", fill=-999, fill_bands=[3]), "nodata=-999", True),
     "a tag of 0": (stored(fill=0, nodata=0, **TAGGED), "", True),
     "a tag in one band": (
         stored("int16", fill=-9999, fill_bands=[3], nodata=-9999, **TAGGED), "", True,
@@ -224,6 +229,8 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "Planet": (stored(image="images/20210601_10000{}_1047_3B_AnalyticMS_SR.tif",
                       mask="masks/20210601_10000{}_1047_3B_AnalyticMS_SR.tif",
                       names=()), "", False),
+    "Copernicus Browser": (stored(image=f"s{{}}/{BROWSER}", mask="s{}/mask.tif", rules=[(1e-4, 0)],
+                                  band_files=("B02", "B03", "B04", "B08")), "", False),
     # bands
     "numbers of no sensor": (stored(names=("B2", "B3", "B4", "B5"), **TAGGED), "Landsat 8", False),
     "numbers with B8": (stored(names=("B2", "B3", "B4", "B8"), **TAGGED), "Sentinel-2 w", False),
@@ -282,7 +289,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
     "an offset too much": (stored(), {"scale": 10_000, "offset": -1_000}, "offset=0"),
     "an offset for all": (stored(regions=("a", "b"), offsets=(-1_000, 0)),
                           {"scale": 10_000, "offset": -1_000}, "'b': 0"),
-    "no offset": (stored(offset=-1_000), {"scale": 10_000}, "offset=-1000"),
+    "no offset": (stored(offset=-700), {"scale": 10_000}, "offset=-1000"),
     "an offset of reflectance": (stored(), {"scale": 10_000, "offset": -0.1}, "say -1000"),
     "tags that are wrong": (stored(rules=[(1e-2, 0.0)] * 4), {}, "no surface"),
     "tags that are wrong, beside floats": (then(
@@ -296,6 +303,8 @@ WRONG: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
     "radiance": (stored(image="images/20210601_10000{}_1047_3B_AnalyticMS.tif", names=(),
                         mask="masks/20210601_10000{}_1047_3B_AnalyticMS.tif"),
                  {"band_names": list(NAMES)}, "AnalyticMS_SR"),
+    "a turned picture": (then(stored(**TAGGED), each("images/*", as_jpeg)), {}, "its EXIF turns"),
+    "masks of JPEG": (then(stored(**TAGGED), each("masks/*", as_jpeg)), {}, "JPEG. Write one, as"),
     "frames that do not divide": (stored(**TAGGED), {"frames": 3}, "not of 3 dates"),
 }  # fmt: skip
 
@@ -312,25 +321,6 @@ def test_rules_against_tags_are_told(tmp_path: Path) -> None:
     stored(**TAGGED)(tmp_path)
     told = gp.load_data("folder", root=tmp_path, scale=10_000, offset=100)
     assert any("as asked, against what the file states" in note for note in told.notes)
-
-
-def test_masks_of_jpeg_are_refused(tmp_path: Path) -> None:
-    stored(**TAGGED)(tmp_path)
-    for path in sorted((tmp_path / "masks").iterdir()):
-        with rasterio.open(path) as file:
-            write(path.with_suffix(".jpg"), file.read() * 255, 0, driver="JPEG", crs=None)
-        path.unlink()
-    with pytest.raises(gp.GeopeftError, match=r"JPEG.*PNG"):
-        gp.load_data("folder", root=tmp_path)
-
-
-def test_one_file_of_another_scale_is_found_among_others(tmp_path: Path) -> None:
-    stored(**TAGGED)(tmp_path)
-    write(tmp_path / "images/c3.tif", truth(3)[0].astype("float32") * 100, 3, NAMES)
-    data, asked = load(tmp_path)
-    assert "c3.tif" in asked and "scale={'c3.tif': 100}" in asked
-    image = next(s for part in data.parts.values() for s in part if s["name"] == "c3")["image"]
-    assert np.abs(image.numpy() - truth(3)[0]).max() < 1e-4
 
 
 def test_files_of_one_name_in_two_folders_have_each_their_own_scale(tmp_path: Path) -> None:
@@ -403,7 +393,6 @@ def relabelled(change: Callable[[Pixels], Pixels], **options: Any) -> Callable[[
 
 ROWS = np.arange(SIDE)[:, None]
 MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[str, ...]]] = {
-    "two": (relabelled(lambda x: x), {}, "", "segmentation", ("class 0", "class 1")),
     "0 and 255": (relabelled(lambda x: x * 255), {}, "", "segmentation", ("class 0", "class 255")),
     "255 beside 1": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")), {},
                      "unlabelled=255", "segmentation", ("class 0", "class 1")),
@@ -414,6 +403,10 @@ MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[s
     "-1 that is named": (relabelled(lambda x: x.astype("int16") - 1),
                          {"classes": {-1: "land", 0: "water"}}, "unlabelled=[]", "segmentation",
                          ("land", "water")),
+    "1 that is named": (relabelled(lambda x: x + 1), {"classes": ["land", "water"]},
+                        "classes={1: 'land'", "segmentation", ("land", "water")),
+    "soft edges": (relabelled(lambda x: np.where(ROWS == 9, 128, x * 255).astype("uint8")), {},
+                   "unlabelled=128", "segmentation", ("class 0", "class 255")),
     "255 named": (relabelled(lambda x: np.where(ROWS < 5, 255, x).astype("uint8")),
                   {"classes": {0: "land", 1: "water", 255: "cloud"}}, "", "segmentation",
                   ("land", "water", "cloud")),
@@ -424,7 +417,7 @@ MASKS: dict[str, tuple[Callable[[Path], None], dict[str, Any], str, str, tuple[s
                    {}, "", "segmentation", ("class 1", "class 2")),
     "a palette": (relabelled(lambda x: x, colours={0: (1, 2, 3), 1: (4, 5, 6)}), {}, "",
                   "segmentation", ("class 0", "class 1")),
-    "heights": (relabelled(lambda x: (ROWS + 8 * (x + 1)).astype("uint8")), {}, "task='regression'",
+    "heights": (relabelled(lambda x: (ROWS // 2 + 8 * x + 1).astype("uint8")), {}, "regression'",
                 "regression", ("value",)),
     "floats": (relabelled(lambda x: (ROWS / 7 + x).astype("float32")), {}, "task='regression'",
                "regression", ("value",)),
@@ -450,10 +443,10 @@ def test_masks_become_the_task_that_they_are_for(tmp_path: Path, kind: str) -> N
         assert np.array_equal(known, stored_mask >= 0)
         assert np.allclose(target[0].numpy()[known], stored_mask[known])
     elif not options and kind != "a tag of 0":
-        codes = {0: 0, 1: 1, 255: -1 if "beside" in kind else 1, 65_535: -1}
+        codes = {0: 0, 1: 1, 255: -1 if "beside" in kind else 1, 65_535: -1, 128: -1}
         assert np.array_equal(target.numpy(), np.vectorize(codes.get)(stored_mask))
     elif kind.endswith("that is named"):
-        assert np.array_equal(target.numpy(), stored_mask - (-1 if stored_mask.min() < 0 else 0))
+        assert np.array_equal(target.numpy(), stored_mask - stored_mask.min())
     else:
         assert {*target.unique().tolist()} - {-1} == {*range(len(classes))}
         assert ((target == -1).numpy() == (stored_mask == 0)).all() or "tag" not in kind
@@ -557,8 +550,10 @@ def above_sea(reflectance: Pixels, number: int) -> Pixels:
 
 
 @pytest.mark.parametrize(("image", "mask", "header", "said", "asks"), [
-    (floats, lambda x, n: np.where(GONE, 255, metres(x, n)).astype("uint8"), {},
-     {"task": "regression"}, r"do \[255\.0\] mean unlabelled"),
+    (floats, lambda x, n: np.where(GONE, 254 + ROWS % 2, metres(x, n)).astype("uint8"), {},
+     {"task": "regression"}, r"do \[254\.0, 255\.0\] mean unlabelled"),
+    (lambda x, n: np.where(GONE, -3000, 2e4 * x[3:] - 2200).astype("i2"), lambda x, n: x, {},
+     {"band_names": ["NDVI"]}, "pixels have one number"),
     (floats, lambda x, n: np.where(GONE, 32767, metres(x, n)).astype("int16"), {},
      {"task": "regression"}, r"do \[32767\.0\] mean unlabelled"),
     (floats, lambda x, n: metres(x, n).astype("float32"), {}, {}, "classes, or heights"),
@@ -590,6 +585,10 @@ def test_near_infrared_of_bytes_that_was_named_is_no_mask(tmp_path: Path) -> Non
     dealt(tmp_path, lambda x, n: (x * 255).astype(np.uint8), (), lambda x, n: x)
     data = gp.load_data("folder", root=tmp_path, band_names=NAMES, scale=255, offset=0, nodata=[])
     assert data.bands == NAMES and not any((s["mask"] < 0).any() for s in data.train)
+    alpha = 255 * (np.minimum(ROWS, 9) - 6).clip(0) / 3 + np.zeros(SIDE)  # with a soft edge
+    dealt(tmp_path, lambda x, n: np.append(x[:3] * 255, alpha[None], 0).astype(np.uint8), ())
+    with pytest.raises(gp.GeopeftError, match="3 different names are needed"):
+        gp.load_data("folder", root=tmp_path)
 
 
 def test_labels_of_ten_digits_stay_two_and_dates_are_not_sorted_as_texts(tmp_path: Path) -> None:

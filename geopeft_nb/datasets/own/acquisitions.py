@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from geopeft_nb.bands import HLS_BANDS, SENTINEL2_BANDS, WAVELENGTHS, own_name
-from geopeft_nb.datasets.own.ask import Ask, listed, spread
+from geopeft_nb.datasets.own.ask import CONSTANT, Ask, apart, listed, spread
 from geopeft_nb.datasets.own.layouts import BAND
 from geopeft_nb.datasets.own.products import RGBN
 from geopeft_nb.datasets.own.rasters import BARE, EIGHT, STATED, Band, Raster, Source, read_header
@@ -30,12 +30,10 @@ USUAL = {
 }  # fmt: skip
 #: Acquisitions that are looked at, and pixels of each band of all of them together.
 AT_MOST, PIXELS = 500, 2**24
-#: Share of the pixels that may have one number in all bands.
-CONSTANT = 0.01
 #: The darkest band's 1st percentile, from where on an offset is likely; Sentinel-2's is 0.1.
-FLOOR = 0.095
+FLOOR = 0.085
 #: Medians of reflectance that surfaces have, and what the brightest band has at least.
-MEDIANS, DARK = (-0.05, 1.2), 0.005
+LEAST, MOST, DARK = -0.05, 1.2, 0.005
 #: What the brightest band of files with one kind of scale has at least, the darkest at most.
 DIM, PALE = 0.03, 0.6
 LANDSAT = {"scale": 36_363.64, "offset": -7_272.73}
@@ -60,7 +58,6 @@ def open_source(files: Sequence[Path], call: str = "", **said: Any) -> Source:
     Raises:
         GeopeftError: Something that is needed is not stated; or a file cannot be read.
     """
-    files = [Path(file) for file in files]
     ask = Ask(call, said, dict.fromkeys(files, "all"))
     source, *more = name_bands(files, ask)
     if more:
@@ -111,8 +108,9 @@ def name_bands(files: Sequence[Path], ask: Ask, said: Sequence[str] = ()) -> lis
     if frames > 1 and len({*raw}) == count:  # named alike for each date
         raw = list(dict.fromkeys(raw))
     sensors = {raster.product.sensor for raster in rasters if raster.product} - {""}
-    if not sensors and any(name.upper() == "B8A" for name in raw):
-        sensors = {"S2:"}  # which alone has a band of this name
+    only = any(name.upper() == "B8A" for name in raw)  # of Sentinel-2; Copernicus Browser names it
+    if not sensors and (only or "Sentinel-2_L" in first.path.name):
+        sensors = {"S2:"}
     names = [own_name(name or "0", *sensors) if len(sensors) < 2 else None for name in raw]
     if None in names or len({*names}) < count or len(names) != count:
         if None not in names and any(len(raster.numbers) > 1 for raster in rasters[1:]):
@@ -145,9 +143,11 @@ def _ask_names(ask: Ask, rasters: list[Raster], raw: Sequence[str], count: int) 
         eight = count == 4 and rasters[0].dtype in EIGHT  # NAIP has red first
         known = USUAL[3] + RGBN[3:] if eight else USUAL.get(count, ())
         names = [own_name(name or "0") for name in (*raw, *[""] * count)][:count]
-        new = [x in WAVELENGTHS and x not in names[:n] for n, x in enumerate(names)]
-        others = [x if new[n] else f"OTHER_{n + 1}" for n, x in enumerate(names)]
-        likely = others if any(new) else [*known] or others
+        others: list[str | None] = [
+            x if x in WAVELENGTHS and x not in names[:n] else f"OTHER_{n + 1}"
+            for n, x in enumerate(names)
+        ]
+        likely = others if {*others} & {*WAVELENGTHS} else [*known] or others
         why = f"{count} different names are needed, for example"
     shown = ", ".join(name or "no name" for name in raw)
     why = f"bands {shown}: {why} {', '.join(map(str, likely))}"
@@ -270,13 +270,12 @@ def _check(
         return source, np.nan, np.nan
     scales, offsets = np.array([source.layers[name][2:] for name in optical]).T
     low, middle, high = (percentiles + offsets) / scales
-    least, most = MEDIANS
     dark = high.max() < DARK or high.min() < DARK / 50  # all bands, or one of another unit
-    if dark or min(low.min(), middle.min()) < least or middle.max() > most:
+    if dark or min(low.min(), middle.min()) < LEAST or middle.max() > MOST:
         why = f"numbers {source.rule} give what no surface has, at the median or at an end"
         ask.about(source.paths, why, **likely)
     elif not source.certain and low.min() >= FLOOR:
-        why = "no reflectance is below 0.095, as of Sentinel-2 from baseline 04.00 on: an offset?"
+        why = "no reflectance is below 0.085, as of Sentinel-2 from baseline 04.00 on: an offset?"
         missing = {"scale": float(scales[0]), "offset": -0.1 * float(scales[0])}
         ask.about(source.paths, f"{why} offset=0 says that there is none", **missing)
     return source, float(low.min()), float(high.max())
@@ -294,9 +293,8 @@ def _with_data(source: Source, bands: Sequence[str], side: int, ask: Ask) -> np.
     if gone.all():
         return np.empty(0)
     percentiles = np.percentile(numbers[:, ~gone], (1, 50, 99), axis=1)
-    texts = [[f"{number:.5g}" for number in some] for some in percentiles]
-    shown = dict(zip(("1 %", "50 %", "99 %"), texts, strict=True))
-    table = pd.DataFrame({"type": source.raster.dtype, "band": bands, **shown})
+    table = pd.DataFrame({"type": source.raster.dtype, "band": bands})
+    table[["1 %", "50 %", "99 %"]] = [[f"{x:.5g}" for x in some] for some in percentiles.T]
     table["constant"] = f"{', '.join(f'{x:g}' for x in odd)}: {gone.mean():.1%}" if odd else ""
     for raster in source.rasters:
         ask.tables[raster.path] = table[[source.layers[x].raster is raster for x in bands]]
@@ -307,25 +305,12 @@ def _unlikely(source: Source, numbers: np.ndarray, optical: list[bool]) -> list[
     """Return at most three numbers that are likely no data; optical bands have one together."""
     one, *_ = some = numbers[optical] if any(optical) else numbers
     values, counts = np.unique(one[(some == one).all(0)], return_counts=True)
-    often = counts > CONSTANT * numbers.shape[1]
-    if len(some) == 1:
-        often &= np.isin(values, FILLS)
+    often = (counts > CONSTANT * one.size) & (np.isin(values, FILLS) | (len(some) > 1))
     found = values[often].tolist()
-    for never in (
-        numbers[numbers <= -9999][:99].tolist(),
-        numbers[numbers >= 65_535][:99].tolist(),
-    ):
-        found += never * (len({*never}) <= 3)  # more are numbers of a large scale, such as counts
-    of_one = len(source.rasters) == len(source.layers) > 1  # where 0 means no data in this band
-    for band, is_optical in zip(numbers, optical, strict=True):
-        low = float(band.min(initial=np.inf))
-        others = band[band > low]
-        # far above it, if that is no data in this band alone
-        far = low <= (-1 if source.raster.is_float else -2) and others.min(initial=0) > low / 2
-        if far or (low == 0 and of_one and is_optical):
-            if 0 < others.size < (1 - CONSTANT) * band.size:
-                found.append(low)
-        found += [x for x in (20_000, 32_767) if (band == x).sum() > CONSTANT * band.size]
+    for band in numbers:
+        found += apart(*np.unique(band, return_counts=True))
+    if len(source.rasters) == len(source.layers) > 1:  # where 0 means no data in this band
+        found += [0.0 for band in numbers[optical] if (band == 0).sum() > CONSTANT * band.size]
     return [x for x, _ in Counter(found).most_common(3)]
 
 

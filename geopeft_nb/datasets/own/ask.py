@@ -15,6 +15,10 @@ from geopeft_nb.errors import GeopeftError
 
 #: Files that the table of an error shows, with a row for each of their bands.
 FILES = 6
+#: Share of the pixels that may have one number.
+CONSTANT = 0.01
+#: Share of the range of all numbers by which one that means no data lies apart from the others.
+GAP = 0.05
 #: Options that may be other for each region or file.
 OF_FILES = ("band_names", "scale", "offset", "nodata")
 T = TypeVar("T")
@@ -30,6 +34,28 @@ def listed(said: Any) -> list[float]:
     """Return what is one number, several or None as a list."""
     found: list[float] = np.ravel([] if said is None else said).tolist()
     return found
+
+
+def apart(values: np.ndarray, counts: np.ndarray, known: Sequence[float] = ()) -> list[float]:
+    """Return what is likely no data: frequent numbers at an end that lie apart from all others.
+
+    Also those up to -9999 and from 65535 on, unless these are many.
+
+    Args:
+        values: (N,) different numbers, sorted.
+        counts: (N,) how often each is there.
+        known: Numbers that may be rare, too.
+    """
+    never = values[(values <= -9999) | (values >= 65_535)]
+    often = (counts > CONSTANT * counts.sum()) | np.isin(values, [*never, *known])
+    gaps = np.diff(values.clip(-1e30, 1e30))  # of infinity, too
+    wide = gaps > gaps.sum() * max(GAP, min(0.9, 5 / (len(gaps) + 1)))  # few lie apart anyhow
+    low, high = (
+        max((n for n in (1, 2, 3) if n < len(far) and far[n - 1] and some[:n].all()), default=0)
+        for some, far in ((often, wide), (often[::-1], wide[::-1]))
+    )
+    ends = [*values[:low], *values[len(values) - high :], *(never if len(never) <= 3 else ())]
+    return [float(x) for x in ends if x]  # 0 is much else
 
 
 class Ask:

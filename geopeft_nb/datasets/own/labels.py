@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from geopeft_nb.datasets.own.ask import Ask, spread
+from geopeft_nb.datasets.own.ask import Ask, apart, spread
 from geopeft_nb.datasets.own.cut import Polygons, Tile, named
 from geopeft_nb.datasets.own.rasters import read_numbers
 from geopeft_nb.errors import GeopeftError
 
 #: Chips whose labels are read when a folder is opened.
 AT_MOST = 1000
-#: More numbers than that are no classes, unless they are named.
-MANY = 32
+#: More numbers are no classes, unless they are named; or where most neighbours differ by 1 or 2.
+MANY = 32, 15
 #: Numbers of masks that are asked about beside others.
-FILLS = (255, 32_767, 65_535)
+FILLS = (254, 255, 32_767, 65_535)
 #: What to do where the labels are too few.
 BACKGROUND = "Pass unlabelled=[] if no-data is a class, background='…' if all outside polygons is."
 #: What separates several labels of an image.
@@ -81,8 +81,7 @@ class Labels:
         if self.task == "classification":
             return np.array(self.codes[found.item()], np.int64)
         if self.task == "multilabel":
-            there = np.array([self.codes[label] for label in found.tolist()])
-            return np.isin(np.arange(len(self.classes)), there).astype(np.int64)
+            return np.isin(range(len(self.classes)), [self.codes[x] for x in found]).astype("int64")
         padded = np.full((size, size), np.nan)
         padded[: there.shape[0], : there.shape[1]] = np.where(there, found, np.nan)
         if self.task == "regression":
@@ -120,35 +119,40 @@ def find_labels(
     """
     every = len(tiles)
     tiles, labels = _with_labels(tiles, labels, ask)
-    counts, total = dict[str, pd.Series](), 0
+    counts, total, steps = {"": pd.Series(dtype=int)}, 0, np.zeros(2)
     for tile in spread(tiles, AT_MOST):
         with suppress(OSError):  # it is refused, and named, when it is asked for
             found = labels.values(tile)
             total += found.size
+            if found.ndim > 1:
+                steps += np.histogram(np.abs(np.diff(found, axis=0)), (1, 2.5, np.inf))[0]
             if tile.has_gaps:
                 there = tile.read(bands)[1]
                 found = found[there if found.ndim > 1 else [there.any()] * len(found)]
             counts[tile.name] = pd.Series(found.ravel()).value_counts()  # without NaN
-    nothing = GeopeftError(f"No chip has a label, or all have no data. {BACKGROUND}")
-    if not counts:
-        raise nothing
     seen = pd.concat(counts, names=["tile", "value"])
-    if tiles[0].mask:
-        values = sorted(seen.index.unique("value"))
-        labels = _of_masks(tiles, values, labels, classes, ask)
+    if len(seen) and tiles[0].mask:
+        counted = seen.groupby("value").sum()  # sorted
+        labels = _of_masks(tiles, counted, labels, classes, ask, MANY[bool(steps[0] > steps[1])])
     if labels.task == "segmentation" and labels.unlabelled is None:
         seen = seen[seen.index.get_level_values("value") >= 0]
     without = {*counts} - {*seen.index.get_level_values("tile")}
     tiles = [tile for tile in tiles if tile.name not in without]
     values = sorted(seen.index.unique("value"))
     if not values or not tiles:
-        raise nothing
+        raise GeopeftError(f"No chip has a label, or all have no data. {BACKGROUND}")
     if labels.task == "regression":
         if classes is not None and (isinstance(classes, Mapping) or len(classes) != 1):
             raise GeopeftError("Regression predicts one number: classes=['height'] names it.")
         labels = replace(labels, classes=tuple(classes or ("value",)))
         note = f"Regression of {labels.classes[0]}: {values[0]:g} to {values[-1]:g}."
     else:
+        if tiles[0].mask and isinstance(classes, Sequence) and values[0] >= 1 and (
+            values[-1] == len(classes) or 0 not in (labels.unlabelled or tiles[0].mask.fills)
+        ):  # fmt: skip
+            classes = dict(enumerate(classes, 1))
+            why = "the masks have no 0, which a list of classes begins with: do they begin with 1?"
+            ask.about((), why, classes=classes)
         names = _names(values, labels, classes)
         order = list(dict.fromkeys(names.values()))
         if len({name.casefold() for name in order}) < len(order):
@@ -163,9 +167,9 @@ def find_labels(
         shares = seen.groupby(seen.index.get_level_values("value").map(names)).sum() / total
         said = ", ".join(f"{name} {shares.get(name, 0):.1%}" for name in order)
         note = f"Classes: {said}; unlabelled {1 - shares.sum():.1%}."
-    filled = "Pixels without data get the mean of their chip in each band, and no label."
     gone = f"{every - len(tiles)} chips without any label or data are left out."
-    return list(tiles), labels, [note, filled, gone]
+    filled = f"Pixels without data get the mean of their chip in each band, and no label. {gone}"
+    return list(tiles), labels, [note, filled]
 
 
 def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Sequence[Tile], Labels]:
@@ -186,23 +190,23 @@ def _with_labels(tiles: Sequence[Tile], labels: Labels, ask: Ask) -> tuple[Seque
     if not of_images:
         return [tile for tile in tiles if tile.mask], labels
     tiles = [tile for tile in tiles if tile.item.label is not None]
-    given = [tile.item.label for tile in tiles]
-    several = any(BETWEEN in str(label) for label in given)
-    parts = [x for x in given if {*",;|"} & {*str(x)}]
-    odd = parts + [x for x in given if pd.to_numeric(str(x), errors="coerce") % 1 > 0]
-    if odd and not task:
-        why = f"labels such as {odd[0]!r}: one class, or several, with a {BETWEEN!r} between them?"
-        ask.about((), why, task=OF_IMAGES[several])
-    return tiles, replace(labels, task=task or OF_IMAGES[several])
+    given = pd.Series([tile.item.label for tile in tiles], dtype=str)
+    odd = given[given.str.contains("[,;|]") | (pd.to_numeric(given, errors="coerce") % 1 > 0)]
+    likely = OF_IMAGES[int(given.str.contains(BETWEEN).any())]
+    if len(odd) and not task:
+        why = f"labels such as {min(odd)!r}: one class, or several, with a {BETWEEN!r} between?"
+        ask.about((), why, task=likely)
+    return tiles, replace(labels, task=task or likely)
 
 
 def _of_masks(
-    tiles: Sequence[Tile], values: Sequence[float], labels: Labels, classes: Classes, ask: Ask
+    tiles: Sequence[Tile], counted: pd.Series, labels: Labels, classes: Classes, ask: Ask, most: int
 ) -> Labels:
     """Say which task the numbers of masks are for, and ask where that, or a fill, is not clear."""
+    values: list[float] = counted.index.tolist()
     ends = ", ".join(f"{value:g}" for value in [*values[:3], *values[3:][-3:]])
     whole = all(value == np.trunc(value) for value in values)
-    many = 2 if tiles[0].mask and tiles[0].mask.is_float else MANY
+    many = 2 if tiles[0].mask and tiles[0].mask.is_float else most
     if not labels.task and classes is None and (not whole or len(values) > many):
         why = f"the masks have {len(values)} different numbers ({ends}): classes, or heights?"
         ask.about((), why, task="regression")
@@ -215,8 +219,7 @@ def _of_masks(
     fills = {fill for x in tiles if x.mask for fill in x.mask.fills}
     odd: list[float] = [x for x in FILLS if x in values] if {*values} - {0, *FILLS} else []
     if labels.task == "regression":
-        far = values[-1] if values[-1] in FILLS and values[-1] > 2 * values[-2:][0] else np.inf
-        odd = [x for x in values if x <= -9999 or x >= min(far, 65_535) or x in (-999, -99, 9999)]
+        odd = apart(np.array(values), counted.to_numpy(), (-999, -99, 9999, *FILLS))
         if values[1:] and values[0] < 0 <= values[1] and values[0] == np.trunc(values[0]):
             odd = [*{values[0], *odd}]  # the only one below 0
     elif classes is not None:
@@ -224,6 +227,9 @@ def _of_masks(
             why = f"negative numbers or the masks' no-data, {lost}, are in classes="
             ask.about((), f"{why}; unlabelled={lost} ignores them all the same", unlabelled=[])
         return labels
+    elif counted.loc[1:254].sum() < 0.2 * counted.reindex([0, 255], fill_value=0).min():
+        # what a drawing program leaves between black and white
+        odd = [x for x in values if 0 < x < 255] if any(32 < x < 224 for x in values) else odd
     if odd := [*dict.fromkeys([*odd, *fills.intersection(values)])]:  # no data in other masks
         why = f"the masks have {ends}: do {odd[:3]} mean unlabelled? unlabelled=[] says no"
         ask.about((), why, unlabelled=odd if odd[1:] else odd[0])

@@ -49,6 +49,7 @@ OTHER = f"(?!(?:{IMAGES}|{MASKS}|{FIELDS['split']})/)[^/]{{1,255}}?"
 USUAL_FIELDS = FIELDS | {
     "region": OTHER, "label": OTHER, "band": BAND, "metres": r"\d\dm", "images": IMAGES,
     "masks": MASKS, "product": r"(?:(?:.*/)?IMG_DATA/)?(?:R\d\dm/)?",
+    "browser": r"[^/]*Sentinel-2_L\w\w",
 }  # fmt: skip
 #: Usual patterns of images and of masks, without endings: what stands in [] may lack, and _ is any
 #: of "_-. ". The first of those that label the most images is taken.
@@ -68,7 +69,7 @@ USUAL = (
     (_IN + _IMAGE, _IN + "{masks}_{id}[_{date}]"),
     (_IN + _IMAGE, _IN + "{id}[_{date}]_{masks}"),
     (_IN + "{id}/{images}", _IN + "{id}/{masks}"),
-    (_IN + "{id}/{band}", _IN + "{id}/{masks}"),
+    (_IN + "{id}/[{browser}_]{band}", _IN + "{id}/{masks}"),
     (_IN + "{id}/{id}_{band}", _IN + "{id}/{id}_{masks}"),
     ("[{images}/]{id}/{id}_{band}", "{masks}/{id}[_{masks}]"),
 )
@@ -213,8 +214,7 @@ def _tidy(files: pd.DataFrame) -> pd.DataFrame:
 def _paired(images: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     """Return the images that have a mask which agrees in all that both name; with it."""
     images = images[~images["image"].isin(masks["image"])]  # what fits both is a mask
-    both = ["id"]
-    both += [x for x in ("split", "region", "date") if all(images[x]) and all(masks[x])]
+    both = ["id", *(x for x in ("split", "region", "date") if all(images[x]) and all(masks[x]))]
     files = images.drop(columns="mask").merge(masks[both].assign(mask=masks["image"]), on=both)
     if "date" in both:
         files["id"] += "_" + files["date"]
@@ -223,7 +223,7 @@ def _paired(images: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
 
 def _usual(names: pd.Series, covered: bool, polygons: bool) -> pd.DataFrame:
     """Find files by the usual patterns, of images with masks, or of those that something covers."""
-    bare = names.str.replace(r"\.\w+$", "", regex=True)
+    bare = names.str.replace(r"(?:_\(Raw\))?\.\w+$", "", regex=True)
     bare = bare[~bare.str.contains(ASIDE, case=False)]
     fitting = partial(_fitting, bare, fields=USUAL_FIELDS)
     tried = (_paired(*map(fitting, row)) for row in USUAL)
@@ -234,8 +234,8 @@ def _usual(names: pd.Series, covered: bool, polygons: bool) -> pd.DataFrame:
 def _from_table(table: Any, base: Path) -> pd.DataFrame:
     """Take files from the rows of a table; a mask is for all dates of an id."""
     if isinstance(table, str | os.PathLike):  # of texts as they are written: 01, 1 and NA are names
-        read = partial(pd.read_csv, dtype=str, keep_default_na=False, na_values=[""])
-        table = read_text(base / table, lambda text: read(StringIO(text)))
+        said = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+        table = read_text(base / table, lambda text: pd.read_csv(StringIO(text), **said))
     # "Split", " mask"
     table = table.rename(columns=lambda x: y if (y := str(x).strip().lower()) in COLUMNS else x)
     check_name("column of the table", "image", [*table.columns])
@@ -326,4 +326,4 @@ def make_items(files: pd.DataFrame) -> list[Item]:
 def alike(one: Path, two: Path) -> GeopeftError:
     """Make the error for two files of one name."""
     what = "have the same name, or one that differs in case or the form of accents only"
-    return GeopeftError(f"{one} and {two} {what}. Rename one, or say images=.")
+    return GeopeftError(f"{one} and {two} {what}. Rename one, say images=, or keep one row.")

@@ -141,11 +141,10 @@ def load_folder(
     tiles, meaning, words = find_labels(tiles, bands, said, classes, ask)
     ask.settle()
     asked = {*(request.train_regions or ()), *(request.holdout_regions or ())}
-    bare = asked - {tile.item.region for tile in tiles}
-    folders = {path.name for path in root.rglob("*") if path.is_dir()} if bare else set()
-    if lost := sorted(bare & (folders | {item.region for item in items})):
-        ways = "Add masks, or leave the region out; gp.predict_scene maps bare images"
-        raise GeopeftError(f"Region {lost[0]!r} has no image with a label. {ways}.")
+    for name in sorted(asked - {tile.item.region for tile in tiles}):
+        if name in files.values() or any(path.name == name for path in root.rglob("*")):
+            ways = "Add masks, or leave the region out; gp.predict_scene maps bare images"
+            raise GeopeftError(f"Region {name!r} has no image with a label. {ways}.")
 
     card = replace(
         CARD, title=f"Your own files in {root.name}", classes=meaning.classes, task=meaning.task,
@@ -174,10 +173,9 @@ def _sources(item: Item, ask: Ask) -> list[Source]:
     if len(item.images) > 1 and "frames" in ask.given:
         raise GeopeftError(f"frames= is for stacked files, and {item.name} has a file a date.")
     dates = [name_bands(files, ask, item.bands) for files in item.images]
-    grid = dates[0][0].grid
     return [
         # of dates in one file it is not known which is which day
-        replace(x, grid=grid, day=None if date[1:] else day or x.raster.day)
+        replace(x, grid=dates[0][0].grid, day=None if date[1:] else day or x.raster.day)
         for date, day in zip(dates, item.dates, strict=True)
         for x in date
     ]

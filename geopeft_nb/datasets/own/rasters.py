@@ -51,8 +51,7 @@ class Grid:
         """Return (left, bottom, right, top) in units of the crs, of all or of a window."""
         from rasterio.windows import Window, bounds as window_bounds
 
-        whole = Window(0, 0, *self.shape[::-1])
-        found: Bounds = window_bounds(window or whole, self.transform)
+        found: Bounds = window_bounds(window or Window(0, 0, *self.shape[::-1]), self.transform)
         return found if self.crs else None
 
     def fits(self, other: Grid) -> bool:
@@ -109,7 +108,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
         path: The file.
         named: Number of its bands that somebody named. If these are all, none is alpha: GDAL takes
             the fourth of four bands of 8 bits for alpha, also where it is near infrared. If these
-            are none, alpha is what has two numbers only, but for one pixel in a hundred.
+            are none, alpha is what has two numbers only, but for one pixel in ten, at a soft edge.
 
     Raises:
         GeopeftError: It cannot be read, is turned or upside down, or has complex numbers.
@@ -133,7 +132,9 @@ def read_header(path: Path, named: int = 0) -> Raster:
             raise refuse(path, f"its scales and offsets are {said[:3]}", "State what holds")
         if {*said} == {(1, 0)}:
             rules = {}
-        product, day = find_product(path, file.tags())
+        if (tags := file.tags()).get("EXIF_Orientation", "1") != "1":
+            raise refuse(path, "its EXIF turns what is shown", "Turn its pixels, to fit its mask")
+        product, day = find_product(path, tags)
         flags = file.mask_flag_enums[numbers[0] - 1]
         masks = [(path, n) for n in alpha]
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
@@ -154,7 +155,7 @@ def read_header(path: Path, named: int = 0) -> Raster:
 
 
 def _two_numbers(seen: np.ndarray) -> bool:
-    return bool(np.isin(seen, (0, seen.max())).mean() >= 0.99)
+    return bool(np.isin(seen, (0, seen.max())).mean() >= 0.9)
 
 
 def _grid(path: Path, file: Any) -> Grid:
@@ -377,12 +378,12 @@ def describe(sources: Sequence[Source]) -> list[str]:
     """Say what was found: bands, coordinates, pixels, and how numbers become reflectance."""
     bands = sources[0].bands
     extra = ", ".join(band for band in bands if band not in WAVELENGTHS)
-    notes = [f"{extra}: no known wavelength, so numbers as they are, or as files state."]
-    notes = [f"Bands: {', '.join(bands)}.", *notes * bool(extra)]
+    note = f" {extra}: no known wavelength, so numbers as they are, or as files state."
     grids = Counter((x.grid.metres or np.nan, x.grid.crs or "none") for x in sources)
     listed = "; ".join(f"{x[1]} of {x[0]:.4g} m ({count})" for x, count in grids.most_common(4))
     rules = Counter(map(_rule, sources))
     numbers = (f"Numbers of {count} images: {rule}." for rule, count in rules.items())
+    notes = [f"Bands: {', '.join(bands)}.{note * bool(extra)}"]
     return [*notes, f"Coordinates, and pixels: {listed}.", *numbers]
 
 
