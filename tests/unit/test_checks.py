@@ -885,7 +885,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda v, share: (v.flip(0).square().cumsum(0) / v.square().sum() < share).sum() + 1,
             "weakest"),
         (lambda v, share: (v.square().cumsum(0) / v.square().sum() < 0.9).sum() + 1, "for 90 %"),
-        (lambda v, share: (v.square().cumsum(0) < share).sum() + 1, "Divide it by the whole"),
+        (lambda v, share: (v.square().cumsum(0) < share).sum() + 1, "*running* sum, divided"),
         (lambda v, share: ((v.cumsum(0) / v.sum()) ** 2 < share).sum() + 1, "Square each value"),
         (lambda v, share: v.square().cumsum(0), "no number"),
     ],
@@ -911,16 +911,16 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (Lora, RIGHT),
         (type("Empty", (nn.Module,), {}), "TypeError"),
         (begun(Lora, lambda s: delattr(s, "A")), "missing"),
-        (begun(Lora, lambda s: setattr(s, "A", nn.Parameter(s.A.T.detach()))), "to be (4, 12)"),
+        (begun(Lora, lambda s: setattr(s, "A", nn.Parameter(s.A.T.detach()))), "to be (5, 12)"),
         (begun(Lora, lambda s: nn.init.ones_(s.B)), "How does B begin"),
         (begun(Lora, lambda s: nn.init.ones_(s.A)), "rows of A are alike"),
-        (begun(Lora, lambda s: nn.init.zeros_(s.A)), "let A begin random"),
+        (forward(Lora, lambda s, x: s.base(x) + 2 * detour(s, x)), "Check each factor"),
         (begun(Lora, lambda s: s.base.requires_grad_(True)), "More than A and B"),
         (begun(Lora, lambda s: s.__dict__.update(base=s._modules.pop("base"))), "part of the mod"),
         (forward(Lora, lambda s, x: x @ s.base.weight.T), "bias of the base layer"),
         (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x).detach()), "No gradient"),
         (forward(Lora, lambda s, x: s.base(x).detach() + s.scale * detour(s, x)), "travel on to x"),
-        (forward(Lora, lambda s, x: s.base(x) + s.scale * detour(s, x.detach())), "travel on to x"),
+        (forward(Lora, torch.no_grad()(Lora.forward)), "No gradient"),
         (merged(lambda s: s.base.weight.T), "(out, in)"),
         (merged(lambda s: s.base.weight.add_(s.scale * s.B @ s.A)), "Return a new matrix"),
         (merged(lambda s: s.base.weight + s.B @ s.A), "leaves out the scale"),
@@ -948,9 +948,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
             lambda n: n.decoder.requires_grad_(False)), "decoder is frozen"),
         (lambda kept, limit: network("lora", r=1), "Rank changes little"),
         (lambda kept, limit: network("full"), "frozen"),
-        (lambda kept, limit: network("vpt"), "no LoRA"),
+        (lambda kept, limit: network("vpt"), "No LoRA trains"),
         (lambda kept, limit: "lora", "of type str"),
-        (lambda kept, limit: network("lora", last=2).backbone, "of type PeftModel"),
     ],
     "05/prompted_block": [
         (Prompted, RIGHT),
@@ -1025,6 +1024,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p * (not t), "there anyway"),
         (lambda r, i, o, t, p: 4 * r * i * t + 4 * i * o * p, "1708: the weight is there"),
         (lambda r, i, o, t, p: 4 * r * i, "is that gradient wanted"),
+        (lambda r, i, o, t, p: 4 * r * i * t / 2**20, "wants bytes"),
         (lambda r, i, o, t, p: 3, "three formulas"),
     ],
     "06/block": [
@@ -1035,11 +1035,10 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda n, d, b: 60 * b * n * d, "is missing; go"),
         (lambda n, d, b: 4 * 19 * b * n * d, "every layer by itself"),
         (lambda n, d, b: 2 * 16 * b * n * d, "0.50 times what is measured"),
-        (lambda n, d, b: 100 * b * n * d, "times what is measured"),
+        (lambda n, d, b: 64 * b * (n + 1) * d, "is among the tokens"),
     ],
     "06/bills": [
         (1_272_000_000, RIGHT),
-        (4 * 294e6 + 16 * 6e6, RIGHT),
         (16 * 300e6, "full fine-tuning"),
         (16 * 6e6, "Frozen weights"),
         (4 * 300e6 + 16 * 6e6, "once is enough"),
@@ -1048,7 +1047,6 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (318e6, "number of numbers"),
         (1.272, "wants bytes"),
         (1.3e9, "four figures"),
-        (1.272e9 * 8, "bits"),
     ],
     "06/storage": [
         (lambda t: t.untyped_storage().data_ptr(), RIGHT),
@@ -1199,13 +1197,14 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, p: ends(drawn(m, p, more=-1)), "draw as many as there are"),
         (lambda m, p: ends(np.stack([
             np.mean(np.concatenate([mean_iou(m)[np.array(p) == place] for place in one]))
-            for one in np.random.default_rng(1).choice(sorted({*p}), (1000, 16))
+            for one in np.random.default_rng(1).choice([*{*p}], (1000, len({*p})))
         ])), "scores of chips"),
         (lambda m, p: ends(drawn(m, p))[::-1], "lower end comes first"),
         (lambda m, p: tuple(100 * value for value in ends(drawn(m, p))), "0 to 1"),
         (lambda m, p: ends(mean_iou(m[[p == p[0]] * len(p)].sum(0))), "asarray(places)"),
         (lambda m, p: 0.8, "Two numbers"),
-        (lambda m, p: m.reshape(-1, 1, 2, 2), "Two numbers"),
+        (lambda m, p: ends(drawn(m, p)[:100]), "a thousand times"),
+        (lambda m, p: ends(drawn(m, sorted(p))), "with their own places"),
     ],
     "10/paired": [
         (both_drawn, RIGHT),
@@ -1214,7 +1213,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
             bootstrap_scores(a, p, 1000) - bootstrap_scores(b, p, 1000)), RIGHT),
         (lambda a, b, p: ends(drawn(a, p, 1) - drawn(b, p, 2)), "draws of its own"),
         (lambda a, b, p: both_drawn(b, a, p), "theirs minus mine"),
-        (lambda a, b, p: tuple(abs(end) for end in both_drawn(a, b, p)), "The ends are not"),
+        (lambda a, b, p: tuple(abs(end) for end in both_drawn(a, b, p)), "times as wide"),
         (lambda a, b, p: both_drawn(a, b, [str(i) for i in range(len(p))]), "single chips"),
         (lambda a, b, p: tuple(x - y for x, y in
             zip(ends(drawn(a, p)), ends(drawn(b, p)), strict=True)), "ends minus ends"),
@@ -1222,7 +1221,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b, p: ends(drawn(a, p)), "one method"),
         (lambda a, b, p: both_drawn(a, b, p)[::-1], "lower end comes first"),
         (lambda a, b, p: (0.1, 0.1), "anew each time"),
-        (lambda a, b, p: 0.1, "Two numbers"),
+        (lambda a, b, p: both_drawn(a, b, sorted(p)), "with their own places"),
     ],
     "10/verdict": [
         (judge, RIGHT),
@@ -1263,7 +1262,9 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda c, f: torch.cat([enlarged(c, f), f]), "Which sides and dimension"),
         (lambda c, f: torch.cat([f, enlarged(c, f)], dim=1), "stands first"),
         (lambda c, f: torch.cat([enlarged(c, f, "bilinear"), f], dim=1), "nearest neighbour"),
-        (lambda c, f: f + enlarged(c, f).mean(1, keepdim=True), "do not add"),
+        (lambda c, f: torch.cat([
+            functional.interpolate(c, scale_factor=f.shape[2] / c.shape[2]), f], 1), "twice?"),
+        (lambda c, f: torch.cat([enlarged(c, f), f.detach()], 1), "no gradient comes back to both"),
         (lambda c, f: torch.cat([c, functional.interpolate(f, c.shape[2:])], 1), "should be"),
         (lambda c, f: torch.cat([enlarged(c, f), 2 * f], dim=1), "unchanged"),
     ],
@@ -1288,6 +1289,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda m, number, n: (m == number)
             & ~opened(m.clamp(min=0) * number, number, n), "The gap may be water"),
         (lambda m, number, n: (m == number) & ~opened(m, number, n + 6), "9 x 9"),
+        (lambda m, number, n: (m == number)
+            & ~opened(m.where(m != 2, number), number, n), "class 2 on its banks"),
         (lambda m, number, n: (m == number) & ~opened(m, number, n + 2), "so it is not thin"),
         (lambda m, number, n: (m == number) & ~opened(m, number, 3), "not called thin"),
     ],
@@ -1296,7 +1299,8 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda **_: decoding()["build"]("upernet", "lora", channels=8), RIGHT),
         (lambda **_: decoding()["build"]("unet", "lora"), "makes a decoder wide"),
         (lambda **_: decoding()["build"]("linear", "lora"), "deepest map alone"),
-        (lambda **_: decoding()["build"]("fcn", "lora", channels=8), "deepest map alone"),
+        (lambda **_: changed(decoding()["build"]("upernet", "lora", channels=8),
+            lambda n: n.decoder.requires_grad_(False)), "decoder is frozen"),
         (lambda **_: decoding()["build"]("unet", "full", channels=(8, 8, 8, 8)), "should be lora"),
         (lambda **_: decoding()["build"]("unet", "lora").decoder, "network itself"),
         (lambda **_: decoding()["build"]("upernet", "lora", channels=64), "times what"),
@@ -1452,10 +1456,10 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
     "12/reflectance": [
         (lambda numbers, offset: (numbers + offset) / 10_000, RIGHT),
         (lambda numbers, offset: numbers / 10_000 + offset / 10_000, RIGHT),
-        (lambda numbers, offset: (numbers - offset) / 10_000, "has a sign"),
+        (lambda numbers, offset: (numbers - offset) / 10_000, "It has a sign"),
         (lambda numbers, offset: numbers / 10_000 + offset, "first"),
-        (lambda numbers, offset: (numbers - (offset < 0) * 1_000) / 10_000, "offset -500 it"),
-        (lambda numbers, offset: None, "it returned None."),
+        (lambda numbers, offset: (numbers - (offset < 0) * 1_000) / 10_000, "offset 250 it"),
+        (lambda numbers, offset: (numbers - abs(offset)) / 10_000, "already: add it"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).clip(0, 1), "cuts off"),
         (lambda numbers, offset: abs(numbers + offset) / 10_000, "and should from -0.01"),
         (lambda numbers, offset: ((numbers + offset) / 10_000).mean(), "shape"),
@@ -1467,12 +1471,12 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         ({"first": 0, "second": 1_000}, "which sign"),
         ({"first": 0, "second": -0.1}, "in reflectance"),
         ({"first": 0, "second": -500}, "two offsets"),
-        ({"first": 1_000, "second": 0}, "which sign"),
         ({"first": 0}, "each of first, second"),
     ],
     "12/outside": [
         (lambda layer, limit: (layer[layer != 255] > limit).mean(), RIGHT),
         (lambda layer, limit: round((layer[layer != 255] > limit).mean(), 3), RIGHT),
+        (lambda layer, limit: (layer[layer != 255] > 50).mean(), "Use `limit`"),
         (lambda layer, limit: (layer > limit).mean(), "255 is no distance"),
         (lambda layer, limit: (layer > limit).sum() / (layer != 255).sum(), "255 is no distance"),
         (lambda layer, limit: ((layer > limit) & (layer != 255)).mean(), "divides by all"),
@@ -1500,7 +1504,7 @@ TABLE: dict[str, list[tuple[Any, str]]] = {
         (lambda a, b: bool((b / a > 10).any()), "39 times as small it says False"),
         (lambda a, b: bool((abs(np.log10(b / a)) > 1).any()), "one band of six"),
         (lambda a, b: abs(np.log10(b / a)).min() > 1, "four bands of six"),
-        (lambda a, b: np.median(abs(np.log10(b / a))) > 0.5, "5 times as large it says True"),
+        (lambda a, b: np.median(abs(np.log10(b / a))) > 0.5, "9 times as large it says True"),
         (lambda a, b: b / a > 10, "neither True nor False"),
     ],
 }  # fmt: skip
@@ -1519,12 +1523,6 @@ def test_check_takes_right_answers_and_names_slips(name: str, answer: object, sa
 def test_every_exercise_is_in_the_table() -> None:
     named = {name for folder in lesson_folders().values() for name in load_checks(folder)}
     assert named == TABLE.keys()
-
-
-def test_no_message_of_a_wrong_answer_gives_the_number_away() -> None:
-    for answer, says in TABLE["01/trainable_share"]:
-        message = check("01/trainable_share", answer, **standin()).message
-        assert says == RIGHT or not any(text in message for text in ("0.09", "9.0", "10", "110"))
 
 
 def test_checks_leave_the_random_state_alone() -> None:

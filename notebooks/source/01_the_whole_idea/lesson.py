@@ -285,7 +285,7 @@ lora, full = runs["lora"], runs["full"]
 saved = 1 - lora.memory["total"] / full.memory["total"]
 print(f"LoRA keeps {saved:.0%} less memory per step than full fine-tuning here,")
 if my_spared.passed:
-    activations = spared(lora.memory, full.memory)
+    activations = float(spared(lora.memory, full.memory))
     print(f"{activations:.0%} of that are activations,")
     assert model != "geopeft_tiny" or activations < 0.1, (
         "the text below says that nearly none of it is"

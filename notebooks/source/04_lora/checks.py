@@ -18,7 +18,7 @@ from geopeft_nb.models import SegmentationModel, part_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-IN, OUT, RANK, ALPHA = 12, 20, 4, 10  # of the layer that a learner's class is tried on
+IN, OUT, RANK, ALPHA = 12, 20, 5, 17  # of the layer that a learner's class is tried on
 
 
 @exercise("04/directions", "a function of singular values and a share", Callable)
@@ -41,7 +41,7 @@ def directions(answer: Callable) -> Finding:
                 _carrying(squares.flip(0), share)
             ),
             "it counts for 90 %. Use `share`.": _carrying(squares, 0.9),
-            "it compares the running sum with the share. Divide it by the whole sum first.": (
+            "it stops too soon. Is it the *running* sum, divided by the whole sum?": (
                 int((squares.cumsum(0) < share).sum()) + 1
             ),
             "it squares the running sum. Square each value before you add up.": (
@@ -192,7 +192,8 @@ def _scaled(layer: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Finding:
     )
     if off := slip_of(output.detach(), slips, otherwise, near=1e-4):
         return off
-    output.sum().backward()
+    if output.requires_grad:
+        output.sum().backward()
     if layer.A.grad is None or layer.B.grad is None:
         return "No gradient reaches A or B. Is there a .data, .detach() or no_grad in the way?"
     through = weight + ALPHA / RANK * layer.B @ layer.A
@@ -259,7 +260,7 @@ def less_memory(
     adapted = (re.search(r"\.blocks\.(\d+)\..*\.lora_", name) for name in trained)
     blocks = {found[1] for found in adapted if found}
     if not blocks:
-        return "There is no LoRA in the blocks of this network. Which call attaches one?"
+        return "No LoRA trains in the blocks of this network. Which call attaches one?"
     if len(blocks) < 2:
         alone = f"It adapts block {', '.join(blocks)} alone, and at least two are wanted."
         return f"{alone} Which option says how many blocks?"

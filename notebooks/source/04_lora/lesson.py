@@ -520,10 +520,8 @@ rates = gp.list_methods().loc[["linear_probe", method, "full"], "lr"]
 print(", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
 for role in tests:
     column = table[role].sort_values(ascending=False)
-    print(
-        f"{role}: first is {column.index[0]} with {column.iloc[0]:.3f}, the linear probe", end=" "
-    )
-    print(f"{column['linear probe']:.3f}, full fine-tuning {column['full fine-tuning']:.3f}")
+    told = column[column.index.isin([column.index[0], "linear probe", "full fine-tuning"])]
+    print(f"{role}, best first:", ", ".join(f"{name} {score:.3f}" for name, score in told.items()))
 
 # %% [markdown]
 # Two seeds show luck only roughly, and after few steps a smaller rank, scale or learning rate may only be unfinished. Swipe from LoRA to full fine-tuning:

@@ -58,6 +58,7 @@ def linear(answer: Callable) -> Finding:
         x + y: "one of the two is in none of the three formulas.",
         weight: anyway,
         x + weight: anyway,
+        x / 2**20: "that is in MiB. It wants bytes.",
         0: "something is needed for the gradient of the weight.",
         x: "which of the formulas needs x, and is that gradient wanted here?",
     }
@@ -65,7 +66,7 @@ def linear(answer: Callable) -> Finding:
         words = f"For 50 rows, 7 in, 11 out, trained={trained}, passes={passes}"
         found = ask_number(words, answer, rows, n_in, n_out, trained, passes)
         if found != x * trained:
-            return f"{words} it gives {found:g}: {slips.get(round(found), hint)}"
+            return f"{words} it gives {found:g}: {slips.get(found, hint)}"
     return ""
 
 
@@ -95,7 +96,7 @@ def storage(answer: Callable) -> Finding:
 @exercise("06/block", "a function of tokens, width and batch that returns bytes", Callable)
 def block(answer: Callable) -> Finding:
     """Compare the function with measured blocks of two shapes."""
-    for tokens, width, batch in ((17, 96, 5), (50, 64, 3)):
+    for tokens, width, batch in ((33, 96, 5), (35, 64, 3)):
         words = f"For {tokens} tokens of width {width}, batch {batch},"
         found = ask_number(words, answer, tokens, width, batch)
         off = _block_slip(found / _block_bytes(tokens, width, batch), batch, tokens)
@@ -125,6 +126,8 @@ def _block_slip(times: float, batch: int, tokens: int) -> Finding:
         "four times the width is missing: a wide tensor of the MLP, or what attention keeps.": (
             12 / 16
         ),
+        "the class token is among the tokens already.": 1 + 1 / tokens,
+        "the class token is a token, too.": 1 - 1 / tokens,
         "queries, keys and values are three, not one.": 14 / 16,
         "queries, keys and values are missing.": 13 / 16,
         "nearly. One tensor of the width is missing; go through the table row by row.": 15 / 16,
@@ -184,7 +187,7 @@ def _total(one: MemoryPlan, batch: float) -> float:
 @exercise("06/fits", "a function of plan and limit that returns a batch", Callable)
 def fits(answer: Callable) -> Finding:
     """Ask for small and large limits, count the plans, and compare peaks with what is kept."""
-    for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 50, 80, 800), (900, 7, 100, 3100)):
+    for fixed, chip, more, limit in ((700, 90, 350, 2000), (900, 50, 80, 800), (900, 7, 100, 4100)):
         asked: list[int] = []
 
         def made(batch: int, *, of: tuple = (fixed, chip, more)) -> MemoryPlan:

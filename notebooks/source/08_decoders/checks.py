@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import grad
 from torch.nn import functional
 
-from geopeft_nb.classroom.check import Finding, ask, exercise, slip_of
+from geopeft_nb.classroom.check import Finding, Slip, ask, exercise, slip_of
 
 if TYPE_CHECKING:
     from geopeft_nb.memory.plan import MemoryPlan
@@ -86,21 +87,22 @@ def paint(answer: Callable) -> Finding:
 def join(answer: Callable) -> Finding:
     """Join maps of even and of odd sides."""
     generator = torch.Generator().manual_seed(0)
-    for (h, w), (rows, columns) in (((2, 3), (4, 6)), ((3, 2), (5, 3))):
+    for (h, w), (rows, columns) in (((2, 3), (4, 6)), ((3, 2), (5, 7))):
         coarse = torch.randn(2, 3, h, w, generator=generator)
         fine = torch.randn(2, 5, rows, columns, generator=generator)
         words = f"For maps of {h} x {w} and {rows} x {columns}"
-        hint = (
-            "Is the size always twice?" if rows == 5 else "Which sides and dimension does it want?"
-        )
+        hint = " Which sides and dimension does it want?"
+        given = [each.requires_grad_() for each in (coarse, fine)]
         try:
-            found = answer(coarse.clone(), fine.clone())
-        except Exception as error:  # whatever the learner's function raises is the finding
-            hint = "Stack them; do not add." if "non-singleton" in str(error) else hint
-            hint = "" if isinstance(error, NameError) else hint
-            return f"{words} it raised {type(error).__name__}: {str(error).rstrip('.')}. {hint}"
+            found = ask(words, answer, *(each.clone() for each in given))
+        except Slip as slip:
+            hint = " Is every side twice?" if rows == 5 else hint
+            hint = " Stack them; do not add." if "non-singleton" in str(slip) else hint
+            raise Slip(f"{slip}{hint * (' it raised RuntimeError' in str(slip))}") from slip
         if off := _not_joined(found, coarse, fine):
             return f"{words} {off}"
+        if not found.requires_grad or None in grad(found.sum(), given, allow_unused=True):
+            return f"{words} no gradient comes back to both maps, and what is before cannot learn."
     return ""
 
 
@@ -166,6 +168,7 @@ def thin(answer: Callable) -> Finding:
     mask[3:12, 17:24] = -1
     mask[14, 12] = -1
     mask[12:16, 6:9] = 1  # the creek comes from the lake
+    mask[19:] = 2  # other ground on one of its banks
     creek = torch.zeros(24, 24, dtype=torch.bool)
     creek[16:19, 2:22] = creek[12:16, 6:9] = True
     cases = [("at width 5", 5, creek), ("at width 3", 3, torch.zeros_like(creek))]
@@ -178,7 +181,7 @@ def thin(answer: Callable) -> Finding:
             return f"{words} it returned {kind} {shape}; torch.bool {(*mask.shape,)} is wanted."
         if off := _not_thin(found, right, mask):
             return f"{words} {off}"
-    swapped = torch.where(mask < 0, mask, 1 - mask)
+    swapped = torch.where((mask == 0) | (mask == 1), 1 - mask, mask)
     if not torch.equal(ask("For class 0", answer, swapped, 0, 5), creek):
         return "it works for class 1 only. Compare the mask with `number`."
     return ""
@@ -205,7 +208,7 @@ def _not_thin(found: Tensor, right: Tensor, mask: Tensor) -> Finding:
     if right[12].any() and found[16, 21] and not found[12, 7]:
         return "a creek is wide where it leaves the lake. Grow as far as it shrank, no further."
     if (right & ~found).any():
-        return "a creek of 3 pixels is not called thin."
+        return "a creek of 3 pixels, with class 0 and class 2 on its banks, is not called thin."
     return "a creek of 3 pixels holds squares of 3 x 3, so it is not thin."
 
 
@@ -222,6 +225,8 @@ def slim(answer: Any, limit: int, batch_size: int, method: str) -> Finding:
         return f"{answer.decoder_name} reads the deepest map alone."
     if answer.method != method:
         return f"The attached method is {answer.method}, and should be {method}."
+    if not all(weight.requires_grad for weight in answer.decoder.parameters()):
+        return "The decoder is frozen: it starts from random numbers, so it has to learn."
     kept = memory_plan(answer, batch_size).total
     if kept > limit:
         return f"A step keeps {kept / limit:.2f} times what is allowed. What makes a decoder wide?"

@@ -36,7 +36,7 @@ def _images(folder: Path) -> list[Path]:
 def reflectance(answer: Callable) -> Finding:
     """Try numbers of both baselines, and of one that may come."""
     numbers = np.array([[900, 1_500], [3_000, 11_234]], np.float32)
-    for offset in (0, -1_000, -500):
+    for offset in (0, -1_000, 250):
         words = f"For the numbers {numbers.astype(int).tolist()} and offset {offset}"
         found = np.asarray(ask(words, answer, numbers.copy(), offset))
         if found.dtype == object:
@@ -49,7 +49,7 @@ def reflectance(answer: Callable) -> Finding:
         ends = [f"{np.min(part):.4g} to {np.max(part):.4g}" for part in (found, right)]
         slips = {
             "": right,
-            "it is too bright. The offset has a sign already.": (numbers - offset) / 10_000,
+            "the offset is subtracted. It has a sign already: add it.": (numbers - offset) / 10_000,
             "it is far below 0. What does the rule do first?": numbers / 10_000 + offset,
             "it cuts off what lies below 0 or above 1. Shadow and ice do; keep them.": right.clip(
                 0, 1
@@ -93,22 +93,22 @@ def offset(answer: dict[str, float], folder: Path) -> Finding:
 @exercise("12/outside", "a function of distances and a limit that returns a share", Callable)
 def outside(answer: Callable) -> Finding:
     """Try a layer with pixels at the limit, and one without data."""
-    layer = np.array([[0, 90, 110, 20, 100], [255, 250, 100, 30, 40]], np.uint8)
-    words, given = "For distances of which 2 of 9 lie beyond 100", layer.copy()
-    found = ask_number(words, answer, given, 100)
-    if not np.array_equal(given, layer):
-        return f"{words} it changes the layer itself, which others read after it. Copy it first."
+    layer = np.array([[0, 90, 110, 20, 255, 250, 100], [30, 255, 40, 70, 130, 10, 50]], np.uint8)
+    words = "For distances of which 3 of 12 lie beyond 100"
+    found = ask_number(words, answer, layer.copy(), 100)
+    if found == ask_number("With a limit of 60", answer, layer.copy(), 60):
+        return f"{words}, and 6 beyond 60, it returned {found:.3g} each time. Use `limit`."
     slips = {
-        "": 2 / 9,
-        "it counts ground that nobody saw as outside: 255 is no distance.": 3 / 10,
-        "it counts ground that nobody saw above the line: 255 is no distance.": 3 / 9,
-        "it divides by all pixels, also by those without data.": 2 / 10,
-        "it takes a distance of 0 for no data. It is the ground of training.": 2 / 8,
-        "it counts the other side.": 7 / 9,
-        "it counts the other side, without what lies at the limit.": 5 / 9,
-        "it counts what lies just at the limit. Beyond means more.": 4 / 9,
-        "it returned a number of pixels. A share is wanted.": 2.0,
-        "it wants a share from 0 to 1, not per cent.": 200 / 9,
+        "": 3 / 12,
+        "it counts ground that nobody saw as outside: 255 is no distance.": 5 / 14,
+        "it counts ground that nobody saw above the line: 255 is no distance.": 5 / 12,
+        "it divides by all pixels, also by those without data.": 3 / 14,
+        "it takes a distance of 0 for no data. It is the ground of training.": 3 / 11,
+        "it counts the other side.": 9 / 12,
+        "it counts the other side, without what lies at the limit.": 8 / 12,
+        "it counts what lies just at the limit. Beyond means more.": 4 / 12,
+        "it returned a number of pixels. A share is wanted.": 3.0,
+        "it wants a share from 0 to 1, not per cent.": 25.0,
     }
     return slip_of(found, slips, f"{words} it returned {found:.3g}.", near=0.003)
 
@@ -125,10 +125,8 @@ def choose(answer: Callable) -> Finding:
         layer[18:34, :24] = 99  # nearly beyond
         layer[25, 5:9] = 250  # far, and tiny
         words = f"For a layer of 40 x 64, {count} squares of {size}"
-        given = layer.copy()
-        corners = _squares(words, ask(words, answer, given, 100, size, count), size, count)
-        if not np.array_equal(given, layer):
-            return f"{words} it changes the layer itself. Copy it first."
+        made = ask(words, answer, layer.copy(), 100, size, count)
+        corners = _squares(words, made, size, count)
         beyond = (layer > 100) & (layer != 255)
         tiles = [
             beyond[r : r + size, c : c + size].sum()
@@ -181,12 +179,12 @@ def other_scale(answer: Callable) -> Finding:
         ("the same ground", trained * 1.3, False),
         ("numbers 39 times as large", trained * 39, True),
         ("numbers 39 times as small", trained / 39, True),
-        ("numbers 5 times as large", trained * 5, False),
+        ("numbers 9 times as large", trained * 9, False),
         ("one band of six that differs", trained * [1, 1, 1, 1, 1, 30], False),
-        ("four bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 12], True),
-        ("three bands of six 12 times as large", trained * [12, 12, 12, 1, 1, 1], False),
-        ("two bands of three 12 times as large", trained[:3] * [12, 12, 1], True),
-        ("two bands of six larger and two smaller", trained * [12, 12, 1, 1, 1 / 12, 1 / 12], True),
+        ("four bands of six 11 times as large", trained * [11, 11, 11, 1, 1, 11], True),
+        ("three bands of six 11 times as large", trained * [11, 11, 11, 1, 1, 1], False),
+        ("two bands of three 11 times as large", trained[:3] * [11, 11, 1], True),
+        ("two bands of six larger and two smaller", trained * [11, 11, 1, 1, 1 / 11, 1 / 11], True),
     ]
     for words, found, right in cases:
         said = ask(f"For {words}", answer, trained[: len(found)].copy(), found)

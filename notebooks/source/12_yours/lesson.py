@@ -157,7 +157,7 @@ gp.check("12/fill", fill, folder=folder)
 # What it showed: such a number looks like ground, the darkest of all, under a mask that calls it land or water.
 #
 # ### Exercise 2 · mend a broken line
-# The bands are blue, green, red, near infrared and two of shortwave infrared, of Sentinel-2. Reflectance is a share, 0 to 1, stored as a whole number. ESA's rule: *reflectance = (number + offset) / 10,000*. Until January 2022 the offset was 0. Files processed since then (*processing baseline 04.00*) hold numbers that are 1,000 higher, so that the offset is −1,000. The line below has the rule's parts in the wrong order.
+# The bands are blue, green, red, near infrared and two of shortwave infrared, of Sentinel-2. Reflectance is a share, 0 to 1, stored as a whole number. ESA's rule: *reflectance = (number + offset) / 10,000*. Until January 2022 the offset was 0. Files processed since then (*processing baseline 04.00*) hold numbers that are 1,000 higher, so that the offset is −1,000. The line below has the rule's parts in the wrong order. (`numbers` come as floats: the files' uint16 has no −1,000.)
 
 
 # %%
@@ -315,7 +315,7 @@ classes, _ = layer(result.path)
 distance, step = layer(result.applicability)
 limit = result.threshold / step
 if my_share.passed:
-    print(f"{outside_share(distance, limit):.1%} of the scene is unlike what was trained on")
+    print(f"{float(outside_share(distance, limit)):.1%} of the scene is unlike what was trained on")
 
 # %% [markdown]
 # What it showed: a share needs the right whole, here the ground with data.
