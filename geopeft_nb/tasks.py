@@ -143,15 +143,6 @@ def _accuracy(matrix: np.ndarray) -> np.ndarray:
     return ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))[..., None]
 
 
-def _class_columns(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    return {"accuracy": _accuracy(matrix).item(), **_by_name("IoU", class_iou(matrix), names)}
-
-
-def _image_columns(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    f1 = ratio(2 * np.diagonal(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
-    return _by_name("F1", f1, names)
-
-
 def _hits(truth: Tensor, predicted: Tensor, labels: int, ignore: int) -> np.ndarray:
     """Count (K, 3): hits, labels that are there plus predicted ones, and those that are there."""
     truth, predicted = truth.bool(), predicted.bool()
@@ -191,14 +182,20 @@ TASKS = {
         "mask", torch.int64, lambda classes, size: size,
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
-        count=confusion, parts=class_iou, columns=_class_columns,
+        count=confusion, parts=class_iou,
+        columns=lambda matrix, names: {
+            "accuracy": _accuracy(matrix).item(), **_by_name("IoU", class_iou(matrix), names)
+        },
         title="mIoU", column="val_miou", labelled=lambda matrix: matrix.sum(axis=1),
     ),
     "classification": TaskCard(
         "label", torch.int64, lambda classes, size: (),
         loss=_cross_entropy,
         predict=lambda output: output.argmax(dim=1),
-        count=confusion, parts=_accuracy, columns=_image_columns,
+        count=confusion, parts=_accuracy,
+        columns=lambda matrix, names: _by_name(
+            "F1", ratio(2 * np.diagonal(matrix), matrix.sum(axis=0) + matrix.sum(axis=1)), names
+        ),
         title="accuracy", column="val_accuracy", labelled=lambda matrix: matrix.sum(axis=1),
     ),
     "multilabel": TaskCard(

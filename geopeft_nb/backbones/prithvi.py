@@ -100,12 +100,11 @@ class PrithviViT(CardTransformer):
         Returns:
             Tokens (B, T * h * w, D), without class token, and the grid (T, h, w).
         """
-        rows, columns = self.grid(*image.shape[3:])
-        grid = (image.shape[2], rows, columns)
+        grid = (image.shape[2], *self.grid(*image.shape[3:]))
         tokens = self.patch_embed(image)
         tokens = tokens + vit.position_codes(self.pos_embed, self.trained_grid, grid)
         if temporal is not None:
-            tokens = tokens + self.temporal_embed_enc(temporal, repeats=rows * columns)
+            tokens = tokens + self.temporal_embed_enc(temporal, repeats=grid[1] * grid[2])
         if location is not None:
             tokens = tokens + self.location_embed_enc(location[:, None])  # the same everywhere
         return tokens, grid

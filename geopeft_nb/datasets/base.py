@@ -164,10 +164,10 @@ class ChipDataset:
         for index, chip in enumerate(self.chips):
             if None in (chip.crs, chip.bounds) and index not in self.noted:
                 self[index]  # which notes it
-        stated = [
-            Ground(x.name, x.crs, x.filled or x.bounds, first_day(x.date)) for x in self.chips
+        return [
+            self.noted.get(i) or Ground(x.name, x.crs, x.filled or x.bounds, first_day(x.date))
+            for i, x in enumerate(self.chips)
         ]
-        return [self.noted.get(index, ground) for index, ground in enumerate(stated)]
 
     def absent(self) -> list[str]:
         """Name the classes that no chip shows; chips are read until all classes have been seen."""

@@ -217,8 +217,7 @@ class GeoData(Facts):
         """
         if self.card.mean:
             indices, _ = choose_bands(self.bands, self.card)
-            mean, std = torch.tensor(self.card.mean), torch.tensor(self.card.std)
-            return mean[indices], std[indices]
+            return torch.tensor(self.card.mean)[indices], torch.tensor(self.card.std)[indices]
         return band_statistics(self.not_empty({"train": self.train})["train"])
 
     def words(self, sample: Sample) -> str:

@@ -28,8 +28,8 @@ LOADERS: dict[str, tuple[DataCard, Callable[..., GeoData]]] = {
     "sen1floods11": (sen1floods11.CARD, sen1floods11.load_sen1floods11),
     "burn_scars": (burn_scars.CARD, burn_scars.load_burn_scars),
     "reben_7k": (reben.CARD, reben.load_reben),
-    "m_cashew_plantation": (geobench.CASHEW, geobench.loader_of(geobench.CASHEW)),
-    "m_sa_crop_type": (geobench.SA_CROP, geobench.loader_of(geobench.SA_CROP)),
+    "m_cashew_plantation": (geobench.CASHEW, geobench.load_cashew),
+    "m_sa_crop_type": (geobench.SA_CROP, geobench.load_sa_crop),
 }
 
 

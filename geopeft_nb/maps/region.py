@@ -121,10 +121,9 @@ def region_view(
     samples = [*around, *scored]
     images, suffixes = zip(*(last_date(sample["image"].numpy()) for sample in samples), strict=True)
     picture, caption = picture_of(grid.paste(images, np.nan, np.float32), data.bands)
-    of_training = [np.full(s["mask"].shape, i < len(around)) for i, s in enumerate(samples)]
+    masks, count = [sample["mask"].numpy() for sample in samples], len(data.classes)
+    of_training = [np.full(mask.shape, i < len(around)) for i, mask in enumerate(masks)]
     seen_ground = grid.paste(of_training, False, bool)
-    count = len(data.classes)
-    masks = [sample["mask"].numpy() for sample in samples]
     codes = [np.where(mask == data.ignore_index, count, mask) for mask in masks]
     label = grid.paste(codes, layers.GAP, np.uint8)
 
@@ -159,18 +158,16 @@ def region_view(
 
     # a word on either side of the outline, on the middle chip of those of training and validation
     # and of those of test
-    signs, ends = [], (0, len(around), len(samples))
-    for begin, end, words in zip(ends, ends[1:], ("training", "test"), strict=False):
-        if around:
-            row, column = np.add(grid.corners[(begin + end) // 2], np.divide(masks[0].shape, 2))
-            signs.append((float(column), float(row), words))
+    signs, middles = [], (len(around) // 2, (len(around) + len(samples)) // 2)
+    for middle, words in zip(middles, ("training", "test") if around else (), strict=False):
+        row, column = np.add(grid.corners[middle], np.divide(masks[0].shape, 2))
+        signs.append((float(column), float(row), words))
     chips = f"{len(scored)} of {len(part)} {'test' if home else 'hold-out'} chips"
     clear = 255 * picture.any(axis=2).astype(np.uint8)
     view = View(
         visible(region),
         visible(f"{region} ({role}: {why}) · scores of {chips} {grid.extent}"),
         home, grid, [*shown, *differing], np.dstack([picture, clear]), caption + suffixes[0],
-        seen_ground,
-        signs,
+        seen_ground, signs,
     )  # fmt: skip
     return view, rows

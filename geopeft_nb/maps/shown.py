@@ -173,8 +173,7 @@ def _places(grid: Grid) -> list[Any] | None:
     left, bottom, right, top = grid.bounds
     points = np.meshgrid(np.linspace(left, right, 9), np.linspace(top, bottom, 9))
     longitude, latitude = transform(grid.crs, "EPSG:4326", *(axis.ravel() for axis in points))
-    places: list[Any] = np.stack([latitude, longitude], axis=1).reshape(9, 9, 2).round(6).tolist()
-    return places
+    return np.stack([latitude, longitude], axis=1).reshape(9, 9, 2).round(6).tolist()
 
 
 def _address(pixels: NDArray[np.uint8], kind: str = "webp", **options: Any) -> str:

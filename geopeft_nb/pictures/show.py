@@ -70,11 +70,10 @@ def image_html(image: bytes, words: str) -> str:
 
 def bundle(image: bytes, words: str) -> dict[str, str]:
     """Return a PNG file in every form that a notebook keeps: HTML with words, text and PNG."""
-    encoded = base64.b64encode(image).decode()
     return {
         "text/plain": visible(words),
         "text/html": image_html(image, words),
-        "image/png": encoded,
+        "image/png": base64.b64encode(image).decode(),
     }
 
 

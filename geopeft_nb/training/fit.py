@@ -246,13 +246,12 @@ def find_lr(
     settings = {"seed": seed, "lr": 1e-3, "weight_decay": 0.01, "augment": True}
     settings["batch_size"] = min(batch_size, len(data.train))
     training, task = model.training, Task(model, data, choose_loss(data)[0], settings)
-    chips, _ = task.loaders()
     with quiet_lightning(), TemporaryDirectory() as folder:  # for the weights, meanwhile
         trainer = lightning.Trainer(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
             default_root_dir=folder, **BARE,
         )  # fmt: skip
-        found = Tuner(trainer).lr_find(task, chips, update_attr=False, **options)
+        found = Tuner(trainer).lr_find(task, task.loaders()[0], update_attr=False, **options)
     model.to("cpu").train(training).zero_grad(set_to_none=True)
     assert found is not None
     return found

@@ -83,8 +83,15 @@ def kin_config(
         target_modules: Names of the layers in a block.
         last: Adapt only the last so many blocks; None means all.
         **options: Fields of that config.
+
+    Raises:
+        ValueError: No blocks, a name that no layer has, or more blocks than there are.
     """
-    names = layer_names(backbone, target_modules, last)
+    blocks = block_names(backbone)
+    if last is not None:
+        whole("last, the number of blocks at the end to adapt,", last, 1, len(blocks))
+        blocks = blocks[-last:]
+    names = find_layers(backbone, target_modules, tuple(f"{block}." for block in blocks))
     return getattr(peft, peft_class)(target_modules=names, **options)
 
 
@@ -161,24 +168,6 @@ def cka(x: Tensor, y: Tensor) -> float:
     """
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     return float((x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm()))
-
-
-def layer_names(backbone: Backbone, endings: Sequence[str], last: int | None = None) -> list[str]:
-    """Return the full names of the layers in the blocks that a method adapts.
-
-    Args:
-        backbone: From `load_backbone`.
-        endings: Endings of names within a block, such as ``"q"`` or ``"mlp.fc1"``.
-        last: Only the last so many blocks; None means all.
-
-    Raises:
-        ValueError: No blocks, a name that no layer has, or more blocks than there are.
-    """
-    blocks = block_names(backbone)
-    if last is not None:
-        whole("last, the number of blocks at the end to adapt,", last, 1, len(blocks))
-        blocks = blocks[-last:]
-    return find_layers(backbone, endings, tuple(f"{block}." for block in blocks))
 
 
 def find_layers(

@@ -125,8 +125,7 @@ def load_published(
         window = np.s_[top : top + size, left : left + size]
         decode = partial(chip.read, chip.files, indices, window)
         if request.cache and card.compressed:
-            key = chip.name, window, card.task, bands
-            raw = kept(entry(card.name, key, chip.files), decode)
+            raw = kept(entry(card.name, (chip.name, window, card.task, bands), chip.files), decode)
         else:
             raw = decode()
         if raw.image.shape != (len(bands), size, size) or (raw.target % 1).any():

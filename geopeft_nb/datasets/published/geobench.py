@@ -8,7 +8,7 @@ opened: they are never read.
 import datetime
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,27 +117,27 @@ FOLDERS = {
 _DAYS = 25
 
 
-def loader_of(card: DataCard) -> Callable[[DataRequest], GeoData]:
-    """Make what loads one of the two data sets; see `load_data`.
+def load_cashew(request: DataRequest) -> GeoData:
+    """Load GEO-Bench's m-cashew-plant, in reflectance; see `load_data`.
 
-    Args:
-        card: `CASHEW`, in reflectance, whose places are squares of ground on up to 25 days; or
-            `SA_CROP`, in numbers of about 0-255, whose places are tiles.
+    Its places are squares of ground on up to 25 days. The root may be GEO-Bench's folder itself or
+    one that has it.
 
-    Returns:
-        A function of a request. The root may be GEO-Bench's folder itself or one that has it. It
-        raises a ValueError for a partition file that is none and as `load_published` does, and an
-        ImportError without h5py.
+    Raises:
+        ValueError: A partition file that is none, and as `load_published` does.
+        ImportError: h5py is not installed.
 
     Source: GEO-Bench, https://arxiv.org/abs/2306.03831
     """
+    return common.load_published(request, CASHEW, partial(_find, CASHEW))
 
-    def load_geobench(request: DataRequest) -> GeoData:
-        import h5py  # noqa: F401 - refused here, and not when the first chip is read
 
-        return common.load_published(request, card, partial(_find, card))
+def load_sa_crop(request: DataRequest) -> GeoData:
+    """Load GEO-Bench's m-SA-crop-type, in numbers of about 0-255; its places are tiles.
 
-    return load_geobench
+    Otherwise as `load_cashew`.
+    """
+    return common.load_published(request, SA_CROP, partial(_find, SA_CROP))
 
 
 def mirror_files(name: str) -> list[FileEntry]:
@@ -148,6 +148,8 @@ def mirror_files(name: str) -> list[FileEntry]:
 
 
 def _find(card: DataCard, request: DataRequest) -> Iterator[tuple[str, Chip]]:
+    import h5py  # noqa: F401 - refused here, and not when the first chip is read
+
     own, called = FOLDERS[card.name]
     folder = common.unpack(card.name, mirror_files(card.name), request)
     partitions = common.files_in(folder, "**/default_partition.json", card)
