@@ -70,13 +70,11 @@ def check_name(kind: str, name: object, known: Collection[str]) -> None:
     check_names(kind, [name], known)
 
 
-def check_names(
-    kind: str, names: Iterable[object], known: Collection[str], listed: str = ""
-) -> None:
+def check_names(kind: str, names: Iterable[object], known: Collection[str]) -> None:
     """Refuse the first of several names that is not in a catalogue."""
     for name in names:
         if name not in known:
-            raise unknown_name(kind, name, known, listed)
+            raise unknown_name(kind, name, known)
 
 
 def whole(name: str, value: object, at_least: int = 1, at_most: int = 1_000_000) -> int:

@@ -23,7 +23,6 @@ from geopeft_nb.writing import NotWrittenError, held, written_beside
 
 #: Bytes that stay free beside what is written.
 SPARE = 64_000_000
-HUB = "https://huggingface.co"
 _ON_HUB = re.compile(
     r"https://(?:huggingface\.co|hf\.co)/(?P<repo_type>datasets/)?(?P<repo_id>[^/]+/[^/]+)"
     r"/resolve/(?P<revision>[^/]+)/(?P<filename>.+)"
@@ -62,7 +61,7 @@ def hub_file(
     path: str, repository: str, file: str = "", revision: str = "main", **facts: str | int | None
 ) -> FileEntry:
     """Describe a file of the hub: its path here, and in which repository it has which name."""
-    url = f"{HUB}/{repository}/resolve/{revision}/{file or path}"
+    url = f"https://huggingface.co/{repository}/resolve/{revision}/{file or path}"
     return FileEntry(path, url=url, **facts)  # type: ignore[arg-type]
 
 
@@ -143,7 +142,7 @@ def find_file(entry: FileEntry) -> Path | None:
     """
     places = (folder / entry.path for folder in _places())
     found = next((place for place in places if place.is_file()), None)
-    if entry.hub and not found:
+    if not found and entry.hub:
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(**entry.hub)
@@ -173,13 +172,17 @@ def fetch(entry: FileEntry, download: bool = True) -> Path:
         NotWrittenError: The disk has too little room.
         GeopeftError: The file that was found or downloaded has the wrong size or checksum.
     """
-    if place := find_file(entry):
-        return check_file(place, entry)
-    if not (entry.url and download):
+    place = find_file(entry)
+    return check_file(place, entry) if place else _downloaded(entry, download)
+
+
+def _downloaded(entry: FileEntry, allowed: bool) -> Path:
+    """Download a file that is not on this machine, or say why it cannot be had."""
+    if not (entry.url and allowed):
         raise _missing(entry, "download=False" if entry.url else "it has no address to download")
     if "-NC" in entry.licence.upper():
         message = f"{entry.path} is not for commercial use: {entry.licence}."
-        warnings.warn(message, stacklevel=6)  # the line that calls gp.load_backbone
+        warnings.warn(message, stacklevel=7)  # the line that calls gp.load_backbone
     from requests import RequestException
 
     try:

@@ -13,7 +13,6 @@ from geopeft_nb.errors import GeopeftError, check_name, check_names
 
 #: Kind of metadata -> its key in a sample.
 METADATA = {"time": "temporal", "location": "location"}
-NORMALISATIONS = ("pretraining", "dataset")
 
 
 def choose_scaling(
@@ -29,14 +28,19 @@ def choose_scaling(
     """
     card, reflectance = backbone.card, data.card.reflectance and not backbone.others
     normalise = normalise or ("pretraining" if reflectance else "dataset")
-    check_name("normalisation", normalise, NORMALISATIONS)
+    check_name("normalisation", normalise, ("pretraining", "dataset"))
     if normalise == "pretraining" and reflectance:
         return normalise, *backbone.scaling()
     if normalise == "dataset" and card.scheme != "inside":
         return normalise, *card.scale_by(*data.statistics)
-    raise GeopeftError(
-        f"{card.name} scales reflectance by itself: use normalise='pretraining', or another "
-        "backbone if the data are no reflectance."
+    raise _unscaled(backbone, data, normalise)
+
+
+def _unscaled(backbone: Backbone, data: GeoData, normalise: str) -> GeopeftError:
+    """Make the error for a scaling that the backbone or the data rule out."""
+    return GeopeftError(
+        f"{backbone.card.name} scales reflectance by itself: use normalise='pretraining', or "
+        "another backbone if the data are no reflectance."
         if normalise == "dataset"
         else "normalise='pretraining' scales reflectance 0-1 of bands with a wavelength, and "
         f"{', '.join(backbone.others) or data.card.name} has none. Use normalise='dataset'."
@@ -54,14 +58,13 @@ def choose_metadata(
     Raises:
         ValueError: The backbone takes none, or not the kind, that is insisted on.
     """
-    name = backbone.card.name
     takes = tuple(kind for kind in METADATA if getattr(backbone.card, f"takes_{kind}"))
     if wanted is None:
         wanted = all(not first_lacking(p, kind) for kind in takes for p in data.parts.values())
     elif wanted is True and not takes:
-        raise GeopeftError(f"{name} takes no metadata: leave metadata=True out.")
+        raise GeopeftError(f"{backbone.card.name} takes no metadata: leave metadata=True out.")
     chosen = wanted if not isinstance(wanted, bool) else takes if wanted else ()
-    check_names(f"metadata of {name}", chosen, takes)
+    check_names(f"metadata of {backbone.card.name}", chosen, takes)
     return tuple(kind for kind in takes if kind in chosen)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from geopeft_nb.backbones.base import Backbone, More
 from geopeft_nb.backbones.load import seeded
 from geopeft_nb.datasets.base import Ground, Sample
-from geopeft_nb.datasets.geodata import GeoData
+from geopeft_nb.datasets.geodata import DataCard, GeoData
 from geopeft_nb.decoders.load import build_decoder, check_decoder, choose_maps
 from geopeft_nb.errors import GeopeftError, check_arguments, check_name
 from geopeft_nb.inputs import METADATA, choose_metadata, choose_scaling, stack_metadata
@@ -252,7 +252,12 @@ class SegmentationModel(Facts, nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image and those of its metadata that are used as the backbone takes them."""
         series = self.plain_backbone.check_input(image)  # other bands would broadcast
-        given: dict[str, Any] = {"time": temporal, "location": location}
+        more = self._used({"time": temporal, "location": location}) if self.metadata else {}
+        scaled = (series - self.mean[..., None]) / self.std[..., None]
+        return scaled if scaled.shape[2] > 1 else scaled[:, :, 0], more
+
+    def _used(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return those of the metadata that are used, with days counted as the backbone does."""
         if missing := [kind for kind in self.metadata if given[kind] is None]:
             raise GeopeftError(
                 f"The model uses {' and '.join(missing)}, and got none: call model(image, temporal,"
@@ -262,8 +267,7 @@ class SegmentationModel(Facts, nn.Module):
         if "temporal" in more:  # days from 1, and backbones count from 1 or 0
             shift = 1.0 - self.plain_backbone.card.first_day
             more["temporal"] = given["time"] - given["time"].new_tensor([0.0, shift])
-        scaled = (series - self.mean[..., None]) / self.std[..., None]
-        return scaled if scaled.shape[2] > 1 else scaled[:, :, 0], more
+        return more
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Turn the backbone's maps of an image of that height and width into what `forward` does.
@@ -326,14 +330,8 @@ def build_model(
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
     used = choose_metadata(backbone, data, metadata)
-    stated, actual = backbone.gsd, data.card.resolution  # NaN where it is not known
-    if stated is not None and actual > 0 and abs(stated - actual) > 0.01 * actual:
-        warnings.warn(
-            f"{backbone.card.name} was told pixels of {stated:g} m, and those of {data.card.name} "
-            f"are {actual:g} m. Use load_backbone(..., gsd={actual:g}).",
-            RuntimeWarning,
-            stacklevel=3,  # the line that calls build_model
-        )
+    if backbone.gsd is not None:
+        _compare_pixels(backbone.card.name, backbone.gsd, data.card)
     if card.maps not in (1, len(backbone.strides)):
         choose_maps(card, backbone)
     model = SegmentationModel(
@@ -342,11 +340,23 @@ def build_model(
     facts = ("title", "labels", "licence", "citation", "synthetic", "reflectance")
     model.built_for = {key: getattr(data.card, key) for key in facts} | {
         "colours": list(data.colours), "size": data.size,
-        "resolution": actual if actual > 0 else None,
+        "resolution": data.card.resolution if data.card.resolution > 0 else None,  # not NaN
         "regions": list(data.regions), "holdout": list(data.holdout),
         "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip
     return model
+
+
+def _compare_pixels(name: str, stated: float, data: DataCard) -> None:
+    """Warn if pixels are of another size in metres than a backbone that takes it was told."""
+    actual = data.resolution  # NaN where it is not known
+    if actual > 0 and abs(stated - actual) > 0.01 * actual:
+        warnings.warn(
+            f"{name} was told pixels of {stated:g} m, and those of {data.name} "
+            f"are {actual:g} m. Use load_backbone(..., gsd={actual:g}).",
+            RuntimeWarning,
+            stacklevel=4,  # the line that calls build_model
+        )
 
 
 def uneven(size: int, patch: int) -> GeopeftError:

@@ -85,16 +85,8 @@ def load_backbone(
     waves = dict(zip(band_names([*waves]), waves.values(), strict=True)) if waves else {}
     request = BackboneRequest(chosen, side, frames, layers, gsd, waves)
     build = resolve_name(f"geopeft_nb.backbones.{FAMILIES[card.family]}")
-    if frames > card.max_frames:
-        most = f"{card.name} takes {card.max_frames} date(s) at most, got frames={frames}."
-        able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
-        raise GeopeftError(f"{most} Several go into {able}.")
-    if side != card.img_size and (side % card.patch_size or not build.fixed):
-        raise GeopeftError(
-            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
-            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
-        )
-    check_bands(card, request, build)
+    if request != BackboneRequest(card.bands, card.img_size, layers=layers, gsd=gsd):
+        check_request(card, request, build)
     with seeded(seed):
         backbone: Backbone = build(card, request)
     if weights == "pretrained" and card.weights is None:
@@ -121,8 +113,18 @@ def find_card(name: str) -> BackboneCard:
     return CARDS[name]
 
 
-def check_bands(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
-    """Refuse bands without a wavelength, or wavelengths, where a model cannot take them."""
+def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
+    """Refuse frames, sizes, bands or wavelengths, beyond those of the card, that a model lacks."""
+    if request.frames > card.max_frames:
+        most = f"{card.name} takes {card.max_frames} date(s) at most, got frames={request.frames}."
+        able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
+        raise GeopeftError(f"{most} Several go into {able}.")
+    side = request.img_size
+    if side != card.img_size and (side % card.patch_size or not build.fixed):
+        raise GeopeftError(
+            f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
+            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
+        )
     others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
     if request.wavelengths and not build.any_band:
         raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
@@ -206,6 +208,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise GeopeftError(
             f"{path} cannot be read as a checkpoint ({error!r:.150}). Fetch it again."
         ) from error
+    return content if path.suffix == ".safetensors" else _named_tensors(content, path)
+
+
+def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name in what a PyTorch file, which may hold anything, was read as."""
     for inner in ("state_dict", "model"):  # of a training checkpoint
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
             content = content[inner]

@@ -54,11 +54,11 @@ def check_judged(
         check_scale(region, data.bands, trained.pixels, band_statistics(part, READ))
     pairs = [(region, *pair) for region in parts for pair in shared(judged[region], trained.seen)]
     known = all(ground.known for part in (*judged.values(), trained.seen) for ground in part)
-    if not known:
+    notes = [f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent]
+    if pairs or not known:
         pairs += _namesakes(judged, trained.seen)
-    return _weigh(trained, data, pairs, known) + [
-        f"No training chip shows {name}: nothing was learnt of it." for name in trained.absent
-    ]
+        notes = _weigh(trained, data, pairs, known) + notes
+    return notes
 
 
 def shared(ours: Sequence[Ground], theirs: Sequence[Ground]) -> Iterator[tuple[Ground, Ground]]:
@@ -172,8 +172,6 @@ def class_notes(
     """
     labelled, scores = task.labelled(counts), task.parts(counts)
     absent, rare = labelled == 0, labelled < RARE * labelled.sum()
-    if not rare.any():
-        return
     per_class = len(scores) == len(classes)  # else the score is no mean over classes
     scored = np.isfinite(scores) & per_class
     for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):

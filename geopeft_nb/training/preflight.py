@@ -2,6 +2,7 @@
 
 import torch
 
+from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError, check_name, check_values, whole
 from geopeft_nb.inputs import first_lacking
@@ -9,8 +10,6 @@ from geopeft_nb.models import SegmentationModel, uneven
 from geopeft_nb.tuning.methods import CARDS, names
 
 DEVICES = ("auto", "cpu", "cuda")
-#: Lightning's other strategies split the weights, or train in processes that give no history back.
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 #: What Lightning calls the precisions.
 LIGHTNING_NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 #: So many chips of each part are read before training, evenly spread; and of training and of judged
@@ -49,7 +48,8 @@ def check_fit(
             f"{what}: build one and call attach(model, method) first, with one of {names()}."
         )
     check_name("device", device, DEVICES)
-    check_name("strategy", strategy, STRATEGIES)
+    # Lightning's others split the weights, or train in processes that give no history back
+    check_name("strategy", strategy, ("auto", "ddp", "ddp_find_unused_parameters_true"))
     if odd := [name for name, x in model.state_dict().items() if not x.isfinite().all()]:
         raise GeopeftError(
             f"{len(odd)} weights of the model are infinite or NaN before training, {odd[0]} among "
@@ -63,18 +63,22 @@ def check_fit(
     parts = {name: part for name, part in data.parts.items() if part.chips or name != "test"}
     for name, part in data.not_empty(parts).items():
         for kind in model.metadata:
-            if (chip := first_lacking(part, kind)) is not None:
-                raise GeopeftError(
-                    f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known."
-                    " Use build_model(..., metadata=False), or leave such chips out."
-                )
+            _check_known(kind, name, part)
         # What is not read now is checked when training comes to it, see `ChipDataset.check`.
         for sample in part.spread(READ):
-            if (given := tuple(sample["image"].shape)) != shape:
-                raise GeopeftError(
-                    f"The image of {sample['name']!r} is {given} instead of {shape}."
-                )
+            given, chip = tuple(sample["image"].shape), sample["name"]
+            if given != shape:
+                raise GeopeftError(f"The image of {chip!r} is {given} instead of {shape}.")
     whole("devices", devices, 1, len(data.train))
+
+
+def _check_known(kind: str, name: str, part: ChipDataset) -> None:
+    """Refuse chips of which metadata are not known that the model uses."""
+    if (chip := first_lacking(part, kind)) is not None:
+        raise GeopeftError(
+            f"The model uses {kind}, and that of chip {chip!r} in data.{name} is not known."
+            " Use build_model(..., metadata=False), or leave such chips out."
+        )
 
 
 def check_same(model: SegmentationModel, data: GeoData) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from geopeft_nb.backbones.base import Backbone
 from geopeft_nb.backbones.load import seeded
-from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_names, check_values
+from geopeft_nb.errors import GeopeftError, check_arguments, check_name, check_values, unknown_name
 from geopeft_nb.models import OWN, SegmentationModel, part_of
 from geopeft_nb.pictures.listing import Listing
 
@@ -58,11 +58,6 @@ class MethodCard:
     remember: Callable[[dict[str, Any], Backbone], dict[str, Any]] = lambda options, _: options
 
 
-def _found_depth(options: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    kept = {k: v for k, v in options.items() if k not in ("chips", "similarity")}
-    return kept | {"depth": backbone.layers[-1] + 1}  # what was found, not by what
-
-
 def _kin(name: str, **fixed: Any) -> dict[str, Any]:
     return {"make": "lora:kin_config", "fixed": {"peft_class": name, **fixed}, "peft_class": name}
 
@@ -80,7 +75,9 @@ CARDS = {card.name: card for card in (
         "shallow", "Shallow backbone with LoRA",
         "as lora, in the first blocks; those behind, which change the features little, are dropped",
         5e-3, True, "after Barreiro et al., arXiv 2603.19873", "lora:shallow_config",
-        remember=_found_depth,
+        remember=lambda options, backbone: {  # what was found, not by what
+            k: v for k, v in options.items() if k not in ("chips", "similarity")
+        } | {"depth": backbone.layers[-1] + 1},
     ),
     MethodCard(
         "dora", "DoRA", "LoRA, and the length of each adapted weight row", 1e-3, True,
@@ -187,22 +184,18 @@ def attach(
         ValueError: Unknown method, option or layer, a backbone that the method cannot take, or
             another method is attached already.
     """
-    card, backbone = card_of(method), model.plain_backbone
-    if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
-        allowed = "one word which torch does not keep for itself"
-        raise GeopeftError(f"The name of an adapter is {allowed}, got {name!r}.")
-    # one that is not peft's can be attached only once: its model has no adapters
-    if backbone.attached and (model.method != card.name or name in (model.adapters or [name])):
-        raise GeopeftError(
-            f"{model.backbone.attached!r} is attached already, with adapters {model.adapters}. "
-            "Load a fresh backbone for each model; or, of a method of peft, attach(..., name=...), "
-            "or load under another name=."
-        )
+    if isinstance(method, str):
+        check_name("method", method, names())
+    card = CARDS[method] if isinstance(method, str) else card_of(method)
+    backbone = model.plain_backbone
+    if backbone.attached or name != "default":
+        _check_further(model, card, name)
     with seeded(seed), quiet_peft():
         if isinstance(method, str):
             kinds = option_kinds(card)
             known = kinds.keys() - {*_GIVEN, *card.fixed} | {"name", "seed"}
-            check_names(f"option of {card.name}", options, known, options_in_words(card))
+            if odd := [option for option in options if option not in known]:
+                raise unknown_name(f"option of {method}", odd[0], known, options_in_words(card))
             check_values(options, kinds | LOOSE)  # what peft and torch would let through
             made = maker(card)(backbone, **card.fixed | options)
         else:
@@ -231,25 +224,36 @@ def attach(
     return model.train(model.training)  # also what is new
 
 
+def _check_further(model: SegmentationModel, card: MethodCard, name: str) -> None:
+    """Refuse a name that no adapter can have or one has, and a second method on a backbone."""
+    if not name.isidentifier() or hasattr(nn.ParameterDict(), name):
+        allowed = "one word which torch does not keep for itself"
+        raise GeopeftError(f"The name of an adapter is {allowed}, got {name!r}.")
+    attached, adapters = model.plain_backbone.attached, model.adapters
+    # one that is not peft's can be attached only once: its model has no adapters
+    if attached and (model.method != card.name or name in (adapters or [name])):
+        raise GeopeftError(
+            f"{attached!r} is attached already, with adapters {adapters}. Load a fresh backbone "
+            "for each model; or, of a method of peft, attach(..., name=...), or load under another "
+            "name=."
+        )
+
+
 def card_of(config: Any) -> MethodCard:
-    """Return the card of a method by its name, or of what a config of peft describes."""
-    if isinstance(config, str):
-        check_name("method", config, names())
-        return CARDS[config]
+    """Return the card of what a config of peft describes."""
     if config.is_prompt_learning:
         raise GeopeftError(
             f"{type(config).__name__} needs a language model. For images take attach(model, 'vpt')."
         )
-    kind = "dora" if getattr(config, "use_dora", False) else str(config.peft_type.value).lower()
+    kind = "dora" if getattr(config, "use_dora", False) else config.peft_type.lower()
     own = {"visual_prompts": "vpt", "bottleneck_adapter": "adapter"}
     return CARDS.get(own.get(kind, kind), CARDS["peft"])
 
 
 def maker(card: MethodCard) -> Callable[..., Any]:
     """Return a card's `make`, imported if it is named by where it stands."""
-    if callable(card.make):
-        return card.make
-    return resolve_name(f"geopeft_nb.tuning.{card.make}")  # peft on demand
+    # peft on demand
+    return card.make if callable(card.make) else resolve_name(f"geopeft_nb.tuning.{card.make}")
 
 
 def option_kinds(card: MethodCard) -> dict[str, Any]:
