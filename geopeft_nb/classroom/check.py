@@ -227,9 +227,9 @@ def _as_shipped(name: str, answer: Any, folder: Path) -> bool:
     return any(source in cell and f'"{name}"' in check for cell, check in cells)
 
 
-def _answered(answer: Any) -> bool:
-    """Say whether anything was filled in, also in a tuple, list or dict of parts."""
+def _answered(answer: Any, within: bool = False) -> bool:
+    """Say whether anything was filled in, also in a list or dict; within, that may be empty."""
     parts = [*answer.values()] if isinstance(answer, dict) else answer
     if isinstance(parts, tuple | list):
-        return bool(parts) and all(_answered(part) for part in parts)
+        return bool(parts or within) and all(_answered(part, True) for part in parts)
     return answer is not None and answer is not ...

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def normalise(answer: Callable) -> Finding:
     """Try a random image that is not square, with statistics of its own for each band."""
     draw = torch.Generator().manual_seed(0)
-    image = 0.4 * torch.rand(6, 5, 7, generator=draw)
-    mean, std = (0.05 + 0.2 * torch.rand(6, generator=draw) for _ in range(2))
+    image = 0.4 * torch.rand(5, 9, 7, generator=draw)
+    mean, std = (0.05 + 0.2 * torch.rand(5, generator=draw) for _ in range(2))
     found = ask("For a random image", answer, image.clone(), mean.clone(), std.clone())
     if not hasattr(found, "shape"):
         return f"It wants an image as a tensor, and this is of type {type(found).__name__}."
@@ -59,7 +59,8 @@ def _scaled_right(answer: Tensor, image: Tensor, mean: Tensor, std: Tensor) -> F
     if is_close(image / divisor - offset) or is_close(image - offset / divisor):
         return "Mind the order: the mean comes off first, and the whole difference is divided."
     own = image.flatten(1)
-    if is_close((image - own.mean(1)[:, None, None]) / own.std(1)[:, None, None]):
+    spreads = [own.std(1, correction=n)[:, None, None] for n in (0, 1)]
+    if any(is_close((image - own.mean(1)[:, None, None]) / spread) for spread in spreads):
         return "Those are the chip's own mean and spread. The network expects those of pretraining."
     if is_close((image - image.mean()) / image.std()):
         return "One mean and one spread for all bands. Each band has its own."
@@ -73,7 +74,7 @@ def _scaled_right(answer: Tensor, image: Tensor, mean: Tensor, std: Tensor) -> F
 @exercise("02/tokens", "a function of height, width, frames and patch_size", Callable)
 def tokens(answer: Callable) -> Finding:
     """Ask the function for sizes of which patches fill only some."""
-    cases = [(64, 64, 1, 8), (224, 224, 3, 16), (96, 32, 1, 8), (50, 64, 1, 8), (100, 30, 4, 16)]
+    cases = [(224, 224, 3, 16), (64, 64, 1, 8), (96, 32, 1, 8), (50, 64, 1, 8), (100, 30, 4, 16)]
     for case in cases:
         height, width, frames, patch = case
         words = f"For {height} x {width} px, {frames} frame(s) and patches of {patch} px"
@@ -121,10 +122,12 @@ def fill(answer: Callable) -> Finding:
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 6, 8, generator=draw) + torch.arange(3.0)[:, None, None]
     hidden = torch.rand(2, 1, 6, 8, generator=draw) < 0.6
+    row, column = (~hidden[0, 0]).nonzero()[0]
+    image[0, :, row, column] = 0  # a visible pixel may be 0
     found = ask("For random images", answer, image.clone(), hidden.clone())
     if not isinstance(found, torch.Tensor) or found.shape != image.shape:
         return f"It should return a tensor of the images' shape, {(*image.shape,)}."
-    visible = (~hidden).float()
+    found, visible = found.float(), (~hidden).float()
     sums, count = (image * visible).sum((2, 3), keepdim=True), visible.sum((2, 3), keepdim=True)
     if torch.allclose(found, torch.where(hidden, sums / count, image), atol=1e-5):
         return ""
@@ -175,9 +178,9 @@ def two_bands(answer: tuple[str, str], pixels: dict, bands: tuple[str, ...]) -> 
 def hidden_error(answer: Callable) -> Finding:
     """Try random images whose bands are wrong by different amounts, visible pixels too."""
     draw = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 6, 1, 8, 12, generator=draw)
-    wrong = torch.randn(1, 6, 1, 8, 12, generator=draw)
-    rebuilt = image + wrong * torch.arange(1.0, 7)[:, None, None, None]
+    image = torch.randn(1, 5, 1, 8, 12, generator=draw)
+    wrong = torch.randn(1, 5, 1, 8, 12, generator=draw)
+    rebuilt = image + wrong * torch.arange(1.0, 6)[:, None, None, None]
     mask = (torch.rand(1, 1, 8, 12, generator=draw) < 0.7).float()
     given = (image.clone(), rebuilt.clone(), mask.clone())
     number = ask_number("For a random image", answer, *given)

@@ -120,6 +120,9 @@ def too_narrow(answer: Callable) -> Finding:
         ([1e-4, 1e-3, 1e-2], [0.7, 0.6, 0.5], True, "best at the smallest"),
         ([1e-2, 1e-4, 1e-3], [0.5, 0.4, 0.9], False, "out of order, best in the middle"),
         ([1e-3, 1e-2, 1e-4], [0.5, 0.9, 0.4], True, "out of order, best at the largest"),
+        ([2e-4, 1e-3, 5e-3, 2.5e-2], [0.6, 0.5, 0.9, 0.4], False, "best inside"),
+        ([2e-4, 1e-3, 5e-3, 2.5e-2], [0.5, 0.9, 0.4, 0.8], False, "best inside"),
+        ([2e-4, 1e-3, 5e-3, 2.5e-2], [0.9, 0.5, 0.7, 0.6], True, "best at the smallest"),
     ]
     for rates, scores, right, words in cases:
         found = ask(f"For rates {rates}, {words},", answer, [*rates], [*scores])
@@ -143,7 +146,7 @@ def turn(answer: Callable) -> Finding:
                 return f"{words} it should return a tensor of the same shape."
             if torch.allclose(found, rows, atol=1e-4):
                 return f"{words} nothing was turned."
-            before, after = rows @ rows.T, found @ found.T
+            before, after = rows @ rows.T, (found := found.double()) @ found.T
             if torch.allclose(before, after, atol=1e-4):
                 continue
             if torch.allclose(torch.cdist(rows, rows), torch.cdist(found, found), atol=1e-4):
@@ -171,7 +174,7 @@ def between(
         return f"{share:.1%} of the weights are trained, and a tenth is wanted."
     if (more := kept(answer) / limit) > 1:
         return (
-            f"A step keeps {more:.1f} times what is allowed. Through how many blocks does the "
+            f"A step keeps {more:.2f} times what is allowed. Through how many blocks does the "
             "error have to travel back?"
         )
     return ""

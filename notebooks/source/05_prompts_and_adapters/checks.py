@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import grad
 from torch.nn import functional
 
 from geopeft_nb.backbones.vit import PreNormBlock
@@ -23,15 +23,15 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
     """Compare with the block on tokens and prompts, and look at what learns."""
     width = next(block.parameters()).shape[-1]
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(3, 5, width, generator=generator)
+    tokens = torch.randn(3, 5, width, generator=generator).requires_grad_()
     prompts = torch.randn(1, 4, width, generator=generator)
     given = copy.deepcopy(block).requires_grad_(True).eval()
     try:
         module = ask("Made from a block and prompts,", answer, given, prompts.clone())
         result = _tokens(module, tokens)
     except Slip as slip:
-        fits = "Sizes of tensors must match" not in str(slip)
-        return f"{slip}{'' if fits else ' The prompts have a batch of one, the tokens of several.'}"
+        of_batch = "in dimension 1. Expected size 3 but got size 1 " in str(slip)
+        return f"{slip}{' The prompts have a batch of one, the tokens of several.' * of_batch}"
     with torch.no_grad():
         both = copy.deepcopy(block).eval()(torch.cat([tokens, prompts.expand(3, -1, -1)], dim=1))
         alone = copy.deepcopy(block).eval()(tokens)
@@ -46,20 +46,22 @@ def prompted_block(answer: Callable[..., nn.Module], block: nn.Module) -> Findin
         return "The count is right, but what is kept includes the prompts. Which are the image's?"
     if not _near(result, both[:, : tokens.shape[1]]):
         return "The result is not that of the block on tokens and prompts, side by side."
-    return _only_trains(
-        module, result, {"prompts": prompts.numel()}, "nn.Parameter makes a tensor trainable"
-    )
+    hint = "nn.Parameter makes a tensor trainable"
+    off = _only_trains(module, result, {"prompts": prompts.numel()}, hint)
+    if not off and tokens.grad is None:
+        return "No gradient comes back to the tokens: earlier blocks could not learn."
+    return off
 
 
 @exercise("05/deep", "a function of blocks, their prompts and tokens", Callable)
 def deep(answer: Callable) -> Finding:
     """Compare with blocks that cut each one's prompts off, and with what the usual slips give."""
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         blocks = [PreNormBlock(12, heads=2).eval() for _ in range(3)]
         tokens = torch.randn(2, 5, 12, generator=generator)
-        prompts = [torch.randn(1, 4, 12, generator=generator) for _ in blocks]
+        prompts = [torch.randn(1, 4, 12, generator=generator).requires_grad_() for _ in blocks]
 
         def run(kept: slice, each: bool = True, own: int = 1) -> Tensor:
             """Run the blocks, and cut off in each or at the end; the same prompts if own is 0."""
@@ -75,6 +77,7 @@ def deep(answer: Callable) -> Finding:
             return f"It returned {type(found).__name__}, and tokens are wanted."
         if found.shape[1:] != tokens.shape[1:]:
             return f"{len(tokens[0])} tokens went in and {len(found[0])} came out of three blocks."
+        learn = found.requires_grad and None not in grad(found.sum(), prompts, allow_unused=True)
         slips = {
             "": run(slice(5)),
             "Prompts are cut off at the end only: later blocks saw those of earlier ones.": run(
@@ -86,8 +89,10 @@ def deep(answer: Callable) -> Finding:
             "All blocks were given the same prompts.": run(slice(5), own=0),
             "No block was given any prompts.": nn.Sequential(*blocks)(tokens),
         }
+        slips = {words: value.detach() for words, value in slips.items()}
     otherwise = "The result is not that of three blocks, each with its own prompts beside."
-    return slip_of(found, slips, otherwise, near=1e-4)
+    off = slip_of(found.detach(), slips, otherwise, near=1e-4)
+    return off or ("" if learn else "No gradient reaches all prompts: is it cut off on the way?")
 
 
 @exercise("05/neutral", "a dictionary of method and True or False", dict)
@@ -101,6 +106,7 @@ def neutral(answer: dict[str, bool], changes: dict[str, float]) -> Finding:
     }
     for name, words in why.items():
         said = answer.get(name)
+        said = said.item() if hasattr(said, "item") else said
         if not isinstance(said, bool):
             return f"For {name!r} it says {said!r}. True or False is wanted."
         if said != (changes[name] < 1e-4):
@@ -127,7 +133,8 @@ def lean(answer: object, lora: SegmentationModel, batch_size: int) -> Finding:
         return f"{weights / limit:.0%} of LoRA's weights are trained, and a tenth is the most."
     plan, most = (memory_plan(each, batch_size).total for each in (answer, lora))
     if plan > most:
-        return f"A step keeps {plan / most:.2f} times as much as LoRA's. What adds tokens?"
+        why = " What adds tokens?" * (answer.method == "vpt")
+        return f"A step keeps {plan / most:.2f} times as much as LoRA's.{why}"
     return ""
 
 
@@ -136,11 +143,11 @@ def growth(answer: Callable) -> Finding:
     """Ask the function for small and large images."""
     for tokens, prompts in ((64, 100), (1024, 100), (256, 10), (50, 0)):
         words = f"For {tokens} tokens and {prompts} prompts"
-        pair = ask(words, answer, tokens, prompts)
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            return f"{words} it returned {pair!r}. Two factors are wanted."
-        if not all(isinstance(value, Real) and not isinstance(value, bool) for value in pair):
-            return f"{words} it returned {pair!r}, which are not two numbers."
+        found = ask(words, answer, tokens, prompts)
+        try:
+            pair = first, _ = [float(value) for value in found]
+        except (TypeError, ValueError):
+            return f"{words} it returned {found!r:.80}. Two factors are wanted."
         share, factor = prompts / tokens, (tokens + prompts) / tokens
         slips = {
             "": (factor, factor**2),
@@ -148,13 +155,13 @@ def growth(answer: Callable) -> Finding:
             "pairs grow like tokens. But the prompts look around, too.": (factor, factor),
             "the pairs between prompts and tokens are missing.": (factor, 1 + share**2),
         }
-        first = {
+        of_tokens = {
             "it counts them. A factor says how many times as many.": tokens + prompts,
             "it gives what is added, as a share. The tokens themselves stay too.": share,
             "the factor on pairs is off. How many are there, and how many were there?": factor,
         }
         off = "the factor on tokens is off. How many are there, and how many were there?"
-        if off := slip_of(pair, slips, slip_of(pair[0], first, off)):
+        if off := slip_of(pair, slips, slip_of(first, of_tokens, off)):
             return f"{words} {off}"
     return ""
 
@@ -177,6 +184,8 @@ def bottleneck(answer: Callable[..., nn.Module], layer: nn.Module) -> Finding:
         return "All zeros come out: what the frozen layer gives is not added."
     if _near(result, plain + x):
         return "That adds what came in once more. The block does so already, outside of the layer."
+    if _near(result, x):
+        return "What comes in is added there, and not what the layer gives."
     if not _near(result, plain):
         return "At the start it should give what the layer gives. Which weights begin at zero?"
     wanted = 2 * width * small + small + width
@@ -202,9 +211,11 @@ def _adds_the_formula(
     with torch.no_grad():
         for weight in (*down.parameters(), *up.parameters()):
             weight.copy_(torch.randn(weight.shape, generator=generator) / 3)
-        x = torch.randn(3, 5, width, generator=generator)
-        y = copy.deepcopy(layer).eval()(x)
-        bend, result = functional.gelu, module(x)
+    x = torch.randn(3, 5, width, generator=generator).requires_grad_()
+    y, bend, output = given(x), functional.gelu, module(x)
+    (right,) = grad((y + up(bend(down(y)))).square().sum(), x)
+    with torch.no_grad():
+        y, result = y.detach(), output.detach()
         slips = {
             "": y + up(bend(down(y))),
             "The bend stands behind the way up. It belongs between the two layers.": (
@@ -228,7 +239,12 @@ def _adds_the_formula(
     otherwise = (
         "With random weights it does not give y + up(gelu(down(y))). Go through the formula."
     )
-    return slip_of(result, slips, otherwise, near=1e-4)
+    if off := slip_of(result, slips, otherwise, near=1e-4):
+        return off
+    (found,) = grad(output.square().sum(), x, allow_unused=True)
+    if found is None or not _near(found, right):
+        return "The error does not come back to what went in: is there a no_grad or a detach?"
+    return ""
 
 
 def _bends_behind(answer: Callable[..., nn.Module], width: int, small: int) -> Finding:
@@ -266,13 +282,13 @@ def _only_trains(module: nn.Module, result: Tensor, wanted: dict[str, int], hint
     if found == total and found > count:
         return "Everything is trained. What was pretrained should stay frozen."
     if found != count:
-        return f"{found:,} weights are trained, and the {what} are {count:,}: {hint}."
-    if not result.requires_grad:
-        return f"No gradient reaches the {what}: somewhere on the way it is cut off."
-    result.square().sum().backward()
+        more = f": {hint}" * (found < count)
+        return f"{found:,} weights are trained, and the {what} are {count:,}{more}."
+    if result.requires_grad:
+        result.square().sum().backward()
     matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
     if not any(p.grad is not None and bool(p.grad.any()) for p in matrices):
-        return f"No gradient reaches the {what}. Did both ways begin at zero?"
+        return f"No gradient reaches the {what}: is it cut off, or did both ways begin at zero?"
     return ""
 
 

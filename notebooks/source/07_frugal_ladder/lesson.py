@@ -526,8 +526,8 @@ part = len(chips.val) / (len(chips.train) + len(chips.val))  # of the chips of a
 print(f"measured: prefix about {saved:.2f} s per epoch, rest {rest:.2f} s")
 if my_seconds.passed:
     for size in (saved, 10 * saved):
-        one = {"prefix": size * (1 - part), "validation": size * part, "rest": rest, "views": 8}
-        ahead = [n for n in range(1, 41) if cached_seconds(n, **one) < n * (size + rest)]
+        one = size * (1 - part), size * part, rest, 8  # prefix, validation, rest, views
+        ahead = [n for n in range(1, 41) if cached_seconds(n, *one) < n * (size + rest)]
         print(f"prefix {size:.2f} s: ahead from epoch {ahead[0] if ahead else 'never'} on")
 my_seconds
 
@@ -624,7 +624,8 @@ recipe = {"method": method, "precision": "bf16", "frugal": ["recompute", "bf16"]
 # %%
 def plan_512(method: str = "lora", precision: str = "fp32", frugal: tuple = ()) -> object:
     """Plan a step of the large model."""
-    network = large[method] if method in large else build(method, big, weights=None)
+    with torch.device("meta"):  # no bytes for the others either
+        network = large[method] if method in large else build(method, big, weights=None)
     return gp.memory_plan(network, batch_size, 512, precision, list(frugal))
 
 

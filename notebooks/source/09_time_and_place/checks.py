@@ -54,6 +54,8 @@ def _not_the_code(found: Tensor, values: Tensor, width: int) -> Finding:
         "the sines stand there twice. Where are the cosines?": torch.cat([sines, sines], dim=1),
     }
     otherwise = "the numbers are others. Try v = 0: what are its sines and cosines?"
+    if torch.allclose(found[0], right[0]):
+        otherwise = "v = 0 is right, and others are not. Look at the angles of v = 1.5."
     return slip_of(found, slips, otherwise, near=1e-3)
 
 
@@ -74,26 +76,29 @@ def added(answer: float) -> Finding:
 
 @exercise("09/lie", "a function of samples and places", Callable)
 def lie(answer: Callable) -> Finding:
-    """Lie to five samples with two places, and look whether the given ones stay."""
-    own = [torch.tensor([float(n), 0.0]) for n in range(5)]
-    samples = [{"name": f"chip {n}", "location": place} for n, place in enumerate(own)]
-    kept = [dict(sample) for sample in samples]
-    places = [torch.tensor([50.0, 1.0]), torch.tensor([-9.0, 2.0])]
-    found = ask("For five samples and two places", answer, samples, list(places))
+    """Lie to seven samples with three places, and look whether the given ones stay."""
+    own = [torch.tensor([float(n), 0.0]) for n in range(7)]
+    samples = [{"name": f"chip {n}", "mask": n, "location": at} for n, at in enumerate(own)]
+    places = [torch.tensor([50.0, 1.0]), torch.tensor([-9.0, 2.0]), torch.tensor([0.0, 3.0])]
+    found = ask("For seven samples and three places", answer, samples, list(places))
     if found is None:
         return "it returned nothing. Is there a return?"
-    if len(found) != 5:
-        return f"of five samples it returned {len(found)}."
-    if any(torch.equal(s["location"], k["location"]) for s, k in zip(found, kept, strict=True)):
+    if not isinstance(found, list | tuple) or not all(_is_sample(one) for one in found):
+        return f"it returned {found!r:.60}, and a list of samples is wanted."
+    if len(found) != 7:
+        return f"of seven samples it returned {len(found)}."
+    if any(torch.equal(s["location"], place) for s, place in zip(found, own, strict=True)):
         return "a sample still has its own coordinates."
-    if any(s.get("name") != k["name"] for s, k in zip(found, kept, strict=True)):
+    if any(s | {"location": 0} != k | {"location": 0} for s, k in zip(found, samples, strict=True)):
         return "what else a sample has should stay: its name, for example."
     for number, sample in enumerate(found):
-        if not torch.equal(sample["location"], places[number % 2]):
-            return f"sample {number} should get place {number % 2}: they are taken in turn."
-    if not all(torch.equal(p, o) for p, o in zip(own, (k["location"] for k in kept), strict=True)):
-        return "the coordinates themselves were changed. Put others in their place."
+        if not torch.equal(sample["location"], places[number % 3]):
+            return f"sample {number} should get place {number % 3}: they are taken in turn."
     return ""
+
+
+def _is_sample(found: object) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("location"), Tensor)
 
 
 @exercise("09/uses_place", "a function of two lists and a tolerance", Callable)
@@ -107,11 +112,14 @@ def uses_place(answer: Callable) -> Finding:
         ([0.9, 0.5], [0.5, 0.9], 0.05, True, "Two changes cancel out in a mean."),
         ([0.9, 0.8], [0.9, 0.2], 0.05, True, "One region is enough."),
         ([0.9, 0.8], [0.7, 0.8], 0.3, False, "The tolerance that is given was not used."),
+        ([0.2, 0.8], [0.18, 0.8], 0.05, False, "A change is a plain difference of scores."),
+        ([0.9, 0.8], [0.86, 0.76], 0.05, False, "Look at each region by itself."),
+        ([0.9, 0.8], [0.9, 0.74], 0.05, True, "One region is enough."),
     ]  # fmt: skip
     for true, lied, tolerance, right, words in cases:
         given = f"For {true}, lied to {lied}, tolerance {tolerance}"
         found = ask(given, answer, list(true), list(lied), tolerance)
-        if not isinstance(found, bool | np.bool_):
+        if found not in (True, False):
             return f"{given} it returned {found!r}. Say True or False."
         if bool(found) != right:
             return f"{given}: {words}"
@@ -145,6 +153,12 @@ def nearest_home(answer: Callable) -> Finding:
     other = ask("For another code", answer, torch.tensor([2.5, 0.1]), homes, lambda x: x - moved)
     if other != "south":
         return "it compares places themselves. Compare what `code` makes of them."
+    place, north = torch.tensor([3.0, 2.0]), torch.tensor([[6.0, 5.0], [5.0, 3.0]])
+    homes = {"north": north, "south": torch.tensor([[7.0, 1.0], [4.0, 5.0], [6.0, 4.0]])}
+    words = "For a code that bends"
+    found = ask(words, answer, place, homes, lambda at: torch.cat([at.sin(), 2 * at.cos()], 1))
+    if found != "north":
+        return f"{words} it takes another: the mean of the *codes* of a home's places counts."
     return ""
 
 
@@ -174,9 +188,11 @@ def doubt(answer: Callable) -> Finding:
     for share in (0.0, 1.0, 0.25):
         rng = np.random.default_rng(0)
         words = f"With share {share:g}"
-        found = [ask(words, answer, sample, list(places), share, rng) for _ in range(400)]
+        found = [ask(words, answer, sample, list(places), share, rng) for _ in range(1000)]
         if any(not isinstance(one, dict) or "location" not in one for one in found):
             return f"{words} it returned something else than a sample."
+        if not all(_is_sample(one) for one in found):
+            return f"{words} a place is no tensor any more. Draw its number with rng.integers."
         if any(one.get("name") != "a chip" for one in found):
             return "what else a sample has should stay: its name, for example."
         drawn[share] = [one["location"] for one in found]
@@ -186,16 +202,15 @@ def doubt(answer: Callable) -> Finding:
     if not all(false[1.0]):
         return "With share 1 it does not always lie."
     part = np.mean(false[0.25])
-    if abs(part - 0.75) < 0.1:
+    if abs(part - 0.75) < 0.06:
         return f"With share 0.25 it lies in {part:.0%} of the cases: the other way round."
-    if abs(part - 0.25) > 0.1:
+    if abs(part - 0.25) > 0.06:
         return f"With share 0.25 it lies in {part:.0%} of the cases."
-    used = {tuple(x.tolist()) for x in drawn[1.0]}
-    if used != {tuple(p.tolist()) for p in places}:
-        return (
-            f"Of {len(places)} places it draws {len(used & {tuple(p.tolist()) for p in places})}."
-        )
-    again = [answer(sample, list(places), 0.5, np.random.default_rng(1)) for _ in range(20)]
+    for share in (1.0, 0.25):
+        used = [sum(torch.equal(x, place) for x in drawn[share]) for place in places]
+        if min(used) < 0.15 * sum(used) or sum(used) < sum(false[share]):
+            return f"With share {share:g} the four places are drawn {used} times. Draw them alike."
+    again = [answer(sample, list(places), 1.0, np.random.default_rng(1)) for _ in range(20)]
     if len({tuple(one["location"].tolist()) for one in again}) > 1:
         return "The same rng gives something else each time: draw with `rng` alone."
     return ""

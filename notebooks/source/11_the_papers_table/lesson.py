@@ -310,7 +310,7 @@ grid = pd.DataFrame([same | {"method": name, "seed": s} for s in seeds for name 
 
 # %%
 wanted = {"methods": methods, "seeds": seeds, "epochs": epochs, "batch_size": batch_size}
-my_grid = gp.check("11/grid", grid, data=data, model=model, **wanted)
+my_grid = gp.check("11/grid", grid, data=data, data_options=chip_options, model=model, **wanted)
 my_grid
 
 # %% [markdown]
