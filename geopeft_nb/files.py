@@ -303,10 +303,8 @@ def check_file(path: Path, entry: FileEntry) -> Path:
         facts.append((kind, digits and checksum_of(path, kind)[: len(digits)], digits))
     for what, found, expected in facts:
         if expected not in (None, found):
-            raise GeopeftError(
-                f"{path} is corrupt or incomplete: its {what} is {found} instead of {expected}. "
-                "Delete it."
-            )
+            said = f"its {what} is {found} instead of {expected}"
+            raise GeopeftError(f"{path} is corrupt or incomplete: {said}. Delete it.")
     return path
 
 

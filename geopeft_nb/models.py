@@ -321,11 +321,7 @@ def build_model(
     """
     card = check_decoder(decoder, options, data.task)
     if (tuple(backbone.bands), backbone.frames) != (tuple(data.bands), data.frames):
-        raise GeopeftError(
-            f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
-            f"and the data have {data.frames} of {', '.join(data.bands)}. Use load_backbone(..., "
-            "bands=data.bands, frames=data.frames)."
-        )
+        raise _other_images(backbone, data)
     if data.size % backbone.patch_size and not pad:
         raise uneven(data.size, backbone.patch_size)
     normalise, mean, std = choose_scaling(backbone, data, normalise)
@@ -345,6 +341,15 @@ def build_model(
         "normalise": normalise, "loss": None, "class_weights": None,
     }  # fmt: skip
     return model
+
+
+def _other_images(backbone: Backbone, data: GeoData) -> GeopeftError:
+    """Make the error for data of other bands or dates than a backbone was loaded for."""
+    return GeopeftError(
+        f"The backbone was loaded for {backbone.frames} frames of {', '.join(backbone.bands)}, "
+        f"and the data have {data.frames} of {', '.join(data.bands)}. Use load_backbone(..., "
+        "bands=data.bands, frames=data.frames)."
+    )
 
 
 def _compare_pixels(name: str, stated: float, data: DataCard) -> None:

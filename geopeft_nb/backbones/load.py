@@ -113,20 +113,19 @@ def find_card(name: str) -> BackboneCard:
     return CARDS[name]
 
 
-def check_request(card: BackboneCard, request: BackboneRequest, build: type[Backbone]) -> None:
+def check_request(card: BackboneCard, asked: BackboneRequest, build: type[Backbone]) -> None:
     """Refuse frames, sizes, bands or wavelengths, beyond those of the card, that a model lacks."""
-    if request.frames > card.max_frames:
-        most = f"{card.name} takes {card.max_frames} date(s) at most, got frames={request.frames}."
+    if asked.frames > card.max_frames:
+        most = f"{card.name} takes {card.max_frames} date(s) at most, got frames={asked.frames}."
         able = ", ".join(name for name, one in CARDS.items() if one.max_frames > 1)
         raise GeopeftError(f"{most} Several go into {able}.")
-    side = request.img_size
-    if side != card.img_size and (side % card.patch_size or not build.fixed):
+    if asked.img_size != card.img_size and (asked.img_size % card.patch_size or not build.fixed):
         raise GeopeftError(
             f"{card.name} takes images of any size: leave img_size out. Only Prithvi's codes are "
-            f"computed, for a multiple of the patch of {card.patch_size} px; got {side}."
+            f"computed, for a multiple of the patch of {card.patch_size} px; got {asked.img_size}."
         )
-    others = [band for band in request.bands if band not in WAVELENGTHS | dict(request.wavelengths)]
-    if request.wavelengths and not build.any_band:
+    others = [band for band in asked.bands if band not in WAVELENGTHS | dict(asked.wavelengths)]
+    if asked.wavelengths and not build.any_band:
         raise GeopeftError(f"{card.name} takes no wavelengths: leave them out. Clay takes them.")
     if others and not build.any_name:
         more = f", give wavelengths={{{others[0]!r}: …}} in micrometres" * build.any_band

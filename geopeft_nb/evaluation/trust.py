@@ -150,13 +150,18 @@ def check_scale(
     times, away = np.exp(abs(np.log(other / size))), abs(table[2] - table[0]) / (table[1] + 1e-9)
     # a comparison that NaN fails, too
     if not max(np.median(times), times.max() / 5, np.median(away)) <= FACTOR:
-        heads = ["mean in training", "std", f"mean in {region}", "std"]
-        raise GeopeftError(
-            f"The pixels of {region!r} are of another scale than those of training: more than "
-            f"{FACTOR} times as large or small, or {FACTOR} standard deviations away. Which scale= "
-            "and offset= do they need?\n"
-            f"{pd.DataFrame(table.T, bands, heads).to_string()}"
-        )
+        raise _other_scale(region, bands, table)
+
+
+def _other_scale(region: str, bands: Sequence[str], table: np.ndarray) -> GeopeftError:
+    """Make the error for pixels of another scale, with both statistics band by band."""
+    heads = ["mean in training", "std", f"mean in {region}", "std"]
+    return GeopeftError(
+        f"The pixels of {region!r} are of another scale than those of training: more than "
+        f"{FACTOR} times as large or small, or {FACTOR} standard deviations away. Which scale= "
+        "and offset= do they need?\n"
+        f"{pd.DataFrame(table.T, bands, heads).to_string()}"
+    )
 
 
 def class_notes(

@@ -105,9 +105,8 @@ def trained_on(
     if data.task == "segmentation":
         found["temperature"] = temperature(*_labelled(model, data.val))
     model.to("cpu")
-    pixels = band_statistics(data.train, READ)
-    facts = data.card.name, seed, data.size, pixels, seen, (*absent,), data.products
-    return Trained(*facts, **found)
+    facts = data.card.name, seed, data.size, band_statistics(data.train, READ), seen, (*absent,)
+    return Trained(*facts, data.products, **found)
 
 
 def _looked_at(

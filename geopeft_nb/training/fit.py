@@ -251,7 +251,6 @@ def find_lr(
             accelerator=device, devices=1, max_epochs=-1, logger=False,
             default_root_dir=folder, **BARE,
         )  # fmt: skip
-        found = Tuner(trainer).lr_find(task, task.loaders()[0], update_attr=False, **options)
+        found: Any = Tuner(trainer).lr_find(task, task.loaders()[0], update_attr=False, **options)
     model.to("cpu").train(training).zero_grad(set_to_none=True)
-    assert found is not None
     return found
