@@ -15,7 +15,7 @@ from geopeft_nb.datasets.base import ChipDataset
 from geopeft_nb.datasets.geodata import GeoData
 from geopeft_nb.errors import GeopeftError
 from geopeft_nb.evaluation.intervals import bootstrap_scores, percentile_interval, sum_by_place
-from geopeft_nb.evaluation.trust import RARE, check_judged, class_notes
+from geopeft_nb.evaluation.trust import check_judged, class_notes
 from geopeft_nb.memory.measure import hand_back
 from geopeft_nb.models import SegmentationModel, moving_state
 from geopeft_nb.pictures.show import COLOURS, escaped, plain, short, table_html, visible
@@ -140,9 +140,7 @@ def evaluate(run_or_model: RunOrModel, data: GeoData, seed: int = 0) -> Report:
         draws[region] = bootstrap_scores(counts, places, seed=seed, parts=card.parts)
         low, high = percentile_interval(draws[region])
         total = counts.sum(axis=0)
-        labelled = card.labelled(total)
-        if (labelled < RARE * labelled.sum()).any():
-            notes += class_notes(region, card, total, data.classes)
+        notes += class_notes(region, card, total, data.classes)
         role = "home" if region in data.regions else "away"
         rows.append({
             "region": region, "method": model.method, "role": role, "chips": len(part),

@@ -177,6 +177,8 @@ def class_notes(
     """
     labelled, scores = task.labelled(counts), task.parts(counts)
     absent, rare = labelled == 0, labelled < RARE * labelled.sum()
+    if not rare.any():
+        return
     per_class = len(scores) == len(classes)  # else the score is no mean over classes
     scored = np.isfinite(scores) & per_class
     for how, chosen in (("left out of", ~scored), ("predicted all the same, 0 in", scored)):
